@@ -1,0 +1,45 @@
+# make setup | demo | test | lint | wheels | default-model        (each sets up .venv first if it is missing)
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+PROMPTS := "a red apple, 3D style" "a cat, noto style" "a blue car, flat style" "a house, twemoji style"
+
+.PHONY: setup demo test lint wheels default-model clean
+.DELETE_ON_ERROR:
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml runtime/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; try make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) -e "./runtime[cpu,image]" -e ".[cpu,dev]"
+	@touch $@
+
+demo: setup
+	$(BIN)/galip export --out demo/bundle --overwrite
+	$(BIN)/galip generate $(PROMPTS) --bundle demo/bundle --count 4 --seed 1 --out demo/pictures.png
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict runtime/galip_runtime
+	$(BIN)/mypy galip export/galip_export benchmarks/galip_bench
+
+wheels: setup
+	$(BIN)/python -m build --wheel --outdir dist runtime
+	$(BIN)/python -m build --wheel --outdir dist .
+
+# The shipped model, from nothing: pictures, CLIP's towers, GALIP, model card. Processes of one thread each, a core
+# each: layers this small gain little from a second thread.
+PROCESSES ?= 2
+default-model: setup
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m galip.assets.make_default \
+		--data data/icons64 --runs runs/default
+
+clean:
+	rm -rf demo dist build

@@ -1,0 +1,1 @@
+"""Benchmarks of GALIP bundles against eager PyTorch: latency, memory, parity."""

@@ -1,0 +1,203 @@
+"""A checkpoint to a bundle: the main job."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from galip_runtime.manifest import (
+    GRAPHS,
+    MANIFEST_NAME,
+    GraphSpec,
+    Manifest,
+    Source,
+    TokenizerSpec,
+    describe_file,
+    graph_contract,
+    sha256_file,
+)
+from galip_runtime.session import import_onnxruntime
+
+from galip.checkpoint import CheckpointInfo, load_galip, read_info
+from galip.clip import clip_tokenizer
+from galip.model import Galip
+from galip_export.onnx_export import OPSET, dimensions, export_generator, export_text_encoder
+from galip_export.precision import PRECISIONS, check_precisions, graph_file
+from galip_export.publish import staged_bundle, write
+from galip_export.verify import CASES, GraphParity, verify_bundle
+
+__all__ = ["ExportReport", "GraphReport", "export_bundle"]
+
+PARITY_NAME = "parity.json"
+_TOKENIZER_NAME = "merges.txt.gz"
+_SMALL_FILES = 16 * 2**20  # bytes: vocabulary, manifest, the graphs without their weights
+
+Progress = Callable[[str, int, int], None]
+"""(what is being done, steps done, steps in all)"""
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """One graph that was written."""
+
+    graph: str
+    precision: str
+    file: str
+    size: int
+    """bytes"""
+    nodes: int
+    opset: int
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export made and measured."""
+
+    bundle: Path
+    checkpoint: Path
+    graphs: tuple[GraphReport, ...]
+    parity: tuple[GraphParity, ...]
+    seconds: float
+
+    def worst(self, graph: str, precision: str) -> GraphParity:
+        """The case in which `graph` in `precision` is farthest from eager PyTorch, in units of its std."""
+        cases = [case for case in self.parity if (case.graph, case.precision) == (graph, precision)]
+        return max(cases, key=lambda case: case.comparison.relative)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "bundle": str(self.bundle),
+            "checkpoint": str(self.checkpoint),
+            "graphs": [
+                {**asdict(graph), "parity": self.worst(graph.graph, graph.precision).to_dict()}
+                for graph in self.graphs
+            ],
+            "seconds": self.seconds,
+        }
+
+
+def export_bundle(
+    checkpoint: Path,
+    out: Path,
+    *,
+    precisions: Iterable[str] = ("fp32",),
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Export the GALIP `checkpoint` to the new folder `out`, verified against eager PyTorch.
+
+    `out` appears whole at the end or not at all; with `overwrite` it replaces a bundle or an empty folder.
+    The same checkpoint gives the same graphs, byte for byte. `progress` is called as each step begins.
+
+    Raises UsageError for an unknown precision and an `out` that cannot be written, FileRefused for a
+    checkpoint that is broken or has no text tower, QualityGateFailed where a graph is not equal to the model.
+    """
+    started = time.perf_counter()
+    wanted = check_precisions(precisions)
+    info = read_info(checkpoint)
+    steps = _Steps(progress, len(GRAPHS) + 2 + CASES * len(wanted))
+    with staged_bundle(out, overwrite=overwrite, size=_size(info) * len(wanted)) as folder:
+        steps.begin("reading the checkpoint")
+        model = load_galip(checkpoint, needs=("text", "generator"))
+        del model.image, model.discriminator  # not exported: memory for what is
+        graphs = []
+        for graph, export in (("text_encoder", export_text_encoder), ("generator", export_generator)):
+            steps.begin(f"exporting the {graph.replace('_', ' ')}")
+            graphs.append(_write_graph(folder, graph, export(model)))
+        manifest = _write_manifest(folder, model, graphs, Source(checkpoint.name, sha256_file(checkpoint)))
+        parity = verify_bundle(folder, model, wanted, lambda: steps.begin("verifying against PyTorch"))
+        steps.begin("finishing")
+        _write_parity(folder, manifest, parity)
+    steps.end()
+    return ExportReport(out, checkpoint, tuple(graphs), parity, time.perf_counter() - started)
+
+
+class _Steps:
+    """Tells `progress` of each step that begins."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._begun = progress, total, 0
+
+    def begin(self, what: str) -> None:
+        if self._progress:
+            self._progress(what, self._begun, self._total)
+        self._begun += 1
+
+    def end(self) -> None:
+        assert self._begun == self._total, (self._begun, self._total)
+        if self._progress:
+            self._progress("done", self._total, self._total)
+
+
+def _size(info: CheckpointInfo) -> int:
+    """Bytes of a bundle in one precision, float32 at most."""
+    shapes = {**info.shapes, **{name: info.shapes.get(stored, ()) for name, stored in info.aliases.items()}}
+    numbers = sum(
+        math.prod(shape) for name, shape in shapes.items() if name.startswith(("text.", "generator."))
+    )
+    return 4 * numbers + _SMALL_FILES
+
+
+def _write_graph(folder: Path, graph: str, proto: onnx.ModelProto) -> GraphReport:
+    data, name = proto.SerializeToString(deterministic=True), graph_file(graph, "fp32")
+    write(folder / name, data)
+    return GraphReport(graph, "fp32", name, len(data), len(proto.graph.node), OPSET)
+
+
+def _write_manifest(folder: Path, model: Galip, graphs: list[GraphReport], source: Source) -> Manifest:
+    """Write the vocabulary and the manifest of a bundle without `parity.json`."""
+    text, sizes = model.config.clip.text, dimensions(model.config)
+    write(folder / _TOKENIZER_NAME, clip_tokenizer(text.merges, text.context_length).to_bytes())
+    specs: dict[str, dict[str, GraphSpec]] = {graph: {} for graph in GRAPHS}
+    for entry in graphs:
+        specs[entry.graph][entry.precision] = GraphSpec(
+            entry.file, *graph_contract(sizes, entry.graph), opset=entry.opset
+        )
+    manifest = Manifest(
+        model=model.config.to_dict(),
+        dimensions=sizes,
+        files={
+            name: describe_file(folder / name)
+            for name in (*(entry.file for entry in graphs), _TOKENIZER_NAME)
+        },
+        graphs=specs,
+        tokenizer=TokenizerSpec(_TOKENIZER_NAME, text.merges, text.context_length),
+        source=source,
+        versions=_versions(),
+    )
+    write(folder / MANIFEST_NAME, manifest.to_json().encode())
+    return manifest
+
+
+def _write_parity(folder: Path, manifest: Manifest, parity: tuple[GraphParity, ...]) -> None:
+    """Write `parity.json`, and the manifest with it."""
+    precisions = dict.fromkeys(case.precision for case in parity)
+    content = {
+        "reference": f"eager PyTorch {torch.__version__}, float32, CPU",
+        "tolerance": {precision: PRECISIONS[precision] for precision in precisions},
+        "cases": [case.to_dict() for case in parity],
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write(folder / PARITY_NAME, text.encode())
+    files = {**manifest.files, PARITY_NAME: describe_file(folder / PARITY_NAME)}
+    write(folder / MANIFEST_NAME, replace(manifest, files=files).to_json().encode())
+
+
+def _versions() -> dict[str, str]:
+    """Of everything that made the bundle. onnxruntime's distribution has several names, its module one."""
+    distributions = ("galip", "galip-runtime", "torch", "onnx", "onnxscript", "numpy", "open_clip_torch")
+    return {
+        **{name: version(name) for name in distributions},
+        "onnxruntime": import_onnxruntime().__version__,
+        "python": platform.python_version(),
+    }

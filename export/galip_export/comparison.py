@@ -1,0 +1,56 @@
+"""How far one result is from another: every figure in one call."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from galip_runtime.errors import QualityGateFailed
+
+__all__ = ["Comparison", "compare"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The distance of a result from its reference, over all elements, computed in float64."""
+
+    max_abs: float
+    """largest absolute difference"""
+    mean_abs: float
+    """mean absolute difference"""
+    std: float
+    """standard deviation of the reference: the scale that the differences are judged on"""
+    relative: float
+    """max_abs / std; 0 where the two are equal"""
+    psnr_db: float | None
+    """10 log10(range² / mean squared difference), with the reference's range; None where the two are equal"""
+    cosine: float
+    """cosine of the angle between the two as vectors"""
+
+
+def compare(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> Comparison:
+    """Compare `result` with `reference`: the same shape, any real dtype, at least one element.
+
+    Raises QualityGateFailed where either has NaN or infinite numbers: no distance means anything then.
+    """
+    assert reference.shape == result.shape, (reference.shape, result.shape)
+    for what, array in (("the reference", reference), ("the result", result)):
+        bad = int(array.size - np.isfinite(array).sum())
+        if bad:
+            raise QualityGateFailed(f"{bad} of {array.size} numbers of {what} are NaN or infinite")
+    a, b = reference.astype(np.float64).ravel(), result.astype(np.float64).ravel()
+    error = np.abs(a - b)
+    largest, std, mse = float(error.max()), float(a.std()), float(np.mean(error**2))
+    peak = float(a.max() - a.min())
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return Comparison(
+        max_abs=largest,
+        mean_abs=float(error.mean()),
+        std=std,
+        relative=0.0 if largest == 0 else largest / std if std > 0 else math.inf,
+        psnr_db=None if mse == 0 else -math.inf if peak == 0 else 10 * math.log10(peak**2 / mse),
+        cosine=float(a @ b) / lengths if lengths > 0 else float(largest == 0),
+    )

@@ -1,0 +1,184 @@
+"""The two graphs of a bundle from a model: traced by torch.export, written by torch's ONNX exporter, tidied.
+
+Opset 18: it is what torch's exporter writes without converting (asked for another, it converts from 18); it
+has LayerNormalization (17) and a Resize that all of onnxruntime, TensorRT 10 and OpenVINO read.
+
+Shapes: N batch, L caption tokens, T tokens, H attention heads, W width of a head.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from galip_runtime.errors import UsageError
+from galip_runtime.manifest import Dimensions, graph_contract
+from onnx import numpy_helper
+from onnxscript import opset18 as op
+from torch import Tensor, nn
+
+from galip.config import GalipConfig
+from galip.model import Galip
+from galip_export.graph_check import check_graph
+from galip_export.simplify import finish, simplify
+
+__all__ = ["OPSET", "dimensions", "export_generator", "export_text_encoder"]
+
+OPSET = 18
+"""Of the default ONNX domain; the graphs use no other."""
+
+_TRACED_BATCH = 2  # torch.export takes 0 and 1 for constants
+_LIMIT = 2**31 - 2**20  # bytes that protobuf takes in one message, less the graph itself
+
+
+def dimensions(config: GalipConfig) -> Dimensions:
+    """The sizes that a bundle's manifest gives for a model of `config`."""
+    side = config.generator.image_size
+    return Dimensions(
+        image_height=side,
+        image_width=side,
+        noise_dim=config.generator.noise_dim,
+        sentence_dim=config.clip.embed_dim,
+        context_length=config.clip.text.context_length,
+    )
+
+
+def export_text_encoder(model: Galip) -> onnx.ModelProto:
+    """`model.text` as tokens int64 (N, L) → sentence float32 (N, D); N and L ≤ context are dynamic.
+
+    Raises UsageError where the model has no text tower, and QualityGateFailed where the graph turns out other
+    than its contract.
+    """
+    if model.text is None:
+        raise UsageError(
+            "the model has no text tower, so there is no text encoder to export; "
+            "convert the checkpoint again with --clip CLIP"
+        )
+    context = model.config.clip.text.context_length
+    tokens = torch.zeros(_TRACED_BATCH, context - 1, dtype=torch.int64)
+    batch, length = torch.export.Dim("N", min=1), torch.export.Dim("L", min=1, max=context)
+    return _export(model.config, "text_encoder", model.text, (tokens,), ({0: batch, 1: length},))
+
+
+def export_generator(model: Galip) -> onnx.ModelProto:
+    """`model.generator` as noise (N, Z), sentence (N, D) → image (N, 3, H, W); float32, N dynamic.
+
+    Raises QualityGateFailed where the graph turns out other than its contract.
+    """
+    config = model.config
+    inputs = (
+        torch.zeros(_TRACED_BATCH, config.generator.noise_dim),
+        torch.zeros(_TRACED_BATCH, config.clip.embed_dim),
+    )
+    batch = torch.export.Dim("N", min=1)
+    return _export(config, "generator", model.generator, inputs, ({0: batch}, {0: batch}))
+
+
+def _export(
+    config: GalipConfig,
+    name: str,
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    dynamic_shapes: tuple[Any, ...],
+) -> onnx.ModelProto:
+    size = sum(parameter.numel() * 4 for parameter in module.parameters())
+    if size > _LIMIT:
+        raise UsageError(f"the {name} has {size / 1e9:.1f} GB of weights; one ONNX file holds at most 2.1 GB")
+    contract = graph_contract(dimensions(config), name)
+    with warnings.catch_warnings():
+        # torch's own: a deprecated call of its pytrees, and that both inputs' batch axes are the one named N
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        warnings.filterwarnings(
+            "ignore", message=".*The axis name: N will not be used.*", category=UserWarning
+        )
+        program = torch.onnx.export(
+            module,
+            inputs,
+            input_names=[tensor.name for tensor in contract[0]],
+            output_names=[tensor.name for tensor in contract[1]],
+            dynamic_shapes=dynamic_shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            custom_translation_table=_translations(config.clip.text.context_length),
+        )
+    assert program is not None
+    simplify(program.model)
+    proto = finish(program.model, name)
+    check_graph(proto, name, *contract, OPSET)
+    return proto
+
+
+def _translations(context: int) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Translations that replace the exporter's own where those compute shapes that are known beforehand."""
+    return {
+        torch.ops.aten.scaled_dot_product_attention.default: _attention(context),
+        torch.ops.aten.unbind.int: _unbind,
+        torch.ops.aten.upsample_nearest2d.vec: _upsample,
+    }
+
+
+def _constant(value: npt.NDArray[Any] | np.generic) -> Any:
+    return op.Constant(value=numpy_helper.from_array(np.asarray(value)))
+
+
+def _attention(context: int) -> Callable[..., Any]:
+    """softmax(query·keyᵀ / √W + mask)·value. The causal mask is cut to L once, for all blocks."""
+    shared: list[Any] = []
+
+    def mask(query: Any) -> Any:
+        if not shared:
+            length = op.Shape(query, start=2, end=3)
+            whole = np.triu(np.full((context, context), -np.inf, np.float32), 1)
+            shared.append(
+                op.Slice(
+                    _constant(whole), _constant(np.zeros(2, np.int64)), op.Concat(length, length, axis=0)
+                )
+            )  # (L, L)
+        return shared[0]
+
+    def attention(
+        query: Any,
+        key: Any,
+        value: Any,
+        attn_mask: Any = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Any:
+        assert attn_mask is None
+        assert not dropout_p
+        assert not enable_gqa
+        factor = np.float32(query.shape[3] ** -0.5 if scale is None else scale)
+        scores = op.MatMul(
+            op.Mul(query, _constant(factor)), op.Transpose(key, perm=[0, 1, 3, 2])
+        )  # (N, H, T, T)
+        if is_causal:
+            scores = op.Add(scores, mask(query))
+        return op.MatMul(op.Softmax(scores, axis=-1), value)  # (N, H, T, W)
+
+    return attention
+
+
+def _unbind(self: Any, dim: int = 0) -> Any:
+    return [op.Gather(self, _constant(np.int64(index)), axis=dim) for index in range(self.shape[dim])]
+
+
+def _upsample(x: Any, output_size: Any, scale_factors: Any = None) -> Any:
+    """Nearest as PyTorch has it: pixel i of the result is pixel ⌊i·in/out⌋. Constant scales need no N."""
+    scales = [1.0, 1.0, *(out / size for out, size in zip(output_size, x.shape[2:], strict=True))]
+    return op.Resize(
+        x,
+        None,
+        _constant(np.array(scales, np.float32)),
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )

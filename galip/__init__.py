@@ -1,0 +1,1 @@
+"""GALIP in PyTorch: model, losses, training, checkpoints and the `galip` command."""

@@ -1,0 +1,42 @@
+"""The shipped default model: a small GALIP trained on icons. MODEL_CARD.md beside this file describes it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from galip_runtime.errors import UsageError
+
+__all__ = ["default_bundle", "default_checkpoint"]
+
+
+def default_checkpoint() -> Path:
+    """The shipped checkpoint."""
+    return Path(__file__).parent / "default.safetensors"
+
+
+def default_bundle(progress: Callable[[str, int, int], None] | None = None) -> Path:
+    """A bundle of the shipped model, exported to the user's cache folder on first use.
+
+    The folder is `$GALIP_CACHE`, or `galip` under `$XDG_CACHE_HOME` or `~/.cache`. The bundle's name has the
+    checkpoint's hash in it, so another version of the model never meets an old bundle.
+    """
+    cache = (
+        os.environ.get("GALIP_CACHE")
+        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galip"
+    )
+    checkpoint = default_checkpoint()
+    with checkpoint.open("rb") as file:
+        name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    bundle = Path(cache) / f"default-{name}"
+    if not bundle.exists():
+        from galip_export import export_bundle
+
+        try:
+            export_bundle(checkpoint, bundle, progress=progress)
+        except UsageError:
+            if not bundle.exists():  # else another process was faster, and its bundle is this one
+                raise
+    return bundle

@@ -1,0 +1,156 @@
+"""The pictures of the shipped model's card, made from its bundle and its training logs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from galip_runtime import Model, load
+from galip_runtime.image import grid, save_picture
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from galip.data.icons_card import commonest_things
+from galip.data.shards import read_metas
+
+__all__ = ["STYLES", "draw_card"]
+
+STYLES = (
+    "3D style",
+    "flat style",
+    "noto style",
+    "blob style",
+    "twemoji style",
+    "emojione style",
+    "firefox style",
+)
+SEED = 1
+HERO = (
+    ("a red apple", "a cat", "an automobile", "a house", "a red heart", "a thinking face", "a pizza", "fire"),
+    STYLES,
+)
+
+Pictures = NDArray[np.uint8]
+
+
+def draw_card(checkpoint: Path, data: Path, runs: Path) -> None:
+    """Write the card's pictures into `card/` beside `checkpoint`: things, seeds, styles, curves."""
+    from galip_export import export_bundle
+
+    folder = checkpoint.parent / "card"
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        bundle = Path(temporary) / "bundle"
+        export_bundle(checkpoint, bundle)
+        model = load(bundle, device="cpu")
+    common = [thing.prompt for thing in commonest_things(data)]
+    (folder / "commonest.json").write_text(json.dumps(common, indent=1) + "\n")
+    save_picture(table(model, common, STYLES, blocks=2), folder / "commonest.png")
+    save_picture(table(model, held_out(data, 20), STYLES, blocks=2), folder / "held_out.png")
+    save_picture(
+        grid(
+            model.generate([f"{thing}, {style}" for style in HERO[1] for thing in HERO[0]], seeds=SEED),
+            columns=len(HERO[0]),
+        ),
+        folder / "pictures.png",
+    )
+    save_picture(
+        seeds_table(model, [f"{thing}, {STYLES[0]}" for thing in common[::5]], 10), folder / "seeds.png"
+    )
+    rows = [(f"{thing}, {STYLES[0]}", f"{thing}, {STYLES[4]}") for thing in HERO[0][:6]]
+    save_picture(
+        grid(np.concatenate([model.interpolate(pair, 10, SEED) for pair in rows]), columns=10),
+        folder / "interpolation.png",
+    )
+    draw_curves(runs, folder / "curves.png")
+
+
+def held_out(data: Path, count: int) -> list[str]:
+    """`count` things of the test split, which no training picture shows, as prompts without style."""
+    prompts: dict[str, str] = {}
+    for meta in read_metas(data, "test"):
+        if not meta["skin_tone"] and meta["group"] in (
+            "animals-nature",
+            "food-drink",
+            "travel-places",
+            "objects",
+            "activities",
+            "smileys-emotion",
+        ):
+            prompts.setdefault(meta["thing"], meta["captions"][0].removesuffix(f", {meta['style']}"))
+    names = sorted(prompts)
+    return [prompts[names[index * len(names) // count]] for index in range(min(count, len(names)))]
+
+
+def table(model: Model, things: Sequence[str], styles: Sequence[str], blocks: int) -> Pictures:
+    """A row a thing, a column a style, labelled; rows split into `blocks` side by side. uint8 (H, W, 3)."""
+    pictures = model.generate([f"{thing}, {style}" for thing in things for style in styles], seeds=SEED)
+    rows = -(-len(things) // blocks)
+    return labelled(pictures, things, [style.removesuffix(" style") for style in styles], rows)
+
+
+def seeds_table(model: Model, prompts: Sequence[str], seeds: int) -> Pictures:
+    """A row a prompt, a column a seed, labelled. uint8 (H, W, 3)."""
+    pictures = model.generate(
+        [prompt for prompt in prompts for _ in range(seeds)], seeds=list(range(seeds)) * len(prompts)
+    )
+    return labelled(pictures, prompts, [f"seed {seed}" for seed in range(seeds)], len(prompts))
+
+
+def labelled(pictures: Pictures, rows: Sequence[str], columns: Sequence[str], rows_a_block: int) -> Pictures:
+    """Pictures (rows · columns, H, W, 3) as a table with names left and above; blocks side by side."""
+    side, left, top, gap = pictures.shape[1], 150, 22, 4
+    cell = side + gap
+    blocks = -(-len(rows) // rows_a_block)
+    width = left + len(columns) * cell
+    sheet = Image.new("RGB", (blocks * width, top + rows_a_block * cell), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for block in range(blocks):
+        for index, name in enumerate(columns):
+            draw.text(
+                (block * width + left + index * cell + side / 2, top / 2), name, "#444", font, anchor="mm"
+            )
+    for index, name in enumerate(rows):
+        x, y = index // rows_a_block * width, top + index % rows_a_block * cell
+        shown = name if len(name) <= 21 else name[:20] + "…"
+        draw.text((x + left - 8, y + side / 2), shown, "#222", font, anchor="rm")
+        for column in range(len(columns)):
+            sheet.paste(
+                Image.fromarray(pictures[index * len(columns) + column]), (x + left + column * cell, y)
+            )
+    return np.asarray(sheet)
+
+
+def draw_curves(runs: Path, out: Path) -> None:
+    """The training curves of both runs as one PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    clip, gan = (_log(runs / name / "log.jsonl") for name in ("clip", "galip"))
+    panels = [
+        ("CLIP: contrastive loss", clip, ["loss"]),
+        ("discriminator's hinge terms", gan, ["d_real", "d_mis", "d_fake"]),
+        ("generator", gan, ["g_adv", "clip_sim"]),
+        ("paired losses, fading out", gan, ["pixel", "feature"]),
+    ]
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(16, 3.4), layout="constrained")
+    for axis, (title, log, names) in zip(axes, panels, strict=True):
+        for name in names:
+            points = [(line["step"], line[name]) for line in log if name in line]
+            axis.plot(*zip(*points, strict=True), label=name, linewidth=1)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step")
+        axis.legend(fontsize=8, frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(out, dpi=90)
+    pyplot.close(figure)
+
+
+def _log(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,103 @@
+"""The command's tree, its errors and exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+import typer.exceptions
+from galip_runtime.errors import GalipError
+
+from galip.cli import data, exporting, pictures, training
+
+__all__ = ["app", "main"]
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 unexpected, 2 usage, 3 parity or quality gate failed, "
+    "4 file refused, 5 device not available."
+)
+
+INTERRUPTED = "galip: interrupted; nothing half-written is left behind"
+
+app = typer.Typer(
+    name="galip",
+    add_completion=False,
+    rich_markup_mode=None,
+    epilog=EXIT_CODES,
+    pretty_exceptions_enable=False,
+)
+app.command("generate")(pictures.generate)
+app.command("interpolate")(pictures.interpolate)
+app.command("export")(exporting.export)
+app.command("convert")(exporting.convert)
+app.command("info")(exporting.info)
+app.add_typer(data.app, name="data")
+app.command("train-clip")(training.train_clip)
+app.command("train")(training.train)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"galip {version('galip')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (works anywhere).")
+    ] = False,
+) -> None:
+    """GALIP text-to-image: train in PyTorch, export to ONNX, make pictures in one forward pass."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and leave with its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in own
+    sys.exit(_run([argument for argument in own if argument != "--debug"] + arguments[len(own) :], debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        result = app(arguments or ["--help"], prog_name="galip", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+        if code == 130:  # typer's for Ctrl-C, and a stopped training's
+            print(INTERRUPTED, file=sys.stderr)
+        return code
+    except typer.Exit as done:
+        return done.exit_code
+    except typer.exceptions.TyperException as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "galip")
+        message = error.format_message().rstrip(".")
+        return _fail(error, f"{message}. See {command} --help.", 2, debug)
+    except GalipError as error:
+        return _fail(error, str(error), error.exit_code, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        print(INTERRUPTED, file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        return _fail(
+            error,
+            f"unexpected: {type(error).__name__}: {error}\nRun it again with --debug to see where, "
+            "and report it.",
+            1,
+            debug,
+        )
+
+
+def _fail(error: BaseException, message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"galip: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,65 @@
+"""What several commands share: options, progress on stderr, JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["Bundle", "Device", "Json", "Precision", "Progress", "Threads", "emit"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Bundle = Annotated[
+    Path | None,
+    typer.Option(
+        help="Bundle folder; without it the shipped model's, exported on first use.", show_default=False
+    ),
+]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, tensorrt or openvino; but for auto, that one or an error.")
+]
+Precision = Annotated[str, typer.Option(help="auto, or one that the bundle has.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="CPU threads; all that this process may use if not given.", show_default=False),
+]
+
+
+def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
+    """Print `result` as JSON, or `text`, on stdout."""
+    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else text)
+
+
+class Progress:
+    """`progress(what, done, total)` on stderr: one line that moves on a terminal, else a line a stage."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._stage, self._printed = "", 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Report that `done` of `total` steps of stage `what` are done."""
+        now = time.monotonic()
+        new_stage, finished = what != self._stage, done >= total
+        if not new_stage and not (finished or now - self._printed > (0.1 if self._live else 5.0)):
+            return
+        if self._live and new_stage and self._stage:
+            print(file=sys.stderr)
+        count = f" {done}/{total}" if total > 1 else ""
+        print(
+            f"\r\x1b[K{what}{count}" if self._live else f"{what}{count}",
+            file=sys.stderr,
+            end="" if self._live else "\n",
+            flush=True,
+        )
+        self._stage, self._printed = what, now
+
+    def close(self) -> None:
+        """End the moving line."""
+        if self._live and self._stage:
+            print(file=sys.stderr)
+        self._stage = ""

@@ -1,0 +1,151 @@
+"""`galip export`, `galip convert` and `galip info`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from galip_runtime.errors import FileRefused
+
+from galip.cli.common import Json, Progress, emit
+
+if TYPE_CHECKING:
+    from galip_export import ExportReport
+
+__all__ = ["convert", "export", "info"]
+
+
+def export(
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="Checkpoint (.safetensors); the shipped model if not given.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to make: the bundle.")] = ...,  # type: ignore[assignment]
+    precision: Annotated[str, typer.Option(help="Precisions, separated by commas.")] = "fp32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")] = False,
+    json: Json = False,
+) -> None:
+    """Turn a checkpoint into a verified bundle of ONNX graphs.
+
+    Every export is compared with eager PyTorch on several prompts, seeds and batch sizes. A bundle that
+    differs from the model by more than the tolerance is not written (exit code 3).
+    """
+    from galip_export import export_bundle
+
+    from galip.assets import default_checkpoint
+
+    progress = Progress()
+    report = export_bundle(
+        model or default_checkpoint(),
+        out,
+        precisions=tuple(each.strip() for each in precision.split(",")),
+        overwrite=overwrite,
+        progress=progress,
+    )
+    progress.close()
+    emit(report.to_dict(), json, _summary(report))
+
+
+def convert(
+    released: Annotated[Path, typer.Argument(help="Released GALIP checkpoint (.pth).")],
+    out: Annotated[Path, typer.Option(help="Checkpoint to write (.safetensors).")],
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            help="CLIP ViT-B/32's weights: a state-dict file, or an open_clip tag "
+            "such as openai or MODEL:TAG.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_missing_text: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing-text", help="Without --clip: convert the generator and discriminator alone."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Turn a released GALIP checkpoint into one of ours."""
+    from galip.checkpoint import read_info
+    from galip.convert import convert_released
+
+    progress = Progress()
+    progress("reading and converting", 0, 1)
+    convert_released(released, out, clip=clip, allow_missing_text=allow_missing_text)
+    progress.close()
+    parts = read_info(out).parts
+    emit({"checkpoint": str(out), "parts": parts}, json, f"{out}: {', '.join(parts)}")
+
+
+def info(
+    path: Annotated[Path, typer.Argument(help="A bundle folder or a checkpoint.")],
+    json: Json = False,
+) -> None:
+    """Say what a bundle or checkpoint is, and where it came from."""
+    found = _bundle_info(path) if path.is_dir() else _checkpoint_info(path)
+    emit(found, json, "\n".join(_lines(found)))
+
+
+def _summary(report: ExportReport) -> str:
+    """The bundle, then a line a graph with its worst case against eager PyTorch."""
+    lines = [f"{report.bundle}: exported and verified in {report.seconds:.0f} s"]
+    for graph in report.graphs:
+        worst = report.worst(graph.graph, graph.precision).comparison
+        psnr = "equal" if worst.psnr_db is None else f"{worst.psnr_db:.0f} dB"
+        lines.append(
+            f"  {graph.file}: {graph.size / 2**20:.1f} MiB, {graph.nodes} nodes, opset {graph.opset}; "
+            f"at worst {worst.max_abs:.1e} from eager PyTorch ({worst.relative:.1e} of its std, {psnr})"
+        )
+    return "\n".join(lines)
+
+
+def _bundle_info(path: Path) -> dict[str, Any]:
+    from galip_runtime.manifest import read_manifest, verify_files
+
+    if not (path / "manifest.json").exists():
+        raise FileRefused(
+            f"{path} is a folder without manifest.json, so no bundle; `galip export` makes those"
+        )
+    manifest = read_manifest(path)
+    verify_files(path, manifest)
+    return {"kind": "bundle", **dataclasses.asdict(manifest)}
+
+
+def _checkpoint_info(path: Path) -> dict[str, Any]:
+    from galip.checkpoint import read_info
+
+    found = read_info(path)
+    numbers: dict[str, int] = {}
+    for name, shape in found.shapes.items():
+        part = (
+            name.partition(".")[0]
+            if found.kind == "galip"
+            else ("image" if name.startswith("visual.") else "text")
+        )
+        count = 1
+        for side in shape:
+            count *= side
+        numbers[part] = numbers.get(part, 0) + count
+    return {
+        "kind": f"{found.kind} checkpoint",
+        "bytes": path.stat().st_size,
+        "parts": list(found.parts),
+        "parameters": numbers,
+        "dtypes": list(found.dtypes),
+        "config": dataclasses.asdict(found.config),
+        "note": found.note,
+    }
+
+
+def _lines(value: Any, indent: int = 0) -> list[str]:
+    """Nested dicts as indented lines."""
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            lines += [f"{'  ' * indent}{key}:", *_lines(item, indent + 1)]
+        else:
+            shown = ", ".join(map(str, item)) if isinstance(item, (list, tuple)) else item
+            lines.append(f"{'  ' * indent}{key}: {shown}")
+    return lines

@@ -1,0 +1,218 @@
+"""The released GALIP checkpoint (`.pth`) and CLIP's weights to one of our checkpoints.
+
+The released layout is `{"model": {"netG", "netD", "netC"}}`, optionally with optimizers and epoch, keys
+optionally prefixed `module.` (saved under DDP), CLIP tensors possibly fp16. Files are unpickled with
+`weights_only=True` and never otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from galip_runtime.errors import FileRefused, UsageError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from galip.checkpoint import PARTS, blank_galip, load_weights, save_galip
+from galip.clip import load_pretrained_clip
+from galip.config import GalipConfig, preset
+from galip.model import Galip
+
+__all__ = ["clip_state_dict", "convert_released", "read_state_dict"]
+
+_MLP = [
+    (r"fc_(gamma|beta)\.linear1\.", r"\1.0."),
+    (r"fc_(gamma|beta)\.linear2\.", r"\1.2."),
+    (r"\bfuse([12])\.", r"df\1."),
+]
+_RULES: dict[str, list[tuple[str, str]]] = {
+    "netG": [
+        *_MLP,
+        (r"^fc_code\.", "generator.bridge.fc."),
+        (r"^mapping\.FBlocks\.", "generator.bridge.fusion."),
+        (r"^mapping\.conv_fuse\.", "generator.bridge.out."),
+        (r"^mapping\.fc_prompt\.", "generator.prompt."),
+        (r"^mapping\.CLIP_ViT\.transformer\.", "generator.clip_vit."),
+        (r"^mapping\.CLIP_ViT\.", "generator.clip_vit."),
+        (r"^mapping\.conv\.", "generator.concept."),
+        (r"^GBlocks\.(\d+)\.c([12])\.", r"generator.blocks.\1.conv\2."),
+        (r"^GBlocks\.(\d+)\.c_sc\.", r"generator.blocks.\1.shortcut."),
+        (r"^GBlocks\.", "generator.blocks."),
+        (r"^to_rgb\.1\.", "generator.to_rgb."),
+    ],
+    "netD": [
+        (r"\bconv_r\.", "convs."),
+        (r"\bconv_s\.", "shortcut."),
+        (r"^DBlocks\.", "discriminator.mate.extraction."),
+        (r"^main\.", "discriminator.mate.main."),
+    ],
+    "netC": [(r"^joint_conv\.", "discriminator.assessor.convs.")],
+}
+"""Released tensor names to ours, applied in order."""
+
+_UNUSED = re.compile(
+    r"generator\.clip_vit\.conv1\.weight|discriminator\.mate\.extraction\.\d+\.shortcut\.(weight|bias)"
+)
+"""Tensors that the released files carry and the released code never uses."""
+
+
+def convert_released(
+    source: Path,
+    out: Path,
+    *,
+    clip: str | None = None,
+    allow_missing_text: bool = False,
+    config: GalipConfig | None = None,
+) -> GalipConfig:
+    """Convert the released checkpoint `source` to `out` (.safetensors) and return its config.
+
+    `clip`: a CLIP state-dict file, or an open_clip `MODEL:TAG` (a bare tag means ViT-B-32-quickgelu's).
+    Without it, `allow_missing_text` must say that a generator without a text encoder is wanted.
+
+    Raises `UsageError` when neither is given, `FileRefused` when a file is broken, would run code, or has
+    unknown, missing or misshapen tensors.
+    """
+    if clip is None and not allow_missing_text:
+        raise UsageError(
+            "GALIP's files have no text encoder: give --clip with CLIP ViT-B/32's weights (a state-dict "
+            "file, or an open_clip tag such as openai), or --allow-missing-text to go without"
+        )
+    config = config or preset("released")
+    tensors = _galip_tensors(source)
+    parts = ("generator", "discriminator") if clip is None else PARTS
+    model = blank_galip(config, parts)
+    if clip is not None:
+        tensors |= _clip_tensors(clip)
+    load_weights(model, tensors, str(source) if clip is None else f"{source} with {clip}")
+    if clip is not None:
+        _check_same_clip(model, source, clip)
+    save_galip(
+        out,
+        model,
+        parts=parts,
+        note={"converted_from": source.name, "sha256": _sha256(source), "clip": clip and Path(clip).name},
+    )
+    return config
+
+
+def read_state_dict(path: Path) -> dict[str, Any]:
+    """The dict in a `.pth`/`.pt` (pickled tensors only) or `.safetensors` file.
+
+    Raises `FileRefused` when it is missing, broken, or a pickle that holds anything but plain data.
+    """
+    if not path.is_file():
+        raise FileRefused(
+            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give a file of weights"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about what is refused here
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a broken file makes an unpickler raise has no bounds
+        raise FileRefused(f"{path} {_why_refused(error)}") from error
+    if not isinstance(loaded, dict):
+        raise FileRefused(f"{path} holds a {type(loaded).__name__}, not a dict of tensors")
+    return loaded
+
+
+def _why_refused(error: Exception) -> str:
+    """What `error`, raised while reading weights, says of the file: not torch's advice to run its code."""
+    message = str(error)
+    if "TorchScript" in message:
+        return (
+            "is a TorchScript archive (as OpenAI's CLIP files are), which is code, not weights alone. "
+            "For OpenAI's CLIP use --clip openai, or give a file with its state_dict()"
+        )
+    if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", message)):
+        return (
+            f"holds more than tensors ({found[1]}), and loading it could run code, so it is refused; "
+            "get the file from whom you trust, with weights alone in it"
+        )
+    return f"is no whole file of weights ({type(error).__name__}); it may be cut short or of another kind"
+
+
+def _galip_tensors(source: Path) -> dict[str, Tensor]:
+    """Our names and float32 tensors of a released file."""
+    loaded = read_state_dict(source)
+    modules = loaded.get("model")
+    if not isinstance(modules, Mapping) or not {"netG", "netD", "netC"} <= modules.keys():
+        raise FileRefused(
+            f"{source} is no released GALIP checkpoint: expected model.netG, model.netD and model.netC, "
+            f"found the keys {sorted(map(str, loaded))[:8]}"
+        )
+    tensors = {}
+    for module, rules in _RULES.items():
+        for released, tensor in _tensors_of(modules[module], f"{source}, {module}").items():
+            name = released.removeprefix("module.")
+            for pattern, replacement in rules:
+                name = re.sub(pattern, replacement, name)
+            if not _UNUSED.fullmatch(name):
+                tensors[name] = tensor.float()
+    return tensors
+
+
+def clip_state_dict(clip: str) -> dict[str, Tensor]:
+    """CLIP's two towers under CLIP's own names, float32, from a state-dict file or an open_clip `MODEL:TAG`.
+
+    A bare tag means ViT-B-32-quickgelu's. Raises `FileRefused` or `UsageError` when there is no such thing.
+    """
+    if (
+        Path(clip).exists()
+        or len(Path(clip).parts) > 1
+        or Path(clip).suffix in (".pt", ".pth", ".safetensors", ".bin")
+    ):
+        loaded = read_state_dict(Path(clip))
+        loaded = loaded.get("state_dict", loaded)
+    else:
+        name, _, tag = clip.rpartition(":")
+        loaded = load_pretrained_clip(name or "ViT-B-32-quickgelu", tag)
+    named = {name.removeprefix("module."): tensor for name, tensor in _tensors_of(loaded, clip).items()}
+    neither = ("logit_scale", "input_resolution", "context_length", "vocab_size")
+    return {name: tensor.float() for name, tensor in named.items() if name not in neither}
+
+
+def _clip_tensors(clip: str) -> dict[str, Tensor]:
+    """Text and image tower tensors under our names."""
+    return {
+        "image." + name.removeprefix("visual.") if name.startswith("visual.") else "text." + name: tensor
+        for name, tensor in clip_state_dict(clip).items()
+    }
+
+
+def _tensors_of(loaded: Any, where: str) -> dict[str, Tensor]:
+    if not isinstance(loaded, Mapping):
+        raise FileRefused(f"{where}: expected a dict of tensors, found a {type(loaded).__name__}")
+    wrong = [
+        str(name)
+        for name, value in loaded.items()
+        if not isinstance(value, Tensor) or not isinstance(name, str)
+    ]
+    if wrong:
+        raise FileRefused(f"{where}: these entries are no tensors: {', '.join(wrong[:5])}")
+    return dict(loaded)
+
+
+def _check_same_clip(model: Galip, source: Path, clip: str) -> None:
+    """The generator was trained around one CLIP; another one's text vectors would mean nothing to it."""
+    tower, inner = model.image.state_dict(), model.generator.clip_vit.state_dict()
+    for name, tensor in inner.items():
+        twin = tower[name if name in tower else f"transformer.{name}"]
+        if not torch.allclose(tensor, twin, rtol=2e-3, atol=1e-3):  # fp16 storage rounds to 5e-4 relative
+            raise FileRefused(
+                f"{clip} is not the CLIP that {source} was trained with: {name} differs by up to "
+                f"{(tensor - twin).abs().max():.3g}; released GALIP uses OpenAI's ViT-B/32"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

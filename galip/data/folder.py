@@ -1,0 +1,64 @@
+"""What makes a folder of shards whole: its record `dataset.json`, and the mark of a build cut short."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from galip_runtime.errors import FileRefused
+
+__all__ = ["DATASET_FILE", "PARTIAL_FILE", "check_sums", "check_whole", "sha256_of"]
+
+DATASET_FILE = "dataset.json"
+"""Lists the shards with sizes and sums; written last. A user's own shards need none."""
+PARTIAL_FILE = ".partial"
+"""There while a build replaces its files: the folder is not to be used."""
+
+
+def _listed(folder: Path) -> list[dict[str, Any]]:
+    """The shards, {name, bytes, sha256}, that `dataset.json` lists; none where there is no such file."""
+    record = folder / DATASET_FILE
+    if not record.is_file():
+        return []
+    try:
+        shards = json.loads(record.read_bytes())["shards"]
+        return [{"name": s["name"], "bytes": s["bytes"], "sha256": s["sha256"]} for s in shards]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileRefused(f"{record} cannot be read ({error!r}); build the data again.") from error
+
+
+def check_whole(folder: Path) -> list[Path]:
+    """All tars of a folder. Raises FileRefused for a build cut short or one unlike its `dataset.json`."""
+    if (folder / PARTIAL_FILE).exists():
+        raise FileRefused(f"{folder} holds a build that was cut short ({PARTIAL_FILE}); build it again.")
+    found = sorted(folder.glob("*.tar"))
+    listed = {shard["name"]: shard["bytes"] for shard in _listed(folder)}
+    sizes = {path.name: path.stat().st_size for path in found}
+    for name, size in listed.items():
+        if sizes.get(name) != size:
+            state = f"has {sizes[name]} bytes" if name in sizes else "is not there"
+            raise FileRefused(
+                f"{folder / name} {state}; {DATASET_FILE} says {size} bytes. Build the data again."
+            )
+    if listed and (unknown := sorted(sizes.keys() - listed.keys())):
+        raise FileRefused(
+            f"{folder} has {unknown[0]}, which {DATASET_FILE} doesn't list. Remove it or build again."
+        )
+    return found
+
+
+def check_sums(folder: Path, shards: Iterable[Path]) -> None:
+    """Raises FileRefused where a shard's sha256 is not what `dataset.json`, if there is one, lists."""
+    listed = {shard["name"]: shard["sha256"] for shard in _listed(folder)}
+    for path in shards:
+        if path.name in listed and sha256_of(path) != listed[path.name]:
+            raise FileRefused(
+                f"{path} was altered: its sha256 is not {DATASET_FILE}'s. Build the data again."
+            )
+
+
+def sha256_of(path: Path) -> str:
+    """A file's sha256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

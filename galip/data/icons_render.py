@@ -1,0 +1,101 @@
+"""SVG to square RGB PNG on white, in parallel processes (resvg holds Python's lock, threads gain nothing)."""
+
+import io
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from galip_runtime.errors import GalipError, UsageError
+from PIL import Image
+
+__all__ = ["MARGIN", "render_all", "render_svg"]
+
+MARGIN = 0.03
+"""White border on each side, as a share of the picture: shapes that touch their view box keep their edge."""
+
+CHUNK = 64
+
+
+def render_svg(svg: str, size: int) -> bytes:
+    """PNG, RGB, (size, size), of an `<svg … viewBox="l t w h">`, centred on white with a small margin.
+
+    Raises GalipError where the SVG cannot be rendered, UsageError without the resvg-py package.
+    """
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise UsageError(
+            "rendering icons needs the package resvg-py: install galip with its extra [train]."
+        ) from error
+    box = re.search(r'viewBox="(\S+) (\S+) (\S+) (\S+)"', svg)
+    if box is None:
+        raise GalipError("the SVG has no viewBox with four numbers")
+    _, _, width, height = (float(number) for number in box.groups())
+    # A nested <svg> clips to the icon's own view box.
+    side = max(width, height)
+    edge = side * MARGIN / (1 - 2 * MARGIN)
+    left, top = edge + (side - width) / 2, edge + (side - height) / 2
+    inner = svg.replace("<svg ", f'<svg x="{left}" y="{top}" width="{width}" height="{height}" ', 1)
+    outer = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}"'
+        f' viewBox="0 0 {side + 2 * edge} {side + 2 * edge}">{inner}</svg>'
+    )
+    try:
+        rendered = resvg_py.svg_to_bytes(
+            svg_string=outer, width=size, height=size, background="white", skip_system_fonts=True
+        )
+    except ValueError as error:
+        raise GalipError(f"the SVG cannot be rendered: {error}") from error
+    picture = Image.open(io.BytesIO(bytes(rendered))).convert("RGB")
+    assert picture.size == (size, size), picture.size
+    out = io.BytesIO()
+    picture.save(out, "PNG", optimize=False)
+    return out.getvalue()
+
+
+def _render_chunk(chunk: Sequence[tuple[str, str]], size: int) -> list[bytes]:
+    pictures = []
+    for key, svg in chunk:
+        try:
+            pictures.append(render_svg(svg, size))
+        except GalipError as error:
+            raise GalipError(f"icon {key}: {error}") from error
+    return pictures
+
+
+def _start_worker() -> None:
+    """Leaves Ctrl-C to the parent, which ends its workers, and ends itself where the parent was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def render_all(svgs: Sequence[tuple[str, str]], size: int, *, processes: int = 2) -> Iterator[bytes]:
+    """PNGs of (key, svg) pairs, in their order. Raises GalipError naming the key of an icon that fails."""
+    chunks = [svgs[start : start + CHUNK] for start in range(0, len(svgs), CHUNK)]
+    if processes < 2 or len(chunks) < 2:
+        for chunk in chunks:
+            yield from _render_chunk(chunk, size)
+        return
+    # "spawn": a forked child could inherit locks held by PyTorch's threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker) as pool:
+        futures = [pool.submit(_render_chunk, chunk, size) for chunk in chunks]
+        try:
+            for future in futures:
+                yield from future.result()
+        except BrokenProcessPool as error:
+            raise GalipError("a rendering process died; is there enough memory? Run again.") from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,255 @@
+"""Pictures with captions in WebDataset tars: written, read one by one, or decoded into memory at once.
+
+A sample is the run of members that share a key (the member's path up to the first dot of its file name):
+`KEY.png` (or .jpg, .jpeg, .webp), `KEY.txt` with one caption, optionally `KEY.json` with anything, of which
+`captions` (a list) are further captions. That is what img2dataset writes, too.
+"""
+
+import contextlib
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from galip_runtime.errors import FileRefused, UsageError
+from numpy.typing import NDArray
+from PIL import Image
+
+from galip.data.folder import check_sums, check_whole
+
+__all__ = [
+    "PictureSet",
+    "Sample",
+    "load_pictures",
+    "read_metas",
+    "read_samples",
+    "shard_paths",
+    "write_shards",
+]
+
+PICTURE_ENDINGS = ("png", "jpg", "jpeg", "webp")
+
+Where = Callable[[dict[str, Any]], bool]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture: uint8 RGB (H, W, 3), its first caption and all that is known about it."""
+
+    key: str
+    picture: NDArray[np.uint8]
+    caption: str
+    meta: dict[str, Any]
+
+    @property
+    def captions(self) -> list[str]:
+        """All captions, the canonical one first."""
+        others = [text for text in self.meta.get("captions", ()) if text != self.caption]
+        return [self.caption, *others]
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """A split in memory: pictures uint8 (N, 3, S, S), every picture's captions and meta."""
+
+    pictures: NDArray[np.uint8]
+    captions: list[list[str]]
+    meta: list[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+def write_shards(
+    folder: Path,
+    split: str,
+    samples: Iterable[tuple[str, bytes, str, dict[str, Any]]],
+    *,
+    per_shard: int = 2000,
+) -> list[Path]:
+    """Writes (key, PNG, caption, meta) samples as `SPLIT-00000.tar`, …; returns the paths.
+
+    Keys are unique and without "." and "/" (UsageError). The same samples give the same bytes: members
+    carry no time and no owner.
+    """
+    paths: list[Path] = []
+    with contextlib.ExitStack() as stack:
+        tar: tarfile.TarFile | None = None
+        for number, (key, png, caption, meta) in enumerate(samples):
+            if not key or "." in key or "/" in key:
+                raise UsageError(
+                    f"key {key!r} cannot name a sample: it must not be empty nor hold '.' or '/'."
+                )
+            if number % per_shard == 0:
+                stack.close()
+                paths.append(folder / f"{split}-{number // per_shard:05d}.tar")
+                tar = stack.enter_context(tarfile.open(paths[-1], "w", format=tarfile.GNU_FORMAT))
+            assert tar is not None
+            document = json.dumps(meta, ensure_ascii=False, sort_keys=True)
+            for ending, content in (("png", png), ("txt", caption.encode()), ("json", document.encode())):
+                member = tarfile.TarInfo(f"{key}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return paths
+
+
+def shard_paths(folder: Path, split: str) -> list[Path]:
+    """The shards of a split, `SPLIT-*.tar`, in order; where no tar is called train-…, all tars are "train".
+
+    Raises FileRefused for a folder whose build was not finished, or that lacks what its `dataset.json` lists;
+    UsageError where there are no shards of that split.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder; name one with WebDataset tars (train-00000.tar, …).")
+    found = check_whole(folder)
+    named = [path for path in found if path.name.startswith(f"{split}-")]
+    if not named and split == "train" and not any(path.name.startswith("train-") for path in found):
+        named = found
+    if not named:
+        names = ", ".join(path.name for path in found[:4]) or "no tars at all"
+        raise UsageError(f"{folder} has no shards {split}-*.tar (it has: {names}).")
+    return named
+
+
+def read_samples(path: Path, split: str = "train") -> Iterator[Sample]:
+    """The samples of one tar, or of all shards of a split of a folder, in order.
+
+    Raises FileRefused, naming shard and key, for a truncated tar, a broken picture, a caption that is not
+    text or is missing, and as `shard_paths` does.
+    """
+    for raw in _read(path, split):
+        yield Sample(raw.key, raw.picture(), raw.caption, raw.meta)
+
+
+def read_metas(path: Path, split: str = "train") -> Iterator[dict[str, Any]]:
+    """Every sample's meta, no picture decoded. Raises as `read_samples`."""
+    for raw in _read(path, split):
+        yield raw.meta
+
+
+def _check_end(shard: Path) -> None:
+    """A tar ends in two blocks of zeros; Python's reader takes one cut between members for whole."""
+    with shard.open("rb") as file:
+        file.seek(max(0, shard.stat().st_size - 1024))
+        if file.read() != bytes(1024):
+            raise tarfile.ReadError("its end is missing")
+
+
+def _grouped(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Runs of members with one key, as {ending: content}."""
+    key = ""
+    members: dict[str, bytes] = {}
+    try:
+        _check_end(shard)
+        with tarfile.open(shard, "r|") as tar:
+            for member in tar:
+                if not member.isfile():
+                    continue
+                parent, _, file = member.name.rpartition("/")
+                stem, _, ending = file.partition(".")
+                name = f"{parent}/{stem}" if parent else stem
+                if name != key and members:
+                    yield key, members
+                    members = {}
+                key = name
+                content = tar.extractfile(member)
+                assert content is not None
+                members[ending.lower()] = content.read()
+    except (tarfile.TarError, OSError, EOFError) as error:
+        where = f" after key {key}" if key else ""
+        raise FileRefused(
+            f"{shard}: broken or truncated tar{where}: {error}. Fetch or build it again."
+        ) from error
+    if members:
+        yield key, members
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """A sample whose picture is still encoded."""
+
+    shard: Path
+    key: str
+    caption: str
+    meta: dict[str, Any]
+    content: bytes
+
+    def picture(self) -> NDArray[np.uint8]:
+        try:
+            with Image.open(io.BytesIO(self.content)) as picture:
+                return np.asarray(_on_white(picture))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise FileRefused(f"{self.shard}: sample {self.key}: broken picture: {error}") from error
+
+
+def _read(path: Path, split: str) -> Iterator[_Raw]:
+    for shard in [path] if path.is_file() else shard_paths(path, split):
+        for key, members in _grouped(shard):
+            yield _raw(shard, key, members)
+
+
+def _raw(shard: Path, key: str, members: dict[str, bytes]) -> _Raw:
+    ending = next((ending for ending in PICTURE_ENDINGS if ending in members), None)
+    if ending is None or "txt" not in members:
+        missing = "picture (.png, .jpg, .webp)" if ending is None else "caption (.txt)"
+        raise FileRefused(f"{shard}: sample {key} has no {missing}, only {sorted(members)}.")
+    try:
+        caption = members["txt"].decode().strip()
+        meta = json.loads(members["json"]) if "json" in members else {}
+    except ValueError as error:
+        raise FileRefused(f"{shard}: sample {key}: caption or JSON is not readable: {error}") from error
+    if not isinstance(meta, dict):
+        raise FileRefused(f"{shard}: sample {key}: its JSON is not an object.")
+    others = meta.get("captions", [])
+    if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
+        raise FileRefused(f"{shard}: sample {key}: `captions` in its JSON is not a list of texts.")
+    if not caption:
+        raise FileRefused(f"{shard}: sample {key}: its caption (.txt) is empty.")
+    return _Raw(shard, key, caption, meta, members[ending])
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":
+        return picture
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+    return picture.convert("RGB")
+
+
+def load_pictures(folder: Path, split: str = "train", *, where: Where | None = None) -> PictureSet:
+    """Decodes a whole split into memory; `where` chooses by a sample's meta before its picture is decoded.
+
+    All pictures must be square and of one size S. Raises what `read_samples` raises, FileRefused for another
+    shape or a shard that is not as its `dataset.json` lists it, UsageError where nothing is left.
+    """
+    if folder.is_dir():
+        check_sums(folder, shard_paths(folder, split))
+    pictures: list[NDArray[np.uint8]] = []
+    captions: list[list[str]] = []
+    metas: list[dict[str, Any]] = []
+    for raw in _read(folder, split):
+        if where is not None and not where(raw.meta):
+            continue
+        picture = raw.picture()
+        height, width, _ = picture.shape
+        expected = pictures[0].shape[1] if pictures else height
+        if not height == width == expected:
+            raise FileRefused(
+                f"{raw.shard}: sample {raw.key} is {width} x {height} pixels; all must be square"
+                f" and of one size ({expected} x {expected} here). Resize them first."
+            )
+        pictures.append(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+        captions.append(
+            [raw.caption, *(other for other in raw.meta.get("captions", ()) if other != raw.caption)]
+        )
+        metas.append(raw.meta)
+    if not pictures:
+        raise UsageError(
+            f"{folder} has no pictures of split {split}" + (" that were asked for." if where else ".")
+        )
+    return PictureSet(np.stack(pictures), captions, metas)

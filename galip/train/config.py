@@ -1,0 +1,152 @@
+"""What a training run is told: one frozen dataclass a command, whose fields are the command's options.
+
+Nothing heavy is imported here, so `galip train --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from galip_runtime.errors import UsageError
+
+__all__ = ["ContrastiveConfig", "GanConfig"]
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+def _required(help: str) -> Any:
+    return field(metadata={"help": help})
+
+
+_EXCLUDE = "Leave out pictures whose JSON has KEY=VALUE, a number KEY>NUMBER (or none), or KEY set at all."
+
+
+def _check(
+    config: ContrastiveConfig | GanConfig, positive: tuple[str, ...], not_negative: tuple[str, ...]
+) -> None:
+    for name in (*positive, *not_negative):
+        value = getattr(config, name)
+        least = 0 if name in not_negative else math.ulp(0.0)
+        if not math.isfinite(value) or value < least:
+            raise UsageError(f"{name} is {value}; it must be {'0 or more' if least == 0 else 'above 0'}")
+    if config.batch_size < 2:
+        raise UsageError(f"batch_size is {config.batch_size}; mismatched pairs need at least 2")
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"device is {config.device!r}; choose auto, cpu or cuda")
+    if config.precision not in ("auto", "bf16", "fp32"):
+        raise UsageError(f"precision is {config.precision!r}; choose auto, bf16 or fp32")
+
+
+@dataclass(frozen=True)
+class ContrastiveConfig:
+    """A run of `galip train-clip`."""
+
+    data: str = _required("Folder of WebDataset shards (galip data icons makes one).")
+    out: str = _required("Folder of the run; clip.safetensors is written there.")
+    preset: str = _option("default", "Whose CLIP towers to train: default, released or tiny.")
+    steps: int = _option(600, "Optimizer steps.")
+    batch_size: int = _option(256, "Pictures a step.")
+    lr: float = _option(
+        1e-3, "Peak learning rate of AdamW: warm-up over a twentieth of the steps, cosine to zero."
+    )
+    weight_decay: float = _option(0.1, "Weight decay, of matrices only.")
+    patch_dropout: float = _option(
+        0.5, "Share of patches dropped during the first three quarters of the steps."
+    )
+    whiten: bool = _option(
+        False,
+        "At the end make sentence vectors equally wide in all directions: a generator then tells apart what "
+        "towers from few pictures hardly do.",
+    )
+    exclude: tuple[str, ...] = _option((), _EXCLUDE)
+    device: str = _option("auto", "auto (CUDA where there is one), cpu or cuda.")
+    precision: str = _option("auto", "auto (bf16 where the hardware multiplies it), bf16 or fp32.")
+    seed: int = _option(0, "Seed of everything random.")
+    log_every: int = _option(20, "Steps between log lines.")
+    save_every: int = _option(200, "Steps between saved states.")
+
+    def __post_init__(self) -> None:
+        _check(self, ("steps", "lr", "log_every", "save_every"), ("weight_decay", "patch_dropout", "seed"))
+        if self.patch_dropout >= 1:
+            raise UsageError(f"patch_dropout is {self.patch_dropout}; it must be below 1")
+
+
+@dataclass(frozen=True)
+class GanConfig:
+    """A run of `galip train`. What departs from GALIP is off by default: pose, paired losses, range."""
+
+    data: str = _required("Folder of WebDataset shards (galip data icons makes one).")
+    clip: str = _required(
+        "CLIP's towers: a checkpoint of ours (of CLIP or GALIP), a state-dict file or an open_clip MODEL:TAG."
+    )
+    out: str = _required("Folder of the run; model.safetensors is written there.")
+    init: str = _option("", "GALIP checkpoint whose generator and discriminator to begin with.")
+    preset: str = _option("default", "Generator and discriminator: default, released or tiny.")
+    steps: int = _option(10_000, "Optimizer steps.")
+    batch_size: int = _option(32, "Pictures a step.")
+    lr_g: float = _option(1e-4, "Generator's learning rate.")
+    lr_d: float = _option(4e-4, "Discriminator's learning rate.")
+    beta1: float = _option(0.0, "Adam's first decay, of both networks.")
+    beta2: float = _option(0.9, "Adam's second decay, of both networks.")
+    similarity_weight: float = _option(4.0, "λ of the paper's equation 1; a weak CLIP is fooled at 4, use 1.")
+    penalty_weight: float = _option(2.0, "k of equation 1's gradient penalty.")
+    penalty_power: float = _option(6.0, "p of equation 1's gradient penalty.")
+    ema_decay: float = _option(0.999, "Decay of the moving average of the generator's weights.")
+    warmup_steps: int = _option(
+        0, "Steps at the start with the paired pixel loss alone: no CLIP, no discriminator."
+    )
+    warmup_lr: float = _option(
+        1e-3, "Generator's learning rate in the warm-up; Adam's decays there are 0.9, 0.99."
+    )
+    paired_steps: int = _option(
+        0, "Step at which the paired losses have faded out; 0: GALIP's losses from the start."
+    )
+    paired_pixel_weight: float = _option(
+        30.0, "Before they fade, weight of the L1 distance to the real picture at 4 scales."
+    )
+    paired_feature_weight: float = _option(
+        4.0, "Before they fade, weight of the squared distance of their CLIP maps."
+    )
+    range_weight: float = _option(0.0, "Weight of the mean square by which pixels leave [-1, 1].")
+    pose: bool = _option(
+        False,
+        "Scale and shift real pictures by a function of the noise, so that "
+        "paired losses teach the generator to use it; otherwise a random flip.",
+    )
+    clip_shift: int = _option(0, "Shift pictures by up to so many pixels before the frozen CLIP tower.")
+    exclude: tuple[str, ...] = _option((), _EXCLUDE)
+    sample_prompts: tuple[str, ...] = _option(
+        (), "Prompts of the sample grids; captions of the data if none."
+    )
+    device: str = _option("auto", "auto (CUDA where there is one), cpu or cuda.")
+    precision: str = _option("auto", "auto (bf16 where the hardware multiplies it), bf16 or fp32.")
+    seed: int = _option(0, "Seed of everything random.")
+    log_every: int = _option(20, "Steps between log lines.")
+    save_every: int = _option(500, "Steps between saved states, models and sample grids.")
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            ("steps", "lr_g", "lr_d", "warmup_lr", "penalty_power", "log_every", "save_every"),
+            (
+                "similarity_weight",
+                "penalty_weight",
+                "ema_decay",
+                "beta1",
+                "beta2",
+                "warmup_steps",
+                "paired_steps",
+                "paired_pixel_weight",
+                "paired_feature_weight",
+                "range_weight",
+                "clip_shift",
+                "seed",
+            ),
+        )
+        for name in ("ema_decay", "beta1", "beta2"):
+            if getattr(self, name) >= 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be below 1")

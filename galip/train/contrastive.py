@@ -1,0 +1,201 @@
+"""Small CLIP towers from scratch (`galip train-clip`): open_clip's contrastive loss on augmented pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from galip.checkpoint import save_clip
+from galip.clip import ImageTower, TextTower, build_clip, clip_tokenizer, import_open_clip, run_block
+from galip.config import preset
+from galip.train.augment import POSE_DIMS, pose, to_float
+from galip.train.config import ContrastiveConfig
+from galip.train.pictures import TrainingPictures
+from galip.train.run import Batches, Run, autocast, choose_device, generator_for
+from galip.train.whitening import refit_image_head, whiten_sentences
+
+__all__ = ["ContrastiveTrainer", "retrieval", "train_clip"]
+
+
+def train_clip(
+    config: ContrastiveConfig, *, resume: bool = False, echo: Callable[[str], None] = print
+) -> Path:
+    """Train CLIP's two towers; returns the path of `clip.safetensors`.
+
+    Raises `TrainingStopped` after a stop signal (the state is saved), `QualityGateFailed` when the loss
+    becomes NaN, `UsageError` or `FileRefused` for data that doesn't fit.
+    """
+    trainer = ContrastiveTrainer(config)
+    with Run(Path(config.out), config, resume=resume, log_every=config.log_every, echo=echo) as run:
+        parameters = sum(p.numel() for p in trainer.clip.parameters()) / 1e6
+        echo(f"{len(trainer.data)} pictures, {parameters:.2f} M parameters")
+        start = run.restore(trainer.restore)
+        run.loop(
+            start,
+            config.steps,
+            config.batch_size,
+            config.save_every,
+            trainer.step,
+            lambda done: run.save_state(trainer.state(done)),
+        )
+        if config.whiten:
+            echo("whitening sentence vectors, training the image tower's head anew")
+            trainer.whiten()
+        accuracy = trainer.held_out()
+        figures = "  ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
+        echo(
+            f"held-out: {figures}" if accuracy else "no pictures held out (val-*.tar) to judge the towers by"
+        )
+        out = Path(config.out) / "clip.safetensors"
+        save_clip(
+            out, trainer.clip, trainer.clip_config, note={"train_clip": asdict(config), "held_out": accuracy}
+        )
+    return out
+
+
+class ContrastiveTrainer:
+    """CLIP, its optimizer and data, and one training step; everything that `state` saves."""
+
+    def __init__(self, config: ContrastiveConfig) -> None:
+        self.config, self.clip_config = config, preset(config.preset).clip
+        self.device = choose_device(config.device)
+        torch.manual_seed(config.seed)
+        self.clip = build_clip(self.clip_config)
+        self.image = ImageTower(self.clip.visual, self.clip_config, "clip")
+        self.text = TextTower(self.clip)
+        for module in (self.clip, self.image, self.text):
+            module.to(self.device)
+        self.data = self._load("train")
+        self.val = self._load("val") if any(Path(config.data).glob("val-*.tar")) else None
+        self.batches = Batches(len(self.data), config.batch_size, config.seed)
+        self.optimizer = torch.optim.AdamW(
+            _groups(self.clip, config.weight_decay), lr=config.lr, betas=(0.9, 0.98), eps=1e-6
+        )
+        self.contrastive = import_open_clip().ClipLoss()
+
+    def _load(self, split: str) -> TrainingPictures:
+        text = self.clip_config.text
+        tokenizer = clip_tokenizer(text.merges, text.context_length)
+        size = self.clip_config.image.image_size
+        return TrainingPictures(Path(self.config.data), split, size, tokenizer, self.config.exclude)
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """One update of both towers; the scalars to log."""
+        config, clip = self.config, self.clip
+        rng = generator_for(config.seed, "clip", step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * _schedule(step, config.steps)
+        indices = self.batches[step]
+        uniform = torch.rand(len(indices), POSE_DIMS, generator=rng).to(self.device)
+        pictures = pose(to_float(self.data.pictures[indices].to(self.device)), uniform)  # (N, 3, S, S)
+        tokens = self.data.tokens(indices, rng).to(self.device)  # (N, L)
+        dropped = config.patch_dropout if step < config.steps * 3 / 4 else 0.0
+        with autocast(config.precision, self.device):
+            image_embedding = _embed_pictures(self.image, pictures, dropped, rng)  # (N, D)
+            sentence = self.text(tokens)  # (N, D)
+        loss = self.contrastive(
+            F.normalize(image_embedding.float(), dim=1),
+            F.normalize(sentence.float(), dim=1),
+            clip.logit_scale.exp(),
+        )
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            clip.logit_scale.clamp_(0, math.log(100))
+        return {"loss": loss, "logit_scale": clip.logit_scale.exp()}
+
+    def whiten(self) -> None:
+        """Whiten the text tower's sentence vectors and fit the image tower's head to them."""
+        whiten_sentences(self.text, self.data, self.config.seed)
+        refit_image_head(
+            self.image, self.text, self.clip.logit_scale, self.data, self.config.seed, self.contrastive
+        )
+
+    def held_out(self) -> dict[str, float]:
+        """`retrieval` on the val split, nothing where the data has none."""
+        if self.val is None:
+            return {}
+        return retrieval(self.image, self.text, self.val, device=self.device)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Everything needed to go on exactly after `step` steps."""
+        return {"step": step, "clip": self.clip.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> int:
+        """Take up a saved state; returns the number of steps done."""
+        self.clip.load_state_dict(state["clip"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])
+
+
+def _groups(clip: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    matrices = [p for p in clip.parameters() if p.ndim >= 2]
+    rest = [p for p in clip.parameters() if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def _schedule(step: int, steps: int) -> float:
+    warm = max(steps // 20, 1)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
+
+
+def _embed_pictures(tower: ImageTower, pictures: Tensor, dropped: float, rng: torch.Generator) -> Tensor:
+    """Image embeddings (N, D) of pictures (N, 3, S, S) with a share of the patches left out."""
+    if dropped == 0:
+        return tower(pictures, ())[1]
+    patches = (
+        tower.conv1(pictures * tower.pixel_scale + tower.pixel_shift).flatten(2).transpose(1, 2)
+    )  # (N, G², C)
+    n, count, width = patches.shape
+    kept = (
+        torch.rand(n, count, generator=rng)
+        .topk(round(count * (1 - dropped)), dim=1)
+        .indices[:, :, None]
+        .to(patches.device)
+    )  # (N, K, 1)
+    patches = (patches + tower.positional_embedding[1:]).gather(1, kept.expand(-1, -1, width))  # (N, K, C)
+    first = (tower.class_embedding + tower.positional_embedding[0]).to(patches.dtype).expand(n, 1, width)
+    x = tower.ln_pre(torch.cat([first, patches], dim=1))  # (N, 1+K, C)
+    for block in tower.transformer.resblocks:
+        x = run_block(block, x)
+    return tower.ln_post(x[:, 0]) @ tower.proj  # (N, D)
+
+
+@torch.no_grad()
+def retrieval(
+    image: ImageTower,
+    text: TextTower,
+    data: TrainingPictures,
+    of: int = 256,
+    device: torch.device | None = None,
+) -> dict[str, float]:
+    """Top-1 accuracy both ways among groups of `of` pictures and their first captions."""
+    right_text = right_image = counted = 0
+    order = torch.randperm(len(data), generator=generator_for(0, "retrieval", 0))
+    for indices in order.split(of):
+        if len(indices) < min(of, len(data)):
+            break
+        pictures = F.normalize(image(to_float(data.pictures[indices].to(device)), ())[1], dim=1)
+        sentences = F.normalize(text(data.tokens(indices, None).to(device)), dim=1)
+        similarity = pictures @ sentences.T
+        labels = torch.arange(len(indices), device=device)
+        right_text += int((similarity.argmax(1) == labels).sum())
+        right_image += int((similarity.argmax(0) == labels).sum())
+        counted += len(indices)
+    return {
+        "caption_of_picture": right_text / counted,
+        "picture_of_caption": right_image / counted,
+        "pictures": float(counted),
+        "of": float(min(of, len(data))),
+    }

@@ -1,0 +1,99 @@
+"""`python -m galip_runtime BUNDLE PROMPT... -o FILE`: pictures from a bundle, without galip or PyTorch."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from galip_runtime.errors import GalipError
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        result = _run(options)
+    except GalipError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return _INTERRUPTED
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        seeds = sorted(set(result["seeds"]))
+        spoken = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+        print(f"{spoken}, {result['seconds'] * 1000:.0f} ms a picture on {result['device']}", file=sys.stderr)
+        print(result["file"])
+    return 0
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any]:
+    # imported here: --help needs none of it
+    from galip_runtime.image import check_target, grid, save_picture
+    from galip_runtime.loading import load
+    from galip_runtime.pipeline import seed_series
+
+    check_target(options.out)
+    seeds = seed_series(options.seed, options.count)
+    model = load(options.bundle, device=options.device, precision=options.precision, threads=options.threads)
+    prompts = [prompt for prompt in options.prompts for _ in seeds]
+    started = time.perf_counter()
+    pictures = model.generate(prompts, seeds * len(options.prompts))
+    seconds = (time.perf_counter() - started) / len(pictures)
+    # a row a prompt, unless there is only one
+    save_picture(
+        grid(pictures, columns=len(seeds) if len(options.prompts) > 1 < len(seeds) else None), options.out
+    )
+    return {
+        "file": options.out,
+        "prompts": prompts,
+        "seeds": seeds * len(options.prompts),
+        "seconds": seconds,
+        "device": model.settings.device,
+        "precision": model.info()["precision"]["generator"],
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m galip_runtime",
+        description="Make pictures from prompts with an exported bundle. Several pictures come as one grid.",
+        epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 the picture is not finite, 4 a file is refused, "
+        "5 the device is not available.",
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="the folder that `galip export` wrote")
+    parser.add_argument("prompts", metavar="PROMPT", nargs="+", help='what to show, such as "a red apple"')
+    parser.add_argument("-o", "--out", metavar="FILE", required=True, help=".png, .jpg or .webp")
+    parser.add_argument(
+        "--seed",
+        type=_whole,
+        metavar="S",
+        help="0 to 2^64-1: the same seed, the same picture; drawn if missing",
+    )
+    parser.add_argument(
+        "--count", type=_whole, default=1, metavar="N", help="pictures a prompt, with the seeds S, S+1, … (1)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, tensorrt or openvino (auto)")
+    parser.add_argument("--precision", default="auto", help="auto or one that the bundle has (auto)")
+    parser.add_argument("--threads", type=_whole, metavar="T", help="CPU threads (all that may be used)")
+    parser.add_argument("--json", action="store_true", help="print file, prompts, seeds and time as JSON")
+    return parser
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is not a whole number") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

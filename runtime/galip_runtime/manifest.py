@@ -1,0 +1,314 @@
+"""The bundle's manifest: what a bundle holds, and the check that it holds exactly that.
+
+`manifest.json` is parsed first, and nothing else before its size and sha256 are those that the manifest
+lists. `read_verified` hands out the very bytes that were hashed.
+"""
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from galip_runtime.errors import FileRefused
+from galip_runtime.noise import NOISE_DEFINITION
+from galip_runtime.strict_json import parse, typed
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "GRAPHS",
+    "MANIFEST_NAME",
+    "Dimensions",
+    "FileEntry",
+    "GraphSpec",
+    "Manifest",
+    "Source",
+    "TensorSpec",
+    "TokenizerSpec",
+    "check_name",
+    "describe_file",
+    "graph_contract",
+    "read_manifest",
+    "read_verified",
+    "sha256_file",
+    "verify_files",
+]
+
+FORMAT = "galip-bundle"
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+GRAPHS = ("text_encoder", "generator")
+
+_MAX_MANIFEST_BYTES = 4 * 2**20
+_MAX_DIMENSION = 2**16
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
+_PRECISION = re.compile(r"[a-z][a-z0-9_]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REPAIR = "copy the bundle again from where it came, or export it again"
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Sizes that callers need, each at least 1."""
+
+    image_height: int
+    """H, pixels"""
+    image_width: int
+    """W, pixels"""
+    noise_dim: int
+    """Z, numbers in a row of noise"""
+    sentence_dim: int
+    """D, numbers in a sentence vector"""
+    context_length: int
+    """ids in a row of tokens, at most"""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 1 <= value <= _MAX_DIMENSION:
+                raise FileRefused(f"dimensions.{name} is {value}; from 1 to {_MAX_DIMENSION} would be right")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle."""
+
+    sha256: str
+    """64 lower-case hexadecimal digits"""
+    size: int
+    """bytes"""
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256):
+            raise FileRefused(f"{self.sha256!r:.80} is no sha256 of 64 lower-case hexadecimal digits")
+        if self.size < 0:
+            raise FileRefused(f"a file's size is {self.size}")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a graph."""
+
+    name: str
+    dtype: str
+    """`float32` or `int64`"""
+    shape: tuple[int | str, ...]
+    """sizes; a name where the size is dynamic"""
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """One graph in one precision."""
+
+    file: str
+    """name in `Manifest.files`"""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+    """of the default ONNX domain"""
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """The vocabulary and how it is used."""
+
+    file: str
+    """name in `Manifest.files`; what `Tokenizer.to_bytes` wrote"""
+    merges: int
+    """merges in the file; the vocabulary has 512 + merges + 2 ids"""
+    context_length: int
+    """the same as in the dimensions"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint that the bundle was made from."""
+
+    name: str
+    sha256: str
+
+
+def graph_contract(
+    dimensions: Dimensions, graph: str
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs that `graph` (`text_encoder` or `generator`) has to have; N and L are dynamic."""
+    sentence = TensorSpec("sentence", "float32", ("N", dimensions.sentence_dim))
+    if graph == "text_encoder":
+        return (TensorSpec("tokens", "int64", ("N", "L")),), (sentence,)
+    assert graph == "generator", graph
+    noise = TensorSpec("noise", "float32", ("N", dimensions.noise_dim))
+    image = TensorSpec("image", "float32", ("N", 3, dimensions.image_height, dimensions.image_width))
+    return (noise, sentence), (image,)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`manifest.json`. Building one checks it: FileRefused names the field that is wrong."""
+
+    model: Mapping[str, Any]
+    """the model's config, as the checkpoint has it"""
+    dimensions: Dimensions
+    files: Mapping[str, FileEntry]
+    """every file of the bundle but the manifest, by its name: a plain relative path with forward slashes"""
+    graphs: Mapping[str, Mapping[str, GraphSpec]]
+    """graph -> precision -> spec, for both of `GRAPHS`"""
+    tokenizer: TokenizerSpec
+    source: Source
+    versions: Mapping[str, str]
+    """distribution -> version, of everything that made the bundle"""
+    noise: Mapping[str, str] = field(default_factory=lambda: dict(NOISE_DEFINITION))
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        _check_version(self.format_version)
+        if dict(self.noise) != NOISE_DEFINITION:
+            raise FileRefused(
+                f"the bundle's noise is {self.noise.get('name')!r} by a definition that this galip-runtime "
+                "does not compute: install the galip-runtime that belongs to the bundle, or export it again"
+            )
+        for name in self.files:
+            check_name(name)
+        if set(self.graphs) != set(GRAPHS):
+            raise FileRefused(f"graphs are {sorted(self.graphs)}; exactly {sorted(GRAPHS)} would be right")
+        for graph in GRAPHS:
+            self._check_graph(graph)
+        self._check_listed(self.tokenizer.file, "tokenizer.file")
+        if self.tokenizer.context_length != self.dimensions.context_length:
+            raise FileRefused("tokenizer.context_length and dimensions.context_length differ")
+
+    def _check_graph(self, graph: str) -> None:
+        contract = graph_contract(self.dimensions, graph)
+        if not self.graphs[graph]:
+            raise FileRefused(f"graphs.{graph} has no precision")
+        for precision, spec in self.graphs[graph].items():
+            where = f"graphs.{graph}.{precision}"
+            if not _PRECISION.fullmatch(precision):
+                raise FileRefused(f"{where}: {precision!r:.80} is no name of a precision, such as fp32")
+            self._check_listed(spec.file, f"{where}.file")
+            if (spec.inputs, spec.outputs) != contract:
+                raise FileRefused(
+                    f"{where} has the inputs and outputs {spec.inputs, spec.outputs}; needed are {contract}"
+                )
+
+    def _check_listed(self, name: str, where: str) -> None:
+        if name not in self.files:
+            raise FileRefused(f"{where} is {name!r:.200}, which is not among the files listed")
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`; the same manifest always gives the same text."""
+        return (
+            json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Manifest":
+        """Read `to_json`'s text. Fields that this version does not know are ignored. Raises FileRefused."""
+        data = parse(text)
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise FileRefused(f'it is not a bundle\'s manifest, which says "format": "{FORMAT}"')
+        _check_version(data.get("format_version"))  # first: another version's fields may differ
+        manifest: Manifest = typed(cls, data)
+        return manifest
+
+
+def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
+    """The manifest of the bundle in the folder `bundle`. Raises FileRefused; checks no other file."""
+    folder = Path(bundle)
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise FileRefused(f"{folder} {what}: a bundle is a folder that `galip export` wrote")
+    path = folder / MANIFEST_NAME
+    try:
+        size = _regular_size(folder, MANIFEST_NAME)
+        if size > _MAX_MANIFEST_BYTES:
+            raise FileRefused(f"it has {size} bytes; a manifest has at most {_MAX_MANIFEST_BYTES}")
+        return Manifest.from_json(path.read_bytes())
+    except FileRefused as error:
+        raise FileRefused(f"{path} is refused: {error}") from error
+
+
+def verify_files(
+    bundle: str | os.PathLike[str], manifest: Manifest, names: Iterable[str] | None = None
+) -> None:
+    """Check the listed files `names`, or all. Raises FileRefused for the first that is not as listed."""
+    for name in manifest.files if names is None else names:
+        with _open_listed(Path(bundle), manifest, name) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        _compare(Path(bundle) / name, "sha256", found, manifest.files[name].sha256)
+
+
+def read_verified(bundle: str | os.PathLike[str], manifest: Manifest, name: str) -> bytes:
+    """The bytes of the listed file `name`. Raises FileRefused where they are not as listed."""
+    expected = manifest.files[name]
+    with _open_listed(Path(bundle), manifest, name) as file:
+        data = file.read(expected.size + 1)
+    _compare(Path(bundle) / name, "size", len(data), expected.size)
+    _compare(Path(bundle) / name, "sha256", hashlib.sha256(data).hexdigest(), expected.sha256)
+    return data
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """The file's sha256 as 64 hexadecimal digits, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_file(path: str | os.PathLike[str]) -> FileEntry:
+    """What a manifest lists of a file."""
+    return FileEntry(sha256=sha256_file(path), size=os.path.getsize(path))
+
+
+def check_name(name: str) -> str:
+    """`name`, if it is a plain relative path that cannot leave its folder. Raises FileRefused otherwise."""
+    if len(name) > 200 or not _NAME.fullmatch(name) or name == MANIFEST_NAME:
+        raise FileRefused(
+            f"{name!r:.220} is no name for a file of a bundle: a relative path of letters, digits, "
+            "'.', '_', '-' and '+' with '/' between folders would be right, without '..' or hidden parts"
+        )
+    return name
+
+
+def _regular_size(folder: Path, name: str) -> int:
+    """Bytes of the regular file `name`; a link on the way from `folder` to it is refused."""
+    path = folder
+    parts = name.split("/")
+    for part in parts:
+        path = path / part
+        try:
+            status = path.lstat()
+        except OSError as error:
+            raise FileRefused(f"{path} cannot be read ({error.strerror}): {_REPAIR}") from error
+        if stat.S_ISLNK(status.st_mode):
+            raise FileRefused(f"{path} is a link, and a bundle holds none: {_REPAIR} with real files")
+    if not stat.S_ISREG(status.st_mode):
+        raise FileRefused(f"{path} is not a regular file: {_REPAIR}")
+    return status.st_size
+
+
+def _open_listed(bundle: Path, manifest: Manifest, name: str) -> BufferedReader:
+    _compare(bundle / name, "size", _regular_size(bundle, check_name(name)), manifest.files[name].size)
+    try:
+        return open(bundle / name, "rb")
+    except OSError as error:
+        raise FileRefused(f"{bundle / name} cannot be read ({error.strerror}): {_REPAIR}") from error
+
+
+def _compare(path: Path, what: str, found: int | str, expected: int | str) -> None:
+    if found != expected:
+        raise FileRefused(
+            f"{path} is not the file that the manifest lists: its {what} is {found} instead of {expected}. "
+            f"It was cut short or altered; {_REPAIR}"
+        )
+
+
+def _check_version(version: object) -> None:
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise FileRefused(
+            f"the bundle's format version is {version!r:.40} and this galip-runtime reads version "
+            f"{FORMAT_VERSION}: install the galip-runtime that belongs to the bundle, or export it again"
+        )

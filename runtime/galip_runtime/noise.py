@@ -1,0 +1,96 @@
+"""Noise: row i depends on seed i alone and is the same on every machine, backend and language.
+
+    seed (64 bits) --Philox 4x32-10--> 32-bit words --> uniforms --Box-Muller--> normals
+
+Philox is the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"
+(SC 2011). `NOISE_DEFINITION` says the rest; a bundle's manifest carries it, and a bundle with another
+definition is refused.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from galip_runtime.errors import UsageError
+
+__all__ = ["MAX_SEED", "NOISE_DEFINITION", "check_seed", "noise", "philox4x32"]
+
+MAX_SEED = 2**64 - 1
+
+NOISE_DEFINITION: dict[str, str] = {
+    "name": "philox4x32-10/box-muller",
+    "key": "(seed mod 2^32, seed div 2^32), seed an integer in [0, 2^64 - 1]",
+    "counter": "(block mod 2^32, block div 2^32, 0, 0); block b gives elements 4b to 4b+3",
+    "uniforms": "u_i = (w_i + 0.5) / 2^32 for the block's words w_0 to w_3, in float64",
+    "normals": (
+        "for (i, j) in (0, 1), (2, 3): r = sqrt(-2 ln u_i), t = 6.283185307179586 * u_j; "
+        "elements r cos t, r sin t, in float64"
+    ),
+    "rounding": "each element rounded to the nearest float32",
+}
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # for words 0 and 2
+_WEYL = (0x9E3779B9, 0xBB67AE85)  # added to the key between rounds
+_ROUNDS = 10
+_LOW = np.uint64(0xFFFFFFFF)
+_SHIFT = np.uint64(32)
+
+
+def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> npt.NDArray[np.uint32]:
+    """Philox 4x32-10.
+
+    `counter`: (..., 4) and `key`: (..., 2), integers in [0, 2^32 - 1]; their leading axes broadcast.
+    Returns uint32 (..., 4).
+    """
+    counter, key = np.asarray(counter, np.uint64), np.asarray(key, np.uint64)
+    shape = np.broadcast_shapes(counter.shape[:-1], key.shape[:-1])
+    c0, c1, c2, c3 = (np.broadcast_to(counter[..., i], shape) for i in range(4))
+    k0, k1 = key[..., 0], key[..., 1]
+    for _ in range(_ROUNDS):
+        # 32 x 32 -> 64 bits cannot overflow a uint64
+        product0, product1 = c0 * np.uint64(_MULTIPLIERS[0]), c2 * np.uint64(_MULTIPLIERS[1])
+        c0, c1, c2, c3 = (
+            (product1 >> _SHIFT) ^ c1 ^ k0,
+            product1 & _LOW,
+            (product0 >> _SHIFT) ^ c3 ^ k1,
+            product0 & _LOW,
+        )
+        k0, k1 = (k0 + np.uint64(_WEYL[0])) & _LOW, (k1 + np.uint64(_WEYL[1])) & _LOW
+    return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
+
+
+def check_seed(seed: object) -> int:
+    """`seed` as a Python int in [0, 2^64 - 1]; anything else, bools and floats included, is a UsageError."""
+    if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer):
+        raise UsageError(f"a seed is a whole number from 0 to {MAX_SEED} (2^64 - 1), not {seed!r}")
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"seed {seed} is out of range: use a whole number from 0 to {MAX_SEED} (2^64 - 1)")
+    return int(seed)
+
+
+def noise(seeds: Sequence[int] | npt.NDArray[np.integer], dim: int) -> npt.NDArray[np.float32]:
+    """Standard normal noise, float32 (N, dim), one row a seed.
+
+    `seeds`: N integers in [0, 2^64 - 1]; `dim`: numbers a row, at least 1.
+    Raises UsageError for a seed out of range or of another type, for seeds that aren't one flat sequence,
+    and for a `dim` below 1.
+    """
+    flat = seeds.ndim == 1 if isinstance(seeds, np.ndarray) else isinstance(seeds, Sequence)
+    if not flat or isinstance(seeds, str | bytes):
+        raise UsageError(f"seeds are one flat sequence of whole numbers, not {seeds!r}")
+    if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or dim < 1:
+        raise UsageError(f"noise needs a whole number of at least 1 as its dimension, not {dim!r}")
+    checked = [check_seed(seed) for seed in seeds]
+    key = np.array([(seed & 0xFFFFFFFF, seed >> 32) for seed in checked], np.uint64).reshape(-1, 1, 2)
+
+    blocks = -(-int(dim) // 4)
+    counter = np.zeros((blocks, 4), np.uint64)
+    counter[:, 0] = np.arange(blocks)  # a row of 2^34 numbers would need the second word
+    words = philox4x32(counter, key)  # (N, blocks, 4)
+
+    uniforms = (words.astype(np.float64) + 0.5) / 2.0**32  # never 0 or 1
+    radius = np.sqrt(-2.0 * np.log(uniforms[..., 0::2]))  # (N, blocks, 2)
+    angle = 6.283185307179586 * uniforms[..., 1::2]
+    normals = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)  # (N, blocks, 2, 2)
+    return normals.reshape(len(checked), blocks * 4)[:, :dim].astype(np.float32)

@@ -1,0 +1,69 @@
+"""A small model with weights that matter everywhere, and the bundle that an export makes of it."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from galip_export import export_bundle
+
+from galip.checkpoint import save_galip
+from galip.config import GalipConfig, preset
+from galip.model import Galip
+
+
+def random_model(config: GalipConfig) -> Galip:
+    """A model of `config` whose every tensor is random: as built, the affines would be the identity."""
+    torch.manual_seed(0)
+    model = Galip(config).eval()
+    for tensor in model.parameters():
+        noise = torch.randn(tensor.shape)
+        tensor.data = noise * tensor[0].numel() ** -0.5 if tensor.ndim > 1 else tensor.data + 0.1 * noise
+    return model
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request):
+    """Models this small only wait for their threads."""
+    threads = torch.get_num_threads()
+    if not request.node.get_closest_marker("slow"):
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def small_model():
+    """Makes a `tiny` model with a generator of one block of each kind, or as its arguments say."""
+
+    def make(**generator) -> Galip:
+        config = preset("tiny")
+        sizes = {
+            "fusion_blocks": 1,
+            "clip_layers": 1,
+            "prompt_layers": (0,),
+            "channels": (16, 8),
+            "sizes": (8,),
+        }
+        small = dataclasses.replace(config.generator, **{**sizes, **generator})
+        return random_model(dataclasses.replace(config, generator=small))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    return random_model(preset("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_model, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors"
+    save_galip(path, tiny_model)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny_checkpoint, tmp_path_factory):
+    """The report of an export of `tiny_checkpoint`."""
+    return export_bundle(tiny_checkpoint, tmp_path_factory.mktemp("bundles") / "tiny")

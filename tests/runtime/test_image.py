@@ -1,0 +1,102 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from galip_runtime import UsageError, image
+from galip_runtime.image import check_target, grid, save_animation, save_picture, write_atomically
+from PIL import Image
+
+
+@pytest.fixture
+def pictures():
+    return np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), np.uint8)
+
+
+def test_a_png_is_the_picture(tmp_path, pictures):
+    save_picture(pictures[0], tmp_path / "a.png")
+    assert (np.asarray(Image.open(tmp_path / "a.png")) == pictures[0]).all()
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.JPG", "JPEG"), ("a.jpeg", "JPEG"), ("a.webp", "WEBP"), ("a.b.png", "PNG")]
+)
+def test_the_ending_says_what_is_written(tmp_path, pictures, name, kind):
+    save_picture(pictures[0], str(tmp_path / name))
+    with Image.open(tmp_path / name) as read:
+        assert (read.format, read.size) == (kind, (6, 8))
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+def test_an_animation(tmp_path, pictures, name):
+    save_animation(pictures, tmp_path / name, seconds=0.05)
+    with Image.open(tmp_path / name) as read:
+        read.load()  # a WebP tells the duration with the picture
+        assert (read.n_frames, read.size) == (5, (6, 8))
+        assert (round(read.info["duration"]), read.info["loop"]) == (50, 0)
+
+
+def test_a_grid_goes_row_by_row(pictures):
+    sheet = grid(pictures, columns=3, gap=2)
+    assert sheet.shape == (18, 22, 3)
+    assert (sheet[:8, 8:14] == pictures[1]).all()
+    assert (sheet[10:, :6] == pictures[3]).all()
+    assert (sheet[8:10] == 255).all()
+    assert (sheet[10:, 16:] == 255).all()
+    assert grid(pictures).shape == (18, 22, 3)
+    assert (grid(pictures[:1]) == pictures[0]).all()
+
+
+def test_a_file_that_was_there_is_replaced(tmp_path, pictures):
+    (tmp_path / "a.png").write_text("old")
+    save_picture(pictures[0], tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").size == (6, 8)
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "a.txt", "a.gif", "a.png/", "none/a.png", "folder", "folder.png", "a.png/b.png"]
+)
+def test_a_target_that_cannot_be_is_refused(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "a.png").touch()
+    if name == "a.png/":
+        name = "folder.png/"
+    with pytest.raises(UsageError):
+        check_target(tmp_path / name)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs a folder where even root cannot write")
+def test_a_folder_that_cannot_be_written_is_refused(pictures):
+    with pytest.raises(UsageError, match="nothing can be written in /proc"):
+        save_picture(pictures[0], "/proc/a.png")
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_atomically("/proc/a.png", b"x")
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(image.os, "replace", full)
+    with pytest.raises(UsageError, match="No space left"):
+        write_atomically(tmp_path / "a.png", b"new")
+    assert (tmp_path / "a.png").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_without_pillow_the_extra_is_named(tmp_path):
+    (tmp_path / "PIL").mkdir()
+    (tmp_path / "PIL" / "__init__.py").write_text("raise ImportError('no PIL')")
+    code = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+from galip_runtime.image import check_target
+check_target("a.png")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "UsageError: writing pictures needs Pillow" in done.stderr
+    assert "'galip-runtime[image]'" in done.stderr

@@ -1,0 +1,316 @@
+"""A bundle is whole and as it was exported, or it is refused before anything but the manifest is parsed."""
+
+import json
+import os
+import shutil
+
+import galip_runtime
+import onnx
+import pytest
+from galip_runtime import FileRefused, loading, session
+from galip_runtime.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    check_name,
+    describe_file,
+    read_manifest,
+    read_verified,
+    sha256_file,
+    verify_files,
+)
+from onnx.external_data_helper import set_external_data
+from stub_bundle import make_stub_bundle, relist
+
+LISTED = ["generator.onnx", "parity.json", "text_encoder.onnx", "vocabulary.gz"]
+
+
+def leaves(value, path=()):
+    """Paths of all fields below the top of the manifest, the free-form ones aside."""
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if (path[0] if path else key) in ("model", "versions", "noise"):
+            continue
+        yield (*path, key)
+        if isinstance(item, dict | list):
+            yield from leaves(item, (*path, key))
+
+
+def at(data, path):
+    for key in path:
+        data = data[key]
+    return data
+
+
+@pytest.fixture
+def parsers(monkeypatch):
+    """Whatever would parse a file of the bundle fails the test if it is reached."""
+
+    def reached(*_, **__):
+        raise AssertionError("parsed before it was verified")
+
+    monkeypatch.setattr(loading.Tokenizer, "from_bytes", reached)
+    monkeypatch.setattr(session.Graph, "__init__", reached)
+
+
+def test_round_trip(bundle):
+    text = (bundle / MANIFEST_NAME).read_text()
+    manifest = Manifest.from_json(text)
+    assert manifest.to_json() == text
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert sorted(manifest.files) == LISTED
+
+
+def test_files_are_described_and_verified(bundle):
+    manifest = read_manifest(bundle)
+    verify_files(bundle, manifest)
+    for name in LISTED:
+        data = (bundle / name).read_bytes()
+        assert read_verified(bundle, manifest, name) == data
+        assert describe_file(bundle / name) == manifest.files[name]
+        assert sha256_file(bundle / name) == manifest.files[name].sha256
+        assert manifest.files[name].size == len(data)
+
+
+def test_every_field_is_needed_and_has_a_type(bundle):
+    text = (bundle / MANIFEST_NAME).read_text()
+    paths = [path for path in leaves(json.loads(text)) if path[0] != "format"]
+    assert len(paths) > 60
+    for path in paths:
+        for change in ("missing", "ill-typed"):
+            if (path, change) == (("files", "parity.json"), "missing"):
+                continue  # nothing refers to it
+            data = json.loads(text)
+            parent = at(data, path[:-1])
+            if change == "ill-typed":
+                parent[path[-1]] = 1.5
+            else:
+                del parent[path[-1]]
+            with pytest.raises(FileRefused) as caught:
+                Manifest.from_json(json.dumps(data))
+            if isinstance(path[-1], str) and change == "ill-typed" and path != ("format_version",):
+                assert path[-1] in str(caught.value), (path, str(caught.value))
+
+
+def test_fields_of_later_versions_are_ignored(bundle):
+    data = json.loads((bundle / MANIFEST_NAME).read_text())
+    data["later"] = data["dimensions"]["later"] = [1, None]
+    assert Manifest.from_json(json.dumps(data)) == read_manifest(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "not a bundle's manifest"),
+        ({"format_version": 2}, "format version is 2"),
+        ({"format_version": 0}, "format version is 0"),
+        ({"format_version": True}, "format version is True"),
+        ({"format_version": "1"}, "format version is '1'"),
+        ({"noise": {"name": "mersenne"}}, "'mersenne'"),
+        ({"graphs": {}}, "text_encoder"),
+        ({"files": {}}, "not among the files listed"),
+    ],
+    ids=str,
+)
+def test_another_format_is_refused(bundle, change, message):
+    data = json.loads((bundle / MANIFEST_NAME).read_text()) | change
+    (bundle / MANIFEST_NAME).write_text(json.dumps(data))
+    with pytest.raises(FileRefused, match=message):
+        galip_runtime.load(bundle)
+
+
+def test_sizes_and_tensors_that_break_the_contract_are_refused(bundle):
+    text = (bundle / MANIFEST_NAME).read_text()
+    for path, value in [
+        (("dimensions", "noise_dim"), 0),
+        (("dimensions", "image_height"), 10**9),
+        (("dimensions", "sentence_dim"), 7),
+        (("tokenizer", "context_length"), 25),
+        (("tokenizer", "file"), "generator.gz"),
+        (("files", "parity.json", "size"), -1),
+        (("files", "parity.json", "sha256"), "0" * 63),
+        (("graphs", "generator", "fp32", "inputs", 0, "name"), "z"),
+        (("graphs", "generator", "fp32", "inputs", 0, "dtype"), "float16"),
+        (("graphs", "generator", "fp32", "outputs", 0, "shape", 0), 1),
+        (("graphs", "generator"), {}),
+        (("graphs", "generator"), {"../fp32": json.loads(text)["graphs"]["generator"]["fp32"]}),
+    ]:
+        data = json.loads(text)
+        at(data, path[:-1])[path[-1]] = value
+        with pytest.raises(FileRefused):
+            Manifest.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '"a"', b"\xff\xfe\x00", b"\x80\x04.", '{"a": NaN}', "[" * 100_000, "9" * 5000,
+     '{"format": "galip-bundle", "format": "galip-bundle"}', '{"format": "galip-bundle"}'],
+    ids=lambda text: repr(text)[:20],
+)  # fmt: skip
+def test_what_is_no_manifest_is_refused(bundle, text):
+    (bundle / MANIFEST_NAME).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(FileRefused, match=r"manifest\.json is refused"):
+        galip_runtime.load(bundle)
+
+
+def test_a_huge_manifest_is_not_read(bundle):
+    with open(bundle / MANIFEST_NAME, "r+b") as file:
+        file.truncate(2**40)  # sparse: takes no room
+    with pytest.raises(FileRefused, match="at most"):
+        galip_runtime.load(bundle)
+
+
+@pytest.mark.parametrize("place", ["nothing", "file", "empty folder", "\0"])
+def test_what_is_no_bundle_is_refused(tmp_path, place):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty folder").mkdir()
+    with pytest.raises(FileRefused, match="bundle"):
+        galip_runtime.load(tmp_path / place)
+
+
+@pytest.mark.parametrize("name", LISTED)
+@pytest.mark.parametrize(
+    "damage", ["missing", "empty", "cut", "longer", "bit", "swapped", "folder", "link", "fifo"]
+)
+def test_a_damaged_file_is_refused_before_anything_is_parsed(bundle, parsers, name, damage):
+    path = bundle / name
+    data = path.read_bytes()
+    if damage == "bit":
+        path.write_bytes(bytes([*data[:-1], data[-1] ^ 1]))
+    elif damage == "swapped":
+        path.write_bytes((bundle / LISTED[LISTED.index(name) - 1]).read_bytes())
+    elif damage in ("empty", "cut", "longer"):
+        path.write_bytes({"empty": b"", "cut": data[:-1], "longer": data + b"\0"}[damage])
+    else:
+        path.rename(bundle.parent / "elsewhere")
+        if damage == "folder":
+            path.mkdir()
+        elif damage == "link":
+            path.symlink_to(bundle.parent / "elsewhere")
+        elif damage == "fifo":
+            os.mkfifo(path)
+    with pytest.raises(FileRefused, match=name) as caught:
+        galip_runtime.load(bundle)
+    assert "export it again" in str(caught.value)
+
+
+def test_a_link_to_a_folder_inside_is_refused(bundle, tmp_path, parsers):
+    (tmp_path / "outside").mkdir()
+    shutil.copy(bundle / "parity.json", tmp_path / "outside" / "parity.json")
+    (bundle / "more").symlink_to(tmp_path / "outside")
+    relist(bundle, "more/parity.json")
+    with pytest.raises(FileRefused, match=r"more is a link"):
+        galip_runtime.load(bundle)
+
+
+def test_the_manifest_itself_may_not_be_a_link(bundle, tmp_path):
+    (bundle / MANIFEST_NAME).rename(tmp_path / "elsewhere")
+    (bundle / MANIFEST_NAME).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileRefused, match="is a link"):
+        galip_runtime.load(bundle)
+
+
+NAMES = [
+    *("", ".", "..", "../x", "a/../x", "a/..", "/etc/passwd", "//server/x", "a//b", "a/", "./a"),
+    *("C:\\x", "c:x", "a\\b", "a\0b", "a\nb", ".hidden", "a/.hidden", "-option", "é", "a b", "~", "a" * 300),
+    MANIFEST_NAME,
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_name_that_could_lead_outside_is_refused(bundle, name):
+    with pytest.raises(FileRefused, match="no name for a file"):
+        check_name(name)
+    data = json.loads((bundle / MANIFEST_NAME).read_text())
+    data["files"][name] = data["files"]["parity.json"]
+    (bundle / MANIFEST_NAME).write_text(json.dumps(data))
+    with pytest.raises(FileRefused, match="no name for a file"):
+        galip_runtime.load(bundle)
+
+
+@pytest.mark.parametrize("name", ["generator.fp16.onnx", "engines/sm_90+trt-10.plan", "a_b/c.d"])
+def test_plain_names_are_fine(name):
+    assert check_name(name) == name
+
+
+def test_the_bundle_itself_may_be_reached_through_links_and_dots(bundle, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(bundle)
+    monkeypatch.chdir(bundle)
+    for path in (tmp_path / "link", "../bundle", ".", str(bundle) + "/../bundle/"):
+        assert galip_runtime.load(path, device="cpu").generate("apple", 1).shape == (1, 8, 8, 3)
+
+
+def test_files_in_folders_and_files_not_listed(bundle):
+    (bundle / "engines").mkdir()
+    (bundle / "engines" / "x.plan").write_bytes(b"plan")
+    relist(bundle, "engines/x.plan")
+    (bundle / "notes.txt").write_text("mine")
+    (bundle / "dangling").symlink_to("nowhere")
+    galip_runtime.load(bundle, device="cpu")
+
+
+def test_a_swap_between_check_and_use_changes_nothing(bundle, monkeypatch):
+    """The graph that runs is made of the bytes that were hashed, not of what lies there later."""
+    expected = galip_runtime.load(bundle, device="cpu").generate("apple", 1)
+    original = loading.read_verified
+
+    def swap_afterwards(folder, manifest, name):
+        data = original(folder, manifest, name)
+        (bundle / name).write_bytes(b"altered")
+        return data
+
+    monkeypatch.setattr(loading, "read_verified", swap_afterwards)
+    assert (galip_runtime.load(bundle, device="cpu").generate("apple", 1) == expected).all()
+
+
+@pytest.mark.parametrize("name", ["generator.onnx", "text_encoder.onnx"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80\x04.", b"x" * 5000, b"\x08\x0a\x3a\x05"], ids=lambda data: repr(data)[:20]
+)
+def test_what_is_listed_but_no_graph_is_refused(bundle, name, data):
+    (bundle / name).write_bytes(data)
+    relist(bundle, name)
+    with pytest.raises(FileRefused, match=name):
+        galip_runtime.load(bundle, device="cpu")
+
+
+@pytest.mark.parametrize("location", ["weight.bin", "../bundle/weight.bin", "parity.json"])
+def test_a_graph_with_weights_in_another_file_is_refused(bundle, monkeypatch, location):
+    model = onnx.load(bundle / "generator.onnx")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "weight")
+    (bundle / "weight.bin").write_bytes(weight.raw_data)
+    set_external_data(weight, location, 0, len(weight.raw_data))
+    weight.ClearField("raw_data")
+    (bundle / "generator.onnx").write_bytes(model.SerializeToString())
+    relist(bundle, "generator.onnx", "weight.bin")
+    monkeypatch.chdir(bundle)  # where onnxruntime would look for it
+    with pytest.raises(FileRefused, match=r"cannot load generator\.onnx"):
+        galip_runtime.load(bundle, device="cpu")
+
+
+def test_another_graph_than_the_manifest_says_is_refused(bundle, tmp_path):
+    shutil.copy(bundle / "generator.onnx", bundle / "text_encoder.onnx")
+    relist(bundle, "text_encoder.onnx")
+    with pytest.raises(FileRefused, match="another graph"):
+        galip_runtime.load(bundle, device="cpu")
+    shutil.copy(make_stub_bundle(tmp_path / "large", image_size=16) / "generator.onnx", bundle)
+    with pytest.raises(FileRefused):
+        galip_runtime.load(bundle, device="cpu")
+    other = make_stub_bundle(tmp_path / "other")
+    shutil.copy(tmp_path / "large" / "generator.onnx", other)
+    relist(other, "generator.onnx")
+    with pytest.raises(FileRefused, match="another graph"):
+        galip_runtime.load(other, device="cpu")
+
+
+@pytest.mark.parametrize("data", [b"", b"i n\n"])
+def test_a_vocabulary_that_is_none_is_refused(bundle, data):
+    (bundle / "vocabulary.gz").write_bytes(data)
+    relist(bundle, "vocabulary.gz")
+    with pytest.raises(FileRefused, match="vocabulary"):
+        galip_runtime.load(bundle, device="cpu")
+
+
+def test_a_vocabulary_of_another_length_is_refused(bundle):
+    (bundle / "vocabulary.gz").write_bytes(galip_runtime.Tokenizer([("i", "n")], 24).to_bytes())
+    relist(bundle, "vocabulary.gz")
+    with pytest.raises(FileRefused, match="1 merges"):
+        galip_runtime.load(bundle, device="cpu")

@@ -1,0 +1,314 @@
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import galip_runtime
+import numpy as np
+import pytest
+from galip_runtime import QualityGateFailed, UsageError, seed_series
+from galip_runtime.arrays import to_uint8
+from galip_runtime.noise import MAX_SEED, noise
+from stub_bundle import make_stub_bundle
+
+WORDS = ["red", "apple", "pan", "thin", "a", "green", "car", "with", "two", "doors"]
+
+
+def fresh(bundle):
+    return galip_runtime.load(bundle, device="cpu", threads=1)
+
+
+def test_design_example(shared_bundle):
+    model = galip_runtime.load(shared_bundle, device="auto", precision="auto", threads=None)
+    sentence = model.encode_text(["a red apple"])
+    assert (sentence.dtype, sentence.shape) == (np.float32, (1, 6))
+    image = model.decode(noise([7], 5), sentence)
+    assert (image.dtype, image.shape) == (np.float32, (1, 3, 8, 8))
+    pictures = model.generate(["a red apple"], seeds=[7])
+    assert (pictures.dtype, pictures.shape) == (np.uint8, (1, 8, 8, 3))
+    assert (pictures == to_uint8(image)).all()
+    frames = model.interpolate(["a red apple", "a green apple"], steps=8, seed=7)
+    assert (frames.dtype, frames.shape) == (np.uint8, (8, 8, 8, 3))
+
+
+def test_sentences_are_those_of_the_graph(model):
+    """The stub's sentence is the sum of its tokens' embeddings, so white space and case change nothing."""
+    one, same, other = model.encode_text(["a red apple", "A  RED\tapple", "a red pan"])
+    assert (one == same).all()
+    assert (one != other).all()
+    assert (model.encode_text("a red apple")[0] == one).all()
+
+
+def test_repeated_captions_come_from_a_cache(bundle, monkeypatch):
+    model = fresh(bundle)
+    graph = model._graphs["text_encoder"]
+    rows = []
+    run = graph.run
+    monkeypatch.setattr(graph, "run", lambda inputs: rows.append(len(inputs["tokens"])) or run(inputs))
+    first = model.encode_text(["red", "pan", "red"])
+    assert (first[0] == first[2]).all()
+    first[:] = 0  # the caller's own array
+    again = model.encode_text(["pan", "red", "thin"])
+    assert rows == [2, 1]
+    assert (again == fresh(bundle).encode_text(["pan", "red", "thin"])).all()
+
+
+def test_the_cache_is_bounded(bundle):
+    model = fresh(bundle)
+    prompts = [f"{first} {second} {number}" for first in WORDS for second in WORDS for number in range(15)]
+    sentences = model.encode_text(prompts)
+    assert len(prompts) == 1500
+    assert len(model._sentences) == 1024
+    assert (model.encode_text(prompts[::-1]) == sentences[::-1]).all()
+
+
+def test_a_picture_is_the_same_whatever_it_is_batched_with(model):
+    prompts = [f"{word} {number}" for number, word in enumerate(WORDS)]
+    together = model.generate(prompts, seeds=range(10))
+    for batch_size in (1, 3, 10, 10**9):
+        assert (model.generate(prompts, seeds=range(10), batch_size=batch_size) == together).all()
+    for index in (0, 4, 9):
+        assert (model.generate(prompts[index], seeds=index)[0] == together[index]).all()
+    assert len(np.unique(together, axis=0)) == 10
+
+
+def test_prompts_and_seeds_that_go_together(model):
+    one = model.generate("red", 7)
+    assert (model.generate(["red"], [7]) == one).all()
+    assert (model.generate("red", [5, 7])[1] == one[0]).all()
+    assert (model.generate(["pan", "red"], 7)[1] == one[0]).all()
+    assert (model.generate(["pan", "red"], [7])[1] == one[0]).all()
+    assert (model.generate(("pan", "red"), np.array([5, 7]))[1] == one[0]).all()
+    assert (model.generate(["red"] * 3, [7, 7, 7]) == one).all()
+    assert (model.generate("red", np.uint64(7)) == one).all()
+
+
+def test_the_largest_seed_and_the_smallest(model):
+    pictures = model.generate("red", [0, MAX_SEED])
+    assert (pictures[0] != pictures[1]).any()
+
+
+def test_without_seeds_they_are_fresh(model):
+    pictures = model.generate(["red"] * 4)
+    assert len(np.unique(pictures, axis=0)) == 4
+    assert (model.generate("red") != model.generate("red")).any()
+
+
+def test_seed_series():
+    assert seed_series(5, 3) == [5, 6, 7]
+    assert seed_series(MAX_SEED, 1) == [MAX_SEED]
+    drawn = seed_series(None, 3)
+    assert drawn == [drawn[0], drawn[0] + 1, drawn[0] + 2]
+    assert len({seed_series()[0] for _ in range(20)}) == 20
+    for seed, count in [
+        (MAX_SEED, 2),
+        (-1, 1),
+        (1.0, 1),
+        (True, 1),
+        (0, 0),
+        (0, -1),
+        (0, 2.0),
+        (0, True),
+        (0, None),
+    ]:
+        with pytest.raises(UsageError):
+            seed_series(seed, count)
+
+
+def test_two_prompts_are_joined_by_a_line(model):
+    frames = model.interpolate(["red", "pan"], steps=5, seed=7)
+    assert (frames[0] == model.generate("red", 7)[0]).all()
+    assert (frames[-1] == model.generate("pan", 7)[0]).all()
+    middle = model.encode_text(["red", "pan"]).astype(np.float64).mean(axis=0, keepdims=True)
+    assert (frames[2] == to_uint8(model.decode(model.noise([7]), middle))[0]).all()
+    assert len(np.unique(frames, axis=0)) == 5
+
+
+def test_four_prompts_are_the_corners_of_a_square(model):
+    prompts = ["red", "pan", "thin", "apple"]
+    square = model.interpolate(prompts, steps=3, seed=7).reshape(3, 3, 8, 8, 3)
+    corners = square[[0, 0, 2, 2], [0, 2, 0, 2]]
+    assert (corners == model.generate(prompts, 7)).all()
+    assert (square[0] == model.interpolate(prompts[:2], steps=3, seed=7)).all()
+    assert (square[:, 0] == model.interpolate([prompts[0], prompts[2]], steps=3, seed=7)).all()
+    middle = model.encode_text(prompts).astype(np.float64).mean(axis=0, keepdims=True)
+    assert (square[1, 1] == to_uint8(model.decode(model.noise([7]), middle))[0]).all()
+
+
+def test_interpolation_without_a_seed_is_fresh_but_has_one_noise(model):
+    frames = model.interpolate(["red", "red"], steps=3)
+    assert (frames == frames[0]).all()
+
+
+def test_colours_are_clamped_and_rounded():
+    values = [-9.0, -1.0, -0.999, 0.0, 0.9999, 1.0, 1e30, 2 / 255 - 1, 2.5 / 127.5 - 1]
+    image = np.array(values, np.float32).reshape(1, 1, 1, -1).repeat(3, axis=1)
+    picture = to_uint8(image)
+    assert picture.shape == (1, 1, 9, 3)
+    assert picture.flags.c_contiguous
+    assert picture[0, 0, :, 0].tolist() == [0, 0, 0, 128, 255, 255, 255, 1, 2]
+
+
+def test_channels_go_last():
+    image = np.zeros((2, 3, 4, 5), np.float32)
+    image[1, 0, 2, 3] = 1
+    picture = to_uint8(image)
+    assert picture.shape == (2, 4, 5, 3)
+    assert picture[1, 2, 3].tolist() == [255, 128, 128]
+
+
+def test_info_is_fit_for_json_and_says_what_runs(model, shared_bundle):
+    info = json.loads(json.dumps(model.info()))
+    assert info["path"] == str(shared_bundle)
+    assert info["requested"] == {"device": "cpu", "precision": "auto", "threads": 1}
+    assert info["threads"] == 1
+    assert info["dimensions"]["image_height"] == 8
+    assert info["source"] == {"name": "stub", "sha256": "0" * 64}
+    assert len(info["files"]["generator.onnx"]["sha256"]) == 64
+    assert info["versions"]["galip-runtime"] == galip_runtime.__version__
+    assert info["made_with"] == {"stub": "1"}
+    assert info["noise"] == "philox4x32-10/box-muller"
+
+
+def test_threads_share_a_model(shared_bundle):
+    jobs = [([f"{word} {n % 7}" for word in WORDS[: 1 + n % 5]], n) for n in range(80)]
+    alone = [fresh(shared_bundle).generate(prompts, seed) for prompts, seed in jobs]
+    model = galip_runtime.load(shared_bundle, device="cpu", threads=2)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            together = list(pool.map(lambda job: model.generate(*job), jobs))
+            assert all((one == other).all() for one, other in zip(alone, together, strict=True))
+
+
+def test_precisions_of_the_same_graph_agree(shared_bundle):
+    expected = fresh(shared_bundle).generate("red", 7)
+    assert (
+        galip_runtime.load(shared_bundle, device="cpu", precision="fp16").generate("red", 7) == expected
+    ).all()
+
+
+def test_prompts_of_nothing_and_of_anything(model):
+    prompts = ["", " ", "\0", "\0\0red", "🐦🐦", "\ud800", "&#0;", "x" * 100_000, "日" * 1000, "\n" * 1000]
+    pictures = model.generate(prompts, 1)
+    assert pictures.shape == (10, 8, 8, 3)
+    assert (pictures[0] == pictures[1]).all()
+    assert (pictures[0] == pictures[2]).all()
+
+
+@pytest.mark.parametrize(
+    "prompts", [None, 5, b"red", [], (), [None], ["red", 5], [["red"]], "x" * 10 * 2**20]
+)
+def test_prompts_that_are_none_are_refused(model, prompts):
+    for call in (model.generate, model.encode_text):
+        with pytest.raises(UsageError, match="prompt"):
+            call(prompts)
+    with pytest.raises(UsageError, match="prompt"):
+        model.interpolate(prompts)
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [-1, MAX_SEED + 1, [-1], [2**64], [1.5], 1.5, True, [True], "7", b"7", [], [[1]], [None], {1}, np.nan],
+)
+def test_seeds_that_are_none_are_refused(model, seeds):
+    with pytest.raises(UsageError, match="seed"):
+        model.generate("red", seeds)
+
+
+def test_prompts_and_seeds_that_do_not_go_together_are_refused(model):
+    with pytest.raises(UsageError, match="2 prompts and 3 seeds"):
+        model.generate(["red", "pan"], [1, 2, 3])
+
+
+@pytest.mark.parametrize("prompts", [["red"], ["red"] * 3, ["red"] * 5, "red"])
+def test_other_numbers_of_corners_are_refused(model, prompts):
+    with pytest.raises(UsageError, match="two or four"):
+        model.interpolate(prompts)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *({"steps": steps} for steps in (1, 0, -2, 2.0, "2", True, None)),
+        *({"seed": seed} for seed in (-1, 2**64, [1], 1.0)),
+        {"batch_size": 0},
+    ],
+    ids=str,
+)
+def test_steps_and_seeds_that_are_none_are_refused(model, arguments):
+    with pytest.raises(UsageError, match=next(iter(arguments))):
+        model.interpolate(["red", "pan"], **arguments)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.0, None, True])
+def test_a_batch_size_that_is_none_is_refused(model, batch_size):
+    with pytest.raises(UsageError, match="batch_size"):
+        model.generate("red", 1, batch_size=batch_size)
+
+
+GOOD = {"noise": np.zeros((2, 5), np.float32), "sentence": np.zeros((2, 6), np.float32)}
+
+
+@pytest.mark.parametrize("name", ["noise", "sentence"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300], ids=str)
+def test_values_that_are_not_finite_are_refused(model, name, bad):
+    values = GOOD[name].astype(np.float64)
+    values[1, 2] = bad
+    with pytest.raises(UsageError, match=f"{name} has values that are not finite"):
+        model.decode(**GOOD | {name: values})
+
+
+@pytest.mark.parametrize("name", ["noise", "sentence"])
+@pytest.mark.parametrize(
+    "shape", [(0,), (5,), (6,), (0, 5), (0, 6), (2, 4), (2, 7), (2, 5, 1), (2, 6, 1), (), (3,)]
+)
+def test_other_shapes_are_refused(model, name, shape):
+    with pytest.raises(UsageError, match=f"{name} has shape"):
+        model.decode(**GOOD | {name: np.zeros(shape, np.float32)})
+
+
+@pytest.mark.parametrize("name", ["noise", "sentence"])
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, complex, object, "U3"])
+def test_other_dtypes_are_refused(model, name, dtype):
+    with pytest.raises(UsageError, match=f"{name} has dtype"):
+        model.decode(**GOOD | {name: GOOD[name].astype(dtype)})
+
+
+@pytest.mark.parametrize("value", [None, [[0.0] * 5] * 2, 1.0, "noise"])
+def test_what_is_no_array_is_refused(model, value):
+    with pytest.raises(UsageError, match="noise is a numpy array"):
+        model.decode(value, GOOD["sentence"])
+
+
+def test_rows_that_do_not_match_are_refused(model):
+    with pytest.raises(UsageError, match="noise has 2 rows and sentence 1"):
+        model.decode(GOOD["noise"], GOOD["sentence"][:1])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
+def test_other_floats_and_layouts_are_rounded_to_float32(model, dtype):
+    values = {name: np.asfortranarray(array + 0.5).astype(dtype) for name, array in GOOD.items()}
+    expected = model.decode(GOOD["noise"] + np.float32(0.5), GOOD["sentence"] + np.float32(0.5))
+    assert (model.decode(**values) == expected).all()
+
+
+def test_a_picture_that_is_not_finite_is_an_error(tmp_path):
+    model = fresh(make_stub_bundle(tmp_path / "nan", nan=True))
+    for call in (lambda: model.generate("red", 1), lambda: model.decode(**GOOD)):
+        with pytest.raises(QualityGateFailed, match="generator gave values that are not finite") as caught:
+            call()
+        assert caught.value.exit_code == 3
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads the process's memory from /proc")
+def test_many_pictures_take_the_memory_of_a_batch(tmp_path):
+    """4,000 pictures of 64 x 64 are 47 MB; as float32 at once they would be 200 MB and more."""
+
+    def peak():
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
+    model = fresh(make_stub_bundle(tmp_path / "large", image_size=64))
+    model.generate("red", 1)
+    before = peak()
+    assert model.generate("red", range(4000)).nbytes > 45e6
+    assert peak() - before < 100

@@ -1,0 +1,128 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from galip_runtime import UsageError
+from galip_runtime.noise import MAX_SEED, NOISE_DEFINITION, noise, philox4x32
+
+VECTORS = json.loads((Path(__file__).parent / "noise_vectors.json").read_text())
+
+# Random123's known answers (kat_vectors, philox4x32 10): counter, key, words
+PI = "243f6a88 85a308d3 13198a2e 03707344 a4093822 299f31d0"
+KNOWN = [
+    ("00000000 " * 6, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+    ("ffffffff " * 6, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+    (PI, "d16cfe09 94fdcceb 5001e420 24126ea1"),
+]
+
+
+def words_of(text):
+    return [int(word, 16) for word in text.split()]
+
+
+def reference_words(seed, block):
+    """Philox 4x32-10 spelled out once more, in Python's integers."""
+    c0, c1, c2, c3 = block & 0xFFFFFFFF, block >> 32, 0, 0
+    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = p1 >> 32 ^ c1 ^ k0, p1 & 0xFFFFFFFF, p0 >> 32 ^ c3 ^ k1, p0 & 0xFFFFFFFF
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return [c0, c1, c2, c3]
+
+
+def reference_noise(seed, dim):
+    values = []
+    for block in range(math.ceil(dim / 4)):
+        u = [(word + 0.5) / 2**32 for word in reference_words(seed, block)]
+        for i in (0, 2):
+            radius, angle = math.sqrt(-2 * math.log(u[i])), 6.283185307179586 * u[i + 1]
+            values += [radius * math.cos(angle), radius * math.sin(angle)]
+    return np.array(values[:dim], np.float64).astype(np.float32)
+
+
+@pytest.mark.parametrize(("given", "words"), KNOWN)
+def test_philox_gives_the_authors_known_answers(given, words):
+    numbers = words_of(given)
+    assert philox4x32(numbers[:4], numbers[4:]).tolist() == words_of(words)
+
+
+@pytest.mark.parametrize("vector", VECTORS["rows"], ids=lambda vector: str(vector["seed"]))
+def test_published_vectors(vector):
+    seed = vector["seed"]
+    blocks = len(vector["words"]) // 4
+    words = philox4x32([[block, 0, 0, 0] for block in range(blocks)], [seed & 0xFFFFFFFF, seed >> 32])
+    assert words.reshape(-1).tolist() == vector["words"]
+    expected = np.array(vector["noise"], np.float32)
+    # one unit in the last place: a maths library may round a float64 the other way
+    np.testing.assert_array_max_ulp(noise([seed], len(expected))[0], expected, maxulp=1)
+
+
+def test_the_vectors_are_those_of_the_definition():
+    assert VECTORS["definition"] == NOISE_DEFINITION
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**32, 123456789012345678, MAX_SEED])
+@pytest.mark.parametrize("dim", [1, 4, 100, 101])
+def test_equals_the_definition_spelled_out(seed, dim):
+    row = noise([seed], dim)
+    assert row.dtype == np.float32
+    assert row.shape == (1, dim)
+    np.testing.assert_array_max_ulp(row[0], reference_noise(seed, dim), maxulp=1)
+
+
+def test_a_row_depends_on_its_seed_alone():
+    seeds = [7, 0, MAX_SEED, 7, 3]
+    rows = noise(seeds, 100)
+    for seed, row in zip(seeds, rows, strict=True):
+        assert (noise([seed], 100)[0] == row).all()
+        assert (noise([seed], 37)[0] == row[:37]).all()
+    assert len(np.unique(rows, axis=0)) == 4
+
+
+def test_is_standard_normal():
+    values = noise(range(2000), 100).astype(np.float64)
+    assert abs(values.mean()) < 0.01
+    assert abs(values.std() - 1) < 0.01
+    assert abs((values**4).mean() - 3) < 0.1
+    neighbours = np.corrcoef(values[:, :4], rowvar=False) - np.eye(4)
+    assert np.abs(neighbours).max() < 0.1
+
+
+@pytest.mark.parametrize("seeds", [np.array([1, 2]), np.array([1, 2], np.uint64), range(1, 3), (1, 2)])
+def test_takes_any_flat_sequence_of_whole_numbers(seeds):
+    assert (noise(seeds, 8) == noise([1, 2], 8)).all()
+
+
+def test_no_seeds_no_rows():
+    assert noise([], 8).shape == (0, 8)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, True, np.True_, 1.0, "1", None, [1]])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(UsageError, match=str(MAX_SEED)):
+        noise([1, seed], 8)
+
+
+@pytest.mark.parametrize("seeds", [5, "12", b"12", {1}, np.ones((2, 2), int), np.array(3), np.array([0.5])])
+def test_seeds_that_are_no_flat_sequence_are_refused(seeds):
+    with pytest.raises(UsageError, match="whole number"):
+        noise(seeds, 8)
+
+
+@pytest.mark.parametrize("dim", [0, -1, 2.0, True])
+def test_a_dimension_that_is_none_is_refused(dim):
+    with pytest.raises(UsageError, match="dimension"):
+        noise([1], dim)
+
+
+def test_the_readme_tells_the_vectors():
+    text = (Path(__file__).parents[2] / "runtime" / "README.md").read_text()
+    text = text.replace("−", "-").replace("2^64 - 1", str(MAX_SEED))
+    told = 0
+    for row in VECTORS["rows"]:
+        words, numbers = (" ".join(map(str, row[name][:4])) for name in ("words", "noise"))
+        told += f"| {row['seed']} | {words} | {numbers} |" in text
+    assert told == 3

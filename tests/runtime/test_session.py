@@ -1,0 +1,209 @@
+"""The device that was asked for, or an error that says what to do."""
+
+import subprocess
+import sys
+
+import galip_runtime
+import pytest
+from galip_runtime import ProviderUnavailable, UsageError, cpus, session
+from galip_runtime.manifest import read_manifest
+from galip_runtime.session import DEVICES, available_devices, candidates, thread_count
+from stub_bundle import make_stub_bundle, relist, text_encoder
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+
+
+@pytest.fixture
+def built_with(monkeypatch):
+    """Pretend that onnxruntime was built with these providers, of which only the CPU's starts."""
+
+    def pretend(*devices):
+        onnxruntime = session.import_onnxruntime()
+        monkeypatch.setattr(
+            onnxruntime, "get_available_providers", lambda: [PROVIDERS[name] for name in devices]
+        )
+        real = onnxruntime.InferenceSession
+        asked = []
+
+        def fall_back(data, options, providers, enable_fallback):  # as onnxruntime does: no exception
+            asked.append([name for name, _ in providers])
+            assert not enable_fallback  # of a run that fails
+            return real(data, options, providers=["CPUExecutionProvider"])
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", fall_back)
+        return asked
+
+    return pretend
+
+
+def test_cpu_is_cpu(model):
+    info = model.info()
+    assert info["requested"]["device"] == info["device"] == "cpu"
+    assert info["providers"] == {"text_encoder": [PROVIDERS["cpu"]], "generator": [PROVIDERS["cpu"]]}
+
+
+def test_auto_says_what_it_chose(bundle, built_with):
+    built_with("cpu")
+    info = galip_runtime.load(bundle).info()
+    assert info["requested"]["device"] == "auto"
+    assert info["device"] == "cpu"
+    assert info["passed_over"] == []
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt", "openvino"])
+def test_a_device_the_build_lacks_is_refused(bundle, built_with, device):
+    built_with("cpu")
+    with pytest.raises(
+        ProviderUnavailable, match=rf"{PROVIDERS[device]}.*pip install 'galip-runtime\["
+    ) as caught:
+        galip_runtime.load(bundle, device=device)
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt", "openvino"])
+def test_a_silent_fall_back_to_the_cpu_is_an_error(bundle, built_with, device):
+    asked = built_with("tensorrt", "cuda", "openvino", "cpu")
+    with pytest.raises(ProviderUnavailable, match=f"'{device}' was asked for, but .* started only CPU"):
+        galip_runtime.load(bundle, device=device)
+    assert asked[0][0] == PROVIDERS[device]
+    assert asked[0][-1] == PROVIDERS["cpu"]
+
+
+def test_auto_passes_over_what_does_not_start_and_says_so(bundle, built_with, caplog):
+    asked = built_with("tensorrt", "cuda", "cpu")
+    model = galip_runtime.load(bundle)
+    assert model.info()["device"] == "cpu"
+    assert "cuda" in model.info()["passed_over"][0]
+    assert "cuda is passed over" in caplog.text
+    assert [names[0] for names in asked] == [PROVIDERS["cuda"], PROVIDERS["cpu"], PROVIDERS["cpu"]]
+
+
+def test_auto_does_not_choose_what_builds_for_minutes(built_with):
+    built_with("tensorrt", "cuda", "openvino", "cpu")
+    assert candidates("auto") == ["cuda", "openvino", "cpu"]
+    assert candidates("tensorrt") == ["tensorrt"]
+    assert available_devices() == ["tensorrt", "cuda", "openvino", "cpu"]
+
+
+def test_nothing_to_run_on_is_an_error(bundle, built_with):
+    built_with()
+    with pytest.raises(ProviderUnavailable, match="no provider"):
+        galip_runtime.load(bundle)
+
+
+def test_a_run_that_fails_says_what_may_help(bundle):
+    """The stub's own way to fail: a table of embeddings that is too small for the vocabulary."""
+    dimensions = read_manifest(bundle).dimensions
+    (bundle / "text_encoder.onnx").write_bytes(text_encoder(dimensions, 100))
+    relist(bundle, "text_encoder.onnx")
+    model = galip_runtime.load(bundle, device="cpu")
+    with pytest.raises(ProviderUnavailable, match=r"failed to run text_encoder\.onnx: .*batch_size"):
+        model.generate("red", 1)
+
+
+@pytest.mark.parametrize("device", ["gpu", "CPU", "", "cuda:0", None])
+def test_an_unknown_device_is_refused(bundle, device):
+    with pytest.raises(UsageError, match="auto, cpu, cuda, openvino, tensorrt"):
+        galip_runtime.load(bundle, device=device)
+    assert set(DEVICES) == {"auto", *PROVIDERS}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "half", "", None])
+def test_a_precision_the_bundle_lacks_is_refused(bundle, precision):
+    with pytest.raises(UsageError, match="it has fp32"):
+        galip_runtime.load(bundle, device="cpu", precision=precision)
+
+
+def test_precision_is_what_was_asked_for(shared_bundle, tmp_path):
+    info = galip_runtime.load(shared_bundle, device="cpu", precision="fp16").info()
+    assert info["precision"] == {"text_encoder": "fp32", "generator": "fp16"}
+    assert info["precisions"] == ["fp16", "fp32"]
+    assert galip_runtime.load(shared_bundle, device="cpu").info()["precision"]["generator"] == "fp32"
+    only_int8 = make_stub_bundle(tmp_path / "int8", precisions=["int8"])
+    assert galip_runtime.load(only_int8, device="cpu").info()["precision"]["generator"] == "int8"
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
+def test_threads_that_are_none_are_refused(bundle, threads):
+    with pytest.raises(UsageError, match="threads"):
+        galip_runtime.load(bundle, threads=threads)
+
+
+def test_threads_by_default_are_the_cpus_that_may_be_used():
+    assert thread_count(None) == cpus.usable_cpus() >= 1
+    assert thread_count(3) == 3
+
+
+@pytest.mark.parametrize("kind", ["missing", "remains"])
+def test_without_onnxruntime_the_three_extras_are_named(bundle, tmp_path, kind):
+    package = tmp_path / "onnxruntime"
+    package.mkdir()
+    if kind == "missing":
+        (package / "__init__.py").write_text("raise ImportError('No module named onnxruntime')")
+    else:  # what is left when one of two builds is uninstalled
+        (package / "__init__.py").write_text("")
+    code = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+import galip_runtime; galip_runtime.load({str(bundle)!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("galip_runtime.errors.ProviderUnavailable")
+    for extra in ("cpu", "gpu", "openvino"):
+        assert f"'galip-runtime[{extra}]'" in last
+
+
+class Test_usable_cpus:
+    @pytest.fixture
+    def machine(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+        def write(groups, **files):
+            (tmp_path / "proc/self").mkdir(parents=True)
+            (tmp_path / "proc/self/cgroup").write_text(groups)
+            for name, text in files.items():
+                path = tmp_path / "sys/fs/cgroup" / name.replace("__", "/").replace("-", ".")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+            return tmp_path
+
+        return write
+
+    def test_all_that_the_scheduler_allows(self, machine, tmp_path):
+        assert cpus.usable_cpus(tmp_path) == 8
+        assert cpus.usable_cpus(machine("0::/\n")) == 8
+
+    @pytest.mark.parametrize(
+        ("quota", "count"),
+        [
+            ("max 100000", 8),
+            ("200000 100000", 2),
+            ("250000 100000", 2),
+            ("50000 100000", 1),
+            ("1600000 100000", 8),
+            *[(broken, 8) for broken in ("", "x y", "100000 0")],
+        ],
+    )
+    def test_a_quota_of_version_2(self, machine, quota, count):
+        assert cpus.usable_cpus(machine("0::/\n", **{"cpu-max": quota})) == count
+
+    def test_the_tightest_of_the_groups_around(self, machine):
+        root = machine("0::/a/b\n", **{"a__b__cpu-max": "max 100000", "a__cpu-max": "300000 100000"})
+        assert cpus.usable_cpus(root) == 3
+
+    def test_a_group_that_only_the_host_sees(self, machine):
+        assert cpus.usable_cpus(machine("0::/../../host/group\n", **{"cpu-max": "400000 100000"})) == 4
+
+    def test_a_quota_of_version_1(self, machine):
+        files = {"cpu__cpu-cfs_quota_us": "500000\n", "cpu__cpu-cfs_period_us": "100000\n"}
+        assert cpus.usable_cpus(machine("3:cpu,cpuacct:/docker/x\n2:cpuset:/\n", **files)) == 5
+
+    def test_no_quota_of_version_1(self, machine):
+        files = {"cpu__cpu-cfs_quota_us": "-1\n", "cpu__cpu-cfs_period_us": "100000\n"}
+        assert cpus.usable_cpus(machine("3:cpu:/\n", **files)) == 8

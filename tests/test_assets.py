@@ -1,0 +1,72 @@
+"""The shipped model: whole, small, described, and doing what its card says."""
+
+import json
+from pathlib import Path
+
+import galip_runtime
+import numpy as np
+import pytest
+
+import galip.assets
+from galip.assets import default_bundle, default_checkpoint
+from galip.checkpoint import PARTS, load_galip, read_info
+from galip.config import preset
+from galip.data.icons_sources import ICON_SETS
+
+ASSETS = Path(galip.assets.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GALIP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        first = default_bundle()
+        made = (first / "manifest.json").stat().st_mtime_ns
+        assert default_bundle() == first
+        assert (first / "manifest.json").stat().st_mtime_ns == made  # exported once
+        return first
+
+
+@pytest.fixture(scope="module")
+def model(bundle):
+    return galip_runtime.load(bundle, device="cpu")
+
+
+def test_is_small_and_whole():
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) <= 40 * 2**20
+    info = read_info(default_checkpoint())
+    assert info.config == preset("default")
+    assert info.parts == PARTS
+    assert info.dtypes == ("F16",)
+    assert info.note["train"]["steps"] > info.note["train"]["paired_steps"]  # GALIP's own losses at the end
+    load_galip(default_checkpoint(), needs=PARTS)
+
+
+def test_the_card_tells_the_licences_and_has_its_pictures():
+    card = (ASSETS / "MODEL_CARD.md").read_text()
+    assert "@@" not in card
+    for package in ICON_SETS:
+        assert package.style in card
+        assert package.licence.replace("-", " ").split()[0] in card
+    for name in ("pictures", "commonest", "held_out", "seeds", "interpolation", "curves"):
+        assert f"card/{name}.png" in card
+        assert (ASSETS / "card" / f"{name}.png").stat().st_size > 1000
+    assert len(json.loads((ASSETS / "card" / "commonest.json").read_text())) == 40
+
+
+def test_pictures_follow_thing_style_and_seed(model):
+    things, styles = ("a red heart", "a thinking face", "a Christmas tree"), ("3D style", "firefox style")
+    pictures = model.generate([f"{thing}, {style}" for thing in things for style in styles], seeds=3)
+    pictures = pictures.reshape(3, 2, 64, 64, 3).astype(int)
+    colours = pictures.mean(axis=(1, 2, 3))  # of things, over both styles
+    assert colours[0].argmax() == 0  # a heart is red
+    assert colours[1].argmin() == 2  # a face is yellow
+    assert colours[2, 1] > colours[2, 2]  # a tree is greener than blue
+    assert np.abs(pictures[:, 0] - pictures[:, 1]).mean() > 3
+    seeds = model.generate("a red heart, 3D style", seeds=range(6)).astype(int)
+    assert min(np.abs(a - b).mean() for i, a in enumerate(seeds) for b in seeds[:i]) > 1
+
+
+def test_pictures_lie_on_white(model):
+    pictures = model.generate(["a pizza, flat style", "a cat, noto style"], seeds=11)
+    assert pictures[:, :2].mean() > 235

@@ -1,0 +1,133 @@
+"""The two wheels: what is in them, what they need, and that neither takes a name that isn't ours."""
+
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "open-clip-torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "safetensors"}
+
+
+class Wheel:
+    """A wheel's file names, metadata and requirements."""
+
+    def __init__(self, path):
+        with zipfile.ZipFile(path) as archive:
+            self.names = set(archive.namelist())
+            (self.info,) = {name.split("/")[0] for name in self.names if ".dist-info/" in name}
+            self.metadata = Parser().parsestr(archive.read(f"{self.info}/METADATA").decode())
+            entry_points = f"{self.info}/entry_points.txt"
+            self.entry_points = archive.read(entry_points).decode() if entry_points in self.names else ""
+        self.top_level = {name.split("/")[0] for name in self.names} - {self.info}
+        self.requirements = [Requirement(text) for text in self.metadata.get_all("Requires-Dist", [])]
+
+    def needs(self, extra=None):
+        """Names of the distributions needed; with an extra, those that it adds."""
+        always = {canonicalize_name(each.name) for each in self.requirements if each.marker is None}
+        if extra is None:
+            return always
+        return {
+            canonicalize_name(each.name)
+            for each in self.requirements
+            if each.marker and each.marker.evaluate({"extra": extra})
+        }
+
+
+def build(project, folder):
+    call = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, project]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*.whl")
+    return Wheel(path)
+
+
+@pytest.fixture(scope="module")
+def galip(tmp_path_factory):
+    return build(ROOT, tmp_path_factory.mktemp("galip"))
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    return build(ROOT / "runtime", tmp_path_factory.mktemp("runtime"))
+
+
+def test_top_level_names(galip, runtime):
+    """Nothing is called `export`, `runtime`, `benchmarks` or `tests` once installed."""
+    assert galip.top_level == {"galip", "galip_export", "galip_bench"}
+    assert runtime.top_level == {"galip_runtime"}
+
+
+def test_the_runtime_needs_neither_torch_nor_onnx(runtime):
+    assert runtime.needs() == {"numpy", "regex", "ftfy"}
+    assert not HEAVY & runtime.needs()
+    assert runtime.needs("cpu") == {"onnxruntime"}
+    assert runtime.needs("gpu") == {"onnxruntime-gpu"}
+    assert runtime.needs("openvino") == {"onnxruntime-openvino"}
+
+
+def test_galip_needs_the_runtime_and_no_onnxruntime_of_its_own_choice(galip):
+    """Builds of onnxruntime exclude one another: only the extras name one, through the runtime's extras."""
+    assert galip.needs() >= {"galip-runtime", "torch", "open-clip-torch", "onnx", "safetensors", "typer"}
+    for extra in (None, *galip.metadata.get_all("Provides-Extra")):
+        assert not any(name.startswith("onnxruntime") for name in galip.needs(extra)), extra
+    for extra in ("cpu", "gpu", "openvino"):
+        (needed,) = (
+            each for each in galip.requirements if each.marker and each.marker.evaluate({"extra": extra})
+        )
+        assert (needed.name, needed.extras) == ("galip-runtime", {extra})
+
+
+def test_the_command(galip, runtime):
+    assert "galip = galip.cli:main" in galip.entry_points
+    assert not runtime.entry_points
+
+
+@pytest.mark.parametrize("which", ["galip", "runtime"])
+def test_licence_and_version(which, request):
+    wheel = request.getfixturevalue(which)
+    assert any(name.endswith("LICENSE") for name in wheel.names)
+    assert wheel.metadata["License-Expression"] == "MIT"
+    assert wheel.metadata["Requires-Python"] == ">=3.11"
+    assert wheel.metadata["Version"] == "0.1.0"
+
+
+def tracked_files(*folders):
+    listed = subprocess.run(
+        ["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    return set(listed.stdout.split())
+
+
+def test_every_file_of_the_packages_is_there(galip, runtime):
+    """Modules, data files and the shipped model alike."""
+    assert {name for name in galip.names if name.startswith("galip/")} >= tracked_files("galip")
+    exported = {name.removeprefix("export/") for name in tracked_files("export/galip_export")}
+    assert galip.names >= exported
+    inside = {name.removeprefix("runtime/") for name in tracked_files("runtime/galip_runtime")}
+    assert runtime.names >= inside
+
+
+def test_the_shipped_model_is_in_the_wheel(galip):
+    assets = [
+        path
+        for path in (ROOT / "galip" / "assets").iterdir()
+        if path.suffix in (".safetensors", ".md", ".png")
+    ]
+    assert assets
+    assert {f"galip/assets/{path.name}" for path in assets} <= galip.names
+    size = sum(path.stat().st_size for path in (ROOT / "galip" / "assets").rglob("*") if path.is_file())
+    assert size < 40 * 2**20
+
+
+def test_no_caches_or_data_slip_in(galip, runtime):
+    for name in galip.names | runtime.names:
+        assert not name.endswith((".pyc", ".tar", ".pth", ".pt")), name
+        assert "__pycache__" not in name

@@ -1,0 +1,163 @@
+import contextlib
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from galip_runtime.errors import FileRefused, UsageError
+from PIL import Image
+
+from galip.data.shards import load_pictures, read_metas, read_samples, write_shards
+
+
+def encoded(size=(8, 8), colour="red", kind="PNG", mode="RGB") -> bytes:
+    out = io.BytesIO()
+    Image.new(mode, size, colour).save(out, kind)
+    return out.getvalue()
+
+
+def tar_of(path, members: dict[str, bytes]):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_what_is_written_is_read(tmp_path):
+    samples = [
+        (f"k{n}", encoded(colour=(n, 0, 0)), f"caption {n}", {"n": n, "captions": [f"caption {n}", "x"]})
+        for n in range(7)
+    ]
+    paths = write_shards(tmp_path, "train", samples, per_shard=3)
+    assert [path.name for path in paths] == ["train-00000.tar", "train-00001.tar", "train-00002.tar"]
+    read = list(read_samples(tmp_path, "train"))
+    assert [(s.key, s.caption, s.captions, s.meta["n"]) for s in read] == [
+        (f"k{n}", f"caption {n}", [f"caption {n}", "x"], n) for n in range(7)
+    ]
+    assert [int(s.picture[0, 0, 0]) for s in read] == list(range(7))
+    assert [meta["n"] for meta in read_metas(tmp_path, "train")] == list(range(7))
+
+
+def test_a_split_in_memory(tmp_path):
+    samples = [(f"k{n}", encoded(colour=(n, 50, 0)), f"c{n}", {"n": n}) for n in range(5)]
+    write_shards(tmp_path, "val", samples, per_shard=2)
+    loaded = load_pictures(tmp_path, "val", where=lambda meta: meta["n"] % 2 == 0)
+    assert loaded.pictures.shape == (3, 3, 8, 8)
+    assert loaded.pictures.dtype == np.uint8
+    assert loaded.pictures.flags.c_contiguous
+    assert loaded.pictures[:, :, 0, 0].tolist() == [[0, 50, 0], [2, 50, 0], [4, 50, 0]]
+    assert loaded.captions == [["c0"], ["c2"], ["c4"]]
+    assert len(loaded) == 3
+    with pytest.raises(UsageError, match="that were asked for"):
+        load_pictures(tmp_path, "val", where=lambda _: False)
+
+
+def test_a_users_own_shards(tmp_path):
+    """img2dataset's layout: 00000.tar, jpg or webp, JSON with other things in it."""
+    tar_of(tmp_path / "00000.tar", {
+        "000000000.jpg": encoded(kind="JPEG"),
+        "000000000.txt": b" a cat\n",
+        "000000000.json": json.dumps({"caption": "a cat", "url": "x.y"}).encode(),
+        "sub/000000001.webp": encoded(kind="WEBP"),
+        "sub/000000001.txt": "ein Bär".encode(),
+    })  # fmt: skip
+    read = list(read_samples(tmp_path))
+    assert [(sample.key, sample.caption) for sample in read] == [
+        ("000000000", "a cat"),
+        ("sub/000000001", "ein Bär"),
+    ]
+    assert load_pictures(tmp_path).captions == [["a cat"], ["ein Bär"]]
+    assert [sample.key for sample in read_samples(tmp_path / "00000.tar")] == ["000000000", "sub/000000001"]
+    with pytest.raises(UsageError, match=r"no shards val-\*\.tar"):
+        load_pictures(tmp_path, "val")
+
+
+def test_transparency_becomes_white_and_grey_becomes_rgb(tmp_path):
+    tar_of(tmp_path / "a.tar", {
+        "a.png": encoded(mode="RGBA", colour=(0, 0, 0, 0)), "a.txt": b"nothing",
+        "b.png": encoded(mode="L", colour=77), "b.txt": b"grey",
+    })  # fmt: skip
+    nothing, grey = read_samples(tmp_path)
+    assert (nothing.picture == 255).all()
+    assert grey.picture.shape == (8, 8, 3)
+    assert (grey.picture == 77).all()
+
+
+def test_a_truncated_tar_is_refused_wherever_it_was_cut(tmp_path):
+    samples = [(f"k{n}", encoded((32, 32)), f"caption {n}", {}) for n in range(4)]
+    (path,) = write_shards(tmp_path, "train", samples)
+    whole = path.read_bytes()
+    refused = []
+    for length in range(0, len(whole), 256):
+        path.write_bytes(whole[:length])
+        with contextlib.suppress(FileRefused):
+            read = len(list(read_samples(path)))
+            assert read == 4, f"cut at {length} of {len(whole)}, it passed for a whole tar of {read} samples"
+            continue
+        refused.append(length)
+    assert len(refused) > 10
+    assert len(whole) - 10240 <= refused[-1], "what was cut beyond is padding"
+
+
+def test_no_tar_at_all(tmp_path):
+    path = tmp_path / "train-00000.tar"
+    path.write_bytes(b"this is no tar" * 100)
+    with pytest.raises(FileRefused, match=r"train-00000\.tar: broken or truncated"):
+        list(read_samples(tmp_path))
+    with pytest.raises(UsageError, match="is not a folder"):
+        list(read_samples(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no tars at all"):
+        list(read_samples(tmp_path / "empty"))
+
+
+GOOD = encoded((32, 32))
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"k.png": GOOD[: len(GOOD) // 2], "k.txt": b"x"}, "sample k: broken picture"),
+        ({"k.png": b"no picture", "k.txt": b"x"}, "sample k: broken picture"),
+        ({"k.png": b"", "k.txt": b"x"}, "sample k: broken picture"),
+        ({"k.txt": b"x"}, r"sample k has no picture .*, only \['txt'\]"),
+        ({"k.png": GOOD}, r"sample k has no caption \(\.txt\)"),
+        ({"k.png": GOOD, "k.txt": b"  \n"}, "sample k: its caption .* is empty"),
+        ({"k.png": GOOD, "k.txt": b"\xff\xfe"}, "sample k: caption or JSON is not readable"),
+        ({"k.png": GOOD, "k.txt": b"x", "k.json": b"{"}, "sample k: caption or JSON is not readable"),
+        ({"k.png": GOOD, "k.txt": b"x", "k.json": b"[]"}, "sample k: its JSON is not an object"),
+        ({"k.png": GOOD, "k.txt": b"x", "k.json": b'{"captions": [1]}'}, "sample k: `captions`"),
+    ],
+)
+def test_a_broken_sample_is_named_with_its_shard(tmp_path, members, message):
+    tar_of(tmp_path / "train-00000.tar", {"good.png": GOOD, "good.txt": b"fine", **members})
+    for read in (lambda: list(read_samples(tmp_path)), lambda: load_pictures(tmp_path)):
+        with pytest.raises(FileRefused, match=message) as refused:
+            read()
+        assert "train-00000.tar" in str(refused.value)
+
+
+def test_pictures_of_several_sizes_are_refused(tmp_path):
+    tar_of(tmp_path / "a.tar", {"a.png": GOOD, "a.txt": b"x", "b.png": encoded((16, 16)), "b.txt": b"x"})
+    with pytest.raises(FileRefused, match=r"sample b is 16 x 16 pixels.*\(32 x 32 here\)"):
+        load_pictures(tmp_path)
+    tar_of(tmp_path / "a.tar", {"a.png": encoded((16, 8)), "a.txt": b"x"})
+    with pytest.raises(FileRefused, match="16 x 8 pixels"):
+        load_pictures(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["", "a.b", "a/b"])
+def test_keys_that_cannot_name_a_sample(tmp_path, key):
+    with pytest.raises(UsageError, match="cannot name a sample"):
+        write_shards(tmp_path, "train", [(key, GOOD, "x", {})])
+
+
+@pytest.mark.parametrize("record", ["{", "[]", '{"shards": [{"name": "x"}]}'])
+def test_a_broken_record(tmp_path, record):
+    write_shards(tmp_path, "train", [("k", GOOD, "x", {})])
+    (tmp_path / "dataset.json").write_text(record)
+    with pytest.raises(FileRefused, match=r"dataset\.json cannot be read"):
+        load_pictures(tmp_path)

@@ -1,0 +1,188 @@
+"""`galip train-clip` on tiny pictures: exact resume, held-out accuracy, and stops that lose nothing."""
+
+import dataclasses
+import math
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
+from safetensors.torch import load_file
+
+from galip.checkpoint import load_clip, read_info
+from galip.clip import ImageTower, TextTower, build_clip, clip_tokenizer
+from galip.config import preset
+from galip.train import contrastive
+from galip.train.config import ContrastiveConfig
+from galip.train.contrastive import retrieval, train_clip
+from galip.train.pictures import TrainingPictures
+from galip.train.run import TrainingStopped
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture
+def config(tiny_data, tmp_path):
+    """A run of six steps; patches are dropped in four of them; the third batch crosses two epochs."""
+
+    def make(out="run", **changes):
+        options = {"preset": "tiny", "steps": 6, "batch_size": 10, "log_every": 1, "save_every": 100}
+        options |= {"precision": "fp32", "device": "cpu", "seed": 7, **changes}
+        return ContrastiveConfig(data=str(tiny_data), out=str(tmp_path / out), **options)
+
+    return make
+
+
+def interrupt_at(step, number=signal.SIGINT):
+    def echo(line):
+        if line.startswith(f"step {step}/"):
+            os.kill(os.getpid(), number)
+
+    return echo
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_interrupted_and_resumed_equals_one_go(config, same_state, saved, logged, precision):
+    whole, parts = config("whole", precision=precision), config("parts", precision=precision)
+    train_clip(whole, echo=quiet)
+    with pytest.raises(TrainingStopped, match="after step 3; go on with --resume"):
+        train_clip(parts, echo=interrupt_at(3))
+    assert saved(parts.out)["step"] == 3
+    assert not os.path.exists(f"{parts.out}/clip.safetensors")
+    train_clip(parts, resume=True, echo=quiet)
+    same_state(saved(whole.out), saved(parts.out))
+    same_state(*(dict(sorted(load_file(f"{run.out}/clip.safetensors").items())) for run in (whole, parts)))
+    assert [line["step"] for line in logged(parts.out)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_it_writes(config, logged, tiny_data):
+    echoed = []
+    run = config(steps=2)
+    path = train_clip(run, echo=echoed.append)
+    clip, towers = load_clip(path)
+    assert towers == preset("tiny").clip
+    note = read_info(path).note
+    assert note["train_clip"]["batch_size"] == 10
+    assert note["held_out"]["pictures"] == 9
+    assert any("held-out" in line for line in echoed)
+    assert all(math.isfinite(value) for line in logged(run.out) for value in line.values())
+    data = TrainingPictures(tiny_data, "val", 28, clip_tokenizer(64, 16))
+    image, text = ImageTower(clip.visual, towers, "clip"), TextTower(clip)
+    assert retrieval(image, text, data) == note["held_out"]
+
+
+def test_it_learns(config, logged):
+    run = config(steps=40, batch_size=24, lr=1e-2, patch_dropout=0.0)
+    train_clip(run, echo=quiet)
+    losses = [line["loss"] for line in logged(run.out)]
+    assert losses[-1] < losses[0] - 0.5
+
+
+@torch.no_grad()
+def test_retrieval_counts_hits(tiny_data):
+    """A stand-in for the towers that knows the answers for three of four pictures."""
+    data = TrainingPictures(tiny_data, "val", 28, clip_tokenizer(64, 16))
+    data.pictures = data.pictures[:4]
+    data.captions = data.captions[:4]
+    data.pictures[:] = torch.arange(4).view(4, 1, 1, 1) * 10
+    numbers = {}
+
+    def image(pictures, layers):
+        index = ((pictures[:, 0, 0, 0] + 1) * 12.75).round().long()
+        return [], torch.eye(4)[index]
+
+    def text(tokens):
+        order = torch.randperm(4, generator=contrastive.generator_for(0, "retrieval", 0))
+        numbers["n"] = len(tokens)
+        right = torch.eye(4)[order]
+        return torch.where(order[:, None] == 2, torch.eye(4)[3], right)  # picture 2's caption says 3
+
+    found = retrieval(image, text, data)
+    assert numbers["n"] == 4
+    assert found["picture_of_caption"] == 0.75
+    assert found["pictures"] == found["of"] == 4
+
+
+def test_without_held_out_pictures(config, tiny_data, tmp_path):
+    """People's own pictures may have no validation split: training isn't lost for that."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in tiny_data.glob("train-*.tar"):
+        shutil.copy(path, data)
+    echoed = []
+    path = train_clip(dataclasses.replace(config(steps=1), data=str(data)), echo=echoed.append)
+    assert read_info(path).note["held_out"] == {}
+    assert any("no pictures held out" in line for line in echoed)
+
+
+def test_broken_held_out_pictures_are_told_before_training(config, tiny_data, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    shard = data / "val-00000.tar"
+    shard.write_bytes(shard.read_bytes()[:2000])
+    run = dataclasses.replace(config(), data=str(data))
+    with pytest.raises(FileRefused, match="val-00000"):
+        train_clip(run, echo=quiet)
+    assert not os.path.exists(run.out)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_nan_stops_and_keeps_the_last_good_state(config, monkeypatch, saved, what):
+    calls = []
+
+    class Poisoned(contrastive.import_open_clip().ClipLoss):
+        def forward(self, *inputs):
+            calls.append(None)
+            value = super().forward(*inputs)
+            if len(calls) != 4:
+                return value
+            return value * float("nan") if what == "loss" else value + (value - value.detach()).sqrt()
+
+    run = config(save_every=2, log_every=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(contrastive.import_open_clip(), "ClipLoss", Poisoned)
+        with pytest.raises(QualityGateFailed, match=r"NaN or infinite.*Resume with a lower learning rate"):
+            train_clip(run, echo=quiet)
+    assert saved(run.out)["step"] == 2
+    train_clip(run, resume=True, echo=quiet)
+
+
+def test_mistakes(config, tmp_path, tiny_data):
+    run = config(steps=1)
+    train_clip(run, echo=quiet)
+    with pytest.raises(UsageError, match=r"holds a run already; --resume"):
+        train_clip(run, echo=quiet)
+    with pytest.raises(UsageError, match=r"pictures of 28 pixels, the model takes 64.*--size 64"):
+        train_clip(config("other", preset="default"), echo=quiet)
+    with pytest.raises(UsageError, match="fewer than one batch"):
+        train_clip(config("other", batch_size=25), echo=quiet)
+    with pytest.raises(UsageError, match="is not a folder"):
+        train_clip(dataclasses.replace(config("other"), data=str(tmp_path / "nothing")), echo=quiet)
+    assert not os.path.exists(config("other").out)
+    torch.save({"step": 1, "generator": {}}, f"{run.out}/state.pt")  # of galip train
+    with pytest.raises(UsageError, match=r"state\.pt is of another model"):
+        train_clip(run, resume=True, echo=quiet)
+
+
+def test_patches_are_dropped_by_the_share_asked_for():
+    config = preset("tiny").clip
+    torch.manual_seed(0)
+    tower = ImageTower(build_clip(config).visual, config, "clip")
+    pictures = torch.rand(3, 3, 28, 28)
+    rng = contrastive.generator_for(0, "clip", 0)
+    seen = []
+    tower.ln_pre.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+    with torch.no_grad():
+        half = contrastive._embed_pictures(tower, pictures, 0.5, rng)
+        most = contrastive._embed_pictures(tower, pictures, 0.99, rng)
+        none = contrastive._embed_pictures(tower, pictures, 0.0, rng)
+        nearly = contrastive._embed_pictures(tower, pictures, 1e-9, rng)  # all patches, in another order
+    assert seen == [1 + 24, 1, 1 + 49, 1 + 49]
+    assert half.shape == most.shape == none.shape
+    torch.testing.assert_close(nearly, none, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,377 @@
+"""`galip train` on tiny pictures: exact resume, every option, and stops that lose nothing."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
+from PIL import Image
+from safetensors.torch import load_file
+
+from galip import losses
+from galip.checkpoint import PARTS, load_galip, read_info, save_clip, save_galip
+from galip.clip import build_clip
+from galip.config import preset
+from galip.model import Galip
+from galip.train import gan
+from galip.train.config import GanConfig
+from galip.train.gan import train
+from galip.train.run import TrainingStopped
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture
+def config(tiny_data, tiny_clip, tmp_path):
+    """A run of six steps; the fifth batch crosses the border of two epochs (24 pictures, five a step)."""
+
+    def make(out="run", **changes):
+        options = {"preset": "tiny", "steps": 6, "batch_size": 5, "log_every": 1, "save_every": 3}
+        options |= {"precision": "fp32", "device": "cpu", "seed": 7, **changes}
+        return GanConfig(data=str(tiny_data), clip=str(tiny_clip), out=str(tmp_path / out), **options)
+
+    return make
+
+
+def interrupt_at(step, signal_number=signal.SIGINT, times=1):
+    """An echo that sends this process a signal when the line of `step` is printed."""
+
+    def echo(line):
+        if line.startswith(f"step {step}/"):
+            for _ in range(times):
+                os.kill(os.getpid(), signal_number)
+
+    return echo
+
+
+# Exact resume
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"precision": "bf16", "pose": True, "paired_steps": 5}], ids=["fp32", "bf16"]
+)
+def test_stopped_and_resumed_equals_one_go(config, same_state, saved, options):
+    whole, parts = config("whole", **options), config("parts", **options)
+    assert train(whole, echo=quiet).name == "model.safetensors"
+    train(dataclasses.replace(parts, steps=3), echo=quiet)
+    assert saved(parts.out)["step"] == 3
+    train(dataclasses.replace(parts, steps=4), resume=True, echo=quiet)
+    train(parts, resume=True, echo=quiet)
+    assert saved(whole.out).keys() >= {"generator", "discriminator", "ema", "optimizer_g", "optimizer_d"}
+    same_state(saved(whole.out), saved(parts.out))
+    same_state(*(dict(sorted(load_file(f"{run.out}/model.safetensors").items())) for run in (whole, parts)))
+
+
+def test_interrupted_and_resumed_equals_one_go(config, same_state, saved, logged):
+    whole, parts = config("whole", save_every=100), config("parts", save_every=100)
+    train(whole, echo=quiet)
+    for step, number in ((2, signal.SIGINT), (4, signal.SIGTERM)):
+        handler = signal.getsignal(number)
+        with pytest.raises(TrainingStopped, match=f"after step {step}; go on with --resume"):
+            train(parts, resume=True, echo=interrupt_at(step, number))
+        assert signal.getsignal(number) is handler
+        assert saved(parts.out)["step"] == step
+        assert load_galip(Path(parts.out, "model.safetensors"), needs=PARTS).config == preset("tiny")
+    train(parts, resume=True, echo=quiet)
+    same_state(saved(whole.out), saved(parts.out))
+    assert [line["step"] for line in logged(parts.out)] == [1, 2, 3, 4, 5, 6]
+    scalars = [
+        [
+            {name: value for name, value in line.items() if name not in ("time", "pictures_per_second")}
+            for line in log
+        ]
+        for log in (logged(whole.out), logged(parts.out))
+    ]
+    assert scalars[0] == scalars[1]
+
+
+def test_a_second_signal_stops_at_once(config, saved):
+    run = config(save_every=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, echo=interrupt_at(3, times=2))
+    assert saved(run.out)["step"] == 2
+    assert not [path for path in os.listdir(run.out) if path.endswith(".tmp") or path.startswith(".")]
+
+
+def test_resuming_a_finished_run_changes_nothing(config, saved, same_state):
+    run = config(steps=2)
+    train(run, echo=quiet)
+    before = saved(run.out)
+    train(run, resume=True, echo=quiet)
+    same_state(before, saved(run.out))
+
+
+def test_resume_takes_the_new_learning_rates(config, saved):
+    run = config(steps=1)
+    train(run, echo=quiet)
+    train(dataclasses.replace(run, steps=2, lr_g=1e-5, lr_d=2e-5), resume=True, echo=quiet)
+    state = saved(run.out)
+    assert state["optimizer_g"]["param_groups"][0]["lr"] == 1e-5
+    assert state["optimizer_d"]["param_groups"][0]["lr"] == 2e-5
+
+
+def test_sigint_to_the_command(config, saved):
+    """As Ctrl-C in a terminal does: exit code 130, no traceback, nothing on stdout, and resume goes on."""
+    run = config(steps=100_000, save_every=100_000)
+    options = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in dataclasses.asdict(run).items()
+        if not isinstance(value, bool | tuple)
+    ]
+    command = [sys.executable, "-c", "from galip.cli import main; main()", "train", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith("step 3/"):
+                process.send_signal(signal.SIGINT)
+        stdout = process.stdout.read()
+    assert process.returncode == 130, "".join(lines)
+    assert stdout == ""
+    assert "Traceback" not in "".join(lines)
+    assert "go on with --resume" in lines[-2]
+    assert "interrupted" in lines[-1]
+    done = saved(run.out)["step"]
+    assert done >= 3
+    train(dataclasses.replace(run, steps=done + 1), resume=True, echo=quiet)
+    assert saved(run.out)["step"] == done + 1
+
+
+# What a run leaves behind
+
+
+def test_a_run_s_folder(config, tiny_clip, saved, logged):
+    echoed = []
+    run = config(sample_prompts=("a red box", "a blue box"), log_every=2)
+    path = train(run, echo=echoed.append)
+    assert json.loads(Path(run.out, "config.json").read_text())["lr_g"] == 1e-4
+    assert any("resolved config" in line and '"lr_d": 0.0004' in line for line in echoed)
+    assert [line["step"] for line in logged(run.out)] == [2, 4, 6]
+    assert all(math.isfinite(value) for line in logged(run.out) for value in line.values())
+    assert set(logged(run.out)[0]) == {
+        "step",
+        "time",
+        "pictures_per_second",
+        "d_real",
+        "d_mis",
+        "d_fake",
+        "magp",
+        "g_adv",
+        "clip_sim",
+    }
+    assert any(name.startswith("events.") for name in os.listdir(f"{run.out}/tensorboard"))
+    assert sorted(os.listdir(f"{run.out}/samples")) == ["0000003.png", "0000006.png"]
+    assert Image.open(f"{run.out}/samples/0000006.png").size == (4 * 28, 2 * 28)
+    info = read_info(path)
+    assert info.parts == PARTS
+    assert info.note["step"] == 6
+    assert info.note["pictures_seen"] == 30
+
+    # CLIP is as it was, in both places; the generator in the file is the averaged one
+    tensors, clip = load_file(path), load_file(tiny_clip)
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        if part in ("text", "image"):
+            assert torch.equal(tensor, clip[rest if part == "text" else f"visual.{rest}"])
+    assert all(name in info.aliases for name in load_galip(path).state_dict() if ".clip_vit." in name)
+    state = saved(run.out)
+    assert torch.equal(tensors["generator.to_rgb.weight"], state["ema"]["to_rgb.weight"])
+    assert not torch.equal(tensors["generator.to_rgb.weight"], state["generator"]["to_rgb.weight"])
+    assert torch.equal(
+        tensors["discriminator.assessor.convs.0.weight"], state["discriminator"]["assessor.convs.0.weight"]
+    )
+
+
+OPTIONS = {
+    "paired": ({"paired_steps": 2}, {"pixel", "feature"}),
+    "pose, range, shift": ({"pose": True, "range_weight": 1.0, "clip_shift": 2}, {"excess"}),
+    "warm-up": ({"warmup_steps": 2, "paired_steps": 4}, {"pixel"}),
+    "bf16": ({"precision": "bf16", "paired_steps": 9, "clip_shift": 1}, {"pixel", "feature"}),
+    "excluded": ({"exclude": ("colour=red", "colour=blue")}, set()),
+    "plain losses": ({"similarity_weight": 0.0, "penalty_weight": 0.0, "beta1": 0.5, "beta2": 0.99}, set()),
+}
+
+
+@pytest.mark.parametrize(("options", "scalars"), OPTIONS.values(), ids=OPTIONS.keys())
+def test_options(config, logged, options, scalars):
+    run = config(steps=3, **options)
+    train(run, echo=quiet)
+    first, _, last = logged(run.out)
+    assert scalars <= first.keys()
+    assert all(math.isfinite(value) for line in (first, last) for value in line.values())
+    if options.get("paired_steps") == 2:
+        assert not scalars & last.keys()  # faded out
+
+
+def test_each_network_learns_and_nothing_else(config, saved):
+    run = config(steps=1, save_every=1)
+    train(run, echo=quiet)
+    one = saved(run.out)
+    train(dataclasses.replace(run, steps=2), resume=True, echo=quiet)
+    two = saved(run.out)
+    for part, frozen in (("generator", ".clip_vit."), ("discriminator", "nothing")):
+        for name, tensor in one[part].items():
+            assert torch.equal(tensor, two[part][name]) == (frozen in f".{name}"), name
+
+
+# Stops
+
+
+def poison(monkeypatch, at_call, what):
+    """Lets `what` of the generator's loss break in its `at_call`-th step."""
+    calls = []
+    original = losses.clip_similarity
+
+    def poisoned(embedding, sentence):
+        calls.append(None)
+        value = original(embedding, sentence)
+        if len(calls) != at_call:
+            return value
+        return value * float("nan") if what == "loss" else value + (value - value.detach()).sqrt()
+
+    monkeypatch.setattr(losses, "clip_similarity", poisoned)
+
+
+@pytest.mark.parametrize(("what", "log_every"), [("loss", 100), ("gradient", 1)])
+def test_nan_stops_and_keeps_the_last_good_state(config, monkeypatch, saved, same_state, what, log_every):
+    """A NaN loss, or a loss that is finite while its gradient isn't, in a step that would be saved."""
+    run = config(log_every=log_every, save_every=2)
+    with monkeypatch.context() as patch:
+        poison(patch, 4, what)
+        with pytest.raises(QualityGateFailed, match=r"NaN or infinite.*Resume with a lower learning rate"):
+            train(run, echo=quiet)
+    assert saved(run.out)["step"] == 2
+    assert read_info(Path(run.out, "model.safetensors")).note["step"] == 2
+    train(run, resume=True, echo=quiet)
+    whole = config("whole")
+    train(whole, echo=quiet)
+    same_state(saved(whole.out), saved(run.out))
+
+
+def test_a_learning_rate_far_too_high(config):
+    with pytest.raises(QualityGateFailed):
+        train(config(steps=50, lr_g=1e30, lr_d=1e30), echo=quiet)
+
+
+def test_the_discriminator_has_won(config, monkeypatch, saved):
+    monkeypatch.setattr(gan.Trainer, "HISTORY", 3)
+    for name in ("hinge_real", "hinge_fake"):
+        monkeypatch.setattr(losses, name, lambda logits: logits.mean() * 0)
+    run = config(save_every=2)
+    with pytest.raises(QualityGateFailed, match=r"the discriminator has won.*--lr-d"):
+        train(run, echo=quiet)
+    assert saved(run.out)["step"] == 2  # three steps are needed to tell
+
+
+def test_all_pictures_are_the_same(config, monkeypatch, saved):
+    fresh_model = gan._fresh_model
+
+    def constant(config):
+        model = fresh_model(config)
+        with torch.no_grad():
+            model.generator.to_rgb.weight.zero_()
+        return model
+
+    monkeypatch.setattr(gan, "_fresh_model", constant)
+    monkeypatch.setattr(gan.Trainer, "HISTORY", 3)
+    run = config(save_every=2, lr_g=1e-12)
+    with pytest.raises(QualityGateFailed, match=r"all pictures of a batch are the same.*--lr-g"):
+        train(run, echo=quiet)
+    assert saved(run.out)["step"] == 2
+
+
+def test_healthy_runs_pass_the_check(config, monkeypatch):
+    monkeypatch.setattr(gan.Trainer, "HISTORY", 3)
+    train(config(), echo=quiet)
+
+
+# Mistakes
+
+
+def test_a_folder_that_holds_a_run(config, saved):
+    run = config(steps=1)
+    train(run, echo=quiet)
+    before = {name: Path(run.out, name).read_bytes() for name in ("config.json", "state.pt")}
+    with pytest.raises(UsageError, match=r"holds a run already; --resume"):
+        train(config(steps=2), echo=quiet)
+    assert {name: Path(run.out, name).read_bytes() for name in before} == before
+
+
+def test_damaged_state(config):
+    run = config(steps=1)
+    train(run, echo=quiet)
+    with open(f"{run.out}/state.pt", "r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(FileRefused, match=r"state\.pt is damaged"):
+        train(run, resume=True, echo=quiet)
+
+
+def test_a_state_of_another_model(config, saved):
+    run = config(steps=1)
+    train(run, echo=quiet)
+    state = saved(run.out)
+    del state["discriminator"]["assessor.convs.0.weight"]
+    torch.save(state, f"{run.out}/state.pt")
+    with pytest.raises(UsageError, match=r"state\.pt is of another model.*--preset"):
+        train(run, resume=True, echo=quiet)
+    torch.save({"step": 1, "clip": {}, "optimizer": {}}, f"{run.out}/state.pt")  # of galip train-clip
+    with pytest.raises(UsageError, match=r"state\.pt is of another model"):
+        train(run, resume=True, echo=quiet)
+
+
+def test_data_of_another_size(config, tmp_path):
+    clip = tmp_path / "clip.safetensors"
+    save_clip(clip, build_clip(preset("default").clip), preset("default").clip)
+    run = dataclasses.replace(config(), preset="default", clip=str(clip))
+    with pytest.raises(UsageError, match=r"pictures of 28 pixels, the model takes 64.*--size 64"):
+        train(run, echo=quiet)
+    assert not os.path.exists(run.out)
+
+
+def test_a_clip_for_another_preset(config):
+    with pytest.raises(UsageError, match=r"clip\.safetensors has towers .* wants"):
+        train(config(preset="default"), echo=quiet)
+    with pytest.raises(UsageError, match="no preset 'huge'"):
+        train(config(preset="huge"), echo=quiet)
+
+
+def test_beginning_with_a_checkpoint(config, tiny_checkpoint, tmp_path):
+    """Towers, generator and discriminator are the checkpoint's; the one step is too small to show."""
+    begun = load_galip(tiny_checkpoint, needs=PARTS)
+    still = {"steps": 1, "lr_g": 1e-12, "lr_d": 1e-12, "precision": "fp32", "ema_decay": 0.0}
+    run = config(**still)
+    path = train(dataclasses.replace(run, clip=str(tiny_checkpoint), init=str(tiny_checkpoint)), echo=quiet)
+    for name, tensor in load_galip(path, needs=PARTS).state_dict().items():
+        torch.testing.assert_close(tensor, begun.state_dict()[name], atol=1e-6, rtol=0)
+    other = tmp_path / "other.safetensors"
+    save_galip(other, Galip(preset("default")))
+    with pytest.raises(UsageError, match="another shape than the preset"):
+        train(dataclasses.replace(config("b"), init=str(other)), echo=quiet)
+    with pytest.raises(UsageError, match="the preset wants"):
+        train(dataclasses.replace(config("c"), clip=str(other)), echo=quiet)
+
+
+def test_what_is_not_there(config, tmp_path, tiny_checkpoint):
+    run = config()
+    with pytest.raises(UsageError, match="is not a folder"):
+        train(dataclasses.replace(run, data=str(tmp_path / "nothing")), echo=quiet)
+    with pytest.raises(FileRefused, match="does not exist"):
+        train(dataclasses.replace(run, clip=str(tmp_path / "nothing.safetensors")), echo=quiet)
+    with pytest.raises(UsageError, match="fewer than one batch"):
+        train(config(batch_size=25), echo=quiet)
+    with pytest.raises(UsageError, match="cannot write to"):
+        train(dataclasses.replace(run, out=str(tiny_checkpoint / "run")), echo=quiet)

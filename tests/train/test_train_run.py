@@ -1,0 +1,346 @@
+"""What both trainings share: batches, random numbers, the moving average, pictures on the way in and out."""
+
+import dataclasses
+import signal
+import sys
+
+import numpy as np
+import pytest
+import torch
+from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from galip.clip import clip_tokenizer
+from galip.train import augment, parallel
+from galip.train.config import ContrastiveConfig, GanConfig
+from galip.train.pictures import TrainingPictures
+from galip.train.run import (
+    EMA,
+    Batches,
+    Run,
+    TrainingStopped,
+    choose_device,
+    generator_for,
+    save_grid,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+# Batches and random numbers
+
+
+@given(count=st.integers(2, 40), share=st.floats(0, 1), seed=st.integers(0, 2**63), steps=st.integers(1, 30))
+@settings(max_examples=60, deadline=None)
+def test_each_epoch_sees_every_picture_once(count, share, seed, steps):
+    size = max(1, round(count * share))
+    batches = Batches(count, size, seed)
+    seen = torch.cat([batches[step] for step in range(steps)]).tolist()
+    assert len(seen) == steps * size
+    for first in range(
+        0, len(seen) - count + 1, count
+    ):  # also where a batch crosses the border of two epochs
+        assert sorted(seen[first : first + count]) == list(range(count))
+    assert batches[steps - 1].tolist() == Batches(count, size, seed)[steps - 1].tolist()  # no state needed
+    assert batches[0].tolist() == seen[:size]  # nor the order of asking
+
+
+def test_epochs_and_seeds_differ():
+    batches = Batches(50, 50, 3)
+    assert batches[0].tolist() != batches[1].tolist() != Batches(50, 50, 4)[1].tolist()
+
+
+def test_fewer_pictures_than_a_batch():
+    with pytest.raises(UsageError, match=r"3 pictures are fewer than one batch of 4.*--batch-size"):
+        Batches(3, 4, 0)
+
+
+def test_random_numbers_depend_on_seed_stream_and_step_alone():
+    def draw(*place):
+        return torch.rand(4, generator=generator_for(*place)).tolist()
+
+    assert draw(1, "gan", 5) == draw(1, "gan", 5)
+    places = [(1, "gan", 5), (2, "gan", 5), (1, "clip", 5), (1, "gan", 6), (2**63, "gan", 5), (0, "", 0)]
+    assert len({tuple(draw(*place)) for place in places}) == len(places)
+
+
+# The moving average
+
+
+def test_moving_average_warms_up():
+    module = torch.nn.Linear(1, 1, bias=False)
+    module.weight.data.fill_(0.0)
+    ema = EMA(module, decay=0.5)
+    expected = 0.0
+    for step in range(20):
+        module.weight.data.fill_(float(step + 1))
+        ema.update(module, step)
+        decay = min(0.5, (1 + step) / (10 + step))  # 0.1, 0.18, 0.25, … 0.5 from step 8 on
+        expected = decay * expected + (1 - decay) * (step + 1)
+        assert ema.values["weight"].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_moving_average_is_applied_and_taken_back():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2).requires_grad_(False))
+    ema = EMA(module, decay=0.9)
+    assert set(ema.values) == {"0.weight", "0.bias"}  # frozen weights have no average
+    live = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    ema.values["0.weight"].add_(1)
+    with ema.applied(module):
+        assert torch.equal(module[0].weight, live["0.weight"] + 1)
+        assert torch.equal(module[1].weight, live["1.weight"])
+    assert all(torch.equal(tensor, live[name]) for name, tensor in module.state_dict().items())
+
+
+# A run's folder
+
+
+def state_of(run):
+    states = []
+    run.restore(lambda state: states.append(state) or state["step"])
+    (state,) = states
+    return state
+
+
+@dataclasses.dataclass
+class Config:
+    steps: int = 3
+
+
+@pytest.fixture
+def start(tmp_path):
+    def make(resume=False, log_every=1):
+        return Run(tmp_path / "run", Config(), resume=resume, log_every=log_every, echo=lambda line: None)
+
+    return make
+
+
+def test_a_state_that_cannot_be_written_leaves_the_old_one(start, monkeypatch):
+    with start() as run:
+        run.save_state({"step": 1, "weight": torch.ones(3)})
+
+        def full(state, path):
+            path.write_bytes(b"half")
+            raise RuntimeError("unexpected pos 64 vs 0: no space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "save", full)
+            with pytest.raises(UsageError, match=r"cannot write .*state\.pt.*no space left"):
+                run.save_state({"step": 2, "weight": torch.zeros(3)})
+        assert state_of(run)["step"] == 1
+        assert not list(run.out.glob("*.tmp"))
+
+
+def test_a_state_with_nan_weights_is_not_saved(start):
+    """Losses are those before the update, so a step may break the weights and not show it yet."""
+    with start() as run:
+        run.save_state({"step": 1, "weights": {"a": torch.ones(3)}})
+        broken = {"step": 2, "weights": {"a": torch.tensor([1, float("nan")])}}
+        optimizer = {"step": 2, "optimizer": {"state": [{"exp_avg": torch.tensor([float("inf")])}]}}
+        for state, name in ((broken, "weights.a"), (optimizer, "optimizer.state.0.exp_avg")):
+            with pytest.raises(QualityGateFailed, match=f"{name} became NaN or infinite"):
+                run.save_state(state)
+        assert state_of(run)["step"] == 1
+
+
+def test_no_state_is_saved_after_a_nan_between_log_lines(start):
+    with start(log_every=100) as run:
+        run.log(1, 1000, 2, {"loss": torch.tensor(1.0)})
+        run.save_state({"step": 1})
+        run.log(2, 1000, 2, {"loss": torch.tensor(float("nan"))})
+        with pytest.raises(QualityGateFailed, match="loss became NaN"):
+            run.save_state({"step": 2})
+        assert state_of(run) == {"step": 1}
+
+
+def test_a_signal_is_never_lost(start, monkeypatch):
+    """Whenever it comes, also just after the processes have asked each other whether to stop."""
+    asked = []
+
+    def any_process(flag):
+        asked.append(flag)
+        if len(asked) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return flag
+
+    monkeypatch.setattr(parallel, "any_process", any_process)
+    with start() as run, pytest.raises(TrainingStopped, match="after step 3"):
+        run.loop(0, 9, 2, 9, lambda step: {}, lambda done: run.save_state({"step": done}))
+    assert asked == [False, False, True]
+    assert state_of(run)["step"] == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + bytes(60)])
+def test_damaged_state(start, content):
+    with start() as run:
+        run.save_state({"step": 1})
+    run.state_path.write_bytes(content)
+    with start(resume=True) as run, pytest.raises(FileRefused, match=r"state\.pt is damaged"):
+        state_of(run)
+
+
+def test_a_state_is_never_run(start, tmp_path):
+    with start() as run:
+        run.save_state({"step": 1})
+    torch.save({"step": 1, "path": tmp_path}, run.state_path)  # a harmless class, but a class
+    with start(resume=True) as run, pytest.raises(FileRefused, match="is damaged"):
+        state_of(run)
+
+
+def test_without_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ProviderUnavailable, match=r"pip install 'galip\[train\]'"):
+        Run(tmp_path / "run", Config(), resume=False, log_every=1, echo=print)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_processes_cannot_share(monkeypatch):
+    parallel.check_batch(2)
+    monkeypatch.setattr(parallel.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 4)
+    parallel.check_batch(8)
+    for size in (4, 6, 9):
+        with pytest.raises(UsageError, match=f"batch_size is {size}, which 4 processes can't share"):
+            parallel.check_batch(size)
+
+
+def test_a_fresh_run_has_no_state(start):
+    with start(resume=True) as run:
+        assert run.restore(lambda state: 1 / 0) == 0
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UsageError, match=r"cannot write to .*choose a folder you may write to"):
+            Run(out, Config(), resume=False, log_every=1, echo=print)
+
+
+# Options
+
+
+def test_devices():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_cuda_where_there_is_none():
+    with pytest.raises(ProviderUnavailable, match=r"finds no CUDA device.*--device cpu"):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps is 0; it must be above 0"),
+        ({"batch_size": 1}, "mismatched pairs need at least 2"),
+        ({"device": "tpu"}, "choose auto, cpu or cuda"),
+        ({"precision": "fp8"}, "choose auto, bf16 or fp32"),
+        ({"lr_g": 0.0}, "lr_g is 0"),
+        ({"lr_d": float("nan")}, "lr_d is nan"),
+        ({"ema_decay": 1.0}, "ema_decay is 1"),
+        ({"beta2": 1.0}, "beta2 is 1"),
+        ({"beta1": -0.1}, "beta1 is -0.1"),
+        ({"penalty_power": -1.0}, "penalty_power is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"clip_shift": -1}, "clip_shift is -1"),
+        ({"log_every": 0}, "log_every is 0"),
+        ({"save_every": 0}, "save_every is 0"),
+    ],
+)
+def test_options_out_of_range(changes, message):
+    with pytest.raises(UsageError, match=message):
+        GanConfig(data="d", clip="c", out="o", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch_dropout": 1.0}, "patch_dropout is 1"),
+        ({"lr": -1.0}, "lr is -1"),
+        ({"batch_size": 0}, "at least 2"),
+    ],
+)
+def test_options_of_train_clip_out_of_range(changes, message):
+    with pytest.raises(UsageError, match=message):
+        ContrastiveConfig(data="d", out="o", **changes)
+
+
+# Pictures
+
+
+def test_pictures_and_tokens(tiny_data):
+    tokenizer = clip_tokenizer(64, 16)
+    data = TrainingPictures(tiny_data, "train", 28, tokenizer)
+    assert data.pictures.shape == (24, 3, 28, 28)
+    assert data.pictures.dtype is torch.uint8
+    first = tokenizer.encode([captions[0] for captions in data.captions])
+    tokens = data.tokens(torch.arange(24), None)
+    assert np.array_equal(tokens, first[:, : tokens.shape[1]])
+    assert not first[:, tokens.shape[1] :].any()
+    drawn = {
+        tuple(row)
+        for seed in range(20)
+        for row in data.tokens(torch.tensor([5]), generator_for(seed, "t", 0)).tolist()
+    }
+    assert len({row[: row.index(577) + 1] for row in drawn}) == 3  # all captions of picture 5 come up
+
+
+def test_pictures_left_out(tiny_data):
+    def count(*exclude):
+        return len(TrainingPictures(tiny_data, "train", 28, clip_tokenizer(64, 16), exclude))
+
+    assert count() == count("style") == count("colour=pink") == 24
+    assert count("colour=red") == count("colour=red", "style") == 18
+    assert count("colour=red", "colour=blue") == 12
+    assert count("rank>11") == 12
+    assert count("rank>5.5", "colour=red") == 4
+    with pytest.raises(UsageError, match=r"tiny_data.* has no pictures"):
+        count("colour")
+    with pytest.raises(UsageError, match=r"tiny_data.* has no pictures"):
+        count("place>3")  # no number there: left out
+    with pytest.raises(UsageError, match=r"'rank>few' compares with 'few', which is no number"):
+        count("rank>few")
+
+
+def test_pose():
+    pictures = torch.rand(1, 3, 28, 28) * 2 - 1
+    as_it_is = torch.tensor([[1.0, 0.5, 0.5]])
+    torch.testing.assert_close(augment.pose(pictures, as_it_is), pictures, atol=1e-4, rtol=0)
+    black = torch.full((1, 3, 28, 28), -1.0)
+    small = augment.pose(black, torch.tensor([[0.0, 0.5, 0.5]]))
+    assert small[0, :, 0].min() == 1  # white moves in
+    assert small[0, :, 14, 14].max() == pytest.approx(-1)
+    moved = augment.pose(black, torch.tensor([[1.0, 1.0, 0.5]]))
+    assert moved[0, 0, 14, 0] == pytest.approx(-1)
+    assert moved[0, 0, 14, 27] == 1
+    assert moved[0, 0, 0].tolist() == pytest.approx(moved[0, 0, 14].tolist(), abs=1e-5)  # moved sideways only
+    noise = torch.tensor([[0.0, -10, 1.0, 5.0]])
+    expected = torch.tensor([[0.5, 0, 0.8413]])
+    torch.testing.assert_close(augment.pose_from_noise(noise), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (2, 0), (-2, 0), (0, 3), (1, -3), (-28, 28)])
+def test_shift(offset):
+    pictures = torch.rand(1, 3, 28, 28)
+    right, down = offset
+    rows = (torch.arange(28) - down).clamp(0, 27)
+    columns = (torch.arange(28) - right).clamp(0, 27)
+    assert torch.equal(augment.shift(pictures, offset), pictures[:, :, rows][:, :, :, columns])
+
+
+def test_random_offsets_reach_both_ends():
+    offsets = {augment.random_offset(1, generator_for(0, "shift", step)) for step in range(100)}
+    assert offsets == {(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)}
+
+
+def test_grid(tmp_path):
+    pictures = torch.stack([torch.full((3, 4, 4), value) for value in (-1.0, 0.0, 5.0)])
+    save_grid(pictures, tmp_path / "deep" / "grid.png", columns=2)
+    pixels = np.asarray(Image.open(tmp_path / "deep" / "grid.png"))
+    assert pixels.shape == (8, 8, 3)
+    corners = [pixels[y, x, 0] for y in (0, 7) for x in (0, 7)]
+    assert corners == [0, 128, 255, 255]  # the empty place is white
