@@ -100,7 +100,8 @@ class GanConfig:
         0, "Steps at the start with the paired pixel loss alone: no CLIP, no discriminator."
     )
     warmup_lr: float = _option(
-        1e-3, "Generator's learning rate in the warm-up; Adam's decays there are 0.9, 0.99."
+        1e-3,
+        "Generator's learning rate as the warm-up begins; it falls to --lr-g. Adam's decays are 0.9, 0.99.",
     )
     paired_steps: int = _option(
         0, "Step at which the paired losses have faded out; 0: GALIP's losses from the start."

@@ -6,6 +6,7 @@ those features. What departs from GALIP (off by default): the paired warm-up and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -154,7 +155,7 @@ class Trainer:
         """One update of the discriminator and one of the generator; the scalars to log."""
         config, model = self.config, self.model
         warming_up = step < config.warmup_steps
-        self._use_rates(warming_up)
+        self._use_rates(step)
         rng = generator_for(config.seed, "gan", step)
         whole = self.batches[step]
         noise = torch.randn(len(whole), model.config.generator.noise_dim, generator=rng)
@@ -174,14 +175,15 @@ class Trainer:
         self.ema.update(model.generator, step)
         return scalars
 
-    def _use_rates(self, warming_up: bool) -> None:
+    def _use_rates(self, step: int) -> None:
         """The config's learning rates and decays, which may be others than a resumed run's."""
         config = self.config
         lr, betas = config.lr_g, (config.beta1, config.beta2)
+        if step < config.warmup_steps:  # half a cosine from the warm-up's rate down to the game's
+            lr += (config.warmup_lr - lr) * 0.5 * (1 + math.cos(math.pi * step / config.warmup_steps))
+            betas = WARMUP_BETAS
         for group in self.optimizer_g.param_groups:
-            group.update(lr=config.warmup_lr, betas=WARMUP_BETAS) if warming_up else group.update(
-                lr=lr, betas=betas
-            )
+            group.update(lr=lr, betas=betas)
         for group in self.optimizer_d.param_groups:
             group.update(lr=config.lr_d, betas=betas)
 

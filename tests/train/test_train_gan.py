@@ -121,6 +121,16 @@ def test_resume_takes_the_new_learning_rates(config, saved):
     assert state["optimizer_d"]["param_groups"][0]["lr"] == 2e-5
 
 
+def test_the_rate_falls_during_the_warm_up(config, saved):
+    """Half a cosine from --warmup-lr to --lr-g; then --lr-g and the paper's decays."""
+    for steps, lr, betas in ((1, 1e-3, [0.9, 0.99]), (3, 0.55e-3, [0.9, 0.99]), (5, 1e-4, [0.0, 0.9])):
+        run = config(f"run{steps}", steps=steps, warmup_steps=4, warmup_lr=1e-3, lr_g=1e-4)
+        train(run, echo=quiet)
+        group = saved(run.out)["optimizer_g"]["param_groups"][0]
+        assert group["lr"] == pytest.approx(lr)
+        assert list(group["betas"]) == betas
+
+
 def test_sigint_to_the_command(config, saved):
     """As Ctrl-C in a terminal does: exit code 130, no traceback, nothing on stdout, and resume goes on."""
     run = config(steps=100_000, save_every=100_000)
