@@ -191,12 +191,10 @@ def read_info(path: Path) -> CheckpointInfo:
 
     Raises `FileRefused` when it is missing, no safetensors file, or not of our format.
     """
-    if not path.is_file():
-        raise FileRefused(
-            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; "
-            "give a checkpoint file (.safetensors)"
-        )
     try:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
+            raise FileRefused(f"{path} {what}; give a checkpoint file (.safetensors)")
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118

@@ -103,8 +103,8 @@ COMMANDS = {
     "convert": "RELEASED --out --clip --allow-missing-text --json",
     "info": "PATH --json",
     "data icons": "--out --size --from --skin-tones --no-skin-tones --exclude-group --json",
-    "train-clip": "--data --out --preset --steps --batch-size --lr --weight-decay --patch-dropout --exclude "
-    "--device --precision --seed --log-every --save-every --resume --json",
+    "train-clip": "--data --out --preset --steps --batch-size --lr --weight-decay --patch-dropout "
+    "--whiten --no-whiten --exclude --device --precision --seed --log-every --save-every --resume --json",
     "train": "--data --clip --out --init --preset --steps --batch-size --lr-g --lr-d --beta1 --beta2 "
     "--similarity-weight --penalty-weight --penalty-power --ema-decay --warmup-steps --warmup-lr "
     "--paired-steps --paired-pixel-weight --paired-feature-weight --range-weight --pose --no-pose "
@@ -199,6 +199,8 @@ def test_files_refused(fail, tmp_path, bundle):
     for arguments, message in (
         (["info", tmp_path / "nothing"], "does not exist"),
         (["info", tmp_path / "page.safetensors"], "no whole safetensors file"),
+        (["info", "a" * 300], "File name too long"),
+        (["generate", "x", "--bundle", "a" * 300, "--out", tmp_path / "x.png"], "File name too long"),
         (["info", tmp_path / "folder"], "without manifest.json"),
         (["info", broken], "generator.onnx"),
         (["export", tmp_path / "nothing", "--out", tmp_path / "new"], "does not exist"),
@@ -309,6 +311,26 @@ def test_info_on_a_bundle(run, bundle):
     assert "kind: bundle" in run("info", bundle)[1]
 
 
+def test_info_tells_the_worst_parity_of_each_graph(run, tmp_path):
+    cases = [
+        {
+            "graph": "generator",
+            "precision": precision,
+            "batch": n,
+            "max_abs": n,
+            "relative": n,
+            "psnr_db": 90 - n,
+        }
+        for precision in ("fp32", "fp16")
+        for n in (2, 5, 3)
+    ]
+    bundle = make_stub_bundle(tmp_path / "bundle", parity={"cases": cases})
+    parity = json.loads(run("info", bundle, "--json")[1])["parity"]
+    worst = {"max_abs": 5, "relative": 5, "psnr_db": 85, "batch": 5}
+    assert parity == {"generator fp32": worst, "generator fp16": worst}
+    assert "psnr_db: 85" in run("info", bundle)[1]
+
+
 def test_generate(run, bundle, tmp_path):
     picture = tmp_path / "a.png"
     arguments = ["generate", "a red apple", "--bundle", bundle, "--seed", 7, "--device", "cpu", "--out"]
@@ -377,7 +399,7 @@ def test_train_clip(run, tiny_data, tmp_path, one_thread):
     ("command", "module", "config_class"),
     [("train", gan, GanConfig), ("train-clip", contrastive, ContrastiveConfig)],
 )
-def test_options_are_the_config_s_fields(run, monkeypatch, command, module, config_class):
+def test_options_are_the_config_s_fields(run, monkeypatch, tmp_path, command, module, config_class):
     """Each option reaches its field; where none is given the config's own default holds."""
     configs = []
     name = command.replace("-", "_")
@@ -405,6 +427,10 @@ def test_options_are_the_config_s_fields(run, monkeypatch, command, module, conf
                 part for each in (value if isinstance(value, tuple) else [value]) for part in (option, each)
             ]
         )
+    monkeypatch.chdir(tmp_path)
+    assert "holds no run to go on with" in run(command, *given, "--resume")[2]
+    (tmp_path / "a out").mkdir()
+    (tmp_path / "a out" / "state.pt").touch()
     assert run(command, *given, "--resume")[0] == 0
     assert configs.pop() == (dataclasses.replace(plain, **values), True)
 
@@ -467,7 +493,7 @@ def test_progress(monkeypatch, stream, expected):
     progress("writing", 1, 2)
     progress("writing", 1, 2)  # too soon
     progress("writing", 2, 2)
-    progress.close()
+    progress.__exit__(None, None, None)
     assert sys.stderr.getvalue() == expected
 
 

@@ -58,8 +58,11 @@ class Progress:
         )
         self._stage, self._printed = what, now
 
-    def close(self) -> None:
-        """End the moving line."""
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the moving line, so that what comes next, an error too, has its own."""
         if self._live and self._stage:
             print(file=sys.stderr)
         self._stage = ""

@@ -40,16 +40,15 @@ def icons(
     """
     from galip.data.icons import build_icons
 
-    progress = Progress()
-    summary = build_icons(
-        out,
-        size=size,
-        source=source,
-        skin_tones=skin_tones,
-        exclude_groups=exclude_group or (),
-        progress=progress,
-    )
-    progress.close()
+    with Progress() as progress:
+        summary = build_icons(
+            out,
+            size=size,
+            source=source,
+            skin_tones=skin_tones,
+            exclude_groups=exclude_group or (),
+            progress=progress,
+        )
     lines = [
         f"{summary.pictures} pictures of {summary.things} things in {out}"
         + ("" if summary.built else " (already built)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,15 +37,14 @@ def export(
 
     from galip.assets import default_checkpoint
 
-    progress = Progress()
-    report = export_bundle(
-        model or default_checkpoint(),
-        out,
-        precisions=tuple(each.strip() for each in precision.split(",")),
-        overwrite=overwrite,
-        progress=progress,
-    )
-    progress.close()
+    with Progress() as progress:
+        report = export_bundle(
+            model or default_checkpoint(),
+            out,
+            precisions=tuple(each.strip() for each in precision.split(",")),
+            overwrite=overwrite,
+            progress=progress,
+        )
     emit(report.to_dict(), json, _summary(report))
 
 
@@ -71,10 +71,9 @@ def convert(
     from galip.checkpoint import read_info
     from galip.convert import convert_released
 
-    progress = Progress()
-    progress("reading and converting", 0, 1)
-    convert_released(released, out, clip=clip, allow_missing_text=allow_missing_text)
-    progress.close()
+    with Progress() as progress:
+        progress("reading and converting", 0, 1)
+        convert_released(released, out, clip=clip, allow_missing_text=allow_missing_text)
     parts = read_info(out).parts
     emit({"checkpoint": str(out), "parts": parts}, json, f"{out}: {', '.join(parts)}")
 
@@ -84,7 +83,7 @@ def info(
     json: Json = False,
 ) -> None:
     """Say what a bundle or checkpoint is, and where it came from."""
-    found = _bundle_info(path) if path.is_dir() else _checkpoint_info(path)
+    found = _bundle_info(path) if os.path.isdir(path) else _checkpoint_info(path)
     emit(found, json, "\n".join(_lines(found)))
 
 
@@ -102,7 +101,8 @@ def _summary(report: ExportReport) -> str:
 
 
 def _bundle_info(path: Path) -> dict[str, Any]:
-    from galip_runtime.manifest import read_manifest, verify_files
+    from galip_runtime.manifest import read_manifest, read_verified, verify_files
+    from galip_runtime.strict_json import parse
 
     if not (path / "manifest.json").exists():
         raise FileRefused(
@@ -110,7 +110,17 @@ def _bundle_info(path: Path) -> dict[str, Any]:
         )
     manifest = read_manifest(path)
     verify_files(path, manifest)
-    return {"kind": "bundle", **dataclasses.asdict(manifest)}
+    parity = parse(read_verified(path, manifest, "parity.json")) if "parity.json" in manifest.files else {}
+    return {"kind": "bundle", **dataclasses.asdict(manifest), "parity": _worst_parity(parity)}
+
+
+def _worst_parity(parity: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The case furthest from eager PyTorch of each graph and precision, of a bundle's `parity.json`."""
+    worst: dict[str, dict[str, Any]] = {}
+    for case in sorted(parity.get("cases", ()), key=lambda case: case["relative"]):
+        figures = {name: case[name] for name in ("max_abs", "relative", "psnr_db", "batch")}
+        worst[f"{case['graph']} {case['precision']}"] = figures
+    return worst
 
 
 def _checkpoint_info(path: Path) -> dict[str, Any]:

@@ -125,7 +125,6 @@ def _load(bundle: Path | None, device: str, precision: str, threads: int | None)
     from galip.assets import default_bundle
 
     if bundle is None:
-        progress = Progress()
-        bundle = default_bundle(progress)
-        progress.close()
+        with Progress() as progress:
+            bundle = default_bundle(progress)
     return galip_runtime.load(bundle, device=device, precision=precision, threads=threads)

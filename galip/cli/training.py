@@ -49,8 +49,13 @@ def train(config: GanConfig, resume: Resume = False, json: Json = False) -> int:
 
 
 def _run(function: Callable[..., Path], config: Any, resume: bool, as_json: bool) -> int:
-    from galip.train.run import TrainingStopped
+    from galip.train.run import STATE_FILE, TrainingStopped
 
+    if resume and not Path(config.out, STATE_FILE).exists():
+        raise UsageError(
+            f"{config.out} holds no run to go on with ({STATE_FILE} is missing); check --out, or begin one "
+            "without --resume"
+        )
     try:
         path = function(config, resume=resume, echo=lambda line: print(line, file=sys.stderr, flush=True))
     except TrainingStopped as stopped:

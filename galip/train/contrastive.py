@@ -18,7 +18,7 @@ from galip.config import preset
 from galip.train.augment import POSE_DIMS, pose, to_float
 from galip.train.config import ContrastiveConfig
 from galip.train.pictures import TrainingPictures
-from galip.train.run import Batches, Run, autocast, choose_device, generator_for
+from galip.train.run import MOST_LOGIT_SCALE, Batches, Run, autocast, choose_device, generator_for
 from galip.train.whitening import refit_image_head, whiten_sentences
 
 __all__ = ["ContrastiveTrainer", "retrieval", "train_clip"]
@@ -45,18 +45,15 @@ def train_clip(
             trainer.step,
             lambda done: run.save_state(trainer.state(done)),
         )
-        if config.whiten:
-            echo("whitening sentence vectors, training the image tower's head anew")
-            trainer.whiten()
-        accuracy = trainer.held_out()
-        figures = "  ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
-        echo(
-            f"held-out: {figures}" if accuracy else "no pictures held out (val-*.tar) to judge the towers by"
-        )
-        out = Path(config.out) / "clip.safetensors"
-        save_clip(
-            out, trainer.clip, trainer.clip_config, note={"train_clip": asdict(config), "held_out": accuracy}
-        )
+    if config.whiten:
+        echo("whitening sentence vectors, training the image tower's head anew")
+        trainer.whiten()
+    accuracy = trainer.held_out()
+    figures = "  ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
+    echo(f"held-out: {figures}" if accuracy else "no pictures held out (val-*.tar) to judge the towers by")
+    out = Path(config.out) / "clip.safetensors"
+    note = {"train_clip": asdict(config), "held_out": accuracy}
+    save_clip(out, trainer.clip, trainer.clip_config, note=note)
     return out
 
 
@@ -110,7 +107,7 @@ class ContrastiveTrainer:
         nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
         self.optimizer.step()
         with torch.no_grad():
-            clip.logit_scale.clamp_(0, math.log(100))
+            clip.logit_scale.clamp_(0, MOST_LOGIT_SCALE)
         return {"loss": loss, "logit_scale": clip.logit_scale.exp()}
 
     def whiten(self) -> None:

@@ -115,11 +115,15 @@ def _begin_with(model: Galip, path: Path) -> None:
 
 
 def _save(run: Run, trainer: Trainer, step: int) -> None:
-    """The state for resume; the model and a grid of samples, both with the averaged generator."""
+    """The model and a grid of samples, both with the averaged generator; then the state for resume.
+
+    The state comes last: a save that is cut short is done again when the run is resumed.
+    """
     trainer.check_health()
     if not parallel.is_lead():
         return
-    run.save_state(trainer.state(step))
+    state = trainer.state(step)
+    run.check_finite(state)
     with trainer.ema.applied(trainer.model.generator):
         note = {
             "train": asdict(trainer.config),
@@ -128,6 +132,7 @@ def _save(run: Run, trainer: Trainer, step: int) -> None:
         }
         save_galip(run.out / "model.safetensors", trainer.model, note=note)
         save_grid(trainer.samples(), run.out / "samples" / f"{step:07}.png", columns=Trainer.SAMPLE_SEEDS)
+    run.save_state(state)
 
 
 class Trainer:
@@ -190,7 +195,11 @@ class Trainer:
     def _warm_up(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         pixel = _pixel_distance(fake, real)
         self._descend(self.config.paired_pixel_weight * pixel)
+        self._note_spread(fake)
         return {"pixel": pixel}
+
+    def _note_spread(self, fake: Tensor) -> None:
+        self._spread = [*self._spread[1 - self.HISTORY :], float(fake.detach().std(dim=0).mean())]
 
     def _descend(self, loss: Tensor) -> None:
         self.optimizer_g.zero_grad()
@@ -210,7 +219,7 @@ class Trainer:
             *self._hinge[1 - self.HISTORY :],
             float((scalars["d_real"] + scalars["d_fake"]).detach()),
         ]
-        self._spread = [*self._spread[1 - self.HISTORY :], float(fake.detach().std(dim=0).mean())]
+        self._note_spread(fake)
         return scalars
 
     def _real(self, indices: Tensor, noise: Tensor, rng: torch.Generator) -> Tensor:
@@ -280,15 +289,13 @@ class Trainer:
 
     def check_health(self) -> None:
         """Raises `QualityGateFailed` when the losses have collapsed over the last `HISTORY` steps."""
-        if len(self._hinge) < self.HISTORY:
-            return
-        if np.mean(self._hinge) < 1e-3:
+        if len(self._hinge) == self.HISTORY and np.mean(self._hinge) < 1e-3:
             raise QualityGateFailed(
                 "the discriminator has won: its loss has been zero for "
                 f"{self.HISTORY} steps and the generator learns nothing more. The last good state "
                 "is kept; resume with a lower --lr-d"
             )
-        if np.mean(self._spread) < 1e-3:
+        if len(self._spread) == self.HISTORY and np.mean(self._spread) < 1e-3:
             raise QualityGateFailed(
                 "the generator has collapsed: all pictures of a batch are the same. The last good "
                 "state is kept; resume with a lower --lr-g"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import time
@@ -22,6 +23,8 @@ from galip.train import parallel
 
 __all__ = [
     "EMA",
+    "MOST_LOGIT_SCALE",
+    "STATE_FILE",
     "Batches",
     "Run",
     "TrainingStopped",
@@ -30,6 +33,12 @@ __all__ = [
     "generator_for",
     "save_grid",
 ]
+
+
+STATE_FILE = "state.pt"
+"""What a run is resumed from, in its folder."""
+MOST_LOGIT_SCALE = math.log(100)
+"""CLIP's bound on the logarithm of the factor that similarities are multiplied by."""
 
 
 class TrainingStopped(Exception):
@@ -134,7 +143,7 @@ class Run:
     ) -> None:
         self.out, self.log_every = out, log_every
         self.echo = echo if parallel.is_lead() else lambda line: None
-        self.state_path = out / "state.pt"
+        self.state_path = out / STATE_FILE
         self.stop_requested = False
         self._meter = _Meter({})
         self._previous: dict[signal.Signals, Any] = {}
@@ -150,7 +159,7 @@ class Run:
             raise ProviderUnavailable(
                 "training needs tensorboard, which is not installed: pip install 'galip[train]'"
             ) from error
-        resolved = json.dumps(asdict(config), indent=1, default=str)
+        self._resolved = json.dumps(asdict(config), indent=1, default=str)
         out = self.out
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -158,13 +167,17 @@ class Run:
                 raise UsageError(
                     f"{out} holds a run already; --resume goes on with it, or choose another --out"
                 )
-            (out / "config.json").write_text(resolved + "\n")
+            if not self.state_path.exists():
+                self._write_config()
         except OSError as error:
             raise UsageError(
                 f"cannot write to {out}: {error.strerror}; choose a folder you may write to"
             ) from error
-        self.echo(f"resolved config: {json.dumps(json.loads(resolved))}")
+        self.echo(f"resolved config: {json.dumps(json.loads(self._resolved))}")
         self.writer = SummaryWriter(str(out / "tensorboard"))
+
+    def _write_config(self) -> None:
+        (self.out / "config.json").write_text(self._resolved + "\n")
 
     def __enter__(self) -> Run:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -233,21 +246,29 @@ class Run:
         if state is None:
             return 0
         try:
-            return take_up(state)
+            done = take_up(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UsageError(
                 f"{self.state_path} is of another model ({str(error).splitlines()[0]}); resume with the "
                 "command and --preset that began the run, or choose another --out"
             ) from error
+        if self.writer:
+            self._write_config()  # only now: another model's run keeps its own
+        return done
+
+    def check_finite(self, state: Mapping[str, Any]) -> None:
+        """Raises `QualityGateFailed` when a scalar since the last log line or a number of `state` is NaN or
+        infinite; losses don't show yet what the last update did.
+        """
+        self._check_finite(self._meter.sums.items())
+        self._check_finite(_tensors_in(state))
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the run's state, whole or not at all.
 
-        Raises `QualityGateFailed` when a scalar since the last log line or a number of `state` (losses don't
-        show yet what the last update did) is NaN or infinite, `UsageError` when it can't be written.
+        Raises `QualityGateFailed` as `check_finite`, `UsageError` when it can't be written.
         """
-        self._check_finite(self._meter.sums.items())
-        self._check_finite(_tensors_in(state))
+        self.check_finite(state)
         temporary = self.state_path.with_suffix(".tmp")
         try:
             torch.save(dict(state), temporary)
@@ -327,4 +348,11 @@ def save_grid(pictures: Tensor, path: Path, columns: int) -> None:
         .reshape(rows * height, columns * width, c)
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet.numpy()).save(path)
+    temporary = path.with_suffix(".tmp")
+    try:
+        Image.fromarray(sheet.numpy()).save(temporary, "PNG")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

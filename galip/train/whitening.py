@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from galip.clip import ImageTower, TextTower
 from galip.train.augment import POSE_DIMS, pose, to_float
 from galip.train.pictures import TrainingPictures
-from galip.train.run import generator_for
+from galip.train.run import MOST_LOGIT_SCALE, generator_for
 
 __all__ = ["refit_image_head", "whiten_sentences"]
 
@@ -48,8 +48,10 @@ def whiten_sentences(text: TextTower, data: TrainingPictures, seed: int) -> None
     variance, directions = torch.linalg.eigh(torch.cov((sentences - mean).T))  # (D), (D, D)
     widths = (variance.clamp_min(0) + SHRINKAGE * variance.mean()).rsqrt()  # (D)
     whitening = (directions * widths) @ directions.T  # (D, D)
-    projection = text.text_projection.double()  # (C, D); the mean lies in the space of its rows
-    text.ln_final.bias -= (mean.double() @ torch.linalg.pinv(projection)).float()
+    projection = text.text_projection.double()  # (C, D)
+    text.ln_final.bias -= (
+        mean.double() @ torch.linalg.pinv(projection)
+    ).float()  # the mean is in its row space
     text.text_projection.copy_(projection @ whitening.double())
 
 
@@ -74,6 +76,8 @@ def refit_image_head(
         loss(F.normalize(embedding, dim=1), F.normalize(sentence, dim=1), scale.exp()).backward()
         optimizer.step()
         schedule.step()
+        with torch.no_grad():
+            scale.clamp_(0, MOST_LOGIT_SCALE)
     with torch.no_grad():
         image.ln_post.bias += offset
         image.proj.copy_(head)
@@ -91,10 +95,11 @@ def _sentences(text: TextTower, data: TrainingPictures, seed: int, draw: int) ->
 def _features(image: ImageTower, data: TrainingPictures, seed: int, draw: int) -> Tensor:
     """What the image tower projects (N, C), of each picture in a random pose."""
     rng, device = generator_for(seed, "whitening poses", draw), image.proj.device
-    features = []
+    features: list[Tensor] = []  # the last norm's outputs: what the projection reads
+    hook = image.ln_post.register_forward_hook(lambda module, inputs, output: features.append(output))
     for part in torch.arange(len(data)).split(256):
         uniform = torch.rand(len(part), POSE_DIMS, generator=rng).to(device)
         pictures = pose(to_float(data.pictures[part].to(device)), uniform)  # (N, 3, S, S)
-        features.append(image(pictures, ())[1])
-    embedding = torch.cat(features)  # (N, D)
-    return embedding @ torch.linalg.pinv(image.proj.double()).float()  # the projection undone: (N, C)
+        image(pictures, ())
+    hook.remove()
+    return torch.cat(features)  # (N, C)

@@ -1,6 +1,6 @@
 """Every error that galip raises on purpose, and the exit code that a command ends with.
 
-    GalipError                      exit code 1   base; never raised itself
+    GalipError                      exit code 1   base; raised itself for what no other fits
     ├── UsageError (ValueError)     exit code 2   an argument, value, shape or prompt that cannot be used
     ├── QualityGateFailed           exit code 3   a result is not as good as it has to be
     ├── FileRefused                 exit code 4   a file is missing, broken, altered, unsafe or foreign

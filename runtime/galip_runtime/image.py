@@ -62,12 +62,12 @@ def check_target(path: str | os.PathLike[str], kinds: dict[str, str] = PICTURES)
     if kind is None:
         raise UsageError(f"{target}: the ending {target.suffix!r} is unknown; use one of {', '.join(kinds)}")
     _pillow()
-    if target.is_dir():
-        raise UsageError(f"{target} is a folder; name a file")
-    if not target.parent.is_dir():
-        raise UsageError(f"the folder {target.parent} does not exist; make it first or name another")
     probe = _beside(target)
     try:
+        if target.is_dir():
+            raise UsageError(f"{target} is a folder; name a file")
+        if not target.parent.is_dir():
+            raise UsageError(f"the folder {target.parent} does not exist; make it first or name another")
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:

@@ -219,9 +219,16 @@ class Manifest:
 def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     """The manifest of the bundle in the folder `bundle`. Raises FileRefused; checks no other file."""
     folder = Path(bundle)
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise FileRefused(f"{folder} {what}: a bundle is a folder that `galip export` wrote")
+    try:
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "does not exist"
+            raise FileRefused(f"{folder} {what}: a bundle is a folder that `galip export` wrote")
+        return _manifest_in(folder)
+    except OSError as error:  # one that may not be entered, a name too long
+        raise FileRefused(f"{folder} cannot be read ({error.strerror}): name a bundle's folder") from error
+
+
+def _manifest_in(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     try:
         size = _regular_size(folder, MANIFEST_NAME)

@@ -4,9 +4,11 @@ The text encoder adds up the embeddings of a caption's tokens; the generator is 
 on all of their input, so a wrong token, seed or batch order shows in the picture.
 """
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from galip_runtime.manifest import (
@@ -37,17 +39,23 @@ _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 
 
 def make_stub_bundle(
-    folder: Path, *, image_size: int = 8, precisions: Sequence[str] = ("fp32",), nan: bool = False
+    folder: Path,
+    *,
+    image_size: int = 8,
+    precisions: Sequence[str] = ("fp32",),
+    nan: bool = False,
+    parity: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a bundle to the new folder `folder` and return it.
 
-    `precisions`: of the generator, all with the same fp32 inside; `nan`: the generator gives NaN.
+    `precisions`: of the generator, all with the same fp32 inside; `nan`: the generator gives NaN;
+    `parity`: what parity.json says.
     """
     folder.mkdir(parents=True)
     dimensions = Dimensions(image_size, image_size, noise_dim=5, sentence_dim=6, context_length=24)
     tokenizer = Tokenizer(MERGES, dimensions.context_length)
     (folder / "vocabulary.gz").write_bytes(tokenizer.to_bytes())
-    (folder / "parity.json").write_text("{}\n")
+    (folder / "parity.json").write_text(json.dumps(parity or {}) + "\n")
     graphs = {"text_encoder": {"fp32": "text_encoder.onnx"}, "generator": {}}
     for precision in precisions:
         suffix = "" if precision == "fp32" else f".{precision}"

@@ -56,7 +56,18 @@ def test_a_file_that_was_there_is_replaced(tmp_path, pictures):
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "a.txt", "a.gif", "a.png/", "none/a.png", "folder", "folder.png", "a.png/b.png"]
+    "name",
+    [
+        "a",
+        "a.txt",
+        "a.gif",
+        "a.png/",
+        "none/a.png",
+        "folder",
+        "folder.png",
+        "a.png/b.png",
+        "a" * 300 + ".png",
+    ],
 )
 def test_a_target_that_cannot_be_is_refused(tmp_path, name):
     (tmp_path / "folder").mkdir()

@@ -48,6 +48,15 @@ def test_sentence(golden, model):
     np.testing.assert_allclose(ours.numpy(), golden["sent"], atol=2e-5)
 
 
+def test_word_features(golden, model):
+    features = []
+    with torch.no_grad(), model.text.ln_final.register_forward_hook(lambda *call: features.append(call[2])):
+        model.text(torch.from_numpy(golden["tokens"][:1]).long())
+    np.testing.assert_allclose(
+        features[0][0].numpy(), golden["words_0"], atol=1e-3, rtol=1e-3
+    )  # stored as fp16
+
+
 def test_short_captions_may_be_cut(golden, model):
     tokens = torch.from_numpy(golden["tokens"][:1]).long()
     length = int(tokens.argmax()) + 1

@@ -336,11 +336,44 @@ def test_a_state_of_another_model(config, saved):
     state = saved(run.out)
     del state["discriminator"]["assessor.convs.0.weight"]
     torch.save(state, f"{run.out}/state.pt")
+    before = Path(run.out, "config.json").read_text()
     with pytest.raises(UsageError, match=r"state\.pt is of another model.*--preset"):
-        train(run, resume=True, echo=quiet)
+        train(dataclasses.replace(run, steps=9), resume=True, echo=quiet)
+    assert Path(run.out, "config.json").read_text() == before
     torch.save({"step": 1, "clip": {}, "optimizer": {}}, f"{run.out}/state.pt")  # of galip train-clip
     with pytest.raises(UsageError, match=r"state\.pt is of another model"):
         train(run, resume=True, echo=quiet)
+
+
+def test_a_save_cut_short_is_done_again(config, saved, monkeypatch):
+    """The disk is full when the model is written: resuming does the last steps again and writes it."""
+
+    def full(*arguments, **options):
+        raise UsageError("no space left on device")
+
+    run = config(steps=4, save_every=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(gan, "save_galip", full)
+        with pytest.raises(UsageError, match="no space left"):
+            train(run, echo=quiet)
+    assert not Path(run.out, "state.pt").exists()
+    assert not Path(run.out, "model.safetensors").exists()
+    path = train(run, resume=True, echo=quiet)
+    assert read_info(path).note["step"] == saved(run.out)["step"] == 4
+
+
+def test_pictures_all_the_same_in_the_warm_up(config, monkeypatch):
+    fresh_model = gan._fresh_model
+
+    def constant(config):
+        model = fresh_model(config)
+        model.generator.to_rgb.requires_grad_(False).weight.zero_()
+        return model
+
+    monkeypatch.setattr(gan, "_fresh_model", constant)
+    monkeypatch.setattr(gan.Trainer, "HISTORY", 3)
+    with pytest.raises(QualityGateFailed, match="all pictures of a batch are the same"):
+        train(config(warmup_steps=6), echo=quiet)
 
 
 def test_data_of_another_size(config, tmp_path):
