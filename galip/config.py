@@ -299,9 +299,9 @@ PRESETS: dict[str, GalipConfig] = {
         clip=_ICON_CLIP,
         generator=GeneratorConfig(
             noise_dim=32,
-            clip_layers=4,
-            prompt_layers=(1, 2, 3),
-            channels=(192, 192, 128, 64, 24),
+            clip_layers=3,
+            prompt_layers=(1, 2),
+            channels=(128, 128, 96, 48, 24),
             sizes=(8, 16, 32, 64),
         ),
         discriminator=DiscriminatorConfig(collect_layers=(0, 2, 4), channels=192, assessor_channels=128),

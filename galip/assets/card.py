@@ -126,18 +126,18 @@ def labelled(pictures: Pictures, rows: Sequence[str], columns: Sequence[str], ro
 
 
 def draw_curves(runs: Path, out: Path) -> None:
-    """The training curves of both runs as one PNG."""
+    """GALIP's training curves as one PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    clip, gan = (_log(runs / name / "log.jsonl") for name in ("clip", "galip"))
+    gan = _log(runs / "galip" / "log.jsonl")
     panels = [
-        ("CLIP: contrastive loss", clip, ["loss"]),
+        ("pixel warm-up", [line for line in gan if "d_real" not in line], ["pixel"]),
         ("discriminator's hinge terms", gan, ["d_real", "d_mis", "d_fake"]),
         ("generator", gan, ["g_adv", "clip_sim"]),
-        ("paired losses, fading out", gan, ["pixel", "feature"]),
+        ("paired losses, fading out", [line for line in gan if "d_real" in line], ["pixel", "feature"]),
     ]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(16, 3.4), layout="constrained")
     for axis, (title, log, names) in zip(axes, panels, strict=True):
