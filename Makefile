@@ -3,7 +3,7 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
-PROMPTS := "a red apple, 3D style" "a cat, noto style" "a blue car, flat style" "a house, twemoji style"
+PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
 .PHONY: setup demo test lint wheels default-model clean
 .DELETE_ON_ERROR:
