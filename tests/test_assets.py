@@ -54,6 +54,14 @@ def test_the_card_tells_the_licences_and_has_its_pictures():
     assert len(json.loads((ASSETS / "card" / "commonest.json").read_text())) == 40
 
 
+def test_every_picture_of_the_card_s_table_was_judged():
+    common = json.loads((ASSETS / "card" / "commonest.json").read_text())
+    judged = json.loads((ASSETS / "card" / "judged.json").read_text())
+    assert list(judged) == common
+    styles = {package.style.removesuffix(" style") for package in ICON_SETS}
+    assert all(set(named) == styles for named in judged.values())
+
+
 def test_pictures_follow_thing_style_and_seed(model):
     things, styles = ("a red heart", "a thinking face", "a Christmas tree"), ("3D style", "firefox style")
     pictures = model.generate([f"{thing}, {style}" for thing in things for style in styles], seeds=3)
