@@ -18,7 +18,7 @@ from galip.data.icons_captions import captions_of
 from galip.data.icons_card import Commonness
 from galip.data.icons_extra import BROKEN_ICONS
 from galip.data.icons_names import Names, Thing, split_of
-from galip.data.icons_render import MARGIN, render_all
+from galip.data.icons_render import MARGIN, load_renderer, render_all
 from galip.data.icons_sources import EMOJIBASE, ICON_SETS, Package, find_or_fetch, icons_of
 from galip.data.shards import write_shards
 
@@ -73,8 +73,8 @@ def build_icons(
     Fetched archives stay in `out/packages`. Shards are made aside and moved in at the end, `dataset.json`
     last; a build that is cut short is never taken for a whole one and is redone by the next. A folder that
     already holds this very build is left as it is. `progress(step, done, total)` is called as it goes.
-    Raises UsageError (arguments, npm missing, unwritable or foreign `out`, another build at work) and
-    FileRefused (an archive that is not the recorded one).
+    Raises UsageError (arguments, npm missing, unwritable or foreign `out`, another build at work),
+    FileRefused (an archive that is not the recorded one), ProviderUnavailable (no renderer installed).
     """
     if not 8 <= size <= 1024:
         raise UsageError(f"size {size} is out of range: pictures have 8 to 1024 pixels a side.")
@@ -94,6 +94,7 @@ def build_icons(
     with _folder_to_ourselves(out):
         if (summary := _already_built(out, recipe)) is not None:
             return summary
+        load_renderer()  # its absence is told before anything is fetched
         *archives, emoji_archive = _archives(packages, out / "packages", source, report)
         planned, matched = _plan(icon_sets, archives, Names(emoji_archive), report)
         planned = _chosen(planned, skin_tones, exclude_groups)

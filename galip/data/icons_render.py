@@ -9,11 +9,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from types import ModuleType
+from typing import cast
 
-from galip_runtime.errors import GalipError, UsageError
+from galip_runtime.errors import GalipError, ProviderUnavailable
 from PIL import Image
 
-__all__ = ["MARGIN", "render_all", "render_svg"]
+__all__ = ["MARGIN", "load_renderer", "render_all", "render_svg"]
 
 MARGIN = 0.03
 """White border on each side, as a share of the picture: shapes that touch their view box keep their edge."""
@@ -21,17 +23,22 @@ MARGIN = 0.03
 CHUNK = 64
 
 
-def render_svg(svg: str, size: int) -> bytes:
-    """PNG, RGB, (size, size), of an `<svg … viewBox="l t w h">`, centred on white with a small margin.
-
-    Raises GalipError where the SVG cannot be rendered, UsageError without the resvg-py package.
-    """
+def load_renderer() -> ModuleType:
+    """The resvg-py package. Raises ProviderUnavailable where it is not installed."""
     try:
         import resvg_py
     except ImportError as error:
-        raise UsageError(
+        raise ProviderUnavailable(
             "rendering icons needs the package resvg-py: install galip with its extra [train]."
         ) from error
+    return cast(ModuleType, resvg_py)
+
+
+def render_svg(svg: str, size: int) -> bytes:
+    """PNG, RGB, (size, size), of an `<svg … viewBox="l t w h">`, centred on white with a small margin.
+
+    Raises GalipError where the SVG cannot be rendered, and as `load_renderer`.
+    """
     box = re.search(r'viewBox="(\S+) (\S+) (\S+) (\S+)"', svg)
     if box is None:
         raise GalipError("the SVG has no viewBox with four numbers")
@@ -46,7 +53,7 @@ def render_svg(svg: str, size: int) -> bytes:
         f' viewBox="0 0 {side + 2 * edge} {side + 2 * edge}">{inner}</svg>'
     )
     try:
-        rendered = resvg_py.svg_to_bytes(
+        rendered = load_renderer().svg_to_bytes(
             svg_string=outer, width=size, height=size, background="white", skip_system_fonts=True
         )
     except ValueError as error:

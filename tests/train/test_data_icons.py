@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from galip_runtime.errors import FileRefused, GalipError, UsageError
+from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable, UsageError
 from PIL import Image
 from train.fake_icons import make_packages
 
@@ -337,6 +337,13 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     while alive := [child for child in children if child.exists()]:
         assert time.monotonic() < end, f"still there: {alive}"
         time.sleep(0.05)
+
+
+def test_without_the_renderer_nothing_is_fetched(build, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    with pytest.raises(ProviderUnavailable, match=r"resvg-py.*\[train\]"):
+        build(tmp_path / "out")
+    assert not (tmp_path / "out" / "packages").exists()
 
 
 def test_broken_svg():
