@@ -488,12 +488,11 @@ class Terminal(io.StringIO):
 )
 def test_progress(monkeypatch, stream, expected):
     monkeypatch.setattr(sys, "stderr", stream())
-    progress = Progress()
-    progress("reading", 0, 1)
-    progress("writing", 1, 2)
-    progress("writing", 1, 2)  # too soon
-    progress("writing", 2, 2)
-    progress.__exit__(None, None, None)
+    with Progress() as progress:
+        progress("reading", 0, 1)
+        progress("writing", 1, 2)
+        progress("writing", 1, 2)  # too soon
+        progress("writing", 2, 2)
     assert sys.stderr.getvalue() == expected
 
 
