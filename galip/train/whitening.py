@@ -49,9 +49,8 @@ def whiten_sentences(text: TextTower, data: TrainingPictures, seed: int) -> None
     widths = (variance.clamp_min(0) + SHRINKAGE * variance.mean()).rsqrt()  # (D)
     whitening = (directions * widths) @ directions.T  # (D, D)
     projection = text.text_projection.double()  # (C, D)
-    text.ln_final.bias -= (
-        mean.double() @ torch.linalg.pinv(projection)
-    ).float()  # the mean is in its row space
+    # the bias that is projected to the mean; there is one, as the mean is made of the projection's rows
+    text.ln_final.bias -= (mean.double() @ torch.linalg.pinv(projection)).float()
     text.text_projection.copy_(projection @ whitening.double())
 
 
