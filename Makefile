@@ -38,7 +38,8 @@ wheels: setup
 # each: layers this small gain little from a second thread.
 PROCESSES ?= 2
 default-model: setup
-	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m galip.assets.make_default \
+	$(BIN)/python -m galip.assets.make_default towers --data data/icons64 --runs runs/default
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m galip.assets.make_default galip \
 		--data data/icons64 --runs runs/default
 
 clean:

@@ -196,6 +196,15 @@ class ImageTower(nn.Module):
         """Image (N, 3, H, W) in [-1, 1] → maps after the blocks `layers`, each (N, C, G, G), and the
         projected class embedding (N, D), not normalised. Resizing to CLIP's size is nearest, as released.
         """
+        maps, x = self._run(image, layers, len(self.transformer.resblocks))
+        return maps, self.ln_post(x[:, 0]) @ self.proj  # (N, D)
+
+    def maps(self, image: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """The maps of `forward` alone; blocks after the last of `layers` don't run."""
+        return self._run(image, layers, max(layers) + 1)[0]
+
+    def _run(self, image: Tensor, layers: Sequence[int], depth: int) -> tuple[list[Tensor], Tensor]:
+        """Maps after the blocks `layers`, and the tokens (N, 1+G², C) after `depth` blocks."""
         if image.shape[-2:] != (self.image_size, self.image_size):
             image = F.interpolate(image, size=(self.image_size, self.image_size))  # (N, 3, S, S)
         patches = self.conv1(image * self.pixel_scale + self.pixel_shift)  # (N, C, G, G)
@@ -206,11 +215,11 @@ class ImageTower(nn.Module):
         )  # (N, 1+G², C)
         x = self.ln_pre(x + self.positional_embedding)
         maps = []
-        for index, block in enumerate(self.transformer.resblocks):
+        for index, block in enumerate(self.transformer.resblocks[:depth]):
             x = run_block(block, x)
             if index in layers:
                 maps.append(x[:, 1:].transpose(1, 2).reshape(n, c, grid, grid))  # (N, C, G, G)
-        return maps, self.ln_post(x[:, 0]) @ self.proj  # (N, D)
+        return maps, x
 
 
 class ClipVit(nn.Module):

@@ -1,4 +1,4 @@
-"""What a GALIP model is made of: one frozen dataclass a concern, presets, and their JSON form.
+"""What a GALIP model is made of: one frozen dataclass a concern, and their JSON form.
 
 A checkpoint stores its `GalipConfig` whole, so loading never guesses a dimension.
 """
@@ -15,14 +15,12 @@ from typing import Any, Literal
 from galip_runtime.errors import UsageError
 
 __all__ = [
-    "PRESETS",
     "ClipConfig",
     "DiscriminatorConfig",
     "GalipConfig",
     "GeneratorConfig",
     "ImageTowerConfig",
     "TextTowerConfig",
-    "preset",
 ]
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -203,6 +201,9 @@ class DiscriminatorConfig:
     pixel_range: Literal["released", "clip"] = "clip"
     """How pictures in [-1, 1] become CLIP's input. `clip`: to [0, 1], then mean and std, as CLIP was trained.
     `released`: rescaled twice, as the released code does; released weights need it."""
+    features: Literal["cfe", "ccm-csm", "cnn"] = field(default="cfe", metadata={"added": True})
+    """What finds features: `cfe`, GALIP's own; for Table 3 also `ccm-csm`, Projected GAN's fixed random
+    mixing of the CLIP maps, and `cnn`, convolutions on the picture itself."""
 
     def __post_init__(self) -> None:
         _require_least(self, 0, "collect_layers")
@@ -211,6 +212,10 @@ class DiscriminatorConfig:
         _require(
             list(self.collect_layers) == sorted(set(self.collect_layers)),
             f"collect_layers {self.collect_layers} must rise",
+        )
+        _require(
+            self.features in ("cfe", "ccm-csm", "cnn"),
+            f"features is {self.features!r}; choose 'cfe', 'ccm-csm' or 'cnn'",
         )
         _require(
             self.pixel_range in ("released", "clip"),
@@ -264,9 +269,12 @@ def _from_dict(cls: Any, data: Any, where: str) -> Any:
     _require(isinstance(data, Mapping), f"{where} must be an object, not {type(data).__name__}")
     hints = typing.get_type_hints(cls)
     names = {f.name for f in dataclasses.fields(cls)}
-    unknown, missing = sorted(set(data) - names), sorted(names - set(data))
+    required = {
+        f.name for f in dataclasses.fields(cls) if not f.metadata.get("added")
+    }  # older files lack the rest
+    unknown, missing = sorted(set(data) - names), sorted(required - set(data))
     _require(not unknown and not missing, f"{where}: unknown fields {unknown}, missing fields {missing}")
-    return cls(**{name: _value(hints[name], data[name], f"{where}.{name}") for name in names})
+    return cls(**{name: _value(hints[name], data[name], f"{where}.{name}") for name in names & set(data)})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -285,50 +293,3 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     _require(type(value) is hint, f"{where} must be {hint.__name__}, not {value!r}")
     return value
-
-
-_ICON_CLIP = ClipConfig(
-    embed_dim=256,
-    image=ImageTowerConfig(image_size=64, patch_size=8, width=192, layers=6, head_width=64),
-    text=TextTowerConfig(context_length=32, merges=8_000, width=192, layers=4, heads=3),
-)
-
-PRESETS: dict[str, GalipConfig] = {
-    "released": GalipConfig(discriminator=DiscriminatorConfig(pixel_range="released")),
-    "default": GalipConfig(
-        clip=_ICON_CLIP,
-        generator=GeneratorConfig(
-            noise_dim=32,
-            clip_layers=3,
-            prompt_layers=(1, 2),
-            channels=(128, 128, 96, 48, 24),
-            sizes=(8, 16, 32, 64),
-        ),
-        discriminator=DiscriminatorConfig(collect_layers=(0, 2, 4), channels=192, assessor_channels=128),
-    ),
-    "tiny": GalipConfig(
-        clip=ClipConfig(
-            embed_dim=16,
-            image=ImageTowerConfig(image_size=28, patch_size=4, width=16, layers=3, head_width=8),
-            text=TextTowerConfig(context_length=16, merges=64, width=16, layers=2, heads=2),
-        ),
-        generator=GeneratorConfig(
-            noise_dim=8,
-            bridge_channels=8,
-            fusion_hidden=4,
-            fusion_blocks=2,
-            clip_layers=3,
-            prompt_layers=(1,),
-            channels=(16, 16, 12, 8),
-            sizes=(8, 16, 28),
-        ),
-        discriminator=DiscriminatorConfig(collect_layers=(0, 1, 2), channels=16, assessor_channels=8),
-    ),
-}
-"""`released`: the published checkpoints. `default`: the shipped icon model. `tiny`: for tests, seconds."""
-
-
-def preset(name: str) -> GalipConfig:
-    """The preset `name`. Raises `UsageError` listing the names there are."""
-    _require(name in PRESETS, f"no preset {name!r}; there are: {', '.join(PRESETS)}")
-    return PRESETS[name]

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from galip.checkpoint import PARTS, blank_galip, load_weights, save_galip
 from galip.clip import load_pretrained_clip
-from galip.config import GalipConfig, preset
+from galip.config import GalipConfig
 from galip.model import Galip
+from galip.presets import preset
 
 __all__ = ["clip_state_dict", "convert_released", "read_state_dict"]
 

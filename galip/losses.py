@@ -35,18 +35,24 @@ def clip_similarity(image_embedding: Tensor, sentence: Tensor) -> Tensor:
 
 
 def magp_norm(
-    discriminate: Callable[[list[Tensor], Tensor], Tensor], maps: Sequence[Tensor], sentence: Tensor
+    discriminate: Callable[[list[Tensor], Tensor], Tensor],
+    maps: Sequence[Tensor],
+    sentence: Tensor,
+    scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Logits (N) and the norm (N) of their gradient with respect to the CLIP maps and the sentence.
 
     `discriminate(maps, sentence)` gives logits. The paper sums two norms; the released code takes the
     norm of the concatenated gradients, and so do we. In float32: the sixth power overflows fp16.
+    `scale` multiplies the logits before the gradient is taken and divides it after, lest fp16 lose it.
     """
     inputs = [feature.detach().requires_grad_() for feature in maps]
     sentence = sentence.detach().requires_grad_()
     logits = discriminate(inputs, sentence)
-    gradients = torch.autograd.grad(logits.sum(), [*inputs, sentence], create_graph=True)
-    flat = torch.cat([gradient.flatten(1).float() for gradient in gradients], dim=1)  # (N, 3·C·G² + D)
+    gradients = torch.autograd.grad(logits.sum() * scale, [*inputs, sentence], create_graph=True)
+    flat = (
+        torch.cat([gradient.flatten(1).float() for gradient in gradients], dim=1) / scale
+    )  # (N, 3·C·G² + D)
     return logits, torch.linalg.vector_norm(flat, dim=1)  # unlike a square root, no NaN slope at 0
 
 

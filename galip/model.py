@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from galip.ablations import CnnFeatures, CrossMixing
 from galip.clip import ClipVit, ImageTower, TextTower, build_clip, freeze
 from galip.config import ClipConfig, DiscriminatorConfig, GalipConfig, GeneratorConfig
 
@@ -90,8 +91,12 @@ class GenerationBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """X (N, Ci, h, w), cond (N, Z+D) → (N, Co, size, size)."""
-        h = self.conv1(self.upsample(self.df1(x, cond)))  # (N, Co, size, size)
+        h = self.grow(self.df1(x, cond))  # (N, Co, size, size)
         return self.upsample(self.shortcut(x)) + self.conv2(self.df2(h, cond))  # (N, Co, size, size)
+
+    def grow(self, x: Tensor) -> Tensor:
+        """X (N, Ci, h, w) → (N, Co, size, size); training has a cheaper way (`galip.train.fast`)."""
+        return self.conv1(self.upsample(x))
 
     def upsample(self, x: Tensor) -> Tensor:
         """X (N, C, h, w) → (N, C, size, size), nearest."""
@@ -129,10 +134,10 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         cond_dim = config.noise_dim + clip.embed_dim
-        grid, width = clip.image.grid, clip.image.width
+        self.grid, width = clip.image.grid, clip.image.width
         first = config.channels[0]
         if config.use_clip:
-            self.bridge = BridgePredictor(config, cond_dim, grid, width)
+            self.bridge = BridgePredictor(config, cond_dim, self.grid, width)
             self.prompt = (
                 nn.Linear(cond_dim, len(config.prompt_layers) * width) if config.prompt_layers else None
             )
@@ -140,8 +145,7 @@ class Generator(nn.Module):
             self.concept = conv(width, first, 5)
             freeze([self.clip_vit])
         else:
-            self.grid = grid
-            self.fc = nn.Linear(config.noise_dim, first * grid * grid)
+            self.fc = nn.Linear(config.noise_dim, first * self.grid * self.grid)
         self.blocks = nn.ModuleList(
             GenerationBlock(cond_dim, entering, leaving, size)
             for entering, leaving, size in zip(
@@ -237,12 +241,20 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: DiscriminatorConfig, clip: ClipConfig) -> None:
         super().__init__()
-        self.mate = MateD(config, clip.image.width)
+        self.mate = _features(config, clip)
         self.assessor = QualityAssessor(config, clip.embed_dim)
 
     def forward(self, maps: list[Tensor], sentence: Tensor) -> Tensor:
         """Maps, each (N, C, G, G), sentence (N, D) → logits (N)."""
         return self.assessor(self.mate(maps), sentence)
+
+
+def _features(config: DiscriminatorConfig, clip: ClipConfig) -> nn.Module:
+    if config.features == "cnn":
+        return CnnFeatures(config, clip)
+    if config.features == "ccm-csm":
+        return CrossMixing(config, clip.image.width, ExtractionBlock)
+    return MateD(config, clip.image.width)
 
 
 class Galip(nn.Module):
@@ -271,4 +283,12 @@ class Galip(nn.Module):
 
     def collect(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         """Image (N, 3, H, W) in [-1, 1] → the maps Mate-D reads and the CLIP image embedding (N, D)."""
+        if self.config.discriminator.features == "cnn":
+            return [image], self.image(image, ())[1]
         return self.image(image, self.config.discriminator.collect_layers)
+
+    def collect_maps(self, image: Tensor) -> list[Tensor]:
+        """The maps of `collect` alone: CLIP runs only as far as the last of them."""
+        if self.config.discriminator.features == "cnn":
+            return [image]
+        return self.image.maps(image, self.config.discriminator.collect_layers)

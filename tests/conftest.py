@@ -70,7 +70,7 @@ def tiny_clip(tmp_path_factory):
 
     from galip.checkpoint import save_clip
     from galip.clip import build_clip
-    from galip.config import preset
+    from galip.presets import preset
 
     path = tmp_path_factory.mktemp("tiny_clip") / "clip.safetensors"
     torch.manual_seed(0)
@@ -84,8 +84,8 @@ def tiny_checkpoint(tmp_path_factory):
     import torch
 
     from galip.checkpoint import save_galip
-    from galip.config import preset
     from galip.model import Galip
+    from galip.presets import preset
 
     path = tmp_path_factory.mktemp("tiny_checkpoint") / "model.safetensors"
     torch.manual_seed(0)

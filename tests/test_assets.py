@@ -10,8 +10,8 @@ import pytest
 import galip.assets
 from galip.assets import default_bundle, default_checkpoint
 from galip.checkpoint import PARTS, load_galip, read_info
-from galip.config import preset
 from galip.data.icons_sources import ICON_SETS
+from galip.presets import preset
 
 ASSETS = Path(galip.assets.__file__).parent
 

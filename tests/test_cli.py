@@ -102,14 +102,18 @@ COMMANDS = {
     "export": "MODEL --out --precision --overwrite --json",
     "convert": "RELEASED --out --clip --allow-missing-text --json",
     "info": "PATH --json",
+    "data check": "PATH --layout --split --sheet --decode --no-decode --json",
     "data icons": "--out --size --from --skin-tones --no-skin-tones --exclude-group --json",
-    "train-clip": "--data --out --preset --steps --batch-size --lr --weight-decay --patch-dropout "
-    "--whiten --no-whiten --exclude --device --precision --seed --log-every --save-every --resume --json",
-    "train": "--data --clip --out --init --preset --steps --batch-size --lr-g --lr-d --beta1 --beta2 "
+    "train-clip": "--data --out --model --steps --batch-size --lr --weight-decay --patch-dropout "
+    "--whiten --no-whiten --exclude --device --precision --seed --log-every --save-every --config --resume "
+    "--json",
+    "train": "--data --clip --out --init --model --layout --crop --flip --no-flip --caption-dropout "
+    "--diff-augment --max-broken --workers --stream --exclude "
+    "--steps --batch-size --accumulate --lr-g --lr-d --beta1 --beta2 "
     "--similarity-weight --penalty-weight --penalty-power --ema-decay --warmup-steps --warmup-lr "
     "--paired-steps --paired-pixel-weight --paired-feature-weight --range-weight --pose --no-pose "
-    "--clip-shift --exclude --sample-prompts --device --precision --seed --log-every --save-every --resume "
-    "--json",
+    "--clip-shift --sample-prompts --device --precision --compile --no-compile --seed --log-every "
+    "--save-every --keep --preset --config --resume --json",
     "": "--version --debug",
     "data": "",
 }
@@ -162,7 +166,10 @@ MISTAKES = {
     "unknown command": (["nonsense"], "No such command 'nonsense'. See galip --help."),
     "no command": (["data"], "See galip data --help."),
     "unknown option": (["info", "x", "--colour"], "--colour"),
-    "missing option": (["train", "--data", "x"], "Missing option '--clip'. See galip train --help."),
+    "missing option": (
+        ["train", "--data", "x"],
+        "--clip, --out is missing; give it on the command line or in",
+    ),
     "missing argument": (["info"], "Missing argument 'path'. See galip info --help."),
     "missing value": (["export", "--out"], "requires an argument"),
     "one too many": (["info", "x", "y"], "unexpected extra argument"),
@@ -177,9 +184,15 @@ MISTAKES = {
     "no CLIP": (["convert", "x.pth", "--out", "y"], "--allow-missing-text"),
     "steps 0": (["train", "--data", "x", "--clip", "y", "--out", "z", "--steps", "0"], "steps is 0"),
     "no such preset": (
-        ["train-clip", "--data", "x", "--out", "z", "--preset", "huge"],
+        ["train", "--data", "x", "--clip", "y", "--out", "z", "--preset", "huge"],
+        "cub, coco, cc3m, cc12m, icons, table3-baseline",
+    ),
+    "no such model": (
+        ["train-clip", "--data", "x", "--out", "z", "--model", "huge"],
         "released, default, tiny",
     ),
+    "no data": (["train", "--clip", "y"], "--data, --out is missing"),
+    "no config file": (["train", "--config", "no.toml"], "cannot read no.toml"),
 }
 
 
@@ -210,7 +223,7 @@ def test_files_refused(fail, tmp_path, bundle):
             "no whole file",
         ),
         (
-            ["train", "--data", tmp_path, "--clip", bundle, "--out", tmp_path / "new", "--preset", "tiny"],
+            ["train", "--data", tmp_path, "--clip", bundle, "--out", tmp_path / "new", "--model", "tiny"],
             str(bundle),
         ),
     ):
@@ -380,7 +393,7 @@ def test_train_clip(run, tiny_data, tmp_path, one_thread):
     arguments = [
         "--data",
         tiny_data,
-        "--preset",
+        "--model",
         "tiny",
         "--steps",
         1,
@@ -412,25 +425,28 @@ def test_options_are_the_config_s_fields(run, monkeypatch, tmp_path, command, mo
     plain = config_class(**{field.name: f"a {field.name}" for field in required})
     assert configs.pop() == (plain, False)
 
-    others = {int: 7, float: 0.25, bool: True, tuple: ("a=b", "c")}
+    others = {int: 7, float: 0.25, tuple: ("color", "cutout"), str: "fp32"}
+    texts = {"device": "cpu", "crop": "random", "stream": "no"}
     values = {
-        field.name: others.get(type(field.default), "cpu" if field.name == "device" else "fp32")
+        field.name: not field.default
+        if isinstance(field.default, bool)
+        else texts.get(field.name, others[type(field.default)])
         for field in dataclasses.fields(config_class)
         if field not in required
     }
     for field, value in values.items():
-        option = f"--{field.replace('_', '-')}"
+        option = f"--{'no-' if value is False else ''}{field.replace('_', '-')}"
         given += (
             [option]
-            if value is True
+            if isinstance(value, bool)
             else [
                 part for each in (value if isinstance(value, tuple) else [value]) for part in (option, each)
             ]
         )
     monkeypatch.chdir(tmp_path)
     assert "holds no run to go on with" in run(command, *given, "--resume")[2]
-    (tmp_path / "a out").mkdir()
-    (tmp_path / "a out" / "state.pt").touch()
+    (tmp_path / "a out" / "states").mkdir(parents=True)
+    (tmp_path / "a out" / "states" / "0000001.pt").touch()
     assert run(command, *given, "--resume")[0] == 0
     assert configs.pop() == (dataclasses.replace(plain, **values), True)
 

@@ -18,10 +18,10 @@ from galip.assets import default_checkpoint
 from galip.assets.card import draw_card
 from galip.checkpoint import PARTS, load_galip, read_info, save_galip
 from galip.data.icons import build_icons
-from galip.train import parallel
 from galip.train.config import ContrastiveConfig, GanConfig
 from galip.train.contrastive import train_clip
 from galip.train.gan import train
+from galip.train.presets import resolve
 
 PEOPLE_AND_FLAGS = (
     "skin_tone",
@@ -54,35 +54,23 @@ def clip_config(data: str, out: str) -> ContrastiveConfig:
 
 
 def gan_config(data: str, clip: str, out: str) -> GanConfig:
-    """A plain regression, then GALIP with paired losses that fade out, then GALIP's own losses."""
-    return GanConfig(
-        data=data,
-        clip=clip,
-        out=out,
-        steps=6_100,
-        batch_size=16,
-        lr_g=2e-4,
-        beta2=0.99,
-        lr_d=4e-4,
-        similarity_weight=1.0,
-        ema_decay=0.998,
-        warmup_steps=5_600,
-        warmup_lr=7e-4,
-        paired_steps=6_040,
-        paired_pixel_weight=30.0,
-        paired_feature_weight=2.0,
-        range_weight=10.0,
-        pose=True,
-        clip_shift=4,
-        exclude=(*PEOPLE_AND_FLAGS, COMMONEST),
-        sample_prompts=SAMPLE_PROMPTS,
-        save_every=500,
-    )
+    """The preset `icons`, of the commonest things: a plain regression, then GALIP with paired losses that
+    fade out, then GALIP's own losses.
+    """
+    options = {
+        "data": data,
+        "clip": clip,
+        "out": out,
+        "exclude": (*PEOPLE_AND_FLAGS, COMMONEST),
+        "sample_prompts": SAMPLE_PROMPTS,
+    }
+    return resolve(GanConfig, options, "icons")
 
 
 def main() -> None:
-    """Run the recipe."""
+    """Run a stage of the recipe: `towers` in one process, then `galip` in one or, by torchrun, in several."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stage", choices=("towers", "galip"))
     parser.add_argument("--data", type=Path, required=True, help="folder of the icon pictures")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the training runs")
     options = parser.parse_args()
@@ -91,14 +79,14 @@ def main() -> None:
         print(line, file=sys.stderr, flush=True)
 
     clip = options.runs / "clip" / "clip.safetensors"
-    if os.environ.get("RANK", "0") == "0":  # the first process alone; the others wait for it in `start`
+    if options.stage == "towers":
         build_icons(options.data, size=64)
         if not clip.exists():
             train_clip(clip_config(str(options.data), str(clip.parent)), resume=True, echo=echo)
-    parallel.start()
+        return
     run = options.runs / "galip"
     trained = train(gan_config(str(options.data), str(clip), str(run)), resume=True, echo=echo)
-    if parallel.is_lead():
+    if os.environ.get("RANK", "0") == "0":
         publish(trained)
         draw_card(default_checkpoint(), options.data, options.runs)
 

@@ -17,7 +17,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.callback()
 def _data() -> None:
-    """Build training data."""
+    """Build and check training data."""
 
 
 @app.command("icons")
@@ -56,3 +56,52 @@ def icons(
     lines += [f"  {style}: {count}" for style, count in summary.per_style.items()]
     lines += [f"  {split}: {count}" for split, count in summary.per_split.items()]
     emit({"out": str(out), **asdict(summary)}, json, "\n".join(lines))
+
+
+@app.command("check")
+def check(
+    path: Annotated[Path, typer.Argument(help="Folder of captioned pictures.")],
+    layout: Annotated[
+        str, typer.Option(help="How the data lies: auto, cub, coco, dfgan, shards or folder.")
+    ] = "auto",
+    split: Annotated[str, typer.Option(help="Which part of it.")] = "train",
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Write a PNG of some pictures with their captions.", show_default=False),
+    ] = None,
+    decode: Annotated[
+        bool, typer.Option(help="Decode every picture, or only read its head, which finds less.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """What a data set holds, and which pictures are broken.
+
+    Ends with exit code 3 where more are broken than training allows.
+    """
+    from galip_runtime.errors import QualityGateFailed
+
+    from galip.data.check import check_data
+    from galip.data.decode import MAX_BROKEN
+    from galip.data.sheet import SAMPLES, check_sheet_path, contact_sheet, save_sheet
+
+    if sheet:
+        check_sheet_path(sheet)
+    with Progress() as progress:
+        report, samples = check_data(
+            path,
+            layout=layout,
+            split=split,
+            decode=decode,
+            samples=SAMPLES if sheet else 0,
+            progress=progress,
+        )
+    if sheet and samples:
+        save_sheet(contact_sheet(samples), sheet)
+    written = str(sheet) if sheet and samples else None
+    text = report.text() + (f"\nsheet: {written}" if written else "")
+    emit({**asdict(report), "sheet": written}, json, text)
+    if report.broken_share > MAX_BROKEN:
+        raise QualityGateFailed(
+            f"{report.broken} of {report.pictures} pictures are broken, {report.broken_share:.1%}; training "
+            f"stops above {MAX_BROKEN:.0%}. Repair or remove them, or train with --max-broken."
+        )

@@ -1,4 +1,8 @@
-"""A command whose options are the fields of a config dataclass, so that both say the same."""
+"""A command whose options are the fields of a config dataclass, so that both say the same.
+
+Options that aren't given stay out of the way: a TOML file's or a preset's values come before the fields'
+defaults.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,10 @@ __all__ = ["options_of"]
 
 
 def options_of(config_class: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate `function(config, **rest)`: each field of `config_class` becomes an option of the command.
+    """Decorate `function(given, **rest)`: each field of `config_class` becomes an option of the command.
 
-    A field's metadata `help` is the option's; fields without default are required; tuples may be repeated.
+    `given` has the options that were on the command line. A field's metadata `help` is the option's, and its
+    default is shown there; tuples may be repeated.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,10 +32,12 @@ def options_of(config_class: Any) -> Callable[[Callable[..., Any]], Callable[...
 
         def command(**values: Any) -> Any:
             fields = {name: values.pop(name) for name in names}
-            config = config_class(
-                **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-            )
-            return function(config, **values)
+            given = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in fields.items()
+                if value not in (None, [])
+            }
+            return function(given, **values)
 
         command.__doc__ = function.__doc__
         parameters += [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in rest]
@@ -43,14 +50,16 @@ def options_of(config_class: Any) -> Callable[[Callable[..., Any]], Callable[...
 
 def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     many = typing.get_origin(hint) is tuple
-    required = field.default is dataclasses.MISSING
     name = "--" + field.name.replace("_", "-")
     flags = (f"{name}/--no-{name[2:]}",) if hint is bool else (name,)
-    option = typer.Option(*flags, help=field.metadata["help"], show_default=not (required or many))
-    default: Any = inspect.Parameter.empty if required else field.default
+    text = field.metadata["help"]
+    if field.default is dataclasses.MISSING:
+        text += " [required]"
+    elif not many and field.default != "":
+        default = (name if field.default else f"no-{name[2:]}").lstrip("-") if hint is bool else field.default
+        text += f" [default: {default}]"
+    option = typer.Option(*flags, help=text, show_default=False)
+    kind: Any = list[str] if many else hint
     return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=list(default) if many else default,
-        annotation=Annotated[list[str] if many else hint, option],
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )

@@ -20,46 +20,78 @@ __all__ = ["train", "train_clip"]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out, exactly where it stopped.")
 ]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE.toml",
+        help="TOML file of options, named as here with _ for -; those given here come first.",
+        show_default=False,
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Options to begin with: cub, coco, cc3m, cc12m, icons, or table3-ROW for a row of the paper's "
+        "table 3; --config and what is given here come first.",
+        show_default=False,
+    ),
+]
 
 
 @options_of(ContrastiveConfig)
-def train_clip(config: ContrastiveConfig, resume: Resume = False, json: Json = False) -> int:
+def train_clip(
+    given: dict[str, Any], config: ConfigFile = None, resume: Resume = False, json: Json = False
+) -> int:
     """Train CLIP's two towers from scratch.
 
     Ctrl-C saves the state and stops; --resume goes on exactly.
     """
-    from galip.train.contrastive import train_clip
+    from galip.train.presets import resolve
 
+    resolved = resolve(ContrastiveConfig, given, file=config)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("train-clip runs in one process; start it without torchrun")
-    return _run(train_clip, config, resume, json)
+    from galip.train.contrastive import train_clip
+
+    return _run(train_clip, resolved, resume, json)
 
 
 @options_of(GanConfig)
-def train(config: GanConfig, resume: Resume = False, json: Json = False) -> int:
+def train(
+    given: dict[str, Any],
+    preset: Preset = None,
+    config: ConfigFile = None,
+    resume: Resume = False,
+    json: Json = False,
+) -> int:
     """Train GALIP with the paper's losses.
 
-    Adam on both networks, a moving average of the generator, one device.
+    On several GPUs: torchrun --nproc-per-node GPUS -m galip train ...
 
-    Ctrl-C saves the state and stops; --resume goes on exactly.
+    Ctrl-C or SIGTERM saves the state and stops; --resume goes on exactly.
     """
+    from galip.train.presets import resolve
+
+    resolved = resolve(GanConfig, given, preset, config)
     from galip.train.gan import train
 
-    return _run(train, config, resume, json)
+    return _run(train, resolved, resume, json)
 
 
 def _run(function: Callable[..., Path], config: Any, resume: bool, as_json: bool) -> int:
-    from galip.train.run import STATE_FILE, TrainingStopped
+    from galip.train.run import TrainingStopped, newest_state
 
-    if resume and not Path(config.out, STATE_FILE).exists():
+    if resume and newest_state(Path(config.out)) is None:
         raise UsageError(
-            f"{config.out} holds no run to go on with ({STATE_FILE} is missing); check --out, or begin one "
-            "without --resume"
+            f"{config.out} holds no run to go on with (no state is saved); check --out, or begin one without "
+            "--resume"
         )
     try:
         path = function(config, resume=resume, echo=lambda line: print(line, file=sys.stderr, flush=True))
     except TrainingStopped as stopped:
         print(stopped, file=sys.stderr)
         return 130
-    emit({"checkpoint": str(path)}, as_json, str(path))
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
+        emit({"checkpoint": str(path)}, as_json, str(path))
     return 0

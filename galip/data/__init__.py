@@ -1,1 +1,1 @@
-"""Pictures with captions: WebDataset shards, and the icon sets that the shipped default is trained on."""
+"""Pictures with captions: the layouts people have, training batches, and the icons of the default model."""

@@ -9,7 +9,7 @@ import contextlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,21 @@ from typing import Any
 import numpy as np
 from galip_runtime.errors import FileRefused, UsageError
 from numpy.typing import NDArray
-from PIL import Image
 
+from galip.data.decode import EncodedPicture
 from galip.data.folder import check_sums, check_whole
 
 __all__ = [
     "PictureSet",
+    "RawSample",
     "Sample",
+    "captions_and_meta",
+    "contents_of",
     "load_pictures",
+    "members_of",
+    "picture_ending",
+    "raw_sample",
+    "read_member",
     "read_metas",
     "read_samples",
     "shard_paths",
@@ -122,7 +129,7 @@ def read_samples(path: Path, split: str = "train") -> Iterator[Sample]:
     text or is missing, and as `shard_paths` does.
     """
     for raw in _read(path, split):
-        yield Sample(raw.key, raw.picture(), raw.caption, raw.meta)
+        yield Sample(raw.key, raw.array(), raw.captions[0], raw.meta)
 
 
 def read_metas(path: Path, split: str = "train") -> Iterator[dict[str, Any]]:
@@ -139,68 +146,112 @@ def _check_end(shard: Path) -> None:
             raise tarfile.ReadError("its end is missing")
 
 
-def _grouped(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Runs of members with one key, as {ending: content}."""
+def members_of(shard: Path) -> Iterator[tuple[tarfile.TarFile, str, dict[str, tarfile.TarInfo]]]:
+    """Runs of members with one key, as (tar, key, {ending: member}); heads are read, no contents.
+
+    What is no plain file is left out. Raises FileRefused for a broken or truncated tar.
+    """
     key = ""
-    members: dict[str, bytes] = {}
-    try:
+    members: dict[str, tarfile.TarInfo] = {}
+    with _named_errors(shard, lambda: key):
         _check_end(shard)
-        with tarfile.open(shard, "r|") as tar:
+        with tarfile.open(shard, "r:") as tar:
             for member in tar:
-                if not member.isfile():
+                if not member.isfile() or member.issparse():
                     continue
                 parent, _, file = member.name.rpartition("/")
                 stem, _, ending = file.partition(".")
                 name = f"{parent}/{stem}" if parent else stem
                 if name != key and members:
-                    yield key, members
+                    yield tar, key, members
                     members = {}
                 key = name
-                content = tar.extractfile(member)
-                assert content is not None
-                members[ending.lower()] = content.read()
+                members[ending.lower()] = member
+            if members:
+                yield tar, key, members
+
+
+def contents_of(shard: Path, *, skip: int = 0) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The samples of a tar as (key, {ending: content}), the first `skip` left out without reading them."""
+    for number, (tar, key, members) in enumerate(members_of(shard)):
+        if number >= skip:
+            with _named_errors(shard, lambda key=key: key):  # type: ignore[misc]
+                contents = {ending: read_member(tar, member) for ending, member in members.items()}
+            yield key, contents
+
+
+def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """A plain file's content. Raises `tarfile.ReadError` where it is cut off."""
+    content = tar.extractfile(member)
+    assert content is not None
+    return content.read()
+
+
+@contextlib.contextmanager
+def _named_errors(shard: Path, key: Callable[[], str]) -> Iterator[None]:
+    try:
+        yield
     except (tarfile.TarError, OSError, EOFError) as error:
-        where = f" after key {key}" if key else ""
+        where = f" after key {key()}" if key() else ""
         raise FileRefused(
             f"{shard}: broken or truncated tar{where}: {error}. Fetch or build it again."
         ) from error
-    if members:
-        yield key, members
 
 
 @dataclass(frozen=True)
-class _Raw:
+class RawSample:
     """A sample whose picture is still encoded."""
 
     shard: Path
     key: str
-    caption: str
+    captions: tuple[str, ...]
+    """The caption, then others of the JSON's `captions`."""
     meta: dict[str, Any]
     content: bytes
 
-    def picture(self) -> NDArray[np.uint8]:
-        try:
-            with Image.open(io.BytesIO(self.content)) as picture:
-                return np.asarray(_on_white(picture))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise FileRefused(f"{self.shard}: sample {self.key}: broken picture: {error}") from error
+    @property
+    def encoded(self) -> EncodedPicture:
+        """The picture, named by shard and key."""
+        return EncodedPicture(f"{self.shard}: sample {self.key}", self.content)
+
+    def array(self) -> NDArray[np.uint8]:
+        """RGB (H, W, 3). Raises `BrokenPicture`."""
+        return np.asarray(self.encoded.decode())
 
 
-def _read(path: Path, split: str) -> Iterator[_Raw]:
+def _read(path: Path, split: str) -> Iterator[RawSample]:
     for shard in [path] if path.is_file() else shard_paths(path, split):
-        for key, members in _grouped(shard):
-            yield _raw(shard, key, members)
+        for key, members in contents_of(shard):
+            yield raw_sample(shard, key, members)
 
 
-def _raw(shard: Path, key: str, members: dict[str, bytes]) -> _Raw:
-    ending = next((ending for ending in PICTURE_ENDINGS if ending in members), None)
-    if ending is None or "txt" not in members:
-        missing = "picture (.png, .jpg, .webp)" if ending is None else "caption (.txt)"
-        raise FileRefused(f"{shard}: sample {key} has no {missing}, only {sorted(members)}.")
+def picture_ending(shard: Path, key: str, endings: Iterable[str]) -> str:
+    """Which of a sample's members is its picture. Raises FileRefused where none is."""
+    found = next((ending for ending in PICTURE_ENDINGS if ending in endings), None)
+    if found is None:
+        raise FileRefused(
+            f"{shard}: sample {key} has no picture (.png, .jpg, .webp), only {sorted(endings)}."
+        )
+    return found
+
+
+def raw_sample(shard: Path, key: str, members: Mapping[str, bytes]) -> RawSample:
+    """A sample of its members' contents. Raises FileRefused: no picture or caption, or unreadable ones."""
+    ending = picture_ending(shard, key, members)
+    captions, meta = captions_and_meta(shard, key, members)
+    return RawSample(shard, key, captions, meta, members[ending])
+
+
+def captions_and_meta(
+    shard: Path, key: str, members: Mapping[str, bytes]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Captions and meta of a sample, by its .txt and .json. Raises FileRefused."""
+    if "txt" not in members:
+        raise FileRefused(f"{shard}: sample {key} has no caption (.txt), only {sorted(members)}.")
     try:
         caption = members["txt"].decode().strip()
         meta = json.loads(members["json"]) if "json" in members else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileRefused(f"{shard}: sample {key}: caption or JSON is not readable: {error}") from error
     if not isinstance(meta, dict):
         raise FileRefused(f"{shard}: sample {key}: its JSON is not an object.")
@@ -209,16 +260,7 @@ def _raw(shard: Path, key: str, members: dict[str, bytes]) -> _Raw:
         raise FileRefused(f"{shard}: sample {key}: `captions` in its JSON is not a list of texts.")
     if not caption:
         raise FileRefused(f"{shard}: sample {key}: its caption (.txt) is empty.")
-    return _Raw(shard, key, caption, meta, members[ending])
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    if picture.mode == "RGB":
-        return picture
-    if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-    return picture.convert("RGB")
+    return (caption, *(other for other in others if other != caption)), meta
 
 
 def load_pictures(folder: Path, split: str = "train", *, where: Where | None = None) -> PictureSet:
@@ -235,7 +277,7 @@ def load_pictures(folder: Path, split: str = "train", *, where: Where | None = N
     for raw in _read(folder, split):
         if where is not None and not where(raw.meta):
             continue
-        picture = raw.picture()
+        picture = raw.array()
         height, width, _ = picture.shape
         expected = pictures[0].shape[1] if pictures else height
         if not height == width == expected:
@@ -244,9 +286,7 @@ def load_pictures(folder: Path, split: str = "train", *, where: Where | None = N
                 f" and of one size ({expected} x {expected} here). Resize them first."
             )
         pictures.append(np.ascontiguousarray(picture.transpose(2, 0, 1)))
-        captions.append(
-            [raw.caption, *(other for other in raw.meta.get("captions", ()) if other != raw.caption)]
-        )
+        captions.append(list(raw.captions))
         metas.append(raw.meta)
     if not pictures:
         raise UsageError(

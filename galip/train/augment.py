@@ -5,11 +5,25 @@ Icons lie on white, so what moves in from outside is white.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["POSE_DIMS", "pose", "pose_from_noise", "random_offset", "shift", "to_float"]
+__all__ = [
+    "AUGMENT_DIMS",
+    "POSE_DIMS",
+    "diff_augment",
+    "pose",
+    "pose_from_noise",
+    "random_offset",
+    "shift",
+    "to_float",
+]
+
+AUGMENT_DIMS = 7
+"""Uniform numbers `diff_augment` needs for a picture: three of color, two of translation, two of cutout."""
 
 POSE_DIMS = 3
 """Numbers a pose is made of: scale, shift right, shift down."""
@@ -40,6 +54,41 @@ def pose(pictures: Tensor, uniform: Tensor) -> Tensor:
     return (
         F.grid_sample(pictures - 1, grid, mode="bilinear", align_corners=False) + 1
     )  # zero padding is white
+
+
+def diff_augment(pictures: Tensor, policy: Collection[str], uniform: Tensor) -> Tensor:
+    """DiffAugment (Zhao et al. 2020) of pictures (N, 3, S, S) in [-1, 1] by numbers (N, 7) in [0, 1].
+
+    `policy` names any of: `color`, brightness by ±0.5, saturation by 0 to 2, contrast by 0.5 to 1.5;
+    `translation`, by up to an eighth of the picture, white moving in; `cutout`, half the picture's side,
+    grey. Differentiable.
+    """
+    if "color" in policy:
+        brightness, saturation, contrast = uniform[:, :3].view(-1, 3, 1, 1, 1).unbind(1)
+        pictures = pictures + (brightness - 0.5)
+        grey = pictures.mean(dim=1, keepdim=True)
+        pictures = grey + (pictures - grey) * (saturation * 2)
+        mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
+        pictures = mean + (pictures - mean) * (contrast + 0.5)
+    side = pictures.shape[-1]
+    place = torch.arange(side, device=pictures.device)
+    if "translation" in policy:
+        most = round(side / 8)
+        right, down = (uniform[:, 3:5] * (2 * most + 1)).floor().clamp_max(2 * most).long().unbind(1)
+        padded = F.pad(pictures, (most, most, most, most), value=1.0)
+        rows, columns = place + (2 * most - down)[:, None], place + (2 * most - right)[:, None]  # (N, S)
+        number = torch.arange(len(pictures), device=pictures.device)[:, None, None]
+        pictures = padded.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]].permute(
+            0, 3, 1, 2
+        )
+    if "cutout" in policy:
+        first = (uniform[:, 5:7] * (side + 1)).floor() - side // 4  # the hole may hang over the border
+        inside = [
+            (place >= f[:, None]) & (place < f[:, None] + side // 2) for f in first.unbind(1)
+        ]  # (N, S) each
+        hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]  # (N, 1, S, S)
+        pictures = pictures.masked_fill(hole, 0.0)
+    return pictures
 
 
 def shift(pictures: Tensor, offset: tuple[int, int]) -> Tensor:

@@ -13,6 +13,9 @@ from galip_runtime.errors import UsageError
 
 __all__ = ["ContrastiveConfig", "GanConfig"]
 
+DIFF_AUGMENT = ("color", "translation", "cutout")
+"""What `diff_augment` may name; `galip.train.augment` does it."""
+
 
 def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
@@ -37,8 +40,8 @@ def _check(
         raise UsageError(f"batch_size is {config.batch_size}; mismatched pairs need at least 2")
     if config.device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device is {config.device!r}; choose auto, cpu or cuda")
-    if config.precision not in ("auto", "bf16", "fp32"):
-        raise UsageError(f"precision is {config.precision!r}; choose auto, bf16 or fp32")
+    if config.precision not in ("auto", "bf16", "fp16", "fp32"):
+        raise UsageError(f"precision is {config.precision!r}; choose auto, bf16, fp16 or fp32")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class ContrastiveConfig:
 
     data: str = _required("Folder of WebDataset shards (galip data icons makes one).")
     out: str = _required("Folder of the run; clip.safetensors is written there.")
-    preset: str = _option("default", "Whose CLIP towers to train: default, released or tiny.")
+    model: str = _option("default", "Whose CLIP towers to train: default, released or tiny.")
     steps: int = _option(600, "Optimizer steps.")
     batch_size: int = _option(256, "Pictures a step.")
     lr: float = _option(
@@ -71,6 +74,8 @@ class ContrastiveConfig:
 
     def __post_init__(self) -> None:
         _check(self, ("steps", "lr", "log_every", "save_every"), ("weight_decay", "patch_dropout", "seed"))
+        if self.precision == "fp16":
+            raise UsageError("precision is 'fp16'; CLIP's towers train in bf16 or fp32 (or auto)")
         if self.patch_dropout >= 1:
             raise UsageError(f"patch_dropout is {self.patch_dropout}; it must be below 1")
 
@@ -79,15 +84,37 @@ class ContrastiveConfig:
 class GanConfig:
     """A run of `galip train`. What departs from GALIP is off by default: pose, paired losses, range."""
 
-    data: str = _required("Folder of WebDataset shards (galip data icons makes one).")
+    data: str = _required(
+        "Folder of captioned pictures: CUB, COCO, DF-GAN's layout, shards or a plain folder."
+    )
     clip: str = _required(
         "CLIP's towers: a checkpoint of ours (of CLIP or GALIP), a state-dict file or an open_clip MODEL:TAG."
     )
     out: str = _required("Folder of the run; model.safetensors is written there.")
     init: str = _option("", "GALIP checkpoint whose generator and discriminator to begin with.")
-    preset: str = _option("default", "Generator and discriminator: default, released or tiny.")
+    model: str = _option(
+        "default", "Shape of generator and discriminator: default, released, tiny or table3-ROW."
+    )
+    layout: str = _option("auto", "How the data lies: auto, cub, coco, dfgan, shards or folder.")
+    crop: str = _option(
+        "exact",
+        "exact: pictures of the model's size as they are, others centre-cropped; random: resized to 76/64, "
+        "then a random crop, as released.",
+    )
+    flip: bool = _option(
+        True, "Mirror real pictures half the time; off for text, maps and other lopsided things."
+    )
+    caption_dropout: float = _option(0.0, "Share of captions replaced by the empty one.")
+    diff_augment: tuple[str, ...] = _option(
+        (), "DiffAugment of real and made pictures before the discriminator: color, translation, cutout."
+    )
+    max_broken: float = _option(0.01, "Share of broken pictures above which the run stops.")
+    workers: int = _option(0, "Processes that decode pictures, for each training process.")
+    stream: str = _option("auto", "Read shards in a stream: auto (above 2 GiB), yes or no.")
+    exclude: tuple[str, ...] = _option((), _EXCLUDE)
     steps: int = _option(10_000, "Optimizer steps.")
-    batch_size: int = _option(32, "Pictures a step.")
+    batch_size: int = _option(32, "Pictures a step, over all processes.")
+    accumulate: int = _option(1, "Parts that a process's share of a batch is worked off in, to save memory.")
     lr_g: float = _option(1e-4, "Generator's learning rate.")
     lr_d: float = _option(4e-4, "Discriminator's learning rate.")
     beta1: float = _option(0.0, "Adam's first decay, of both networks.")
@@ -115,24 +142,35 @@ class GanConfig:
     range_weight: float = _option(0.0, "Weight of the mean square by which pixels leave [-1, 1].")
     pose: bool = _option(
         False,
-        "Scale and shift real pictures by a function of the noise, so that "
-        "paired losses teach the generator to use it; otherwise a random flip.",
+        "Scale and shift real pictures by a function of the noise instead of mirroring them, so that paired "
+        "losses teach the generator to use it.",
     )
     clip_shift: int = _option(0, "Shift pictures by up to so many pixels before the frozen CLIP tower.")
-    exclude: tuple[str, ...] = _option((), _EXCLUDE)
     sample_prompts: tuple[str, ...] = _option(
         (), "Prompts of the sample grids; captions of the data if none."
     )
     device: str = _option("auto", "auto (CUDA where there is one), cpu or cuda.")
-    precision: str = _option("auto", "auto (bf16 where the hardware multiplies it), bf16 or fp32.")
+    precision: str = _option("auto", "auto (bf16 where the hardware multiplies it), bf16, fp16 or fp32.")
+    compile: bool = _option(False, "Let torch.compile make the generator and CLIP's image tower.")
     seed: int = _option(0, "Seed of everything random.")
     log_every: int = _option(20, "Steps between log lines.")
     save_every: int = _option(500, "Steps between saved states, models and sample grids.")
+    keep: int = _option(2, "Saved states kept, the newest ones.")
 
     def __post_init__(self) -> None:
         _check(
             self,
-            ("steps", "lr_g", "lr_d", "warmup_lr", "penalty_power", "log_every", "save_every"),
+            (
+                "steps",
+                "lr_g",
+                "lr_d",
+                "warmup_lr",
+                "penalty_power",
+                "log_every",
+                "save_every",
+                "keep",
+                "accumulate",
+            ),
             (
                 "similarity_weight",
                 "penalty_weight",
@@ -146,8 +184,17 @@ class GanConfig:
                 "range_weight",
                 "clip_shift",
                 "seed",
+                "caption_dropout",
+                "max_broken",
+                "workers",
             ),
         )
-        for name in ("ema_decay", "beta1", "beta2"):
+        for name in ("ema_decay", "beta1", "beta2", "caption_dropout"):
             if getattr(self, name) >= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be below 1")
+        for name, choices in (("crop", ("exact", "random")), ("stream", ("auto", "yes", "no"))):
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}")
+        for name in self.diff_augment:
+            if name not in DIFF_AUGMENT:
+                raise UsageError(f"diff_augment has {name!r}; choose of {', '.join(DIFF_AUGMENT)}")

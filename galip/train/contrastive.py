@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from galip.checkpoint import save_clip
 from galip.clip import ImageTower, TextTower, build_clip, clip_tokenizer, import_open_clip, run_block
-from galip.config import preset
+from galip.data.order import Batches, generator_for
+from galip.presets import preset
 from galip.train.augment import POSE_DIMS, pose, to_float
 from galip.train.config import ContrastiveConfig
+from galip.train.engine import make_fabric
 from galip.train.pictures import TrainingPictures
-from galip.train.run import MOST_LOGIT_SCALE, Batches, Run, autocast, choose_device, generator_for
+from galip.train.run import MOST_LOGIT_SCALE, Run
 from galip.train.whitening import refit_image_head, whiten_sentences
 
 __all__ = ["ContrastiveTrainer", "retrieval", "train_clip"]
@@ -33,7 +35,9 @@ def train_clip(
     becomes NaN, `UsageError` or `FileRefused` for data that doesn't fit.
     """
     trainer = ContrastiveTrainer(config)
-    with Run(Path(config.out), config, resume=resume, log_every=config.log_every, echo=echo) as run:
+    with Run(
+        Path(config.out), config, trainer.fabric, resume=resume, log_every=config.log_every, echo=echo
+    ) as run:
         parameters = sum(p.numel() for p in trainer.clip.parameters()) / 1e6
         echo(f"{len(trainer.data)} pictures, {parameters:.2f} M parameters")
         start = run.restore(trainer.restore)
@@ -43,7 +47,7 @@ def train_clip(
             config.batch_size,
             config.save_every,
             trainer.step,
-            lambda done: run.save_state(trainer.state(done)),
+            lambda done, saving: run.save_state(trainer.state(done)) if saving else None,
         )
     if config.whiten:
         echo("whitening sentence vectors, training the image tower's head anew")
@@ -61,8 +65,9 @@ class ContrastiveTrainer:
     """CLIP, its optimizer and data, and one training step; everything that `state` saves."""
 
     def __init__(self, config: ContrastiveConfig) -> None:
-        self.config, self.clip_config = config, preset(config.preset).clip
-        self.device = choose_device(config.device)
+        self.config, self.clip_config = config, preset(config.model).clip
+        self.fabric = make_fabric(config.device, config.precision)
+        self.device = self.fabric.device
         torch.manual_seed(config.seed)
         self.clip = build_clip(self.clip_config)
         self.image = ImageTower(self.clip.visual, self.clip_config, "clip")
@@ -94,7 +99,7 @@ class ContrastiveTrainer:
         pictures = pose(to_float(self.data.pictures[indices].to(self.device)), uniform)  # (N, 3, S, S)
         tokens = self.data.tokens(indices, rng).to(self.device)  # (N, L)
         dropped = config.patch_dropout if step < config.steps * 3 / 4 else 0.0
-        with autocast(config.precision, self.device):
+        with self.fabric.autocast():
             image_embedding = _embed_pictures(self.image, pictures, dropped, rng)  # (N, D)
             sentence = self.text(tokens)  # (N, D)
         loss = self.contrastive(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from galip_runtime.errors import UsageError
 from galip_runtime.tokenizer import Tokenizer, trim
 from torch import Tensor
 
+from galip.data.conditions import excluded
 from galip.data.shards import load_pictures
 
 __all__ = ["TrainingPictures"]
@@ -27,9 +27,7 @@ class TrainingPictures:
 
         Raises `UsageError` when the pictures' size isn't `size` or nothing is left.
         """
-        loaded = load_pictures(
-            folder, split, where=lambda meta: not any(_holds(meta, each) for each in exclude)
-        )
+        loaded = load_pictures(folder, split, where=lambda meta: not excluded(meta, exclude))
         if len(loaded) == 0:
             raise UsageError(f"{folder} has no pictures in split {split!r} after leaving out {list(exclude)}")
         if loaded.pictures.shape[-1] != size:
@@ -55,20 +53,3 @@ class TrainingPictures:
             draw = torch.rand(len(indices), generator=generator)
             picked = picked + (draw * self._counts[indices]).long()
         return torch.from_numpy(trim(self._tokens[picked.numpy()].astype(np.int64)))
-
-
-def _holds(meta: Mapping[str, object], condition: str) -> bool:
-    if match := re.fullmatch("([^=>]+)>(.*)", condition, re.DOTALL):
-        value = meta.get(match[1])
-        return not isinstance(value, int | float) or value > _number(match[2], condition)
-    key, equals, value = condition.partition("=")
-    return str(meta.get(key)) == value if equals else bool(meta.get(key))
-
-
-def _number(text: str, condition: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(
-            f"{condition!r} compares with {text!r}, which is no number; write KEY>NUMBER"
-        ) from None

@@ -16,27 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
+from galip_runtime.arrays import to_uint8
+from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable, QualityGateFailed, UsageError
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from galip.train import parallel
-
-__all__ = [
-    "EMA",
-    "MOST_LOGIT_SCALE",
-    "STATE_FILE",
-    "Batches",
-    "Run",
-    "TrainingStopped",
-    "autocast",
-    "choose_device",
-    "generator_for",
-    "save_grid",
-]
+__all__ = ["EMA", "MOST_LOGIT_SCALE", "Run", "TrainingStopped", "newest_state", "save_grid"]
 
 
-STATE_FILE = "state.pt"
-"""What a run is resumed from, in its folder."""
+STATES = "states"
+"""Folder of what a run is resumed from, within its own: STEP.pt, the newest ones."""
 MOST_LOGIT_SCALE = math.log(100)
 """CLIP's bound on the logarithm of the factor that similarities are multiplied by."""
 
@@ -45,56 +35,9 @@ class TrainingStopped(Exception):
     """A stop signal came; the run's state is saved."""
 
 
-def generator_for(seed: int, stream: str, step: int) -> torch.Generator:
-    """Random numbers that depend on (seed, stream, step) alone, so that a resumed run draws the same."""
-    words = np.random.SeedSequence([seed, step, *stream.encode()]).generate_state(2)
-    return torch.Generator().manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device `cpu` or `cuda`; `auto` is CUDA where there is one. Raises `ProviderUnavailable`."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ProviderUnavailable(
-            f"PyTorch {torch.__version__} finds no CUDA device; check the driver and that this is "
-            "a CUDA build of PyTorch, or train with --device cpu"
-        )
-    return torch.device(
-        "cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu")
-    )
-
-
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bf16 autocast for `bf16`, nothing for `fp32`; `auto` is bf16 where the hardware multiplies it."""
-    cuda = device.type == "cuda"
-    fast = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_avx512_bf16_supported()
-    wanted = precision == "bf16" or (precision == "auto" and fast)
-    return torch.autocast(device.type, torch.bfloat16) if wanted else contextlib.nullcontext()
-
-
-class Batches:
-    """Which pictures a step sees: each epoch all of them once, shuffled by (seed, epoch)."""
-
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        if count < batch_size:
-            raise UsageError(f"{count} pictures are fewer than one batch of {batch_size}; lower --batch-size")
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self._orders: dict[int, Tensor] = {}
-
-    def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            self._orders = {known: order for known, order in self._orders.items() if known >= epoch - 1}
-            self._orders[epoch] = torch.randperm(
-                self.count, generator=generator_for(self.seed, "order", epoch)
-            )
-        return self._orders[epoch]
-
-    def __getitem__(self, step: int) -> Tensor:
-        """Indices (batch_size) of step `step`, counted from 0."""
-        position = step * self.batch_size
-        epoch, start = divmod(position, self.count)
-        indices = self._order(epoch)[start : start + self.batch_size]
-        missing = self.batch_size - len(indices)
-        return torch.cat([indices, self._order(epoch + 1)[:missing]]) if missing else indices
+def newest_state(out: Path) -> Path | None:
+    """The newest state of the run in `out`; None if it has none yet."""
+    return max((out / STATES).glob("*.pt"), default=None, key=lambda path: (len(path.name), path.name))
 
 
 class EMA:
@@ -133,24 +76,33 @@ class _Meter:
 
 
 class Run:
-    """One run's folder: `config.json`, `state.pt` for resume, `log.jsonl`, TensorBoard events, samples.
+    """One run's folder: `config.json`, `states/` for resume, `log.jsonl`, TensorBoard events, samples.
 
-    As a context manager it turns the first SIGINT or SIGTERM into `stop_requested`.
+    As a context manager it turns the first SIGINT or SIGTERM into `stop_requested`. Of several processes the
+    first writes and prints.
     """
 
     def __init__(
-        self, out: Path, config: Any, *, resume: bool, log_every: int, echo: Callable[[str], None]
+        self,
+        out: Path,
+        config: Any,
+        fabric: Fabric,
+        *,
+        resume: bool,
+        log_every: int,
+        echo: Callable[[str], None],
+        keep: int = 1,
     ) -> None:
-        self.out, self.log_every = out, log_every
-        self.echo = echo if parallel.is_lead() else lambda line: None
-        self.state_path = out / STATE_FILE
+        self.out, self.fabric, self.log_every, self.keep = out, fabric, log_every, keep
+        self.echo = echo if fabric.is_global_zero else lambda line: None
         self.stop_requested = False
         self._meter = _Meter({})
         self._previous: dict[signal.Signals, Any] = {}
         self._clock, self._clock_step = time.monotonic(), -1
         self.writer: Any = None
-        if parallel.is_lead():
+        if fabric.is_global_zero:
             self._open(config, resume)
+        fabric.barrier()
 
     def _open(self, config: Any, resume: bool) -> None:
         try:
@@ -162,12 +114,13 @@ class Run:
         self._resolved = json.dumps(asdict(config), indent=1, default=str)
         out = self.out
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            if self.state_path.exists() and not resume:
+            (out / STATES).mkdir(parents=True, exist_ok=True)
+            state = newest_state(out)
+            if state and not resume:
                 raise UsageError(
                     f"{out} holds a run already; --resume goes on with it, or choose another --out"
                 )
-            if not self.state_path.exists():
+            if not state:
                 self._write_config()
         except OSError as error:
             raise UsageError(
@@ -207,32 +160,39 @@ class Run:
         batch_size: int,
         save_every: int,
         step: Callable[[int], Mapping[str, Tensor]],
-        save: Callable[[int], None],
+        after: Callable[[int, bool], None],
     ) -> None:
-        """Do the steps from `start` on: `step(index)` gives scalars to log, `save(done)` saves all there is.
+        """Do the steps from `start` on: `step(index)` gives scalars to log, `after(done, saving)` comes after
+        each and saves all there is where `saving` says so.
 
         Raises `TrainingStopped` after a stop signal, `QualityGateFailed` when a scalar is not finite.
         """
         for done in range(start + 1, steps + 1):
             self.log(done, steps, batch_size, step(done - 1))
-            stopping = parallel.any_process(
-                self.stop_requested
-            )  # the flag is the signal handler's alone to set
-            if done % save_every == 0 or done == steps or stopping:
-                save(done)
+            stopping = self._any_process(self.stop_requested)  # the flag is the signal handler's alone to set
+            after(done, done % save_every == 0 or done == steps or stopping)
             if stopping and done < steps:
                 raise TrainingStopped(f"stopped after step {done}; go on with --resume")
 
+    def _any_process(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        if self.fabric.world_size == 1:
+            return flag
+        flags = self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum")
+        assert isinstance(flags, Tensor)
+        return bool(flags > 0)
+
     def load_state(self) -> dict[str, Any] | None:
-        """The state that `save_state` wrote, None in a fresh run. Raises `FileRefused` if it is damaged."""
-        if not self.state_path.exists():
+        """The newest state, None in a fresh run. Raises `FileRefused` if it is damaged."""
+        path = newest_state(self.out)
+        if path is None:
             return None
         try:
-            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise FileRefused(
-                f"{self.state_path} is damaged ({type(error).__name__}); remove it to start over, or "
-                "put back a copy"
+                f"{path} is damaged ({type(error).__name__}); remove it to go on from the state before, or "
+                "from the start if there is none, or put back a copy"
             ) from error
         assert isinstance(state, dict)
         return state
@@ -247,10 +207,12 @@ class Run:
             return 0
         try:
             done = take_up(state)
+        except GalipError:
+            raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UsageError(
-                f"{self.state_path} is of another model ({str(error).splitlines()[0]}); resume with the "
-                "command and --preset that began the run, or choose another --out"
+                f"{newest_state(self.out)} is of another model ({str(error).splitlines()[0]}); resume with "
+                "the command and --model that began the run, or choose another --out"
             ) from error
         if self.writer:
             self._write_config()  # only now: another model's run keeps its own
@@ -264,19 +226,24 @@ class Run:
         self._check_finite(_tensors_in(state))
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Replace the run's state, whole or not at all.
+        """Write the state of step `state["step"]`, whole or not at all; then drop all but the newest `keep`.
 
         Raises `QualityGateFailed` as `check_finite`, `UsageError` when it can't be written.
         """
         self.check_finite(state)
-        temporary = self.state_path.with_suffix(".tmp")
+        path = self.out / STATES / f"{state['step']:07}.pt"
+        temporary = path.with_suffix(".tmp")
         try:
             torch.save(dict(state), temporary)
-            os.replace(temporary, self.state_path)
+            os.replace(temporary, path)
         except (OSError, RuntimeError) as error:  # RuntimeError: torch's for a disk that is full
-            raise UsageError(f"cannot write {self.state_path}: {error}; the last state is kept") from error
+            raise UsageError(f"cannot write {path}: {error}; the last state is kept") from error
         finally:
             temporary.unlink(missing_ok=True)
+        for old in sorted(path.parent.glob("*.pt"), key=lambda path: (len(path.name), path.name))[
+            : -self.keep
+        ]:
+            old.unlink(missing_ok=True)
 
     def _check_finite(self, named: Iterable[tuple[str, Tensor]]) -> None:
         broken = [name for name, tensor in named if not tensor.isfinite().all()]
@@ -293,9 +260,8 @@ class Run:
         Raises `QualityGateFailed` when one is not finite: the state on disk is then the last good one.
         """
         for name, value in scalars.items():
-            self._meter.sums[name] = (
-                self._meter.sums.get(name, torch.zeros(())) + value.detach().float().cpu()
-            )
+            value = value.detach().float()  # stays on its device: asking for it would make that one wait
+            self._meter.sums[name] = self._meter.sums[name] + value if name in self._meter.sums else value
         self._meter.count += 1
         if self._clock_step < 0:
             self._clock_step = step - 1
@@ -323,6 +289,18 @@ class Run:
             f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         )
 
+    def show(self, name: str, picture: NDArray[np.uint8], step: int) -> None:
+        """Put a picture (H, W, 3) into TensorBoard."""
+        self.writer.add_image(name, picture, step, dataformats="HWC")
+
+    def note(self, figures: Mapping[str, float], step: int) -> None:
+        """Put figures that are not a step's losses, such as FID, into TensorBoard, the log and on screen."""
+        for name, value in figures.items():
+            self.writer.add_scalar(name, value, step)
+        with (self.out / "log.jsonl").open("a") as log:
+            log.write(json.dumps({"step": step, "time": time.time(), **figures}) + "\n")
+        self.echo(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
 
 def _tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """All tensors in nested dicts and lists, named by their place: `optimizer.state.0.exp_avg`."""
@@ -333,26 +311,11 @@ def _tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from _tensors_in(item, f"{name}.{key}" if name else str(key))
 
 
-def save_grid(pictures: Tensor, path: Path, columns: int) -> None:
-    """Write pictures (N, 3, S, S) in [-1, 1] as one PNG, row by row, `columns` in a row."""
-    from PIL import Image
+def save_grid(pictures: Tensor, path: Path, columns: int) -> NDArray[np.uint8]:
+    """Write pictures (N, 3, S, S) in [-1, 1] as one PNG, `columns` in a row; returns it (H, W, 3)."""
+    from galip_runtime.image import grid, save_picture
 
-    n, c, height, width = pictures.shape
-    rows = -(-n // columns)
-    pixels = ((pictures.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    sheet = torch.full((rows * columns, c, height, width), 255, dtype=torch.uint8)
-    sheet[:n] = pixels
-    sheet = (
-        sheet.view(rows, columns, c, height, width)
-        .permute(0, 3, 1, 4, 2)
-        .reshape(rows * height, columns * width, c)
-    )
+    sheet = grid(to_uint8(pictures.detach().float().cpu().numpy()), columns=columns)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    try:
-        Image.fromarray(sheet.numpy()).save(temporary, "PNG")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_picture(sheet, path)
+    return sheet

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from galip.clip import ImageTower, TextTower
+from galip.data.order import generator_for
 from galip.train.augment import POSE_DIMS, pose, to_float
 from galip.train.pictures import TrainingPictures
-from galip.train.run import MOST_LOGIT_SCALE, generator_for
+from galip.train.run import MOST_LOGIT_SCALE
 
 __all__ = ["refit_image_head", "whiten_sentences"]
 

@@ -8,8 +8,9 @@ import torch
 from galip_export import export_bundle
 
 from galip.checkpoint import save_galip
-from galip.config import GalipConfig, preset
+from galip.config import GalipConfig
 from galip.model import Galip
+from galip.presets import preset
 
 
 def random_model(config: GalipConfig) -> Galip:

@@ -15,7 +15,7 @@ from galip_runtime import QualityGateFailed, UsageError
 from galip_runtime.manifest import graph_contract
 from onnx import helper, numpy_helper
 
-from galip.config import preset
+from galip.presets import preset
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,12 @@
 """Training runs of the preset `tiny`: seconds on one thread."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+
+from galip.train.run import newest_state
 
 
 @pytest.fixture
@@ -31,8 +34,8 @@ def same_state():
 
 @pytest.fixture
 def saved():
-    """The state in a run's folder."""
-    return lambda out: torch.load(f"{out}/state.pt", weights_only=True)
+    """The newest state in a run's folder."""
+    return lambda out: torch.load(newest_state(Path(out)), weights_only=True)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from galip import checkpoint
 from galip.checkpoint import PARTS, load_clip, load_galip, load_weights, read_info, save_clip, save_galip
 from galip.clip import build_clip
-from galip.config import preset
 from galip.model import Galip
+from galip.presets import preset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = preset("tiny")

@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galip.config import (
-    PRESETS,
     ClipConfig,
     DiscriminatorConfig,
     GalipConfig,
     GeneratorConfig,
     ImageTowerConfig,
     TextTowerConfig,
-    preset,
 )
+from galip.presets import PRESETS, preset
 
 
 def leaves(data, path=()):
@@ -93,6 +92,7 @@ def configs(draw):
     discriminator = DiscriminatorConfig(
         tuple(sorted(draw(st.sets(st.integers(0, layers - 1), min_size=1)))),
         pixel_range=draw(st.sampled_from(["released", "clip"])),
+        features=draw(st.sampled_from(["cfe", "ccm-csm", "cnn"])),
     )
     return GalipConfig(clip, generator, discriminator)
 
@@ -103,7 +103,14 @@ def test_any_config_comes_back_from_json(config):
     assert GalipConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-@pytest.mark.parametrize("path", LEAVES, ids=".".join)
+ADDED = ("discriminator", "features")  # younger than the first files
+
+
+def test_a_field_that_was_added_later_has_its_default():
+    assert GalipConfig.from_dict(changed(TINY, ADDED, drop=True)) == preset("tiny")
+
+
+@pytest.mark.parametrize("path", [path for path in LEAVES if path != ADDED], ids=".".join)
 def test_a_missing_field_is_named(path):
     with pytest.raises(UsageError) as error:
         GalipConfig.from_dict(changed(TINY, path, drop=True))

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from galip import clip as galip_clip
 from galip.checkpoint import PARTS, load_galip, read_info
 from galip.clip import ImageTower, TextTower, build_clip
-from galip.config import preset
 from galip.convert import convert_released, read_state_dict
 from galip.model import Galip
+from galip.presets import preset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = preset("tiny")

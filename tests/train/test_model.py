@@ -10,8 +10,8 @@ from galip_runtime.errors import UsageError
 
 from galip import clip as galip_clip
 from galip.clip import ClipVit, ImageTower, TextTower, attend, build_clip
-from galip.config import preset
 from galip.model import Affine, DFBlock, Galip, GenerationBlock, Generator
+from galip.presets import preset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = preset("tiny")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from galip.checkpoint import load_clip, read_info
 from galip.clip import ImageTower, TextTower, build_clip, clip_tokenizer
-from galip.config import preset
+from galip.presets import preset
 from galip.train import contrastive
 from galip.train.config import ContrastiveConfig
 from galip.train.contrastive import retrieval, train_clip
@@ -32,7 +32,7 @@ def config(tiny_data, tmp_path):
     """A run of six steps; patches are dropped in four of them; the third batch crosses two epochs."""
 
     def make(out="run", **changes):
-        options = {"preset": "tiny", "steps": 6, "batch_size": 10, "log_every": 1, "save_every": 100}
+        options = {"model": "tiny", "steps": 6, "batch_size": 10, "log_every": 1, "save_every": 100}
         options |= {"precision": "fp32", "device": "cpu", "seed": 7, **changes}
         return ContrastiveConfig(data=str(tiny_data), out=str(tmp_path / out), **options)
 
@@ -159,14 +159,14 @@ def test_mistakes(config, tmp_path, tiny_data):
     with pytest.raises(UsageError, match=r"holds a run already; --resume"):
         train_clip(run, echo=quiet)
     with pytest.raises(UsageError, match=r"pictures of 28 pixels, the model takes 64.*--size 64"):
-        train_clip(config("other", preset="default"), echo=quiet)
+        train_clip(config("other", model="default"), echo=quiet)
     with pytest.raises(UsageError, match="fewer than one batch"):
         train_clip(config("other", batch_size=25), echo=quiet)
     with pytest.raises(UsageError, match="is not a folder"):
         train_clip(dataclasses.replace(config("other"), data=str(tmp_path / "nothing")), echo=quiet)
     assert not os.path.exists(config("other").out)
-    torch.save({"step": 1, "generator": {}}, f"{run.out}/state.pt")  # of galip train
-    with pytest.raises(UsageError, match=r"state\.pt is of another model"):
+    torch.save({"step": 1, "generator": {}}, f"{run.out}/states/0000001.pt")  # of galip train
+    with pytest.raises(UsageError, match=r"0000001\.pt is of another model"):
         train_clip(run, resume=True, echo=quiet)
 
 

@@ -14,16 +14,16 @@ import torch
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
 from PIL import Image
 from safetensors.torch import load_file
+from train.layout_fixtures import WRITERS
 
 from galip import losses
-from galip.checkpoint import PARTS, load_galip, read_info, save_clip, save_galip
-from galip.clip import build_clip
-from galip.config import preset
+from galip.checkpoint import PARTS, load_galip, read_info, save_galip
 from galip.model import Galip
+from galip.presets import preset
 from galip.train import gan
 from galip.train.config import GanConfig
 from galip.train.gan import train
-from galip.train.run import TrainingStopped
+from galip.train.run import TrainingStopped, newest_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,7 +37,7 @@ def config(tiny_data, tiny_clip, tmp_path):
     """A run of six steps; the fifth batch crosses the border of two epochs (24 pictures, five a step)."""
 
     def make(out="run", **changes):
-        options = {"preset": "tiny", "steps": 6, "batch_size": 5, "log_every": 1, "save_every": 3}
+        options = {"model": "tiny", "steps": 6, "batch_size": 5, "log_every": 1, "save_every": 3}
         options |= {"precision": "fp32", "device": "cpu", "seed": 7, **changes}
         return GanConfig(data=str(tiny_data), clip=str(tiny_clip), out=str(tmp_path / out), **options)
 
@@ -185,7 +185,7 @@ def test_a_run_s_folder(config, tiny_clip, saved, logged):
     }
     assert any(name.startswith("events.") for name in os.listdir(f"{run.out}/tensorboard"))
     assert sorted(os.listdir(f"{run.out}/samples")) == ["0000003.png", "0000006.png"]
-    assert Image.open(f"{run.out}/samples/0000006.png").size == (4 * 28, 2 * 28)
+    assert Image.open(f"{run.out}/samples/0000006.png").size == (4 * 28 + 3 * 2, 2 * 28 + 2)
     info = read_info(path)
     assert info.parts == PARTS
     assert info.note["step"] == 6
@@ -288,7 +288,7 @@ def test_the_discriminator_has_won(config, monkeypatch, saved):
 
 
 def test_all_pictures_are_the_same(config, monkeypatch, saved):
-    fresh_model = gan._fresh_model
+    fresh_model = gan.fresh_model
 
     def constant(config):
         model = fresh_model(config)
@@ -296,7 +296,7 @@ def test_all_pictures_are_the_same(config, monkeypatch, saved):
             model.generator.to_rgb.weight.zero_()
         return model
 
-    monkeypatch.setattr(gan, "_fresh_model", constant)
+    monkeypatch.setattr(gan, "fresh_model", constant)
     monkeypatch.setattr(gan.Trainer, "HISTORY", 3)
     run = config(save_every=2, lr_g=1e-12)
     with pytest.raises(QualityGateFailed, match=r"all pictures of a batch are the same.*--lr-g"):
@@ -315,7 +315,7 @@ def test_healthy_runs_pass_the_check(config, monkeypatch):
 def test_a_folder_that_holds_a_run(config, saved):
     run = config(steps=1)
     train(run, echo=quiet)
-    before = {name: Path(run.out, name).read_bytes() for name in ("config.json", "state.pt")}
+    before = {name: Path(run.out, name).read_bytes() for name in ("config.json", "states/0000001.pt")}
     with pytest.raises(UsageError, match=r"holds a run already; --resume"):
         train(config(steps=2), echo=quiet)
     assert {name: Path(run.out, name).read_bytes() for name in before} == before
@@ -324,9 +324,9 @@ def test_a_folder_that_holds_a_run(config, saved):
 def test_damaged_state(config):
     run = config(steps=1)
     train(run, echo=quiet)
-    with open(f"{run.out}/state.pt", "r+b") as file:
+    with open(f"{run.out}/states/0000001.pt", "r+b") as file:
         file.truncate(1000)
-    with pytest.raises(FileRefused, match=r"state\.pt is damaged"):
+    with pytest.raises(FileRefused, match=r"000001\.pt is damaged"):
         train(run, resume=True, echo=quiet)
 
 
@@ -335,13 +335,15 @@ def test_a_state_of_another_model(config, saved):
     train(run, echo=quiet)
     state = saved(run.out)
     del state["discriminator"]["assessor.convs.0.weight"]
-    torch.save(state, f"{run.out}/state.pt")
+    torch.save(state, f"{run.out}/states/0000001.pt")
     before = Path(run.out, "config.json").read_text()
-    with pytest.raises(UsageError, match=r"state\.pt is of another model.*--preset"):
+    with pytest.raises(UsageError, match=r"0000001\.pt is of another model.*--model"):
         train(dataclasses.replace(run, steps=9), resume=True, echo=quiet)
     assert Path(run.out, "config.json").read_text() == before
-    torch.save({"step": 1, "clip": {}, "optimizer": {}}, f"{run.out}/state.pt")  # of galip train-clip
-    with pytest.raises(UsageError, match=r"state\.pt is of another model"):
+    torch.save(
+        {"step": 1, "clip": {}, "optimizer": {}}, f"{run.out}/states/0000001.pt"
+    )  # of galip train-clip
+    with pytest.raises(UsageError, match=r"0000001\.pt is of another model"):
         train(run, resume=True, echo=quiet)
 
 
@@ -356,40 +358,52 @@ def test_a_save_cut_short_is_done_again(config, saved, monkeypatch):
         patch.setattr(gan, "save_galip", full)
         with pytest.raises(UsageError, match="no space left"):
             train(run, echo=quiet)
-    assert not Path(run.out, "state.pt").exists()
+    assert newest_state(Path(run.out)) is None
     assert not Path(run.out, "model.safetensors").exists()
     path = train(run, resume=True, echo=quiet)
     assert read_info(path).note["step"] == saved(run.out)["step"] == 4
 
 
 def test_pictures_all_the_same_in_the_warm_up(config, monkeypatch):
-    fresh_model = gan._fresh_model
+    fresh_model = gan.fresh_model
 
     def constant(config):
         model = fresh_model(config)
         model.generator.to_rgb.requires_grad_(False).weight.zero_()
         return model
 
-    monkeypatch.setattr(gan, "_fresh_model", constant)
+    monkeypatch.setattr(gan, "fresh_model", constant)
     monkeypatch.setattr(gan.Trainer, "HISTORY", 3)
     with pytest.raises(QualityGateFailed, match="all pictures of a batch are the same"):
         train(config(warmup_steps=6), echo=quiet)
 
 
-def test_data_of_another_size(config, tmp_path):
-    clip = tmp_path / "clip.safetensors"
-    save_clip(clip, build_clip(preset("default").clip), preset("default").clip)
-    run = dataclasses.replace(config(), preset="default", clip=str(clip))
-    with pytest.raises(UsageError, match=r"pictures of 28 pixels, the model takes 64.*--size 64"):
-        train(run, echo=quiet)
-    assert not os.path.exists(run.out)
+@pytest.mark.parametrize("layout", ["cub", "coco", "dfgan_birds", "shards", "folder"])
+def test_every_layout_trains(config, tmp_path, logged, layout):
+    """Pictures of any size are brought to the model's, by a random crop as released."""
+    data = WRITERS[layout](tmp_path / layout)
+    echoed = []
+    run = dataclasses.replace(config(steps=2, batch_size=2, crop="random", max_broken=0.9), data=str(data))
+    train(run, echo=echoed.append)
+    assert any(layout.partition("_")[0] in line for line in echoed if "learned in the generator" in line)
+    assert all(math.isfinite(value) for line in logged(run.out) for value in line.values())
+
+
+def test_fp16_keeps_its_loss_scale(config, saved):
+    """The scaler is part of the state, and a resumed run goes on with it."""
+    train(config(precision="fp16", steps=2, save_every=2), echo=quiet)
+    before = saved(config().out)["scaler"]
+    train(config(precision="fp16", steps=3), resume=True, echo=quiet)
+    after = saved(config().out)["scaler"]
+    assert after["scale"] >= 64
+    assert after != before
 
 
 def test_a_clip_for_another_preset(config):
     with pytest.raises(UsageError, match=r"clip\.safetensors has towers .* wants"):
-        train(config(preset="default"), echo=quiet)
+        train(config(model="default"), echo=quiet)
     with pytest.raises(UsageError, match="no preset 'huge'"):
-        train(config(preset="huge"), echo=quiet)
+        train(config(model="huge"), echo=quiet)
 
 
 def test_beginning_with_a_checkpoint(config, tiny_checkpoint, tmp_path):

@@ -13,18 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from galip.clip import clip_tokenizer
-from galip.train import augment, parallel
+from galip.data.order import Batches, generator_for
+from galip.train import augment, engine
 from galip.train.config import ContrastiveConfig, GanConfig
+from galip.train.engine import FlooredScaler, choose_device, make_fabric
 from galip.train.pictures import TrainingPictures
-from galip.train.run import (
-    EMA,
-    Batches,
-    Run,
-    TrainingStopped,
-    choose_device,
-    generator_for,
-    save_grid,
-)
+from galip.train.run import EMA, Run, TrainingStopped, newest_state, save_grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -111,8 +105,11 @@ class Config:
 
 @pytest.fixture
 def start(tmp_path):
-    def make(resume=False, log_every=1):
-        return Run(tmp_path / "run", Config(), resume=resume, log_every=log_every, echo=lambda line: None)
+    def make(resume=False, log_every=1, keep=1):
+        return Run(
+            tmp_path / "run", Config(), make_fabric("cpu", "fp32"), resume=resume, log_every=log_every,
+            echo=lambda line: None, keep=keep,
+        )  # fmt: skip
 
     return make
 
@@ -127,10 +124,10 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(start, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(torch, "save", full)
-            with pytest.raises(UsageError, match=r"cannot write .*state\.pt.*no space left"):
+            with pytest.raises(UsageError, match=r"cannot write .*0000002\.pt.*no space left"):
                 run.save_state({"step": 2, "weight": torch.zeros(3)})
         assert state_of(run)["step"] == 1
-        assert not list(run.out.glob("*.tmp"))
+        assert not list(run.out.rglob("*.tmp"))
 
 
 def test_a_state_with_nan_weights_is_not_saved(start):
@@ -159,15 +156,22 @@ def test_a_signal_is_never_lost(start, monkeypatch):
     """Whenever it comes, also just after the processes have asked each other whether to stop."""
     asked = []
 
-    def any_process(flag):
+    def any_process(run, flag):
         asked.append(flag)
         if len(asked) == 2:
             signal.raise_signal(signal.SIGTERM)
         return flag
 
-    monkeypatch.setattr(parallel, "any_process", any_process)
+    monkeypatch.setattr(Run, "_any_process", any_process)
     with start() as run, pytest.raises(TrainingStopped, match="after step 3"):
-        run.loop(0, 9, 2, 9, lambda step: {}, lambda done: run.save_state({"step": done}))
+        run.loop(
+            0,
+            9,
+            2,
+            9,
+            lambda step: {},
+            lambda done, saving: run.save_state({"step": done}) if saving else None,
+        )
     assert asked == [False, False, True]
     assert state_of(run)["step"] == 3
 
@@ -176,15 +180,15 @@ def test_a_signal_is_never_lost(start, monkeypatch):
 def test_damaged_state(start, content):
     with start() as run:
         run.save_state({"step": 1})
-    run.state_path.write_bytes(content)
-    with start(resume=True) as run, pytest.raises(FileRefused, match=r"state\.pt is damaged"):
+    newest_state(run.out).write_bytes(content)
+    with start(resume=True) as run, pytest.raises(FileRefused, match=r"0000001\.pt is damaged"):
         state_of(run)
 
 
 def test_a_state_is_never_run(start, tmp_path):
     with start() as run:
         run.save_state({"step": 1})
-    torch.save({"step": 1, "path": tmp_path}, run.state_path)  # a harmless class, but a class
+    torch.save({"step": 1, "path": tmp_path}, newest_state(run.out))  # a harmless class, but a class
     with start(resume=True) as run, pytest.raises(FileRefused, match="is damaged"):
         state_of(run)
 
@@ -192,18 +196,44 @@ def test_a_state_is_never_run(start, tmp_path):
 def test_without_tensorboard(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ProviderUnavailable, match=r"pip install 'galip\[train\]'"):
-        Run(tmp_path / "run", Config(), resume=False, log_every=1, echo=print)
+        Run(tmp_path / "run", Config(), make_fabric("cpu", "fp32"), resume=False, log_every=1, echo=print)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_that_processes_cannot_share(monkeypatch):
-    parallel.check_batch(2)
-    monkeypatch.setattr(parallel.dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 4)
-    parallel.check_batch(8)
-    for size in (4, 6, 9):
+    engine.check_batch(2)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    engine.check_batch(8)
+    engine.check_batch(8, accumulate=2)
+    for size, accumulate in ((6, 1), (9, 1), (4, 2)):
         with pytest.raises(UsageError, match=f"batch_size is {size}, which 4 processes can't share"):
-            parallel.check_batch(size)
+            engine.check_batch(size, accumulate)
+
+
+def test_the_newest_states_are_kept(start):
+    with start(keep=2) as run:
+        for step in (9, 10, 9_999_999, 10_000_000):
+            run.save_state({"step": step})
+    assert sorted(path.name for path in (run.out / "states").iterdir()) == ["10000000.pt", "9999999.pt"]
+    with start(resume=True) as run:
+        assert state_of(run)["step"] == 10_000_000
+
+
+def test_the_loss_scale_has_a_floor():
+    """As released: 64 at least, and found again by a resumed run."""
+    scaler = FlooredScaler("cpu", init_scale=256.0)
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    for expected in (128.0, 64.0, 64.0, 64.0):
+        scaler.scale(weight * float("inf")).backward()  # an overflow: no step, half the scale
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        assert scaler.get_scale() == expected
+    assert weight.item() == 1
+    other = FlooredScaler("cpu")
+    other.load_state_dict(scaler.state_dict())
+    assert other.get_scale() == 64
 
 
 def test_a_fresh_run_has_no_state(start):
@@ -215,15 +245,15 @@ def test_places_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(UsageError, match=r"cannot write to .*choose a folder you may write to"):
-            Run(out, Config(), resume=False, log_every=1, echo=print)
+            Run(out, Config(), make_fabric("cpu", "fp32"), resume=False, log_every=1, echo=print)
 
 
 # Options
 
 
 def test_devices():
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("cpu") == "cpu"
+    assert choose_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
@@ -238,7 +268,7 @@ def test_cuda_where_there_is_none():
         ({"steps": 0}, "steps is 0; it must be above 0"),
         ({"batch_size": 1}, "mismatched pairs need at least 2"),
         ({"device": "tpu"}, "choose auto, cpu or cuda"),
-        ({"precision": "fp8"}, "choose auto, bf16 or fp32"),
+        ({"precision": "fp8"}, "choose auto, bf16, fp16 or fp32"),
         ({"lr_g": 0.0}, "lr_g is 0"),
         ({"lr_d": float("nan")}, "lr_d is nan"),
         ({"ema_decay": 1.0}, "ema_decay is 1"),
@@ -249,6 +279,12 @@ def test_cuda_where_there_is_none():
         ({"clip_shift": -1}, "clip_shift is -1"),
         ({"log_every": 0}, "log_every is 0"),
         ({"save_every": 0}, "save_every is 0"),
+        ({"accumulate": 0}, "accumulate is 0"),
+        ({"keep": 0}, "keep is 0"),
+        ({"caption_dropout": 1.0}, "caption_dropout is 1"),
+        ({"crop": "left"}, "crop is 'left'; choose exact or random"),
+        ({"stream": "maybe"}, "stream is 'maybe'; choose auto or yes or no"),
+        ({"diff_augment": ("blur",)}, "diff_augment has 'blur'; choose of color, translation, cutout"),
     ],
 )
 def test_options_out_of_range(changes, message):
@@ -262,6 +298,7 @@ def test_options_out_of_range(changes, message):
         ({"patch_dropout": 1.0}, "patch_dropout is 1"),
         ({"lr": -1.0}, "lr is -1"),
         ({"batch_size": 0}, "at least 2"),
+        ({"precision": "fp16"}, "towers train in bf16 or fp32"),
     ],
 )
 def test_options_of_train_clip_out_of_range(changes, message):
@@ -323,6 +360,46 @@ def test_pose():
     torch.testing.assert_close(augment.pose_from_noise(noise), expected, atol=1e-4, rtol=0)
 
 
+def test_diff_augment():
+    pictures = torch.rand(3, 3, 16, 16, dtype=torch.float64) * 2 - 1
+    neutral = torch.full((3, 7), 0.5, dtype=torch.float64)
+    same = augment.diff_augment(pictures, ("color", "translation"), neutral)
+    torch.testing.assert_close(same, pictures)
+    assert torch.equal(augment.diff_augment(pictures, (), torch.rand(3, 7)), pictures)
+    left = neutral.clone()
+    left[:, 3] = 0.0  # two of 16 pixels to the left: white comes in on the right
+    moved = augment.diff_augment(pictures, ("translation",), left)
+    assert torch.equal(moved[..., :14], pictures[..., 2:])
+    assert (moved[..., 14:] == 1).all()
+    down = neutral.clone()
+    down[:, 4] = 0.999
+    moved = augment.diff_augment(pictures, ("translation",), down)
+    assert torch.equal(moved[:, :, 2:], pictures[:, :, :14])
+    hole = augment.diff_augment(pictures, ("cutout",), neutral)
+    assert (hole[:, :, 4:12, 4:12] == 0).all()
+    assert torch.equal(hole[:, :, :4], pictures[:, :, :4])
+    bright = neutral.clone()
+    bright[:, 0] = 1.0
+    torch.testing.assert_close(augment.diff_augment(pictures, ("color",), bright), pictures + 0.5)
+    grey = neutral.clone()
+    grey[:, 1] = 0.0
+    assert augment.diff_augment(pictures, ("color",), grey).std(dim=1).max() < 1e-12
+    loud = neutral.clone()
+    loud[:, 2] = 1.0
+    widened = augment.diff_augment(pictures, ("color",), loud)
+    torch.testing.assert_close(widened.std(dim=(1, 2, 3)), 1.5 * pictures.std(dim=(1, 2, 3)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(numbers=st.lists(st.floats(0, 1), min_size=7, max_size=7), side=st.integers(8, 20))
+def test_diff_augment_passes_gradients(numbers, side):
+    pictures = torch.zeros(1, 3, side, side, requires_grad=True)
+    seen = augment.diff_augment(pictures, ("color", "translation", "cutout"), torch.tensor([numbers]))
+    assert seen.shape == pictures.shape
+    seen.sum().backward()
+    assert torch.isfinite(pictures.grad).all()
+
+
 @pytest.mark.parametrize("offset", [(0, 0), (2, 0), (-2, 0), (0, 3), (1, -3), (-28, 28)])
 def test_shift(offset):
     pictures = torch.rand(1, 3, 28, 28)
@@ -341,6 +418,6 @@ def test_grid(tmp_path):
     pictures = torch.stack([torch.full((3, 4, 4), value) for value in (-1.0, 0.0, 5.0)])
     save_grid(pictures, tmp_path / "deep" / "grid.png", columns=2)
     pixels = np.asarray(Image.open(tmp_path / "deep" / "grid.png"))
-    assert pixels.shape == (8, 8, 3)
-    corners = [pixels[y, x, 0] for y in (0, 7) for x in (0, 7)]
+    assert pixels.shape == (10, 10, 3)  # two pixels of white between them
+    corners = [pixels[y, x, 0] for y in (0, 9) for x in (0, 9)]
     assert corners == [0, 128, 255, 255]  # the empty place is white

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from galip.clip import ImageTower, TextTower, build_clip, clip_tokenizer, import_open_clip
-from galip.config import preset
+from galip.presets import preset
 from galip.train import whitening
 from galip.train.config import ContrastiveConfig
 from galip.train.contrastive import train_clip

@@ -1,0 +1,35 @@
+"""A picture of any size to the square that a model takes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["CROPS", "to_square"]
+
+CROPS = ("exact", "random")
+MARGIN = 76 / 64
+"""The released code resizes to this much more than it crops."""
+
+
+def to_square(
+    picture: Image.Image, size: int, crop: str, x: float = 0.5, y: float = 0.5, mirrored: bool = False
+) -> NDArray[np.uint8]:
+    """uint8 (3, S, S) of an RGB picture, S being `size`.
+
+    `exact`: a picture of S x S as it is; another's shorter side becomes S and the middle is taken. `random`:
+    the shorter side becomes int(S · 76/64), then the crop at (x, y) in [0, 1) of the way is taken. Resized
+    bilinearly, as torchvision's Resize, and only where the crop is: a panorama costs no more than a square.
+    """
+    if crop == "exact":
+        x = y = 0.5
+    if crop != "exact" or picture.size != (size, size):
+        shorter = size if crop == "exact" else int(size * MARGIN)
+        width, height = (max(side * shorter // min(picture.size), shorter) for side in picture.size)
+        left, top = int(x * (width - size + 1)), int(y * (height - size + 1))
+        across, down = picture.width / width, picture.height / height  # source pixels a resized one
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        picture = picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    pixels = np.asarray(picture).transpose(2, 0, 1)  # (3, S, S)
+    return np.ascontiguousarray(pixels[:, :, ::-1] if mirrored else pixels)

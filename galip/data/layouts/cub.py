@@ -1,0 +1,127 @@
+"""CUB-200-2011 as published, with its ten captions a picture.
+
+    CUB_200_2011/images.txt, train_test_split.txt, bounding_boxes.txt, images/CLASS/NAME.jpg
+    text/CLASS/NAME.txt (or text_c10/…), in CUB_200_2011 or beside it
+
+The splits are those of `train_test_split.txt`: every class is in both. The GAN literature splits by class
+(150 to train on, 50 to test on), and those lists are not CUB's: they come as DF-GAN's `filenames.pickle`
+(layout dfgan). Pictures are cropped around the bird as in the released code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from galip_runtime.errors import FileRefused
+
+from galip.data.decode import Box
+from galip.data.layouts.files import FileSource, caption_lines, check_key, read_lines
+
+__all__ = ["bird_box", "fits", "open_split", "read_boxes", "splits"]
+
+LOOKED_FOR = "CUB_200_2011/images.txt and CUB_200_2011/bounding_boxes.txt"
+
+Bounds = tuple[float, float, float, float]
+
+
+def bird_box(bounds: Bounds, width: int, height: int) -> Box:
+    """The released code's crop: a square, 1.5 times the longer side of (x, y, w, h), cut at the borders."""
+    x, y, w, h = bounds
+    radius = int(max(w, h) * 0.75)
+    centre_x, centre_y = int((2 * x + w) / 2), int((2 * y + h) / 2)
+    return (
+        max(0, centre_x - radius),
+        max(0, centre_y - radius),
+        min(width, centre_x + radius),
+        min(height, centre_y + radius),
+    )
+
+
+def _root(path: Path) -> Path:
+    return path if (path / "images.txt").is_file() else path / "CUB_200_2011"
+
+
+def fits(path: Path) -> bool:
+    """Whether CUB's lists are there."""
+    return (_root(path) / "images.txt").is_file() and (_root(path) / "bounding_boxes.txt").is_file()
+
+
+def splits(path: Path) -> list[str]:
+    """Both, always."""
+    return ["train", "test"]
+
+
+def _pairs(file: Path, fields: int) -> dict[str, list[str]]:
+    """Lines `id value …` by id. Raises `FileRefused`, naming the line."""
+    found: dict[str, list[str]] = {}
+    for number, line in enumerate(read_lines(file), 1):
+        first, *values = line.split(None, fields - 1)
+        if len(values) != fields - 1:
+            raise FileRefused(f"{file}: line {number} has not {fields} fields: {line[:80]!r}.")
+        found[first] = values
+    return found
+
+
+def read_boxes(root: Path) -> dict[str, Bounds]:
+    """`CLASS/NAME` → (x, y, w, h) in pixels, by CUB's `images.txt` and `bounding_boxes.txt`.
+
+    Raises `FileRefused` where they are broken or don't fit together.
+    """
+    boxes: dict[str, Bounds] = {}
+    bounds = _pairs(root / "bounding_boxes.txt", 5)
+    for number, (name,) in _pairs(root / "images.txt", 2).items():
+        try:
+            x, y, w, h = (float(value) for value in bounds[number])
+        except (KeyError, ValueError) as error:
+            raise FileRefused(f"{root}/bounding_boxes.txt: no box for picture {number}: {error}") from error
+        boxes[check_key(name, f"{root}/images.txt").rsplit(".", 1)[0]] = (x, y, w, h)
+    return boxes
+
+
+class CubSource(FileSource):
+    """Keys CLASS/NAME; meta: class."""
+
+    layout = "cub"
+
+    def __init__(self, split: str, names: Sequence[str], root: Path, text: Path) -> None:
+        super().__init__(split, [name.rsplit(".", 1)[0] for name in names])
+        self._names, self._root, self._text = names, root, text
+        self._boxes = read_boxes(root)
+
+    def file(self, index: int) -> Path:
+        """`images/CLASS/NAME.jpg`."""
+        return self._root / "images" / self._names[index]
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """`text/CLASS/NAME.txt`."""
+        return caption_lines(self._text / f"{self.keys[index]}.txt")
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """The bird's kind."""
+        return {"class": self.keys[index].split("/")[0]}
+
+    def box(self, index: int, width: int, height: int) -> Box | None:
+        """Around the bird."""
+        return bird_box(self._boxes[self.keys[index]], width, height)
+
+
+def open_split(path: Path, split: str) -> CubSource:
+    """Raises `FileRefused` where the lists are broken or there are no captions."""
+    root = _root(path)
+    places = [parent / name for parent in (path, root, root.parent) for name in ("text", "text_c10")]
+    text = next((place for place in places if place.is_dir()), None)
+    if text is None:
+        raise FileRefused(
+            f"{path} has CUB's pictures and no captions: put Reed's text/CLASS/NAME.txt (or text_c10/…) "
+            "beside CUB_200_2011."
+        )
+    wanted = "1" if split == "train" else "0"
+    sides = _pairs(root / "train_test_split.txt", 2)
+    names = [
+        check_key(name, f"{root}/images.txt")
+        for number, (name,) in _pairs(root / "images.txt", 2).items()
+        if sides.get(number) == [wanted]
+    ]
+    return CubSource(split, names, root, text)

@@ -1,0 +1,89 @@
+"""The preprocessed layout of DF-GAN and GALIP: lists of keys in pickles, captions in text files.
+
+    {train,test}/filenames.pickle    a list of keys
+    birds    CUB_200_2011/images/KEY.jpg, cropped by bounding_boxes.txt if there    text/KEY.txt
+    COCO     images/{train2014,val2014}/jpg/KEY.jpg                                 text/KEY.txt
+    CC3M     images/{train,test}/KEY.jpg                       text/{train,test}/(KEY before "_").txt
+    CC12M    images/KEY.jpg                                    text/(KEY before "_").txt
+
+Which of the four it is, the pictures' folders say.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from galip_runtime.errors import FileRefused
+
+from galip.data.decode import Box
+from galip.data.layouts.cub import bird_box, read_boxes
+from galip.data.layouts.files import FileSource, caption_lines, check_key, first_file
+from galip.data.layouts.pickled import read_keys
+
+__all__ = ["fits", "open_split", "splits"]
+
+LOOKED_FOR = "train/filenames.pickle or test/filenames.pickle (DF-GAN's and GALIP's preprocessed data)"
+COCO_FOLDERS = {"train": "train2014", "test": "val2014"}
+
+
+def fits(path: Path) -> bool:
+    """Whether there is a list of keys."""
+    return bool(splits(path))
+
+
+def splits(path: Path) -> list[str]:
+    """Those with a list."""
+    return [split for split in ("train", "test") if (path / split / "filenames.pickle").is_file()]
+
+
+class DfganSource(FileSource):
+    """Keys as in the lists; meta: class, where keys have folders (birds)."""
+
+    layout = "dfgan"
+
+    def __init__(self, split: str, keys: list[str], root: Path) -> None:
+        super().__init__(split, keys)
+        self._text = root / "text"
+        self._birds = root / "CUB_200_2011"
+        self._boxes = read_boxes(self._birds) if (self._birds / "bounding_boxes.txt").is_file() else {}
+        coco = root / "images" / COCO_FOLDERS[split]
+        folders = [self._birds / "images", coco / "jpg", coco, root / "images" / split, root / "images"]
+        found = next((folder for folder in folders if folder.is_dir()), None)
+        if found is None:
+            looked_for = ", ".join(str(folder.relative_to(root)) for folder in folders)
+            raise FileRefused(f"{root} has lists of keys and no pictures; looked for: {looked_for}.")
+        self._pictures = found
+        if found == root / "images" / split and (self._text / split).is_dir():
+            self._text = self._text / split
+
+    def file(self, index: int) -> Path:
+        """KEY.jpg in the pictures' folder."""
+        return self._pictures / f"{self.keys[index]}.jpg"
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """KEY.txt, or the part of KEY before its first "_", in the captions' folder."""
+        key = self.keys[index]
+        return caption_lines(
+            first_file(self._text / f"{key}.txt", self._text / f"{key.split('_')[0] or key}.txt")
+        )
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """The bird's kind."""
+        folder, slash, _ = self.keys[index].rpartition("/")
+        return {"class": folder} if slash else {}
+
+    def box(self, index: int, width: int, height: int) -> Box | None:
+        """Around the bird, where there are boxes. Raises `FileRefused` for a bird without one."""
+        if not self._boxes:
+            return None
+        bounds = self._boxes.get(self.keys[index])
+        if bounds is None:
+            raise FileRefused(f"{self._birds}/bounding_boxes.txt has no box for {self.keys[index]}.")
+        return bird_box(bounds, width, height)
+
+
+def open_split(path: Path, split: str) -> DfganSource:
+    """Raises `FileRefused` where the list isn't one of strings, or pictures or boxes are missing."""
+    file = path / split / "filenames.pickle"
+    return DfganSource(split, [check_key(key, str(file)) for key in read_keys(file)], path)

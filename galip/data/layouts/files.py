@@ -1,0 +1,105 @@
+"""What the layouts of single picture files share: keys, caption files, and a source over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from galip_runtime.errors import FileRefused
+
+from galip.data.decode import Box, BrokenPicture, EncodedPicture
+from galip.data.sources import Captioned
+
+__all__ = ["FileSource", "caption_lines", "check_key", "first_file", "read_lines"]
+
+MAX_CAPTION_BYTES = 2**20
+
+
+class FileSource:
+    """Pictures in files of their own; a layout says where a picture and its captions are."""
+
+    layout = ""
+    upright = False
+
+    def __init__(self, split: str, keys: Sequence[str]) -> None:
+        self.split, self.keys = split, keys
+
+    def file(self, index: int) -> Path:
+        """Where picture `index` lies."""
+        raise NotImplementedError
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Captions of picture `index`. Raises `BrokenPicture` where there is none."""
+        raise NotImplementedError
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """What else is known: nothing."""
+        return {}
+
+    def box(self, index: int, width: int, height: int) -> Box | None:
+        """What to crop of picture `index`, (left, top, right, bottom) in pixels; None: nothing."""
+        return None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def key(self, index: int) -> str:
+        """Name of picture `index`."""
+        return self.keys[index]
+
+    def encoded(self, index: int) -> EncodedPicture:
+        """Picture `index` as stored."""
+        file = self.file(index)
+        return EncodedPicture(str(file), file, self.upright)
+
+    def __getitem__(self, index: int) -> Captioned:
+        """Picture `index`, decoded and cropped. Raises `BrokenPicture`."""
+        captions = self.captions(index)
+        picture = self.encoded(index).decode()
+        if box := self.box(index, *picture.size):
+            picture = picture.crop(box)
+        return Captioned(self.keys[index], picture, captions, self.meta(index))
+
+
+def check_key(key: str, where: str) -> str:
+    """`key`, to be part of a path within the data set. Raises `FileRefused` if it leads elsewhere."""
+    path = PurePosixPath(key)
+    if not key or "\0" in key or "\\" in key or path.is_absolute() or ".." in path.parts or ":" in key[:2]:
+        raise FileRefused(
+            f"{where}: {key[:80]!r} is no name within the data set: a path must be relative, without '..' "
+            "and '\\'. Don't use this list."
+        )
+    return key
+
+
+def first_file(*files: Path) -> Path:
+    """The first of `files` that is there, else the first of all."""
+    return next((file for file in files if file.is_file()), files[0])
+
+
+def read_lines(file: Path) -> list[str]:
+    """Lines of a list, without blank ones. Raises `FileRefused` where it is missing or no UTF-8."""
+    try:
+        return [line for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise FileRefused(f"{file} cannot be read: {error}. Fetch the data set again.") from error
+
+
+def caption_lines(file: Path) -> tuple[str, ...]:
+    """Captions, one a line, blank lines left out. Raises `BrokenPicture`: none, no text, or over a megabyte.
+
+    A doubled U+FFFD, as CUB's captions have for some blanks, becomes a blank, as in the released code.
+    """
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_CAPTION_BYTES + 1)
+        if len(content) > MAX_CAPTION_BYTES:
+            raise BrokenPicture(f"{file}: over {MAX_CAPTION_BYTES:,} bytes; that is no caption")
+        text = content.decode("utf-8-sig").replace("\ufffd\ufffd", " ")
+    except (OSError, ValueError) as error:
+        raise BrokenPicture(f"{file}: no readable caption: {error}") from error
+    captions = tuple(line.strip() for line in text.split("\n") if line.strip())
+    if not captions:
+        raise BrokenPicture(f"{file}: no caption in it")
+    return captions

@@ -1,0 +1,65 @@
+"""A pickle that may hold a list of strings and nothing else.
+
+A pickle is a program: it can call anything and can ask for any amount of memory. So its instructions are
+looked through first, and only those that put strings in a list are let pass; the unpickler that then runs
+them could not find a class if it were asked to.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+from pathlib import Path
+from typing import Any
+
+from galip_runtime.errors import FileRefused
+
+__all__ = ["read_keys", "strings_of_pickle"]
+
+MAX_BYTES = 2**30
+
+_PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
+_PYTHON_2 = frozenset(("STRING", "SHORT_BINSTRING", "BINSTRING"))
+_TEXTS = frozenset(("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"))
+_LISTS = frozenset(("EMPTY_LIST", "LIST", "MARK", "APPEND", "APPENDS"))
+_REST = frozenset(("PROTO", "FRAME", "GET", "BINGET", "LONG_BINGET", "MEMOIZE", "STOP"))
+_ALLOWED = _PUTS | _PYTHON_2 | _TEXTS | _LISTS | _REST
+
+
+class _NothingButData(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise FileRefused(f"it asks for {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise FileRefused("it asks for something outside itself")
+
+
+def strings_of_pickle(content: bytes, where: str) -> list[str]:
+    """The strings of a pickled list, of Python 2 or 3. Raises `FileRefused` for anything else or none."""
+    try:
+        for code, argument, position in pickletools.genops(content):
+            if code.name not in _ALLOWED:
+                raise FileRefused(f"byte {position} is {code.name}")
+            if code.name in _PUTS and isinstance(argument, int) and argument > len(content):
+                raise FileRefused(f"byte {position} asks for a memo of {argument:,}")
+        found = _NothingButData(io.BytesIO(content), encoding="utf-8").load()
+    except Exception as error:  # what a broken pickle trips over is anybody's guess
+        raise FileRefused(
+            f"{where} is not a pickled list of strings ({error or type(error).__name__}); nothing else is "
+            "read from a pickle. Fetch it again, or use another layout."
+        ) from error
+    if type(found) is not list or not found or not all(type(each) is str for each in found):
+        raise FileRefused(f"{where} holds something other than a list of strings. Fetch it again.")
+    return found
+
+
+def read_keys(file: Path) -> list[str]:
+    """The keys in `filenames.pickle`. Raises `FileRefused`; a gigabyte is the most that is read."""
+    try:
+        size = file.stat().st_size
+        if size > MAX_BYTES:
+            raise FileRefused(f"{file} has {size:,} bytes; a list of keys has at most {MAX_BYTES:,}.")
+        return strings_of_pickle(file.read_bytes(), str(file))
+    except OSError as error:
+        raise FileRefused(f"{file} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,145 @@
+"""WebDataset shards on local disk, as img2dataset writes them (CC3M, CC12M) and as ours are.
+
+    00000.tar … (or SPLIT-00000.tar …, or SPLIT/00000.tar …) of KEY.jpg, KEY.txt and KEY.json
+
+`00000_stats.json` and `00000.parquet` beside them are not needed. Here captions are kept in memory, and a
+picture is read from its place in the tar when it is asked for; `galip.data.stream` is for larger sets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galip_runtime.errors import FileRefused
+
+from galip.data.decode import BrokenPicture, EncodedPicture
+from galip.data.folder import DATASET_FILE, check_sums
+from galip.data.shards import captions_and_meta, members_of, picture_ending, read_member, shard_paths
+from galip.data.sources import Captioned
+
+__all__ = ["ShardSource", "count_pictures", "fits", "open_split", "shards_of_split", "splits"]
+
+LOOKED_FOR = "*.tar (WebDataset shards: KEY.jpg, KEY.txt, KEY.json), there or in train/, val/, test/"
+SPLITS = ("train", "val", "test")
+
+
+def fits(path: Path) -> bool:
+    """Whether there are tars."""
+    return any(next(folder.glob("*.tar"), None) for folder in (path, *(path / split for split in SPLITS)))
+
+
+def splits(path: Path) -> list[str]:
+    """Those that name tars or their folder; tars of other names are `train`."""
+    if found := [split for split in SPLITS if next((path / split).glob("*.tar"), None)]:
+        return found
+    named = [split for split in SPLITS if next(path.glob(f"{split}-*.tar"), None)]
+    return named if "train" in named or not _others(path) else ["train", *named]
+
+
+def _others(path: Path) -> bool:
+    return any(
+        not file.name.startswith(tuple(f"{split}-" for split in SPLITS)) for file in path.glob("*.tar")
+    )
+
+
+def shards_of_split(path: Path, split: str) -> list[Path]:
+    """The split's tars, in order. Raises as `galip.data.shards.shard_paths`."""
+    folder = path / split
+    return shard_paths(folder, "train") if next(folder.glob("*.tar"), None) else shard_paths(path, split)
+
+
+def count_pictures(path: Path, split: str) -> int:
+    """Pictures in a split by `dataset.json` or img2dataset's `*_stats.json`; 0 where neither tells."""
+    try:
+        record = path / DATASET_FILE
+        if record.is_file():
+            return int(json.loads(record.read_bytes())["summary"]["per_split"][split])
+        stats = [shard.with_name(f"{shard.stem}_stats.json") for shard in shards_of_split(path, split)]
+        if not all(file.is_file() for file in stats):
+            return 0
+        return sum(int(json.loads(file.read_bytes())["successes"]) for file in stats)
+    except (ValueError, KeyError, TypeError):
+        return 0  # another program's record: it says nothing about pictures
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a sample's picture lies; a sample without picture or caption says why instead."""
+
+    key: str
+    shard: int
+    offset: int
+    size: int
+    captions: tuple[str, ...]
+    meta: dict[str, Any]
+    broken: str = ""
+
+
+class ShardSource:
+    """A split's shards, indexed; keys are the samples'."""
+
+    layout = "shards"
+
+    def __init__(self, split: str, shards: list[Path]) -> None:
+        self.split, self._shards = split, shards
+        self._entries = [entry for number in range(len(shards)) for entry in self._index(number)]
+
+    def _index(self, number: int) -> Iterator[_Entry]:
+        shard = self._shards[number]
+        for tar, key, members in members_of(shard):
+            try:
+                picture = members[picture_ending(shard, key, members)]
+                texts = {end: read_member(tar, members[end]) for end in members if end in ("txt", "json")}
+                captions, meta = captions_and_meta(shard, key, texts)
+                yield _Entry(key, number, picture.offset_data, picture.size, captions, meta)
+            except FileRefused as error:
+                yield _Entry(key, number, 0, 0, (), {}, str(error))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _entry(self, index: int) -> _Entry:
+        entry = self._entries[index]
+        if entry.broken:
+            raise BrokenPicture(entry.broken)
+        return entry
+
+    def key(self, index: int) -> str:
+        """Name of sample `index`."""
+        return self._entries[index].key
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The caption, then the JSON's others. Raises `BrokenPicture` where there is none."""
+        return self._entry(index).captions
+
+    def meta(self, index: int) -> dict[str, Any]:
+        """The sample's JSON."""
+        return self._entries[index].meta
+
+    def encoded(self, index: int) -> EncodedPicture:
+        """Picture `index` as stored. Raises `BrokenPicture`; `FileRefused` where its shard is gone."""
+        entry = self._entry(index)
+        shard = self._shards[entry.shard]
+        try:
+            with shard.open("rb") as file:
+                file.seek(entry.offset)
+                content = file.read(entry.size)
+        except OSError as error:
+            raise FileRefused(f"{shard} cannot be read any more: {error.strerror}. Put it back.") from error
+        return EncodedPicture(f"{shard}: sample {entry.key}", content)
+
+    def __getitem__(self, index: int) -> Captioned:
+        """Picture `index`, decoded. Raises `BrokenPicture`."""
+        entry = self._entry(index)
+        return Captioned(entry.key, self.encoded(index).decode(), entry.captions, entry.meta)
+
+
+def open_split(path: Path, split: str) -> ShardSource:
+    """Raises `FileRefused` for a broken tar and one that is not as `dataset.json` lists it."""
+    shards = shards_of_split(path, split)
+    check_sums(shards[0].parent, shards)
+    return ShardSource(split, shards)

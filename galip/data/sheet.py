@@ -1,0 +1,114 @@
+"""A contact sheet: pictures in rows on white, each with its caption under it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from galip_runtime.errors import UsageError
+from PIL import Image, ImageDraw, ImageFont
+
+from galip.data.sources import Captioned
+
+__all__ = ["SAMPLES", "check_sheet_path", "contact_sheet", "save_sheet"]
+
+SAMPLES = 24
+COLUMNS = 6
+# pixels
+CELL = 208
+GAP = 20
+TEXT = 15
+NOTE = 12
+LINES = 5
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def contact_sheet(pictures: Sequence[Captioned], columns: int = COLUMNS) -> Image.Image:
+    """RGB; each picture fitted in a square, under it its first caption, its size and what else it has.
+
+    Characters that Pillow's own font lacks are drawn as boxes.
+    """
+    text, note = ImageFont.load_default(size=TEXT), ImageFont.load_default(size=NOTE)
+    columns = min(columns, len(pictures))
+    rows = [pictures[first : first + columns] for first in range(0, len(pictures), columns)]
+    wrapped = [[_wrapped(each.captions[0], text) for each in row] for row in rows]
+    heights = [CELL + 8 + max(map(len, lines)) * (TEXT + 5) + NOTE + 8 for lines in wrapped]
+    sheet = Image.new("RGB", (GAP + columns * (CELL + GAP), GAP + sum(heights) + GAP * len(rows)), "white")
+    draw = ImageDraw.Draw(sheet)
+    top = GAP
+    for row, captions, height in zip(rows, wrapped, heights, strict=True):
+        for column, (each, lines) in enumerate(zip(row, captions, strict=True)):
+            left = GAP + column * (CELL + GAP)
+            _paste(sheet, each.picture, left, top)
+            y = top + CELL + 8
+            for line in lines:
+                draw.text((left, y), line, fill="black", font=text)
+                y += TEXT + 5
+            draw.text((left, y + 2), _note(each), fill="#767676", font=note)
+        top += height + GAP
+    return sheet
+
+
+def _paste(sheet: Image.Image, picture: Image.Image, left: int, top: int) -> None:
+    scale = CELL / max(picture.size)
+    size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+    fitted = picture.resize(size, Image.Resampling.LANCZOS)
+    place = (left + (CELL - size[0]) // 2, top + (CELL - size[1]) // 2)
+    sheet.paste(fitted, place)
+    frame = (place[0] - 1, place[1] - 1, place[0] + size[0], place[1] + size[1])
+    ImageDraw.Draw(sheet).rectangle(frame, outline="#d8d8d8")
+
+
+def _note(each: Captioned) -> str:
+    more = len(each.captions) - 1
+    size = f"{each.picture.width} x {each.picture.height}"
+    return f"{size}, {more} more caption{'s' if more > 1 else ''}" if more else size
+
+
+def _wrapped(caption: str, font: Font) -> list[str]:
+    """Lines as wide as a cell, at most `LINES`; a word that is wider is cut."""
+    lines = [""]
+    for word in caption.split()[:200]:
+        for part in _parts(word, font):
+            longer = f"{lines[-1]} {part}".strip()
+            if font.getlength(longer) <= CELL:
+                lines[-1] = longer
+            else:
+                lines.append(part)
+    if len(lines) > LINES:
+        last = lines[LINES - 1]
+        while font.getlength(last + "…") > CELL:
+            last = last[:-1]
+        lines = [*lines[: LINES - 1], last + "…"]
+    return lines
+
+
+def _parts(word: str, font: Font) -> list[str]:
+    parts = [""]
+    for letter in word[:500]:
+        if font.getlength(parts[-1] + letter) > CELL:
+            parts.append("")
+        parts[-1] += letter
+    return parts
+
+
+def check_sheet_path(file: Path) -> None:
+    """Raises `UsageError` for a file that can't be a sheet."""
+    if file.suffix.lower() != ".png":
+        raise UsageError(f"{file} does not end in .png; the sheet is written as PNG.")
+    if not file.parent.is_dir():
+        raise UsageError(f"{file.parent} is not a folder; make it, or name another file.")
+
+
+def save_sheet(sheet: Image.Image, file: Path) -> None:
+    """Writes a PNG, whole or not at all. Raises `UsageError` where it can't be written."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        sheet.save(aside, "PNG")
+        aside.replace(file)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}; name another file.") from error
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""Shards read one after the other, shuffled as they come: an endless stream that can be taken up anywhere.
+
+An epoch's order of shards is drawn by (seed, epoch), and the shards are dealt to the lanes, one for each
+worker of each rank. A lane reads its shards in turn, in blocks of `BLOCK_SAMPLES`, and shuffles each block.
+So in an epoch every sample comes once, over all lanes. Lanes don't wait for each other: one whose shards
+hold less begins its next epoch earlier.
+
+A place is (epoch, shard, sample, taken): the block that begins at that sample of the lane's shard, and how
+many of it were taken. To go on from a place costs reading the heads of that shard's members up to there,
+and the block again; nothing is decoded.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from galip_runtime.errors import FileRefused, UsageError
+
+from galip.data.conditions import excluded
+from galip.data.decode import BrokenPicture
+from galip.data.order import generator_for
+from galip.data.shards import RawSample, contents_of, raw_sample
+
+__all__ = ["BLOCK_SAMPLES", "START", "Place", "ShardStream"]
+
+BLOCK_SAMPLES = 1000
+"""What is shuffled at a time: samples of one lane, next to each other."""
+BLOCK_BYTES = 256 * 2**20
+"""Of encoded pictures: a block of large ones ends earlier."""
+
+Place = tuple[int, int, int, int]
+START: Place = (0, 0, 0, 0)
+
+Item = RawSample | BrokenPicture
+
+
+class ShardStream:
+    """The lanes of a split's shards; can be pickled."""
+
+    def __init__(self, shards: Sequence[Path], lanes: int, seed: int, exclude: Sequence[str] = ()) -> None:
+        """Raises `UsageError` where there are fewer shards than lanes."""
+        if len(shards) < lanes:
+            raise UsageError(
+                f"{len(shards)} shards cannot be dealt to {lanes} readers (ranks times workers, each its "
+                "own); lower --workers or start fewer processes, or split the data into more shards."
+            )
+        self.shards, self.lanes, self.seed, self.exclude = list(shards), lanes, seed, tuple(exclude)
+
+    def shards_of(self, lane: int, epoch: int) -> list[Path]:
+        """What a lane reads in an epoch, in order."""
+        order = torch.randperm(len(self.shards), generator=generator_for(self.seed, "shards", epoch))
+        return [self.shards[index] for index in order[lane :: self.lanes].tolist()]
+
+    def lane(self, lane: int, place: Place = START) -> Iterator[tuple[Item, Place]]:
+        """From `place` on, endless: a sample, or what is broken in its stead, and the place after it.
+
+        Raises `FileRefused` for a broken tar, `UsageError` where an epoch has nothing for this lane.
+        """
+        begin, taken = place[1:3], place[3]
+        for epoch in itertools.count(place[0]):
+            empty = True
+            for (shard, sample), block in self._blocks(lane, epoch, *begin):
+                rng = generator_for(self.seed, f"block {lane} {shard} {sample}", epoch)
+                order = torch.randperm(len(block), generator=rng).tolist()
+                for count in range(taken, len(order)):
+                    yield block[order[count]], (epoch, shard, sample, count + 1)
+                taken, empty = 0, False
+            if empty:
+                raise UsageError(
+                    f"the shards {', '.join(path.name for path in self.shards_of(lane, epoch)[:3])}, … hold "
+                    f"nothing, or nothing that {list(self.exclude)} leaves; exclude less."
+                )
+            begin = (0, 0)
+
+    def _blocks(
+        self, lane: int, epoch: int, shard: int, sample: int
+    ) -> Iterator[tuple[tuple[int, int], list[Item]]]:
+        """The rest of an epoch in blocks, each with the (shard, sample) it begins at."""
+        block: list[Item] = []
+        start, size = (shard, sample), 0
+        for position, item in self._read(self.shards_of(lane, epoch), shard, sample):
+            if len(block) == BLOCK_SAMPLES or size > BLOCK_BYTES:
+                yield start, block
+                block, size = [], 0
+            if not block:
+                start = position
+            block.append(item)
+            size += 0 if isinstance(item, BrokenPicture) else len(item.content)
+        if block:
+            yield start, block
+
+    def in_order(self) -> Iterator[Item]:
+        """All samples as they lie in the shards, once."""
+        return (item for _, item in self._read(self.shards))
+
+    def _read(
+        self, shards: Sequence[Path], shard: int = 0, sample: int = 0
+    ) -> Iterator[tuple[tuple[int, int], Item]]:
+        """What these shards hold from a sample of one on, each item with its (shard, sample)."""
+        for number, path in enumerate(shards[shard:], shard):
+            skip = sample if number == shard else 0
+            for index, (key, members) in enumerate(contents_of(path, skip=skip), skip):
+                try:
+                    raw = raw_sample(path, key, members)
+                except FileRefused as error:  # of this sample alone; a broken tar is raised by `contents_of`
+                    yield (number, index), BrokenPicture(str(error))
+                    continue
+                if not excluded(raw.meta, self.exclude):
+                    yield (number, index), raw

@@ -1,0 +1,73 @@
+"""What a step of GALIP's training minimises: equation 1 for the discriminator, and the paired distances.
+
+Shapes: N batch, C CLIP token width, G CLIP grid, D sentence. Scalars are means over the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from galip import losses
+from galip.model import Discriminator
+
+__all__ = ["DiscriminatorObjective", "feature_distance", "pixel_distance"]
+
+
+class DiscriminatorObjective(nn.Module):
+    """L_D of equation 1 in one forward pass, as distributed training wants it.
+
+    Mate-D runs once on the real pictures: for their own sentences, for the mismatched ones and for MAGP.
+    """
+
+    def __init__(self, discriminator: Discriminator, penalty_weight: float, penalty_power: float) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+        self.penalty_weight, self.penalty_power = penalty_weight, penalty_power
+
+    def forward(
+        self,
+        real_maps: list[Tensor],
+        fake_maps: list[Tensor],
+        sentence: Tensor,
+        mismatched: Tensor,
+        scale: float = 1.0,
+    ) -> dict[str, Tensor]:
+        """Maps, each (N, C, G, G), sentence and mismatched (N, D) → `d_real`, `d_mis`, `d_fake`, `magp`.
+
+        `scale`: what MAGP's inner gradients are computed with, in fp16. A fixed one: the released code takes
+        the loss scale, at which they overflow at first and the step is lost.
+        """
+        features: list[Tensor] = []
+
+        def discriminate(maps: list[Tensor], e: Tensor) -> Tensor:
+            features.append(self.discriminator.mate(maps))
+            return self.discriminator.assessor(features[0], e)
+
+        real_logits, norm = losses.magp_norm(discriminate, real_maps, sentence, scale)
+        mismatched_logits = self.discriminator.assessor(features[0], mismatched)
+        fake_logits = self.discriminator([feature.detach() for feature in fake_maps], sentence)
+        return {
+            "d_real": losses.hinge_real(real_logits),
+            "d_mis": losses.hinge_fake(mismatched_logits),
+            "d_fake": losses.hinge_fake(fake_logits),
+            "magp": losses.magp(norm, self.penalty_weight, self.penalty_power),
+        }
+
+    @staticmethod
+    def total(terms: dict[str, Tensor]) -> Tensor:
+        """L_D: the terms with equation 1's weights. Scalar."""
+        return terms["d_real"] + 0.5 * terms["d_mis"] + 0.5 * terms["d_fake"] + terms["magp"]
+
+
+def pixel_distance(fake: Tensor, real: Tensor) -> Tensor:
+    """Mean L1 distance of pictures (N, 3, H, W) at full, half, quarter and eighth size. Scalar."""
+    sizes = [F.l1_loss(F.avg_pool2d(fake, k), F.avg_pool2d(real, k)) for k in (1, 2, 4, 8)]
+    return torch.stack(sizes).mean()
+
+
+def feature_distance(fake_maps: list[Tensor], real_maps: list[Tensor]) -> Tensor:
+    """Sum over the collected maps, each (N, C, G, G), of their mean squared distance. Scalar."""
+    maps = [F.mse_loss(a.float(), b.float()) for a, b in zip(fake_maps, real_maps, strict=True)]
+    return torch.stack(maps).sum()

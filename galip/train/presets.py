@@ -1,0 +1,118 @@
+"""Where a run's options come from: a preset, then a TOML file, then the command line, each over the last."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from galip_runtime.errors import UsageError
+
+from galip.presets import TABLE3
+
+__all__ = ["TRAINING_PRESETS", "resolve"]
+
+Config = TypeVar("Config")
+
+_RELEASED: dict[str, Any] = {
+    "model": "released",
+    "batch_size": 512,  # 64 on each of 8 GPUs, as released
+    "precision": "fp16",
+    "crop": "random",
+    "workers": 8,
+    "save_every": 2_000,
+}
+"""What the paper (section 4) and the released training script say for all four data sets; learning rates,
+Adam's decays and the losses' weights are the options' defaults. How many steps is ours: the paper gives
+days."""
+
+TRAINING_PRESETS: dict[str, dict[str, Any]] = {
+    "cub": {**_RELEASED, "steps": 26_000},
+    "coco": {**_RELEASED, "steps": 100_000},
+    "cc3m": {**_RELEASED, "steps": 150_000, "layout": "shards"},
+    "cc12m": {**_RELEASED, "steps": 250_000, "layout": "shards"},
+    "icons": {
+        "model": "default",
+        "steps": 6_100,
+        "batch_size": 16,
+        "lr_g": 2e-4,
+        "beta2": 0.99,
+        "similarity_weight": 1.0,
+        "ema_decay": 0.998,
+        "warmup_steps": 5_600,
+        "warmup_lr": 7e-4,
+        "paired_steps": 6_040,
+        "paired_feature_weight": 2.0,
+        "range_weight": 10.0,
+        "pose": True,
+        "clip_shift": 4,
+    },
+}
+"""`galip train --preset`: options that differ from the defaults. `table3-…`: the rows of the paper's table
+3.
+"""
+
+for _row in TABLE3:
+    TRAINING_PRESETS[f"table3-{_row}"] = {**TRAINING_PRESETS["coco"], "model": f"table3-{_row}"}
+TRAINING_PRESETS["table3-baseline"]["similarity_weight"] = 0.0  # nothing of CLIP but its text tower
+
+
+def resolve(
+    config_class: type[Config],
+    given: Mapping[str, Any],
+    preset: str | None = None,
+    file: Path | None = None,
+    presets: Mapping[str, Mapping[str, Any]] = TRAINING_PRESETS,
+) -> Config:
+    """A `config_class` of the options in `given`, over those in the TOML `file`, over the `preset`.
+
+    Raises `UsageError` for an unknown preset, a file that can't be read, is no TOML or has an unknown or
+    ill-typed option, for a required option that is nowhere, and for a value out of range.
+    """
+    if preset is not None and preset not in presets:
+        raise UsageError(f"no preset {preset!r}; there are: {', '.join(presets)}")
+    values: dict[str, Any] = {**(presets[preset] if preset else {})}
+    hints = typing.get_type_hints(config_class)
+    if file is not None:
+        values |= _read(file, hints)
+    values |= given
+    missing = [
+        f"--{field.name}"
+        for field in dataclasses.fields(config_class)  # type: ignore[arg-type]
+        if field.default is dataclasses.MISSING and field.name not in values
+    ]
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)} is missing; give it on the command line or in the --config file"
+        )
+    return config_class(**values)
+
+
+def _read(file: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            found = tomllib.load(stream)
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}; --config takes a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not TOML: {error}") from error
+    return {name: _typed(file, name, value, hints) for name, value in found.items()}
+
+
+def _typed(file: Path, name: str, value: Any, hints: Mapping[str, Any]) -> Any:
+    if name not in hints:
+        raise UsageError(f"{file} has an unknown option {name!r}; there are: {', '.join(hints)}")
+    hint = hints[name]
+    if isinstance(hint, types.GenericAlias):  # tuple[str, ...]
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif type(value) is hint:
+        return value
+    kind = "list of texts" if isinstance(hint, types.GenericAlias) else hint.__name__
+    raise UsageError(f"{file}: {name} must be a {kind}, not {value!r}")

@@ -1,0 +1,139 @@
+"""Shards in a stream: what each reader sees, and how it goes on from anywhere."""
+
+import itertools
+import json
+from collections import Counter
+
+import pytest
+from galip_runtime.errors import FileRefused, UsageError
+from train.layout_fixtures import encoded, picture, write_shards, write_tar
+
+from galip.data import shards as tars
+from galip.data import stream as streams
+from galip.data.decode import BrokenPicture
+from galip.data.layouts.shards import count_pictures, shards_of_split
+from galip.data.stream import START, ShardStream
+
+SHARDS, EACH = 5, 7
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return shards_of_split(write_shards(tmp_path_factory.mktemp("shards"), SHARDS, EACH), "train")
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    """So that a shard has several blocks and some blocks have several shards."""
+    monkeypatch.setattr(streams, "BLOCK_SAMPLES", 4)
+
+
+def keys_and_places(stream, lane, count, place=START):
+    items = list(itertools.islice(stream.lane(lane, place), count))
+    return [item.key for item, _ in items], [place for _, place in items]
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3, 5])
+def test_readers_share_an_epoch_and_each_sample_comes_once(shards, lanes):
+    stream = ShardStream(shards, lanes, seed=3)
+    for epoch in (0, 1):
+        seen = []
+        for lane in range(lanes):
+            size = EACH * len(stream.shards_of(lane, epoch))
+            assert size
+            skipped = sum(EACH * len(stream.shards_of(lane, before)) for before in range(epoch))
+            keys, places = keys_and_places(stream, lane, skipped + size)
+            assert {place[0] for place in places[skipped:]} == {epoch}
+            seen += keys[skipped:]
+        assert len(set(seen)) == len(seen) == SHARDS * EACH
+
+
+def test_the_order_is_the_seed_s_and_the_epoch_s(shards):
+    total = SHARDS * EACH
+    first, _ = keys_and_places(ShardStream(shards, 1, seed=1), 0, 2 * total)
+    assert keys_and_places(ShardStream(shards, 1, seed=1), 0, 2 * total)[0] == first
+    assert keys_and_places(ShardStream(shards, 1, seed=2), 0, 2 * total)[0] != first
+    assert first[:total] != first[total:]
+    assert first[:total] != sorted(first[:total])
+    starts = {key[:5] for key in first[:4]}
+    assert len(starts) == 1, "a block is of neighbours"
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_it_goes_on_from_any_place(shards, lanes):
+    stream = ShardStream(shards, lanes, seed=3)
+    keys, places = keys_and_places(stream, 0, 60)
+    for stop in range(60):
+        again = ShardStream(shards, lanes, seed=3)
+        assert keys_and_places(again, 0, 60 - stop - 1, places[stop])[0] == keys[stop + 1 :], places[stop]
+
+
+def test_going_on_reads_no_contents_of_what_was_before(shards, monkeypatch):
+    stream = ShardStream(shards, 1, seed=3)
+    _, places = keys_and_places(stream, 0, 5)
+    read = []
+    real = tars.read_member
+
+    def reading(tar, member):
+        read.append(member.name)
+        return real(tar, member)
+
+    monkeypatch.setattr(tars, "read_member", reading)
+    keys_and_places(ShardStream(shards, 1, seed=3), 0, 1, places[4])
+    assert places[4] == (0, 0, 4, 1)  # in the second block, of the fifth to eighth sample
+    assert len({name.split(".")[0] for name in read}) <= 5, "that block, and what told that it is full"
+
+
+def test_a_block_of_large_pictures_ends_earlier(shards, monkeypatch):
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 1)
+    _, places = keys_and_places(ShardStream(shards, 1, seed=3), 0, 6)
+    assert [place[2:] for place in places] == [(number, 1) for number in range(6)]
+
+
+def test_excluded_samples_are_not_there(shards):
+    stream = ShardStream(shards, 1, seed=3, exclude=["width=48"])
+    keys, places = keys_and_places(stream, 0, 30)
+    assert places[-1][0] == 0
+    assert places[29] != places[28]
+    kept, _ = keys_and_places(ShardStream(shards, 1, seed=3), 0, SHARDS * EACH)
+    assert set(keys) < set(kept)
+    with pytest.raises(UsageError, match="nothing that"):
+        next(ShardStream(shards, 1, seed=3, exclude=["status=success"]).lane(0))
+
+
+def test_broken_samples_come_as_such(tmp_path):
+    good = encoded(picture(0))
+    members = [("a.jpg", good), ("b.jpg", good), ("b.txt", b" "), ("c.jpg", good), ("c.txt", b"fine")]
+    write_tar(tmp_path / "0.tar", members)
+    stream = ShardStream([tmp_path / "0.tar"], 1, seed=0)
+    items = [item for item, _ in itertools.islice(stream.lane(0), 3)]
+    kinds = Counter(type(item) for item in items)
+    assert kinds[BrokenPicture] == 2
+    assert sorted(str(item).split(": ")[1] for item in items if isinstance(item, BrokenPicture)) == [
+        "sample a has no caption (.txt), only ['jpg'].",
+        "sample b",
+    ]
+
+
+def test_a_broken_tar_stops_it(tmp_path):
+    write_shards(tmp_path, 1, 3)
+    path = tmp_path / "00000.tar"
+    path.write_bytes(path.read_bytes()[:4096])
+    with pytest.raises(FileRefused, match=r"00000\.tar: broken or truncated tar"):
+        next(ShardStream([path], 1, seed=0).lane(0))
+
+
+def test_fewer_shards_than_readers(shards):
+    with pytest.raises(UsageError, match="5 shards cannot be dealt to 6 readers"):
+        ShardStream(shards, 6, seed=0)
+
+
+def test_pictures_are_counted_by_the_records(tmp_path):
+    write_shards(tmp_path, 2, 3)
+    assert count_pictures(tmp_path, "train") == 6
+    (tmp_path / "00001_stats.json").unlink()
+    assert count_pictures(tmp_path, "train") == 0
+    (tmp_path / "00001_stats.json").write_text("[]")
+    assert count_pictures(tmp_path, "train") == 0
+    (tmp_path / "dataset.json").write_text(json.dumps({"summary": {"per_split": {"train": 9}}}))
+    assert count_pictures(tmp_path, "train") == 9
