@@ -97,8 +97,12 @@ print({{"heavy": [name for name in {HEAVY} if name in sys.modules]}})
 
 
 COMMANDS = {
-    "generate": "PROMPTS --bundle --seed --count --out --device --precision --threads --json",
-    "interpolate": "PROMPTS --steps --bundle --seed --out --device --precision --threads --json",
+    "generate": "PROMPTS --bundle --model --seed --count --truncation --out --device --precision --threads "
+    "--json",
+    "interpolate": "PROMPTS --steps --bundle --model --seed --square --truncation --out --device --precision "
+    "--threads --json",
+    "sample-grid": "PROMPTS --prompts-file --seed --count --truncation --labels --no-labels --bundle --model "
+    "--out --device --precision --threads --json",
     "export": "MODEL --out --precision --overwrite --json",
     "convert": "RELEASED --out --clip --allow-missing-text --json",
     "info": "PATH --json",
@@ -179,7 +183,11 @@ MISTAKES = {
     "seed 2^64": (["generate", "x", "--seed", str(2**64)], "out of range"),
     "picture of another kind": (["generate", "x", "--out", "x.pdf"], "x.pdf"),
     "folder that isn't there": (["generate", "x", "--out", "no/such/x.png"], "no/such"),
-    "three prompts": (["interpolate", "a", "b", "c"], "two or four prompts, 3 were given"),
+    "three prompts": (["interpolate", "a", "b", "c"], "3 prompts and 1 seeds were given"),
+    "two models": (["generate", "x", "--model", "a", "--bundle", "b"], "--bundle or --model, not both"),
+    "truncation 0": (["generate", "x", "--truncation", "0"], "truncation is a number above 0"),
+    "no prompts": (["sample-grid"], "there is no prompt"),
+    "no prompts file": (["sample-grid", "--prompts-file", "no.txt"], "cannot read no.txt"),
     "one step": (["interpolate", "a", "b", "--steps", "1", "--bundle", "BUNDLE"], "steps"),
     "no CLIP": (["convert", "x.pth", "--out", "y"], "--allow-missing-text"),
     "steps 0": (["train", "--data", "x", "--clip", "y", "--out", "z", "--steps", "0"], "steps is 0"),
@@ -368,6 +376,45 @@ def test_interpolate(run, bundle, tmp_path):
     code, _, _ = run(*arguments, "--out", tmp_path / "film.gif")
     assert code == 0
     assert Image.open(tmp_path / "film.gif").n_frames >= 5
+
+
+def test_interpolate_between_seeds(run, bundle, tmp_path):
+    arguments = ["interpolate", "a red apple", "a tree", "--bundle", bundle, "--seed", 7, "--seed", 8]
+    out = tmp_path / "square.png"
+    code, said, _ = run(*arguments, "--steps", 3, "--square", "--out", out, "--json")
+    assert code == 0
+    assert json.loads(said) == {
+        "file": str(out),
+        "prompts": ["a red apple", "a tree"],
+        "steps": 3,
+        "seeds": [7, 8],
+        "pictures": 9,
+    }
+
+
+def test_sample_grid(run, bundle, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a tree\n\n été 車 \n", encoding="utf-8")
+    arguments = ["sample-grid", "a red apple", "--prompts-file", tmp_path / "prompts.txt", "--bundle", bundle]
+    code, out, _ = run(*arguments, "--seed", 4, "--count", 2, "--out", tmp_path / "a.png", "--json")
+    assert code == 0
+    said = json.loads(out)
+    assert said["prompts"] == ["a red apple", "a tree", "été 車"]
+    assert said["seeds"] == [4, 5]
+    labelled = Image.open(tmp_path / "a.png")
+    code, _, _ = run(*arguments, "--seed", 4, "--count", 2, "--out", tmp_path / "b.png", "--no-labels")
+    assert code == 0
+    plain = Image.open(tmp_path / "b.png")
+    assert plain.size == (2 * 8 + 2, 3 * 8 + 4)
+    cell = np.asarray(plain)[:8, :8].repeat(12, axis=0).repeat(12, axis=1)  # enlarged to 96 pixels
+    left, top = 14 + 190 + 6, 14 + 20 + 6
+    assert np.array_equal(np.asarray(labelled)[top : top + 96, left : left + 96], cell)
+
+
+def test_eager_pictures(run, tiny_checkpoint, tmp_path):
+    arguments = ["generate", "a red square", "--model", tiny_checkpoint, "--device", "cpu", "--seed", 1]
+    code, out, err = run(*arguments, "--out", tmp_path / "a.png")
+    assert code == 0, err
+    assert "28x28" in out
 
 
 def test_convert(run, tiny_checkpoint, tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.command("generate")(pictures.generate)
 app.command("interpolate")(pictures.interpolate)
+app.command("sample-grid")(pictures.sample_grid)
 app.command("export")(exporting.export)
 app.command("convert")(exporting.convert)
 app.command("info")(exporting.info)

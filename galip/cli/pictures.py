@@ -1,4 +1,4 @@
-"""`galip generate` and `galip interpolate`: pictures through the runtime."""
+"""`galip generate`, `galip interpolate` and `galip sample-grid`: pictures of a bundle, or of a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from galip_runtime.errors import UsageError
+from galip_runtime.errors import FileRefused, UsageError
 
 from galip.cli.common import Bundle, Device, Json, Precision, Progress, Threads, emit
 
 if TYPE_CHECKING:
-    from galip_runtime import Model
+    from galip_runtime import Drawer
 
-__all__ = ["generate", "interpolate"]
+__all__ = ["generate", "interpolate", "sample_grid"]
 
 Seed = Annotated[
     int | None,
@@ -22,6 +22,21 @@ Seed = Annotated[
         help="0 to 2^64-1: the same seed, the same picture; drawn if not given.", show_default=False
     ),
 ]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--model", help="Checkpoint to draw with in eager PyTorch, instead of a bundle.", show_default=False
+    ),
+]
+Truncation = Annotated[
+    float | None,
+    typer.Option(
+        metavar="T",
+        help="Cut the noise at ±T, about 0.5 to 2: plainer pictures, less variety.",
+        show_default=False,
+    ),
+]
+PictureFile = Annotated[Path, typer.Option(help="File to write: .png, .jpg or .webp.")]
 
 
 def generate(
@@ -29,9 +44,11 @@ def generate(
         list[str], typer.Argument(metavar="PROMPT...", help='What to show: "a red apple, 3D style".')
     ],
     bundle: Bundle = None,
+    model: Checkpoint = None,
     seed: Seed = None,
     count: Annotated[int, typer.Option(help="Pictures a prompt, with seeds S, S+1, …")] = 1,
-    out: Annotated[Path, typer.Option(help="File to write: .png, .jpg or .webp.")] = Path("galip.png"),
+    truncation: Truncation = None,
+    out: PictureFile = Path("galip.png"),
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
@@ -43,13 +60,15 @@ def generate(
     """
     from galip_runtime import seed_series
     from galip_runtime.image import check_target, grid, save_picture
+    from galip_runtime.noise import check_truncation
 
     check_target(out)
+    check_truncation(truncation)
     seeds = seed_series(seed, count)
-    model = _load(bundle, device, precision, threads)
+    drawer = _load(bundle, model, device, precision, threads)
     texts = [prompt for prompt in prompts for _ in seeds]
     started = time.perf_counter()
-    pictures = model.generate(texts, seeds * len(prompts))
+    pictures = drawer.generate(texts, seeds * len(prompts), truncation=truncation)
     seconds = (time.perf_counter() - started) / len(pictures)
     save_picture(grid(pictures, columns=count if len(prompts) > 1 and count > 1 else None), out)
     result = {
@@ -57,8 +76,8 @@ def generate(
         "prompts": texts,
         "seeds": seeds * len(prompts),
         "seconds_per_picture": seconds,
-        "device": model.info()["device"],
-        "precision": model.info()["precision"]["generator"],
+        "device": drawer.info()["device"],
+        "precision": drawer.info()["precision"]["generator"],
     }
     named = f"seed {seeds[0]}" if count == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     emit(
@@ -72,14 +91,20 @@ def generate(
 def interpolate(
     prompts: Annotated[
         list[str],
-        typer.Argument(
-            metavar="PROMPT PROMPT [PROMPT PROMPT]",
-            help="Two prompts for a strip, four for the corners of a square.",
-        ),
+        typer.Argument(metavar="PROMPT...", help="One, two or four prompts."),
     ],
     steps: Annotated[int, typer.Option(help="Pictures along a side, ends included.")] = 8,
     bundle: Bundle = None,
-    seed: Seed = None,
+    model: Checkpoint = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(help="0 to 2^64-1; twice or four times to go between seeds; drawn if not given."),
+    ] = None,
+    square: Annotated[
+        bool,
+        typer.Option("--square", help="Two prompts from left to right, two seeds from top to bottom."),
+    ] = False,
+    truncation: Truncation = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -91,35 +116,102 @@ def interpolate(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Go smoothly from prompt to prompt.
+    """Go smoothly from prompt to prompt, from seed to seed, or both.
 
-    All pictures have the same noise; the sentence vectors are mixed.
+    Two of a kind make a strip, four are the corners of a square. Sentence vectors are mixed linearly, noise
+    along the sphere it lies on.
     """
     from galip_runtime import seed_series
+    from galip_runtime.drawer import check_corners
     from galip_runtime.image import ANIMATIONS, check_target, grid, save_animation, save_picture
 
-    if len(prompts) not in (2, 4):
-        raise UsageError(f"interpolation goes between two or four prompts, {len(prompts)} were given")
+    seeds = list(seed or seed_series(None, 1))
+    check_corners(len(prompts), len(seeds), square)
     animated = out.suffix.lower() in ANIMATIONS
     if animated:
         check_target(out, ANIMATIONS)
     else:
         check_target(out)
-    (number,) = seed_series(seed, 1)
-    model = _load(bundle, device, precision, threads)
-    frames = model.interpolate(prompts, steps, number)
+    drawer = _load(bundle, model, device, precision, threads)
+    frames = drawer.interpolate(prompts, steps, seeds=seeds, square=square, truncation=truncation)
     if animated:
         save_animation(frames, out)
     else:
         save_picture(grid(frames, columns=steps), out)
+    said = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     emit(
-        {"file": str(out), "prompts": prompts, "steps": steps, "seed": number, "pictures": len(frames)},
+        {"file": str(out), "prompts": prompts, "steps": steps, "seeds": seeds, "pictures": len(frames)},
         json,
-        f"{out}: {len(frames)} pictures, seed {number}",
+        f"{out}: {len(frames)} pictures, {said}",
     )
 
 
-def _load(bundle: Path | None, device: str, precision: str, threads: int | None) -> Model:
+def sample_grid(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT...", help="Prompts, a row each.")
+    ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option(help="Text file with a prompt a line.", show_default=False)
+    ] = None,
+    seed: Seed = None,
+    count: Annotated[int, typer.Option(help="Columns, with seeds S, S+1, …")] = 6,
+    truncation: Truncation = None,
+    labels: Annotated[bool, typer.Option(help="Write prompts and seeds beside the pictures, or not.")] = True,
+    bundle: Bundle = None,
+    model: Checkpoint = None,
+    out: PictureFile = Path("galip.png"),
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """A sheet of pictures: a row a prompt, a column a seed, the same seeds for all."""
+    from galip_runtime import seed_series
+    from galip_runtime.image import check_target, grid, save_picture
+
+    texts = [*(prompts or []), *(_lines(prompts_file) if prompts_file else [])]
+    if not texts:
+        raise UsageError("there is no prompt: give some, or --prompts-file with one a line")
+    check_target(out)
+    seeds = seed_series(seed, count)
+    drawer = _load(bundle, model, device, precision, threads)
+    pictures = drawer.generate(
+        [text for text in texts for _ in seeds], seeds * len(texts), truncation=truncation
+    )
+    if labels:
+        from galip.labels import labelled_sheet
+
+        sheet = labelled_sheet(pictures, texts, seeds)
+    else:
+        sheet = grid(pictures, columns=count)
+    save_picture(sheet, out)
+    emit(
+        {"file": str(out), "prompts": texts, "seeds": seeds, "truncation": truncation},
+        json,
+        f"{out}: {len(texts)} prompts, seeds {seeds[0]} to {seeds[-1]}",
+    )
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise FileRefused(f"{file} is no text in UTF-8; save it as such, a prompt a line") from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {file}: {error.strerror}; give a text file, a prompt a line"
+        ) from error
+
+
+def _load(
+    bundle: Path | None, model: Path | None, device: str, precision: str, threads: int | None
+) -> Drawer:
+    if model is not None:
+        if bundle is not None:
+            raise UsageError("give --bundle or --model, not both")
+        from galip.eager import load_eager
+
+        return load_eager(model, device, precision, threads)
     import galip_runtime
 
     from galip.assets import default_bundle

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable, QualityGateFailed, UsageError
 
 if TYPE_CHECKING:
+    from galip_runtime.drawer import Drawer, seed_series
     from galip_runtime.loading import load
-    from galip_runtime.pipeline import Model, seed_series
+    from galip_runtime.pipeline import Model
     from galip_runtime.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Drawer",
     "FileRefused",
     "GalipError",
     "Model",
@@ -32,7 +34,13 @@ __all__ = [
     "seed_series",
 ]
 
-_HOMES = {"Model": "pipeline", "Tokenizer": "tokenizer", "load": "loading", "seed_series": "pipeline"}
+_HOMES = {
+    "Drawer": "drawer",
+    "Model": "pipeline",
+    "Tokenizer": "tokenizer",
+    "load": "loading",
+    "seed_series": "drawer",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -37,16 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     # imported here: --help needs none of it
+    from galip_runtime.drawer import seed_series
     from galip_runtime.image import check_target, grid, save_picture
     from galip_runtime.loading import load
-    from galip_runtime.pipeline import seed_series
 
     check_target(options.out)
     seeds = seed_series(options.seed, options.count)
     model = load(options.bundle, device=options.device, precision=options.precision, threads=options.threads)
     prompts = [prompt for prompt in options.prompts for _ in seeds]
     started = time.perf_counter()
-    pictures = model.generate(prompts, seeds * len(options.prompts))
+    pictures = model.generate(prompts, seeds * len(options.prompts), truncation=options.truncation)
     seconds = (time.perf_counter() - started) / len(pictures)
     # a row a prompt, unless there is only one
     save_picture(
@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--count", type=_whole, default=1, metavar="N", help="pictures a prompt, with the seeds S, S+1, … (1)"
+    )
+    parser.add_argument(
+        "--truncation", type=float, metavar="T", help="cut the noise at ±T: plainer pictures, less variety"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, tensorrt or openvino (auto)")
     parser.add_argument("--precision", default="auto", help="auto or one that the bundle has (auto)")

@@ -7,14 +7,24 @@ Philox is the counter-based generator of Salmon et al., "Parallel random numbers
 definition is refused.
 """
 
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.errors import UsageError
 
-__all__ = ["MAX_SEED", "NOISE_DEFINITION", "check_seed", "noise", "philox4x32"]
+__all__ = [
+    "MAX_SEED",
+    "NOISE_DEFINITION",
+    "check_seed",
+    "check_truncation",
+    "noise",
+    "philox4x32",
+    "truncate",
+]
 
 MAX_SEED = 2**64 - 1
 
@@ -69,13 +79,42 @@ def check_seed(seed: object) -> int:
     return int(seed)
 
 
-def noise(seeds: Sequence[int] | npt.NDArray[np.integer], dim: int) -> npt.NDArray[np.float32]:
+def check_truncation(truncation: float | None) -> float | None:
+    """`truncation` as a float above 0, or None; anything else is a UsageError."""
+    if truncation is None:
+        return None
+    number = isinstance(truncation, int | float | np.integer | np.floating)
+    value = float(truncation) if number and not isinstance(truncation, bool) else 0.0
+    if not value > 0:
+        raise UsageError(f"truncation is a number above 0, where the noise is cut, not {truncation!r}")
+    return value
+
+
+def truncate(normals: npt.NDArray[np.float64], truncation: float) -> npt.NDArray[np.float64]:
+    """Standard normal numbers → those of the same rank in the normal distribution cut at ±`truncation`.
+
+    The truncation trick of BigGAN (Brock et al. 2019, section 3.1) without drawing anew: z becomes
+    Φ⁻¹(½ + (Φ(z) - ½)(Φ(T) - Φ(-T))), so a seed's picture changes smoothly with T, and T → ∞ gives z back.
+    """
+    inverse = NormalDist().inv_cdf
+    outside = math.erfc(truncation / math.sqrt(2))  # P(|z| > T)
+    half = [0.5 * math.erfc(abs(z) / math.sqrt(2)) for z in normals.flat]  # P(z > |z|): exact in the tail
+    # the same rank inside: a tail p of the whole is the tail p (1 - outside) + outside / 2 of what is left
+    cut = [-inverse(max(p * (1 - outside) + outside / 2, 5e-324)) for p in half]
+    return np.copysign(np.minimum(cut, truncation).reshape(normals.shape), normals)
+
+
+def noise(
+    seeds: Sequence[int] | npt.NDArray[np.integer], dim: int, truncation: float | None = None
+) -> npt.NDArray[np.float32]:
     """Standard normal noise, float32 (N, dim), one row a seed.
 
-    `seeds`: N integers in [0, 2^64 - 1]; `dim`: numbers a row, at least 1.
+    `seeds`: N integers in [0, 2^64 - 1]; `dim`: numbers a row, at least 1; `truncation`: where to cut the
+    distribution (`truncate`), None for nowhere.
     Raises UsageError for a seed out of range or of another type, for seeds that aren't one flat sequence,
-    and for a `dim` below 1.
+    for a `dim` below 1 and a `truncation` not above 0.
     """
+    cut_at = check_truncation(truncation)
     flat = seeds.ndim == 1 if isinstance(seeds, np.ndarray) else isinstance(seeds, Sequence)
     if not flat or isinstance(seeds, str | bytes):
         raise UsageError(f"seeds are one flat sequence of whole numbers, not {seeds!r}")
@@ -93,4 +132,5 @@ def noise(seeds: Sequence[int] | npt.NDArray[np.integer], dim: int) -> npt.NDArr
     radius = np.sqrt(-2.0 * np.log(uniforms[..., 0::2]))  # (N, blocks, 2)
     angle = 6.283185307179586 * uniforms[..., 1::2]
     normals = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)  # (N, blocks, 2, 2)
-    return normals.reshape(len(checked), blocks * 4)[:, :dim].astype(np.float32)
+    rows = normals.reshape(len(checked), blocks * 4)[:, :dim]
+    return (rows if cut_at is None else truncate(rows, cut_at)).astype(np.float32)

@@ -139,6 +139,62 @@ def test_interpolation_without_a_seed_is_fresh_but_has_one_noise(model):
     assert (frames == frames[0]).all()
 
 
+def test_two_seeds_are_joined_on_the_sphere(model):
+    frames = model.interpolate("red", steps=5, seeds=[7, 8])
+    assert (frames[[0, -1]] == model.generate("red", [7, 8])).all()
+    a, b = model.noise([7, 8]).astype(np.float64)
+    angle = np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    middle = (a + b) * np.sin(angle / 2) / np.sin(angle)
+    assert (frames[2] == to_uint8(model.decode(middle[None], model.encode_text("red")))[0]).all()
+
+
+def test_prompts_and_seeds_move_together(model):
+    frames = model.interpolate(["red", "pan"], steps=4, seeds=[7, 8])
+    assert frames.shape == (4, 8, 8, 3)
+    assert (frames[[0, -1]] == model.generate(["red", "pan"], [7, 8])).all()
+    square = model.interpolate(["red", "pan", "thin", "apple"], steps=3, seeds=[1, 2, 3, 4])
+    corners = square.reshape(3, 3, 8, 8, 3)[[0, 0, 2, 2], [0, 2, 0, 2]]
+    assert (corners == model.generate(["red", "pan", "thin", "apple"], [1, 2, 3, 4])).all()
+    assert (
+        model.interpolate("red", steps=3, seeds=[1, 2, 3, 4])[[0, 8]] == model.generate("red", [1, 4])
+    ).all()
+
+
+def test_a_square_of_prompts_and_seeds(model):
+    square = model.interpolate(["red", "pan"], steps=3, seeds=[7, 8], square=True).reshape(3, 3, 8, 8, 3)
+    assert (square[0] == model.interpolate(["red", "pan"], steps=3, seed=7)).all()
+    assert (square[2] == model.interpolate(["red", "pan"], steps=3, seed=8)).all()
+    assert (square[:, 0] == model.interpolate("red", steps=3, seeds=[7, 8])).all()
+
+
+def test_the_same_seed_twice_stands_still(model):
+    frames = model.interpolate("red", steps=4, seeds=[7, 7])
+    assert (frames == model.generate("red", 7)).all()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"seeds": [1, 2, 3]},
+        {"seeds": [1, 2, 3, 4]},
+        {"square": True, "seed": 1},
+        {"square": True, "seeds": [1, 2, 3, 4]},
+        {"seed": 1, "seeds": [1, 2]},
+    ],
+    ids=str,
+)
+def test_prompts_and_seeds_that_have_no_path_are_refused(model, arguments):
+    with pytest.raises(UsageError, match="seeds"):
+        model.interpolate(["red", "pan"], **arguments)
+
+
+def test_truncation_reaches_the_noise(model):
+    assert np.abs(model.noise(range(20), 0.5)).max() <= 0.5
+    plain = to_uint8(model.decode(model.noise([7], 0.5), model.encode_text("red")))
+    assert (model.generate("red", 7, truncation=0.5) == plain).all()
+    assert (model.interpolate(["red", "pan"], 2, 7, truncation=0.5)[0] == plain[0]).all()
+
+
 def test_colours_are_clamped_and_rounded():
     values = [-9.0, -1.0, -0.999, 0.0, 0.9999, 1.0, 1e30, 2 / 255 - 1, 2.5 / 127.5 - 1]
     image = np.array(values, np.float32).reshape(1, 1, 1, -1).repeat(3, axis=1)

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from galip_runtime import UsageError
-from galip_runtime.noise import MAX_SEED, NOISE_DEFINITION, noise, philox4x32
+from galip_runtime.noise import MAX_SEED, NOISE_DEFINITION, noise, philox4x32, truncate
+from hypothesis import given
+from hypothesis import strategies as st
 
 VECTORS = json.loads((Path(__file__).parent / "noise_vectors.json").read_text())
 
@@ -126,3 +128,46 @@ def test_the_readme_tells_the_vectors():
         words, numbers = (" ".join(map(str, row[name][:4])) for name in ("words", "noise"))
         told += f"| {row['seed']} | {words} | {numbers} |" in text
     assert told == 3
+
+
+# Truncation
+
+NORMALS = st.lists(st.floats(-9, 9), min_size=2, max_size=20)
+
+
+@given(numbers=NORMALS, cut=st.floats(0.01, 12))
+def test_truncated_numbers_keep_sign_and_order_within_the_cut(numbers, cut):
+    numbers = np.sort(np.array(numbers))
+    found = truncate(numbers, cut)
+    assert (np.abs(found) <= cut).all()
+    assert (np.abs(found) <= np.abs(numbers) + 1e-9).all()
+    assert (np.diff(found) >= -1e-12).all()
+    assert (np.sign(found) * np.sign(numbers) >= 0).all()
+
+
+@given(numbers=NORMALS)
+def test_a_cut_far_out_changes_nothing(numbers):
+    np.testing.assert_allclose(truncate(np.array(numbers), 30.0), numbers, atol=1e-9)
+
+
+@pytest.mark.parametrize("cut", [0.5, 1.0, 2.0])
+def test_truncated_noise_is_distributed_as_it_should(cut):
+    """Variance of the normal distribution cut at ±T: 1 - 2 T φ(T) / (Φ(T) - Φ(-T))."""
+    found = noise(range(400), 100, cut).astype(np.float64)
+    inside = math.erf(cut / math.sqrt(2))
+    density = math.exp(-cut * cut / 2) / math.sqrt(2 * math.pi)
+    assert found.var() == pytest.approx(1 - 2 * cut * density / inside, rel=0.02)
+    assert abs(found.mean()) < 0.02
+
+
+def test_truncated_vectors():
+    """From SciPy's truncnorm; so that other languages can check theirs."""
+    expected = [-1.5, -0.593447, 0.0, 0.3016698, 1.1518664]
+    found = truncate(np.array([-40.0, -0.7, 0.0, 0.35, 1.5]), 1.5)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("cut", [0, -1, math.nan, True, "1", [1.0]])
+def test_a_cut_that_is_none_is_refused(cut):
+    with pytest.raises(UsageError, match="truncation is a number above 0"):
+        noise([1], 4, cut)

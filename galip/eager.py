@@ -1,0 +1,80 @@
+"""A checkpoint drawn from in eager PyTorch, by the same methods as an exported bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from galip_runtime.drawer import Drawer
+from galip_runtime.errors import ProviderUnavailable, UsageError
+from galip_runtime.manifest import Dimensions
+from numpy.typing import NDArray
+
+from galip.checkpoint import load_galip
+from galip.clip import clip_tokenizer
+from galip.model import Galip
+
+__all__ = ["EagerModel", "load_eager"]
+
+
+class EagerModel(Drawer):
+    """The counterpart of `galip_runtime.Model`: the same seeds give the same noise, and the same pictures."""
+
+    def __init__(self, model: Galip, device: str = "cpu", path: Path | None = None) -> None:
+        """`model` with its text tower and generator; it is moved to `device`, cpu or cuda."""
+        config = model.config
+        size = config.generator.image_size
+        text = config.clip.text
+        super().__init__(
+            clip_tokenizer(text.merges, text.context_length),
+            Dimensions(size, size, config.generator.noise_dim, config.clip.embed_dim, text.context_length),
+        )
+        self.path, self.device = path, device
+        self.model = model.eval().to(device)
+
+    def _run_text(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return self.model.text(torch.tensor(tokens, device=self.device)).float().cpu().numpy()
+
+    def _run_generator(
+        self, noise: NDArray[np.float32], sentence: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            inputs = (torch.tensor(rows, device=self.device) for rows in (noise, sentence))
+            return self.model.generator(*inputs).float().cpu().numpy()
+
+    def info(self) -> dict[str, Any]:
+        """What is loaded and where it runs, fit for JSON."""
+        return {
+            "path": str(self.path) if self.path else None,
+            "device": self.device,
+            "precision": {"text_encoder": "fp32", "generator": "fp32"},
+            "dimensions": vars(self.dimensions),
+            "versions": {"torch": torch.__version__},
+        }
+
+
+def load_eager(
+    path: Path, device: str = "auto", precision: str = "auto", threads: int | None = None
+) -> EagerModel:
+    """The checkpoint `path` in eager PyTorch, fp32, on `device`: auto (CUDA where there is one), cpu or cuda.
+
+    `threads` is for the whole process. Raises `FileRefused` for a checkpoint that can't be used or lacks
+    text tower or generator, `ProviderUnavailable` without CUDA, `UsageError` for another device or
+    precision.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"eager PyTorch runs on cpu or cuda, not on {device!r}; export a bundle for that")
+    if precision not in ("auto", "fp32"):
+        raise UsageError(f"eager PyTorch draws in fp32 here, not in {precision!r}; export a bundle for that")
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ProviderUnavailable(f"PyTorch {torch.__version__} finds no CUDA device; use --device cpu")
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"threads is a whole number of at least 1, not {threads}")
+        torch.set_num_threads(threads)
+    chosen = "cuda" if there and device != "cpu" else "cpu"
+    return EagerModel(load_galip(path, needs=("text", "generator")), chosen, path)

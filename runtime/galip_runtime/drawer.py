@@ -1,0 +1,244 @@
+"""Prompts to pictures, whatever computes them: a bundle's graphs (`Model`), or PyTorch.
+
+N pictures, H by W pixels, Z numbers of noise, D numbers in a sentence vector; the model fixes the last four.
+"""
+
+import secrets
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galip_runtime.arrays import Floats, batches, check_count, check_finite, check_rows, to_uint8
+from galip_runtime.errors import UsageError
+from galip_runtime.manifest import Dimensions
+from galip_runtime.noise import MAX_SEED, check_seed
+from galip_runtime.noise import noise as noise_of
+from galip_runtime.tokenizer import Tokenizer, as_prompts, trim
+
+__all__ = ["DEFAULT_BATCH_SIZE", "Drawer", "check_corners", "seed_series"]
+
+DEFAULT_BATCH_SIZE = 8
+"""Pictures made at once. More is no faster on a CPU, and memory grows with it (0.1 GB each at 224 pixels)."""
+
+_CACHED_SENTENCES = 1024
+_CAPTIONS_AT_ONCE = 32
+_FRESH_SEEDS = 2**32  # short enough to be typed again, and exact in any JSON reader
+
+
+class Drawer(ABC):
+    """What draws pictures from prompts. May be shared by threads."""
+
+    def __init__(self, tokenizer: Tokenizer, dimensions: Dimensions) -> None:
+        self.tokenizer = tokenizer
+        self.dimensions = dimensions
+        self._sentences: OrderedDict[bytes, npt.NDArray[np.float32]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def info(self) -> dict[str, Any]:
+        """What is loaded and how it runs, fit for JSON; `device` and `precision` of each part at least."""
+
+    @abstractmethod
+    def _run_text(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Tokens int64 (N, L) to sentence vectors float32 (N, D)."""
+
+    @abstractmethod
+    def _run_generator(
+        self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Noise float32 (N, Z) and sentence float32 (N, D) to pictures float32 (N, 3, H, W)."""
+
+    def encode_text(self, prompts: str | Sequence[str]) -> npt.NDArray[np.float32]:
+        """Sentence vectors, float32 (N, D), not normalised. Repeated captions come from a cache.
+
+        Raises UsageError for no prompt, something other than text, and too long a prompt.
+        """
+        tokens = self.tokenizer.encode(_some(as_prompts(prompts), "prompt"))
+        rows = {row.tobytes(): row for row in tokens}
+        with self._lock:
+            known = {key: self._sentences[key] for key in rows if key in self._sentences}
+        missing = [key for key in rows if key not in known]
+        for part in batches(len(missing), _CAPTIONS_AT_ONCE):
+            batch = trim(np.stack([rows[key] for key in missing[part]]))
+            sentences = check_finite(self._run_text(batch), "text encoder")
+            known |= {key: sentence.copy() for key, sentence in zip(missing[part], sentences, strict=True)}
+        with self._lock:
+            for key in rows:
+                self._sentences[key] = known[key]
+                self._sentences.move_to_end(key)
+            while len(self._sentences) > _CACHED_SENTENCES:
+                self._sentences.popitem(last=False)
+        return np.stack([known[row.tobytes()] for row in tokens])
+
+    def noise(
+        self, seeds: Sequence[int] | npt.NDArray[np.integer], truncation: float | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Noise for `decode`: float32 (N, Z), row i by seed i alone, cut at ±`truncation` if given.
+
+        Raises UsageError for an unfit seed or truncation.
+        """
+        return noise_of(seeds, self.dimensions.noise_dim, truncation)
+
+    def decode(self, noise: Floats, sentence: Floats) -> npt.NDArray[np.float32]:
+        """Pictures as the generator gives them: float32 (N, 3, H, W), RGB, nominally in [-1, 1], not clamped.
+
+        `noise`: float (N, Z); `sentence`: float (N, D). float64 and float16 are rounded to float32. All N are
+        made at once. Raises UsageError for another shape or dtype and for values that are not finite, and
+        QualityGateFailed where the picture itself is not finite.
+        """
+        z = check_rows(noise, "noise", self.dimensions.noise_dim)
+        e = check_rows(sentence, "sentence", self.dimensions.sentence_dim)
+        if len(z) != len(e):
+            raise UsageError(f"noise has {len(z)} rows and sentence {len(e)}; each picture takes one of both")
+        return check_finite(self._run_generator(z, e), "generator")
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        seeds: int | Sequence[int] | None = None,
+        *,
+        truncation: float | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> npt.NDArray[np.uint8]:
+        """Pictures, uint8 (N, H, W, 3), RGB.
+
+        `seeds`: one for each picture, from 0 to 2^64 - 1. One prompt goes with any number of seeds and one
+        seed with any number of prompts; otherwise there are as many of both. None draws fresh ones for each
+        picture; where the picture is to be had again, draw them with `seed_series` and pass them.
+        `truncation`: cut the noise there (`galip_runtime.noise.truncate`); lower is plainer, with less
+        variety. `batch_size`: pictures made at once. Raises UsageError for what cannot be used.
+        """
+        texts = _some(as_prompts(prompts), "prompt")
+        numbers = seed_series(None, len(texts)) if seeds is None else _as_seeds(seeds)
+        count = max(len(texts), len(numbers))
+        if len(texts) not in (1, count) or len(numbers) not in (1, count):
+            raise UsageError(
+                f"{len(texts)} prompts and {len(numbers)} seeds do not go together: "
+                "give one of either, or as many of both"
+            )
+        sentence = np.broadcast_to(self.encode_text(texts), (count, self.dimensions.sentence_dim))
+        noise = self.noise(numbers * (count // len(numbers)), truncation)
+        return self._pictures(noise, sentence, batch_size)
+
+    def interpolate(
+        self,
+        prompts: str | Sequence[str],
+        steps: int = 8,
+        seed: int | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        square: bool = False,
+        truncation: float | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> npt.NDArray[np.uint8]:
+        """Pictures between prompts, seeds or both; sentence vectors are mixed linearly, noise on the sphere.
+
+        A strip, uint8 (steps, H, W, 3), from the first to the second, both included: two prompts with one
+        seed, one prompt with two `seeds`, or two of each. A square, uint8 (steps * steps, H, W, 3), row by
+        row: four prompts or four `seeds`, or both, in its corners (top left, top right, bottom left, bottom
+        right); or, by `square`, two prompts from left to right and two `seeds` from top to bottom. `steps`:
+        at least 2; `seed`: from 0 to 2^64 - 1, None draws one. Raises UsageError for what cannot be used.
+        """
+        texts = _some(as_prompts(prompts), "prompt")
+        check_count(steps, "steps", least=2)
+        if seeds is not None and seed is not None:
+            raise UsageError("give `seed` for one or `seeds` for several, not both")
+        numbers = _as_seeds(seeds) if seeds is not None else seed_series(seed, 1)
+        check_corners(len(texts), len(numbers), square)
+        across = np.linspace(0.0, 1.0, steps)
+        down = np.zeros(1)
+        if square or 4 in (len(texts), len(numbers)):
+            across, down = np.tile(across, steps), np.repeat(across, steps)
+        sentence = _between(self.encode_text(texts), across, down, _mix)
+        noise = _between(self.noise(numbers, truncation), down if square else across, down, _turn)
+        count = max(len(sentence), len(noise))
+        return self._pictures(_repeated(noise, count), _repeated(sentence, count), batch_size)
+
+    def _pictures(self, noise: Floats, sentence: Floats, batch_size: int) -> npt.NDArray[np.uint8]:
+        size = (self.dimensions.image_height, self.dimensions.image_width)
+        pictures = np.empty((len(noise), *size, 3), np.uint8)
+        for part in batches(len(noise), check_count(batch_size, "batch_size")):
+            pictures[part] = to_uint8(self.decode(noise[part], sentence[part]))
+        return pictures
+
+
+_Path = Callable[[Floats, Floats, npt.NDArray[np.float64]], Floats]
+
+
+def _between(
+    corners: Floats, across: npt.NDArray[np.float64], down: npt.NDArray[np.float64], path: _Path
+) -> Floats:
+    """Corners (1, 2 or 4, C) and places from 0 to 1 → vectors (places, C); (1, C) of one corner."""
+    rows = corners.astype(np.float64)
+    if len(rows) == 1:
+        return rows
+    top = path(rows[0], rows[1], across)
+    if len(rows) == 2:
+        return top
+    return path(top, path(rows[2], rows[3], across), down)
+
+
+def _mix(a: Floats, b: Floats, place: npt.NDArray[np.float64]) -> Floats:
+    """Linearly from `a` to `b`, each (C) or (places, C)."""
+    t = place[:, None]
+    return a * (1 - t) + b * t
+
+
+def _turn(a: Floats, b: Floats, place: npt.NDArray[np.float64]) -> Floats:
+    """From `a` to `b` along the great circle: a mean of two normal vectors would be too short."""
+    t = place[:, None]
+    lengths = np.linalg.norm(a, axis=-1, keepdims=True) * np.linalg.norm(b, axis=-1, keepdims=True)
+    angle = np.arccos(np.clip((a * b).sum(axis=-1, keepdims=True) / np.maximum(lengths, 1e-300), -1, 1))
+    sine = np.sin(angle)
+    if (sine < 1e-6).any():  # the same direction, or opposite ones, between which there is no one way
+        return _mix(a, b, place)
+    turned: Floats = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / sine
+    return turned
+
+
+def _repeated(rows: Floats, count: int) -> Floats:
+    return np.broadcast_to(rows, (count, rows.shape[1]))
+
+
+def check_corners(prompts: int, seeds: int, square: bool = False) -> None:
+    """Raises UsageError unless `Drawer.interpolate` goes between so many prompts and seeds."""
+    strips_and_squares = ((2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (4, 4))
+    if (prompts, seeds) not in ([(2, 2)] if square else strips_and_squares):
+        kinds = "two or four prompts, two or four seeds, or as many of both"
+        if square:
+            kinds = "two prompts and two seeds"
+        raise UsageError(
+            f"{'a square' if square else 'interpolation'} goes between {kinds}; {prompts} prompts and "
+            f"{seeds} seeds were given"
+        )
+
+
+def seed_series(seed: int | None = None, count: int = 1) -> list[int]:
+    """`count` seeds in a row, from `seed` on; None draws the first, below 2^32.
+
+    Raises UsageError for a count below 1 and where the series would pass 2^64 - 1.
+    """
+    check_count(count, "count")
+    first = secrets.randbelow(_FRESH_SEEDS) if seed is None else check_seed(seed)
+    if first + count - 1 > MAX_SEED:
+        raise UsageError(f"{count} seeds from {first} on pass the largest, {MAX_SEED} (2^64 - 1)")
+    return list(range(first, first + count))
+
+
+def _some(items: list[str], name: str) -> list[str]:
+    if not items:
+        raise UsageError(f"there is no {name}: give at least one")
+    return items
+
+
+def _as_seeds(seeds: int | Sequence[int]) -> list[int]:
+    if isinstance(seeds, int | np.integer):
+        return [check_seed(seeds)]
+    if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence | np.ndarray) or not len(seeds):
+        raise UsageError(f"seeds are a whole number or a sequence of at least one, not {seeds!r:.80}")
+    return [check_seed(seed) for seed in seeds]

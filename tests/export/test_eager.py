@@ -1,0 +1,59 @@
+"""Eager PyTorch draws what its exported bundle draws, by the same methods."""
+
+import galip_runtime
+import numpy as np
+import pytest
+from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
+
+from galip.eager import load_eager
+
+PROMPTS = ["a red square", "", "a green square on white", "été 🍎"]
+
+
+@pytest.fixture(scope="module")
+def eager(tiny_checkpoint):
+    return load_eager(tiny_checkpoint, "cpu")
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_export):
+    return galip_runtime.load(tiny_export.bundle, device="cpu")
+
+
+def test_the_same_pictures_as_the_bundle(eager, bundle):
+    assert eager.dimensions == bundle.dimensions
+    np.testing.assert_allclose(eager.encode_text(PROMPTS), bundle.encode_text(PROMPTS), atol=1e-5)
+    assert np.array_equal(eager.noise([1, 2**64 - 1], 1.0), bundle.noise([1, 2**64 - 1], 1.0))
+    for call in (
+        lambda model: model.generate(PROMPTS, [0, 1, 2, 3], truncation=1.5),
+        lambda model: model.interpolate(PROMPTS[:2], 3, seeds=[1, 2], square=True),
+    ):
+        one, other = call(eager), call(bundle)
+        assert one.dtype == other.dtype == np.uint8
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_what_it_says_of_itself(eager, tiny_checkpoint):
+    info = eager.info()
+    assert info["device"] == "cpu"
+    assert info["path"] == str(tiny_checkpoint)
+
+
+def test_mistakes(tiny_checkpoint, tmp_path):
+    for arguments, message in (
+        ({"device": "tensorrt"}, "cpu or cuda, not on 'tensorrt'"),
+        ({"precision": "fp16"}, "fp32 here, not in 'fp16'"),
+        ({"threads": 0}, "at least 1"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            load_eager(tiny_checkpoint, **arguments)
+    with pytest.raises(FileRefused, match="does not exist"):
+        load_eager(tmp_path / "nothing")
+
+
+def test_cuda_where_there_is_none(tiny_checkpoint):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ProviderUnavailable, match="no CUDA device"):
+        load_eager(tiny_checkpoint, "cuda")
