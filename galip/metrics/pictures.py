@@ -1,0 +1,188 @@
+"""Pictures to be judged: those a model draws, a data set's, a folder's. Batches of them, a process's share.
+
+Shapes: N pictures, H by W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from galip_runtime.drawer import Drawer
+from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
+from PIL import Image
+from torch import Tensor
+
+from galip.data.conditions import excluded
+from galip.data.crop import to_square
+from galip.data.decode import EncodedPicture
+from galip.data.order import generator_for
+from galip.data.sources import Source, open_source
+
+__all__ = ["Drawn", "Pictures", "Stored", "batches", "captions_of", "open_pictures"]
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class Pictures(Protocol):
+    """Pictures by number, with their captions where they have some."""
+
+    captions: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Pictures (N, 3, H, W): uint8, or float in [-1, 1]."""
+        ...
+
+
+@dataclass
+class Stored:
+    """Pictures of a data set or a plain folder, brought to squares of `size` pixels where that is given."""
+
+    names: Sequence[str]
+    read: Callable[[int], Image.Image]
+    size: int | None
+    captions: Sequence[str]
+    origin: str
+    """What they are, for the cache: changes when a file does."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """uint8 (N, 3, H, W). Raises `FileRefused` for a broken picture and for sizes that differ."""
+        pictures = []
+        for index in indices:
+            picture = self.read(index)
+            if self.size:
+                pictures.append(to_square(picture, self.size, "exact"))
+            else:
+                pictures.append(np.asarray(picture).transpose(2, 0, 1))
+            if pictures[-1].shape != pictures[0].shape:
+                raise FileRefused(
+                    f"{self.names[index]} is {picture.width} x {picture.height} pixels, others are not; "
+                    "bring all to one size, or say --size"
+                )
+        return torch.from_numpy(np.ascontiguousarray(np.stack(pictures)))
+
+
+class Drawn:
+    """Pictures that a model draws: number i from caption i and seed `seed + i`."""
+
+    def __init__(self, drawer: Drawer, captions: Sequence[str], seed: int = 0) -> None:
+        self.drawer, self.captions, self.seed = drawer, captions, seed
+        self.not_finite = 0
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """float32 (N, 3, H, W), not clamped; pictures with NaN or infinity are counted and left out."""
+        sentence = self.drawer.encode_text([self.captions[index] for index in indices])
+        noise = self.drawer.noise([self.seed + index for index in indices])
+        try:
+            return torch.from_numpy(np.array(self.drawer.decode(noise, sentence)))
+        except QualityGateFailed:
+            parts = [self._one(noise[row : row + 1], sentence[row : row + 1]) for row in range(len(indices))]
+            return torch.cat(parts)
+
+    def _one(self, noise: np.ndarray, sentence: np.ndarray) -> Tensor:
+        try:
+            return torch.from_numpy(np.array(self.drawer.decode(noise, sentence)))
+        except QualityGateFailed:
+            self.not_finite += 1
+            height, width = self.drawer.dimensions.image_height, self.drawer.dimensions.image_width
+            return torch.empty(0, 3, height, width)
+
+
+def open_pictures(
+    path: Path,
+    *,
+    split: str = "train",
+    layout: str = "auto",
+    size: int | None = None,
+    exclude: Sequence[str] = (),
+    captioned: bool = False,
+) -> Stored:
+    """The pictures of a data set in any layout, or of a plain folder, which needs captions only if
+    `captioned`.
+
+    Raises `UsageError` for a path without pictures, and as `open_source`.
+    """
+    if not captioned and layout in ("auto", "folder") and path.is_dir() and _is_plain(path):
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
+        origin = repr([(str(file.relative_to(path)), *_identity(file)) for file in files])
+        return Stored(
+            [str(file) for file in files],
+            lambda index: EncodedPicture(str(files[index]), files[index]).decode(),
+            size,
+            [],
+            origin,
+        )
+    source = open_source(path, split, layout)
+    kept = [index for index in range(len(source)) if not excluded(source.meta(index), exclude)]
+    if not kept:
+        raise UsageError(f"{path} has no pictures in split {split!r} after leaving out {list(exclude)}")
+    names = [source.key(index) for index in kept]
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    identity = [(str(file.relative_to(path)), *_identity(file)) for file in files]
+    origin = repr((source.layout, source.split, list(exclude), identity))
+    captions = _captions(source, kept)
+    return Stored(names, lambda index: source[kept[index]].picture, size, captions, origin)
+
+
+def captions_of(known: Sequence[str], source: Path | None, count: int, seed: int) -> list[str]:
+    """`count` captions, those `known` or the lines of the text file `source`, shuffled, over and over."""
+    if source is None:
+        known = list(known)
+    else:
+        try:
+            known = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read {source}: {error}; give a text file, a caption a line") from error
+    if not known:
+        raise UsageError(
+            "there are no captions to draw from; give a captioned data set or --captions FILE.txt"
+        )
+    order = torch.randperm(len(known), generator=generator_for(seed, "evaluate", 0)).tolist()
+    return [known[order[index % len(known)]] for index in range(count)]
+
+
+def batches(
+    pictures: Pictures, count: int, size: int, rank: int, world: int
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Numbers below `count` that are process `rank`'s, and their pictures, `size` at a time."""
+    mine = range(rank, min(count, len(pictures)), world)
+    for first in range(0, len(mine), size):
+        indices = list(mine[first : first + size])
+        yield indices, pictures.batch(indices)
+
+
+def _captions(source: Source, kept: Sequence[int]) -> list[str]:
+    """One caption a picture, drawn by its number alone."""
+    picked = []
+    for index in kept:
+        captions = source.captions(index)
+        draw = torch.rand((), generator=generator_for(0, "evaluation caption", index))
+        picked.append(captions[int(draw * len(captions))])
+    return picked
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether the folder holds pictures of no known layout and without captions."""
+    from galip.data.layouts import LAYOUTS
+
+    if any(layout.fits(path) for name, layout in LAYOUTS.items() if name != "folder"):
+        return False
+    endings = {file.suffix.lower() for file in path.rglob("*")}
+    return bool(endings & set(ENDINGS)) and not endings & {".txt", ".jsonl"}
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns

