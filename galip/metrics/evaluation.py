@@ -18,6 +18,7 @@ from galip.metrics.cache import cache_folder, cached, key_of, store
 from galip.metrics.clip_scores import CLIP_VIEWS, ClipJudge, retrieval
 from galip.metrics.distances import frechet_distance, kernel_distance, precision_recall
 from galip.metrics.inception import PROTOCOLS, Inception, quantised
+from galip.metrics.look import Seen, look, total
 from galip.metrics.pictures import Drawn, Pictures, Stored, batches, captions_of, open_pictures
 from galip.metrics.statistics import Statistics
 
@@ -27,8 +28,6 @@ METRICS = ("fid", "kid", "precision_recall", "clip_score", "retrieval", "seed_ps
 """What can be asked for; `fid,clip_score` is the default."""
 
 SCHEMA = 1
-KEPT = 50_000
-"""Features that are kept at most, for the metrics that need them all."""
 PSNR_PROMPTS = 200
 
 Progress = Callable[[str, int, int], None]
@@ -137,20 +136,10 @@ def evaluate(
     )
 
 
-@dataclass
-class _Seen:
-    """What the networks saw of one side."""
-
-    statistics: Statistics
-    features: np.ndarray  # float32 (N, F), in the order of the numbers, or (0, F)
-    embeddings: np.ndarray  # float32 (N, D), or (0, 0)
-
-
 class _Evaluation:
     def __init__(self, config: EvaluationConfig, fabric: Fabric | None, progress: Progress) -> None:
         self.config, self.fabric, self.progress = config, fabric, progress
-        self.rank = fabric.global_rank if fabric else 0
-        self.world = fabric.world_size if fabric else 1
+        self.is_lead = fabric is None or fabric.is_global_zero
         self.device = (
             fabric.device if fabric else torch.device("cuda" if torch.cuda.is_available() else "cpu")
         )
@@ -254,7 +243,7 @@ class _Evaluation:
         self._refuse_broken(count)
         theirs = self._look_at_reference()
         figures: dict[str, float] = {}
-        if config.save_statistics and self.rank == 0:
+        if config.save_statistics and self.is_lead:
             ours.statistics.save(Path(config.save_statistics))
         if "fid" in self.wants:
             figures["fid"] = frechet_distance(ours.statistics, theirs.statistics)
@@ -277,49 +266,19 @@ class _Evaluation:
             return "pictures"
         return "bundle" if self.subject_path.is_dir() else "checkpoint"
 
-    def _look(self, pictures: Pictures, count: int, what: str) -> _Seen:
-        """Let the networks see `count` pictures, this process its share, and gather what they say."""
-        statistics = Statistics(self.width)
-        features, embeddings = [np.zeros((0, self.width), np.float32)], []
-        order: list[int] = []
-        keeps = bool(self.wants & {"kid", "precision_recall"})
-        for indices, batch in batches(pictures, count, self.config.batch_size, self.rank, self.world):
-            if len(batch) == 0:
-                continue
-            order += indices
-            if self.inception:
-                seen = self.inception(batch)
-                statistics.update(seen)
-                if keeps and len(order) * self.world <= KEPT:
-                    features.append(seen)
-            if self.clip:
-                embeddings.append(self.clip.of_pictures(batch))
-            self.progress(what, min(len(order) * self.world, count), count)
-        part = (
-            order,
-            np.concatenate(features),
-            np.concatenate(embeddings) if embeddings else np.zeros((0, 0)),
+    def _look(self, pictures: Pictures, count: int, what: str) -> Seen:
+        return look(
+            pictures,
+            count,
+            inception=self.inception,
+            clip=self.clip,
+            keep=bool(self.wants & {"kid", "precision_recall"}),
+            batch_size=self.config.batch_size,
+            fabric=self.fabric,
+            progress=lambda done: self.progress(what, done, count),
         )
-        return self._gathered(statistics, *part)
 
-    def _gathered(
-        self, statistics: Statistics, order: list[int], features: np.ndarray, embeddings: np.ndarray
-    ) -> _Seen:
-        if self.world == 1:
-            return _Seen(statistics, features, embeddings)
-        everyone: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(everyone, (statistics, order, features, embeddings))
-        whole = Statistics(self.width)
-        for each, *_ in everyone:
-            whole.merge(each)
-        sorting = np.argsort(np.concatenate([order for _, order, _, _ in everyone]))
-        columns = []
-        for rows in zip(*((features, embeddings) for *_, features, embeddings in everyone), strict=True):
-            joined = np.concatenate([each for each in rows if each.size or len(each)] or [rows[0]])
-            columns.append(joined[sorting] if len(joined) == len(sorting) else joined)
-        return _Seen(whole, *columns)
-
-    def _look_at_reference(self) -> _Seen:
+    def _look_at_reference(self) -> Seen:
         config = self.config
         if self.reference is None:
             if self.wants & {"kid", "precision_recall", "retrieval"}:
@@ -334,7 +293,7 @@ class _Evaluation:
             }
             if statistics.count == 10**9:
                 self.reference_facts["pictures"] = None
-            return _Seen(statistics, np.zeros((0, self.width)), np.zeros((0, 0)))
+            return Seen(statistics, np.zeros((0, self.width), np.float32), np.zeros((0, 0), np.float32))
         count = min(config.reference_count or len(self.reference), len(self.reference))
         self.reference_facts = {
             "path": config.against,
@@ -353,19 +312,16 @@ class _Evaluation:
             wants=sorted(self.wants & {"kid", "precision_recall", "clip_score", "retrieval"}),
         )
         if config.cache and (found := cached(cache_folder(), key)):
-            return _Seen(found[0], found[1]["features"], found[1]["embeddings"])
+            return Seen(found[0], found[1]["features"], found[1]["embeddings"])
         seen = self._look(self.reference, count, "judging the reference")
-        if config.cache and self.rank == 0:
+        if config.cache and self.is_lead:
             arrays = {"features": seen.features, "embeddings": seen.embeddings}
             store(cache_folder(), key, seen.statistics, arrays)
         return seen
 
     def _refuse_broken(self, count: int) -> None:
         broken = self.subject.not_finite if isinstance(self.subject, Drawn) else 0
-        if self.fabric and self.world > 1:
-            everyone: list[Any] = [None] * self.world
-            torch.distributed.all_gather_object(everyone, broken)
-            broken = sum(everyone)
+        broken = total(broken, self.fabric)
         if broken:
             raise QualityGateFailed(
                 f"{broken} of {count} pictures have NaN or infinity; no figure is given. Load the bundle in "
@@ -379,7 +335,7 @@ class _Evaluation:
                 "the same numbers"
             )
 
-    def _retrieval(self, ours: _Seen, theirs: _Seen, count: int) -> dict[str, float]:
+    def _retrieval(self, ours: Seen, theirs: Seen, count: int) -> dict[str, float]:
         assert self.clip is not None
         captions = list(self.subject.captions[:count])
         figures = {"retrieval": retrieval(ours.embeddings, self.clip.of_captions(captions), captions)}

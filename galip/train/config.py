@@ -149,6 +149,12 @@ class GanConfig:
     sample_prompts: tuple[str, ...] = _option(
         (), "Prompts of the sample grids; captions of the data if none."
     )
+    evaluate_every: int = _option(0, "Steps between FID and CLIP score of the averaged generator; 0: never.")
+    evaluate_against: str = _option(
+        "", "What FID compares with: a data set, a folder of pictures or a statistics file; empty: the data."
+    )
+    evaluate_split: str = _option("train", "Its split.")
+    evaluate_count: int = _option(2048, "Pictures that are made to be judged.")
     device: str = _option("auto", "auto (CUDA where there is one), cpu or cuda.")
     precision: str = _option("auto", "auto (bf16 where the hardware multiplies it), bf16, fp16 or fp32.")
     compile: bool = _option(False, "Let torch.compile make the generator and CLIP's image tower.")
@@ -170,6 +176,7 @@ class GanConfig:
                 "save_every",
                 "keep",
                 "accumulate",
+                "evaluate_count",
             ),
             (
                 "similarity_weight",
@@ -187,6 +194,7 @@ class GanConfig:
                 "caption_dropout",
                 "max_broken",
                 "workers",
+                "evaluate_every",
             ),
         )
         for name in ("ema_decay", "beta1", "beta2", "caption_dropout"):

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,9 @@ from galip.train.engine import LEAST_SCALE, check_batch, make_fabric, whole_batc
 from galip.train.fast import merge_doublings
 from galip.train.objectives import DiscriminatorObjective, feature_distance, pixel_distance
 from galip.train.run import EMA, Run, save_grid
+
+if TYPE_CHECKING:
+    from galip.train.scoring import Scoring
 
 __all__ = ["Trainer", "make_loader", "train"]
 
@@ -75,9 +78,12 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
     ):
         trainer = Trainer(config, model, loader, fabric)
         run.echo(f"{loader.describe()}, {trainer.describe()}")
+        scoring = _scoring(config, trainer, run)
         start = run.restore(trainer.restore)
 
         def after(done: int, saving: bool) -> None:
+            if scoring and (done % config.evaluate_every == 0 or done == config.steps):
+                scoring.score(done)
             if saving:
                 _save(run, trainer, done)
 
@@ -107,6 +113,14 @@ def make_loader(config: GanConfig, model: Galip, fabric: Fabric) -> TrainingLoad
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
+
+
+def _scoring(config: GanConfig, trainer: Trainer, run: Run) -> Scoring | None:
+    if not config.evaluate_every:
+        return None
+    from galip.train.scoring import Scoring
+
+    return Scoring(config, trainer, run)
 
 
 def _save(run: Run, trainer: Trainer, step: int) -> None:
@@ -176,6 +190,7 @@ class Trainer:
         )
         self.scaler = getattr(fabric.strategy.precision, "scaler", None)
         self.ema = EMA(model.generator, config.ema_decay)
+        self.best: dict[str, float] = {}
         self._hinge: deque[Tensor] = deque(maxlen=self.HISTORY)
         self._spread: deque[Tensor] = deque(maxlen=self.HISTORY)
 
@@ -374,6 +389,7 @@ class Trainer:
             "optimizer_g": self.optimizer_g.state_dict(),
             "optimizer_d": self.optimizer_d.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else {},
+            "best": self.best,
             "loader": _of_all_processes(self.loader.state(), self.fabric),
             "hinge": [float(value) for value in self._hinge],
             "spread": [float(value) for value in self._spread],
@@ -391,6 +407,7 @@ class Trainer:
         self.optimizer_d.load_state_dict(state["optimizer_d"])
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        self.best = dict(state["best"])
         places = state["loader"]
         self.loader.restore(places[self.fabric.global_rank % len(places)], int(state["step"]))
         for history, values in ((self._hinge, state["hinge"]), (self._spread, state["spread"])):

@@ -25,16 +25,19 @@ _RELEASED: dict[str, Any] = {
     "crop": "random",
     "workers": 8,
     "save_every": 2_000,
+    "evaluate_every": 2_000,
+    "evaluate_count": 5_000,
 }
 """What the paper (section 4) and the released training script say for all four data sets; learning rates,
 Adam's decays and the losses' weights are the options' defaults. How many steps is ours: the paper gives
-days."""
+days. CC3M and CC12M are judged on COCO, whose place has to be told: --evaluate-every 2000
+--evaluate-against COCO --evaluate-split test."""
 
 TRAINING_PRESETS: dict[str, dict[str, Any]] = {
-    "cub": {**_RELEASED, "steps": 26_000},
-    "coco": {**_RELEASED, "steps": 100_000},
-    "cc3m": {**_RELEASED, "steps": 150_000, "layout": "shards"},
-    "cc12m": {**_RELEASED, "steps": 250_000, "layout": "shards"},
+    "cub": {**_RELEASED, "steps": 26_000, "evaluate_split": "test"},
+    "coco": {**_RELEASED, "steps": 100_000, "evaluate_split": "test"},
+    "cc3m": {**_RELEASED, "steps": 150_000, "layout": "shards", "evaluate_every": 0},
+    "cc12m": {**_RELEASED, "steps": 250_000, "layout": "shards", "evaluate_every": 0},
     "icons": {
         "model": "default",
         "steps": 6_100,

@@ -20,26 +20,16 @@ from galip.presets import preset
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Shrunk(torch.nn.Module):
-    """48 numbers of a picture: 4 x 4 pixels' colours."""
-
-    def forward(self, x):
-        return torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("inception") / "small.pt"
-    torch.jit.trace(Shrunk(), torch.zeros(1, 3, 299, 299)).save(str(path))
-    return path
-
-
 @pytest.fixture
-def config(tiny_checkpoint, tiny_data, weights, tmp_path, monkeypatch):
+def config(tiny_checkpoint, tiny_data, small_inception, tmp_path, monkeypatch):
     monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
 
     def make(**changes):
-        options = {"subject": str(tiny_checkpoint), "against": str(tiny_data), "inception": str(weights)}
+        options = {
+            "subject": str(tiny_checkpoint),
+            "against": str(tiny_data),
+            "inception": str(small_inception),
+        }
         options |= {"count": 20, "batch_size": 6, "device": "cpu", **changes}
         return EvaluationConfig(**options)
 
@@ -137,10 +127,10 @@ def test_protocols_differ_and_say_so(config):
     assert clean.figures["clip_score"] != released.figures["clip_score"]
 
 
-def test_the_resize_is_pillow_s(weights):
+def test_the_resize_is_pillow_s(small_inception):
     """Bicubic with antialiasing in float, channel by channel, as clean-fid does."""
     picture = np.random.default_rng(0).integers(0, 256, (40, 400, 3), np.uint8)
-    seen = Inception(weights).view(torch.from_numpy(picture).permute(2, 0, 1)[None])
+    seen = Inception(small_inception).view(torch.from_numpy(picture).permute(2, 0, 1)[None])
     for channel in range(3):
         plane = Image.fromarray(picture[:, :, channel].astype(np.float32), mode="F")
         expected = np.asarray(plane.resize((299, 299), Image.Resampling.BICUBIC)).clip(0, 255)

@@ -206,6 +206,28 @@ def test_a_run_s_folder(config, tiny_clip, saved, logged):
     )
 
 
+def test_fid_on_a_schedule(config, logged, saved, monkeypatch, small_inception):
+    """The best checkpoint is the one with the lowest FID, also after a resume; judging changes nothing."""
+    monkeypatch.setattr("galip.metrics.inception.find_weights", lambda path=None: small_inception)
+    options = {"evaluate_every": 2, "evaluate_count": 12}
+    whole = config("whole", **options)
+    train(whole, echo=quiet)
+    fids = {line["step"]: line["fid"] for line in logged(whole.out) if "fid" in line}
+    assert list(fids) == [2, 4, 6]
+    best = read_info(Path(whole.out, "best.safetensors"))
+    assert best.note["step"] == min(fids, key=fids.get)
+    assert best.note["figures"]["fid"] == pytest.approx(min(fids.values()))
+    parts = config("parts", **options)
+    train(dataclasses.replace(parts, steps=4), echo=quiet)
+    train(parts, resume=True, echo=quiet)
+    assert saved(parts.out)["best"] == saved(whole.out)["best"]
+    plain = config("plain")
+    train(plain, echo=quiet)
+    assert torch.equal(
+        saved(plain.out)["generator"]["to_rgb.weight"], saved(whole.out)["generator"]["to_rgb.weight"]
+    )
+
+
 OPTIONS = {
     "paired": ({"paired_steps": 2}, {"pixel", "feature"}),
     "pose, range, shift": ({"pose": True, "range_weight": 1.0, "clip_shift": 2}, {"excess"}),
