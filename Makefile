@@ -1,11 +1,11 @@
-# make setup | demo | test | lint | wheels | default-model        (each sets up .venv first if it is missing)
+# make setup | demo | test | lint | wheels | default-model | bench-training   (each sets up .venv first if it is missing)
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
-.PHONY: setup demo test lint wheels default-model clean
+.PHONY: setup demo test lint wheels default-model bench-training clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready
@@ -41,6 +41,12 @@ default-model: setup
 	$(BIN)/python -m galip.assets.make_default towers --data data/icons64 --runs runs/default
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m galip.assets.make_default galip \
 		--data data/icons64 --runs runs/default
+
+# How fast `galip train` is against the released code's order; to be run on a machine with nothing else to do.
+bench-training: setup
+	$(BIN)/python -m galip_bench.throughput --out benchmarks/results/training_default.json
+	$(BIN)/python -m galip_bench.throughput --model released --batch-size 4 --rounds 7 --warmup 1 \
+		--out benchmarks/results/training_released.json
 
 clean:
 	rm -rf demo dist build

@@ -1,20 +1,36 @@
 """The released code's training step, in its order of operations: what `galip train` is measured against.
 
-Facts of the released `train` loop: real pictures and sentences ask for gradients, so the discriminator's
-backward pass runs through CLIP down to the real pictures; MAGP is taken from that graph; the made pictures go
-through CLIP once, but through Mate-D twice; the generator's backward pass also fills the discriminator's
-gradients, which nobody uses; tensors are contiguous. The losses are the same.
+Facts of the released code: a generator block doubles the size first and works at the larger one. Prompts are
+padded to CLIP's context. In its `train` loop real pictures and sentences ask for gradients, so the
+discriminator's backward pass runs through CLIP down to the real pictures; MAGP is taken from that graph; the
+made pictures go through CLIP once, but through Mate-D twice; the generator's backward pass also fills the
+discriminator's gradients, which nobody uses; tensors are contiguous. The losses are the same.
 """
 
 from __future__ import annotations
+
+import functools
 
 import torch
 from torch import Tensor
 
 from galip import losses
-from galip.model import Galip
+from galip.model import Galip, GenerationBlock, Generator
 
-__all__ = ["released_step"]
+__all__ = ["release_generator", "released_step"]
+
+
+def release_generator(generator: Generator) -> None:
+    """Let the blocks of `generator` double the size first, as released; the same numbers."""
+    for block in generator.blocks:
+        assert isinstance(block, GenerationBlock)
+        block.forward = functools.partial(_upsample_first, block)  # type: ignore[method-assign]
+
+
+def _upsample_first(block: GenerationBlock, x: Tensor, cond: Tensor) -> Tensor:
+    x = block.upsample(x)  # (N, Ci, size, size)
+    h = block.conv1(block.df1(x, cond))  # (N, Co, size, size)
+    return block.shortcut(x) + block.conv2(block.df2(h, cond))
 
 
 def released_step(

@@ -39,7 +39,7 @@ from galip.train.augment import (
 from galip.train.begin import fresh_model
 from galip.train.config import GanConfig
 from galip.train.engine import LEAST_SCALE, check_batch, make_fabric, whole_batch
-from galip.train.fast import merge_doublings
+from galip.train.fast import memory_format, merge_doublings, split_sentence
 from galip.train.objectives import DiscriminatorObjective, feature_distance, pixel_distance
 from galip.train.run import EMA, Run, save_grid
 
@@ -174,8 +174,10 @@ class Trainer:
         self.config, self.model, self.loader, self.fabric = config, model.train(), loader, fabric
         model.text.eval()
         model.image.eval()
-        model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = memory_format(fabric.device, model.config.generator.image_size)
+        model.to(fabric.device, memory_format=layout)  # type: ignore[call-overload]
         merge_doublings(model.generator)
+        split_sentence(model.discriminator.assessor)
         self.trainable = [p for p in model.generator.parameters() if p.requires_grad]
         betas = (config.beta1, config.beta2)
         generator: Any = torch.compile(model.generator) if config.compile else model.generator

@@ -4,17 +4,17 @@ import copy
 
 import pytest
 import torch
-from galip_bench.released_order import released_step
+from galip_bench.released_order import release_generator, released_step
 
 from galip.config import DiscriminatorConfig, GalipConfig
 from galip.data.order import generator_for
-from galip.model import Galip
+from galip.model import Galip, QualityAssessor
 from galip.presets import preset
 from galip.train.augment import to_float
 from galip.train.begin import fresh_model
 from galip.train.config import GanConfig
 from galip.train.engine import make_fabric
-from galip.train.fast import doubled_conv, merge_doublings
+from galip.train.fast import doubled_conv, memory_format, merge_doublings, split_sentence
 from galip.train.gan import Trainer, make_loader
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,6 +47,30 @@ def test_a_generator_with_merged_doublings_draws_the_same():
     assert list(merged.state_dict()) == list(plain.state_dict())
 
 
+@pytest.mark.parametrize("grid", [7, 8])
+def test_an_assessor_that_splits_off_the_sentence(grid):
+    """Also to second order, which MAGP takes."""
+    torch.manual_seed(0)
+    plain = QualityAssessor(DiscriminatorConfig(channels=6, assessor_channels=5), 3).double()
+    split = copy.deepcopy(plain)
+    split_sentence(split)
+    feature = torch.randn(4, 6, grid, grid, dtype=torch.float64, requires_grad=True)
+    sentence = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    found = []
+    for assessor in (plain, split):
+        logits = assessor(feature, sentence)
+        first = torch.autograd.grad(logits.sum(), [feature, sentence], create_graph=True)
+        penalty = sum(each.square().sum() for each in first) + logits.square().sum()
+        found.append([logits, *first, *torch.autograd.grad(penalty, list(assessor.parameters()))])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_the_layout_that_is_faster():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert memory_format(cpu, 64) is memory_format(cuda, 224) is torch.channels_last
+    assert memory_format(cpu, 224) is torch.contiguous_format
+
+
 def test_the_released_order_has_the_same_losses(tiny_data, tiny_checkpoint, tmp_path):
     """Three steps, so that both networks' updates agree, too."""
     config = GanConfig(
@@ -56,6 +80,7 @@ def test_the_released_order_has_the_same_losses(tiny_data, tiny_checkpoint, tmp_
     fabric = make_fabric("cpu", "fp32")
     model = fresh_model(config)
     other = copy.deepcopy(model)
+    release_generator(other.generator)
     trainer = Trainer(config, model, make_loader(config, model, fabric), fabric)
     batches = make_loader(config, model, fabric)
     learned = [p for p in other.generator.parameters() if p.requires_grad]
