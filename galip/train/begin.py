@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -59,10 +60,33 @@ def load_towers(source: str, wanted: ClipConfig | None = None) -> tuple[TextTowe
 
 
 def _begin_with(model: Galip, path: Path) -> None:
-    """Take the generator of the checkpoint at `path`, and its discriminator if it has one, into `model`."""
+    """Take the generator of the checkpoint at `path`, and its discriminator if it has one, into `model`.
+
+    Of a generator that ends at a smaller picture, `model` takes the blocks they share; the rest stays fresh.
+    """
     other = load_galip(path)
-    if other.config != model.config:
-        raise UsageError(f"{path} has another shape than the preset: {other.config}")
-    model.generator.load_state_dict(other.generator.state_dict())
+    if other.config != model.config and not _grows_from(model.config, other.config):
+        raise UsageError(
+            f"{path} has another shape than the preset: {other.config}. It may differ only in having fewer "
+            "blocks, for smaller pictures"
+        )
+    ours = model.generator.state_dict()
+    shared = {
+        name: value
+        for name, value in other.generator.state_dict().items()
+        if other.config == model.config or (name in ours and not name.startswith("to_rgb."))
+    }
+    model.generator.load_state_dict(ours | shared)
     if other.discriminator is not None:
         model.discriminator.load_state_dict(other.discriminator.state_dict())
+
+
+def _grows_from(larger: GalipConfig, smaller: GalipConfig) -> bool:
+    """Whether `smaller` is `larger` without its last blocks."""
+    ends = smaller.generator
+    cut = dataclasses.replace(
+        larger.generator,
+        channels=larger.generator.channels[: len(ends.channels)],
+        sizes=larger.generator.sizes[: len(ends.sizes)],
+    )
+    return dataclasses.replace(larger, generator=cut) == smaller

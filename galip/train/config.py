@@ -91,7 +91,9 @@ class GanConfig:
         "CLIP's towers: a checkpoint of ours (of CLIP or GALIP), a state-dict file or an open_clip MODEL:TAG."
     )
     out: str = _required("Folder of the run; model.safetensors is written there.")
-    init: str = _option("", "GALIP checkpoint whose generator and discriminator to begin with.")
+    init: str = _option(
+        "", "GALIP checkpoint whose generator and discriminator to begin with; one of smaller pictures grows."
+    )
     model: str = _option(
         "default", "Shape of generator and discriminator: default, released, tiny or table3-ROW."
     )

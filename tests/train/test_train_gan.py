@@ -21,6 +21,7 @@ from galip.checkpoint import PARTS, load_galip, read_info, save_galip
 from galip.model import Galip
 from galip.presets import preset
 from galip.train import gan
+from galip.train.begin import fresh_model
 from galip.train.config import GanConfig
 from galip.train.gan import train
 from galip.train.run import TrainingStopped, newest_state
@@ -442,6 +443,27 @@ def test_beginning_with_a_checkpoint(config, tiny_checkpoint, tmp_path):
         train(dataclasses.replace(config("b"), init=str(other)), echo=quiet)
     with pytest.raises(UsageError, match="the preset wants"):
         train(dataclasses.replace(config("c"), clip=str(other)), echo=quiet)
+
+
+def test_a_checkpoint_of_smaller_pictures_grows(config, tmp_path, tiny_checkpoint):
+    """All but the last block and the convolution to RGB is the smaller one's."""
+    begun = load_galip(tiny_checkpoint, needs=PARTS)
+    smaller = preset("tiny")
+    ends = dataclasses.replace(smaller.generator, channels=(16, 16, 12), sizes=(8, 16))
+    small = Galip(dataclasses.replace(smaller, generator=ends))
+    small.use_towers(begun.text, begun.image)
+    path = tmp_path / "small.safetensors"
+    save_galip(path, small)
+    model = fresh_model(dataclasses.replace(config(), init=str(path)))
+    taken = {name for name, value in small.generator.state_dict().items() if not name.startswith("to_rgb.")}
+    assert taken
+    for name in taken:
+        assert torch.equal(model.generator.state_dict()[name], small.generator.state_dict()[name])
+    assert {name.split(".")[1] for name in model.generator.state_dict() if name.startswith("blocks")} == {
+        *"012"
+    }
+    for name, value in small.discriminator.state_dict().items():
+        assert torch.equal(model.discriminator.state_dict()[name], value)
 
 
 def test_what_is_not_there(config, tmp_path, tiny_checkpoint):
