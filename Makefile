@@ -34,13 +34,15 @@ wheels: setup
 	$(BIN)/python -m build --wheel --outdir dist runtime
 	$(BIN)/python -m build --wheel --outdir dist .
 
-# The shipped model, from nothing: pictures, CLIP's towers, GALIP, model card. Processes of one thread each, a core
-# each: layers this small gain little from a second thread.
+# The shipped model, from nothing: pictures, CLIP's towers, GALIP, model card and its figures. Processes of one
+# thread each, a core each: layers this small gain little from a second thread.
 PROCESSES ?= 2
+MAKE_DEFAULT := -m galip.assets.make_default
 default-model: setup
-	$(BIN)/python -m galip.assets.make_default towers --data data/icons64 --runs runs/default
-	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m galip.assets.make_default galip \
-		--data data/icons64 --runs runs/default
+	$(BIN)/python $(MAKE_DEFAULT) towers --data data/icons128 --runs runs/default
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) $(MAKE_DEFAULT) galip \
+		--data data/icons128 --runs runs/default
+	$(BIN)/python $(MAKE_DEFAULT) judge --data data/icons128 --runs runs/default
 
 # How fast `galip train` is against the released code's order; to be run on a machine with nothing else to do.
 bench-training: setup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from galip_runtime.errors import UsageError
@@ -23,18 +24,26 @@ _ICON_CLIP = ClipConfig(
     text=TextTowerConfig(context_length=32, merges=8_000, width=192, layers=4, heads=3),
 )
 
+_DEFAULT = GalipConfig(
+    clip=_ICON_CLIP,
+    generator=GeneratorConfig(
+        noise_dim=32,
+        clip_layers=3,
+        prompt_layers=(1, 2),
+        channels=(128, 128, 96, 48, 24, 16),
+        sizes=(8, 16, 32, 64, 128),
+    ),
+    discriminator=DiscriminatorConfig(collect_layers=(0, 2, 4), channels=192, assessor_channels=128),
+)
+
 PRESETS: dict[str, GalipConfig] = {
     "released": GalipConfig(discriminator=DiscriminatorConfig(pixel_range="released")),
-    "default": GalipConfig(
-        clip=_ICON_CLIP,
-        generator=GeneratorConfig(
-            noise_dim=32,
-            clip_layers=3,
-            prompt_layers=(1, 2),
-            channels=(128, 128, 96, 48, 24, 16),
-            sizes=(8, 16, 32, 64, 128),
+    "default": _DEFAULT,
+    "default-64": dataclasses.replace(
+        _DEFAULT,
+        generator=dataclasses.replace(
+            _DEFAULT.generator, channels=_DEFAULT.generator.channels[:-1], sizes=_DEFAULT.generator.sizes[:-1]
         ),
-        discriminator=DiscriminatorConfig(collect_layers=(0, 2, 4), channels=192, assessor_channels=128),
     ),
     "tiny": GalipConfig(
         clip=ClipConfig(
@@ -55,8 +64,8 @@ PRESETS: dict[str, GalipConfig] = {
         discriminator=DiscriminatorConfig(collect_layers=(0, 1, 2), channels=16, assessor_channels=8),
     ),
 }
-"""`released`: the published checkpoints. `default`: the shipped icon model. `tiny`: for tests, seconds. And
-the rows of `TABLE3`, as `table3-ROW`."""
+"""`released`: the published checkpoints. `default`: the shipped icon model; `default-64`: what it grew from.
+`tiny`: for tests, seconds. And the rows of `TABLE3`, as `table3-ROW`."""
 
 TABLE3: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "baseline": ({"use_clip": False}, {"features": "cnn", "collect_layers": (0,)}),

@@ -1,16 +1,21 @@
 """The shipped model, from nothing: `make default-model`.
 
-Builds the icon pictures, trains CLIP's towers, trains GALIP, stores the result as fp16 beside this file and
-draws the pictures of the model card. A step whose result is there is not repeated; a run that was cut short
-is resumed. The numbers below are the recipe; MODEL_CARD.md says what came of them.
+Builds the icon pictures, trains CLIP's towers, trains GALIP at 64 pixels and grown to 128, stores the result
+as fp16 beside this file, draws the pictures of the model card and evaluates. A step whose result is there is
+not repeated; a run that was cut short is resumed. The numbers below are the recipe; MODEL_CARD.md says what
+came of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,41 +59,56 @@ def clip_config(data: str, out: str) -> ContrastiveConfig:
 
 
 def gan_config(data: str, clip: str, out: str) -> GanConfig:
-    """The preset `icons`, of the commonest things: a plain regression, then GALIP with paired losses that
-    fade out, then GALIP's own losses.
+    """The preset `icons` on 64 pixels, of the commonest things: a plain regression, then GALIP with paired
+    losses that fade out, then GALIP's own losses.
     """
-    options = {
-        "data": data,
-        "clip": clip,
-        "out": out,
-        "exclude": (*PEOPLE_AND_FLAGS, COMMONEST),
-        "sample_prompts": SAMPLE_PROMPTS,
-    }
-    return resolve(GanConfig, options, "icons")
+    return resolve(GanConfig, {**_gan_options(data, clip, out), "model": "default-64"}, "icons")
+
+
+def grown_config(data: str, clip: str, out: str, smaller: str) -> GanConfig:
+    """The same once more on 128 pixels, beginning with the model of 64."""
+    schedule = {"steps": 4_500, "warmup_steps": 4_000, "paired_steps": 4_440, "warmup_lr": 5e-4}
+    return resolve(GanConfig, {**_gan_options(data, clip, out), **schedule, "init": smaller}, "icons")
+
+
+def _gan_options(data: str, clip: str, out: str) -> dict[str, Any]:
+    exclude = (*PEOPLE_AND_FLAGS, COMMONEST)
+    return {"data": data, "clip": clip, "out": out, "exclude": exclude, "sample_prompts": SAMPLE_PROMPTS}
 
 
 def main() -> None:
-    """Run a stage of the recipe: `towers` in one process, then `galip` in one or, by torchrun, in several."""
+    """Run a stage of the recipe: `towers` and `judge` in one process, `galip` by torchrun in any number."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=("towers", "galip"))
-    parser.add_argument("--data", type=Path, required=True, help="folder of the icon pictures")
+    parser.add_argument("stage", choices=("towers", "galip", "judge"))
+    parser.add_argument("--data", type=Path, required=True, help="folder of the icon pictures, 128 pixels")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the training runs")
     options = parser.parse_args()
-
-    def echo(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    clip = options.runs / "clip" / "clip.safetensors"
+    data, runs = options.data, options.runs
     if options.stage == "towers":
-        build_icons(options.data, size=64)
-        if not clip.exists():
-            train_clip(clip_config(str(options.data), str(clip.parent)), resume=True, echo=echo)
-        return
-    run = options.runs / "galip"
-    trained = train(gan_config(str(options.data), str(clip), str(run)), resume=True, echo=echo)
+        build_icons(data, size=128)
+        train_towers(data, runs)
+    elif options.stage == "galip":
+        train_gan(data, runs)
+    else:
+        judge(data)
+
+
+def train_towers(data: Path, runs: Path) -> None:
+    """CLIP's towers in `runs`/clip, unless they are there."""
+    clip = runs / "clip" / "clip.safetensors"
+    if not clip.exists():
+        train_clip(clip_config(str(data), str(clip.parent)), resume=True, echo=_echo)
+
+
+def train_gan(data: Path, runs: Path) -> None:
+    """Both sizes, in `runs`/galip-64 and `runs`/galip; then the shipped file and the card's pictures."""
+    clip = str(runs / "clip" / "clip.safetensors")
+    smaller = train(gan_config(str(data), clip, str(runs / "galip-64")), resume=True, echo=_echo)
+    config = grown_config(str(data), clip, str(runs / "galip"), str(smaller))
+    trained = train(config, resume=True, echo=_echo)
     if os.environ.get("RANK", "0") == "0":
         publish(trained)
-        draw_card(default_checkpoint(), options.data, options.runs)
+        draw_card(default_checkpoint(), data, runs)
 
 
 def publish(trained: Path) -> None:
@@ -100,6 +120,27 @@ def publish(trained: Path) -> None:
         dtype=torch.float16,
         note=note,
     )
+
+
+def judge(data: Path) -> None:
+    """Evaluate the shipped checkpoint, and leave the reports in `card/evaluation.json`: against the pictures
+    it was trained on, and against those of things it has never seen.
+    """
+    from galip.metrics.evaluation import METRICS, EvaluationConfig, evaluate
+
+    seen = EvaluationConfig(
+        str(default_checkpoint()), str(data), METRICS, count=10_000, exclude=(*PEOPLE_AND_FLAGS, COMMONEST)
+    )
+    unseen = dataclasses.replace(seen, split="test", count=None, exclude=PEOPLE_AND_FLAGS)
+    reports = {name: asdict(evaluate(config)) for name, config in (("seen", seen), ("unseen", unseen))}
+    for report in reports.values():
+        del report["subject"]["model"]
+    out = default_checkpoint().parent / "card" / "evaluation.json"
+    out.write_text(json.dumps(reports, indent=1) + "\n")
+
+
+def _echo(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

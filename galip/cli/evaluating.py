@@ -26,7 +26,10 @@ def evaluate(
     ],
     metrics: Annotated[
         str,
-        typer.Option(help="Of fid, kid, precision_recall, clip_score, retrieval, seed_psnr; with commas."),
+        typer.Option(
+            help="Of fid, fid_real (the reference's halves), kid, precision_recall, clip_score, retrieval, "
+            "seed_psnr; with commas."
+        ),
     ] = "fid,clip_score",
     count: Annotated[
         int | None,

@@ -13,6 +13,7 @@ import torch
 from galip_runtime.drawer import Drawer
 from galip_runtime.errors import QualityGateFailed, UsageError
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 
 from galip.metrics.cache import cache_folder, cached, key_of, store
 from galip.metrics.clip_scores import CLIP_VIEWS, ClipJudge, retrieval
@@ -24,8 +25,10 @@ from galip.metrics.statistics import Statistics
 
 __all__ = ["METRICS", "EvaluationConfig", "Report", "evaluate"]
 
-METRICS = ("fid", "kid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
+METRICS = ("fid", "fid_real", "kid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
 """What can be asked for; `fid,clip_score` is the default."""
+_OF_FEATURES = {"kid", "precision_recall", "fid_real"}
+"""Those that need the features themselves."""
 
 SCHEMA = 1
 PSNR_PROMPTS = 200
@@ -195,7 +198,7 @@ class _Evaluation:
         return Drawn(self.drawer, captions, config.seed)
 
     def _inception(self) -> Inception | None:
-        if not self.wants & {"fid", "kid", "precision_recall"}:
+        if not self.wants & {"fid", *_OF_FEATURES}:
             return None
         path = Path(self.config.inception) if self.config.inception else None
         return Inception(path, self.config.protocol, self.device)
@@ -248,6 +251,8 @@ class _Evaluation:
         if "fid" in self.wants:
             figures["fid"] = frechet_distance(ours.statistics, theirs.statistics)
             self._warn_of_small(ours.statistics.count, theirs.statistics.count)
+        if "fid_real" in self.wants:
+            figures["fid_real"] = _of_halves(theirs.features)
         if "kid" in self.wants:
             figures["kid"], figures["kid_std"] = kernel_distance(ours.features, theirs.features)
         if "precision_recall" in self.wants:
@@ -272,7 +277,7 @@ class _Evaluation:
             count,
             inception=self.inception,
             clip=self.clip,
-            keep=bool(self.wants & {"kid", "precision_recall"}),
+            keep=bool(self.wants & _OF_FEATURES),
             batch_size=self.config.batch_size,
             fabric=self.fabric,
             progress=lambda done: self.progress(what, done, count),
@@ -281,9 +286,9 @@ class _Evaluation:
     def _look_at_reference(self) -> Seen:
         config = self.config
         if self.reference is None:
-            if self.wants & {"kid", "precision_recall", "retrieval"}:
+            if unfit := self.wants & {*_OF_FEATURES, "retrieval"}:
                 raise UsageError(
-                    f"{self.against} has statistics only; kid, precision_recall and retrieval need pictures"
+                    f"{self.against} has statistics only; {', '.join(sorted(unfit))} needs pictures"
                 )
             statistics = Statistics.load(self.against)
             self.reference_facts = {
@@ -309,7 +314,7 @@ class _Evaluation:
             count=count,
             protocol=self.protocol_facts(),
             clip=_identity(config.clip or config.subject) if self.clip else None,
-            wants=sorted(self.wants & {"kid", "precision_recall", "clip_score", "retrieval"}),
+            wants=sorted(self.wants & {*_OF_FEATURES, "clip_score", "retrieval"}),
         )
         if config.cache and (found := cached(cache_folder(), key)):
             return Seen(found[0], found[1]["features"], found[1]["embeddings"])
@@ -356,6 +361,13 @@ class _Evaluation:
             error = (quantised(a).float() - quantised(b).float()).square().mean(dim=(1, 2, 3))
             values += (10 * (255**2 / error.clamp_min(1e-6)).log10()).tolist()
         return float(np.mean(values))
+
+
+def _of_halves(features: NDArray[np.float32]) -> float:
+    """FID between every second of the features (N, F) and the others."""
+    if len(features) < 4:
+        raise UsageError(f"fid_real halves the reference's pictures; {len(features)} are too few")
+    return frechet_distance(Statistics.of(features[::2]), Statistics.of(features[1::2]))
 
 
 def _identity(source: str) -> tuple[str, int, int]:

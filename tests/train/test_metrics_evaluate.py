@@ -42,9 +42,12 @@ def png(path, pixels):
 
 
 def test_a_checkpoint(config):
-    report = evaluate(config(metrics=("fid", "kid", "precision_recall", "clip_score", "seed_psnr")))
+    report = evaluate(
+        config(metrics=("fid", "fid_real", "kid", "precision_recall", "clip_score", "seed_psnr"))
+    )
     assert report.figures.keys() == {
         "fid",
+        "fid_real",
         "kid",
         "kid_std",
         "precision",
@@ -95,7 +98,7 @@ def test_statistics_files(config, tmp_path):
     report = evaluate(config(metrics=("fid",), against=str(saved), captions=str(captions)))
     assert report.reference["pictures"] == 20
     assert report.figures["fid"] < against_pictures.figures["fid"]
-    with pytest.raises(UsageError, match="kid, precision_recall and retrieval need pictures"):
+    with pytest.raises(UsageError, match="statistics only; kid needs pictures"):
         evaluate(config(metrics=("kid",), against=str(saved), captions=str(captions)))
     with pytest.raises(UsageError, match="no captions to draw from"):
         evaluate(config(metrics=("fid",), against=str(saved)))
@@ -178,7 +181,7 @@ def test_a_bundle_draws_the_same(config, tiny_checkpoint, tmp_path):
 
 def test_mistakes(config, tmp_path, monkeypatch):
     for changes, message in (
-        ({"metrics": ("fdi",)}, "no metric fdi; there are fid, kid"),
+        ({"metrics": ("fdi",)}, "no metric fdi; there are fid, fid_real"),
         ({"metrics": ()}, "no metric named"),
         ({"protocol": "wrong"}, "no protocol 'wrong'"),
         ({"count": 0}, "count is 0"),
