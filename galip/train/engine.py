@@ -76,8 +76,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
             f"{local} processes on this node, {torch.cuda.device_count()} GPUs; start as many as there are "
             "GPUs (torchrun --nproc-per-node) or train with --device cpu"
         )
-    # every parameter takes part in every step, and there are no buffers that differ
-    ddp = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    ddp = DDPStrategy(gradient_as_bucket_view=True)  # every parameter takes part in every step
     plugin = _precision(precision, accelerator)
     fabric = Fabric(
         accelerator=accelerator,
@@ -112,9 +111,12 @@ def check_batch(size: int, accumulate: int = 1) -> None:
 
 
 def whole_batch(fabric: Fabric, rows: Tensor) -> Tensor:
-    """Rows (N, …) of every process, which are rank, rank + world, … of a batch → the batch (N·world, …)."""
+    """Rows (N, …) of every process, which are rank, rank + world, … of a batch → the batch (N·world, …).
+
+    Gradients don't pass.
+    """
     if fabric.world_size == 1:
         return rows
-    gathered = fabric.all_gather(rows)  # (world, N, …)
-    assert isinstance(gathered, Tensor)
-    return gathered.transpose(0, 1).flatten(0, 1)
+    gathered = [torch.empty_like(rows) for _ in range(fabric.world_size)]
+    torch.distributed.all_gather(gathered, rows.contiguous())
+    return torch.stack(gathered, dim=1).flatten(0, 1)
