@@ -67,7 +67,7 @@ def gan_config(data: str, clip: str, out: str) -> GanConfig:
 
 def grown_config(data: str, clip: str, out: str, smaller: str) -> GanConfig:
     """The same once more on 128 pixels, beginning with the model of 64."""
-    schedule = {"steps": 4_500, "warmup_steps": 4_000, "paired_steps": 4_440, "warmup_lr": 5e-4}
+    schedule = {"steps": 3_400, "warmup_steps": 3_000, "paired_steps": 3_350, "warmup_lr": 5e-4}
     return resolve(GanConfig, {**_gan_options(data, clip, out), **schedule, "init": smaller}, "icons")
 
 
