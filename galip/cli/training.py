@@ -18,7 +18,12 @@ from galip.train.config import ContrastiveConfig, GanConfig
 __all__ = ["train", "train_clip"]
 
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run in --out, exactly where it stopped.")
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the run in --out, exactly where it stopped and with its options, but for those "
+        "given.",
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,
@@ -49,7 +54,7 @@ def train_clip(
     """
     from galip.train.presets import resolve
 
-    resolved = resolve(ContrastiveConfig, given, file=config)
+    resolved = resolve(ContrastiveConfig, given, file=config, resume=resume)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("train-clip runs in one process; start it without torchrun")
     from galip.train.contrastive import train_clip
@@ -73,7 +78,7 @@ def train(
     """
     from galip.train.presets import resolve
 
-    resolved = resolve(GanConfig, given, preset, config)
+    resolved = resolve(GanConfig, given, preset, config, resume=resume)
     from galip.train.gan import train
 
     return _run(train, resolved, resume, json)

@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["CROPS", "to_square"]
+__all__ = ["CROPS", "RESIZED", "to_square"]
 
 CROPS = ("exact", "random")
+RESIZED = "shorter side by Pillow's bilinear filter, then the middle"
+"""What `exact` does to a picture of another size."""
 MARGIN = 76 / 64
 """The released code resizes to this much more than it crops."""
 

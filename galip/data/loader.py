@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
+import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,8 @@ from galip.data.tally import Tally
 
 __all__ = ["Batch", "LoaderConfig", "TrainingLoader"]
 
+PATIENCE = 1.0
+"""Seconds in which stop signals are taken for copies of one, as in `galip.train.run`."""
 STREAM_FROM = 2 * 2**30
 """Bytes of shards above which `stream="auto"` streams."""
 
@@ -210,6 +215,7 @@ class TrainingLoader:
         return {
             "kind": "stream",
             "shards": len(stream.shards),
+            "named": hashlib.sha256("\n".join(path.name for path in stream.shards).encode()).hexdigest()[:8],
             "readers": stream.lanes,
             "rank": self._drawing.rank,
         }
@@ -256,11 +262,16 @@ def _chosen(source: Source, config: LoaderConfig) -> torch.Tensor:
 def _outlive_stop_signals(worker: int) -> None:
     """Ctrl-C, and SIGTERM to a whole group, reach the workers too; the run needs them to end its step.
 
-    So SIGINT is ignored, and the first SIGTERM; the second is from a parent that has waited long enough.
+    So SIGINT is ignored, and SIGTERM for `PATIENCE` seconds from the first one on: a later one is from a
+    parent that has waited long enough.
     """
+    came: list[float] = []
 
-    def first(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+    def patient(number: int, frame: FrameType | None) -> None:
+        came.append(time.monotonic())
+        if came[-1] - came[0] > PATIENCE:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, first)
+    signal.signal(signal.SIGTERM, patient)

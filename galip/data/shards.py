@@ -26,6 +26,7 @@ __all__ = [
     "RawSample",
     "Sample",
     "captions_and_meta",
+    "check_ends",
     "contents_of",
     "load_pictures",
     "members_of",
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 PICTURE_ENDINGS = ("png", "jpg", "jpeg", "webp")
+LONGEST_PADDING = 2**20
+"""Bytes of zeros that end a tar, at most; writers fill up to 10 KiB."""
 
 Where = Callable[[dict[str, Any]], bool]
 
@@ -138,12 +141,29 @@ def read_metas(path: Path, split: str = "train") -> Iterator[dict[str, Any]]:
         yield raw.meta
 
 
-def _check_end(shard: Path) -> None:
+def check_ends(shards: Iterable[Path]) -> None:
+    """Raises FileRefused, naming all of them, for tars whose end is missing; only ends are read."""
+    cut = [str(shard) for shard in shards if not _has_end(shard)]
+    if cut:
+        raise FileRefused(
+            f"{', '.join(cut)}: broken or truncated tar: its end is missing. Fetch or build it again, or "
+            "remove it."
+        )
+
+
+def _has_end(shard: Path) -> bool:
     """A tar ends in two blocks of zeros; Python's reader takes one cut between members for whole."""
     with shard.open("rb") as file:
         file.seek(max(0, shard.stat().st_size - 1024))
-        if file.read() != bytes(1024):
-            raise tarfile.ReadError("its end is missing")
+        return file.read() == bytes(1024)
+
+
+def _check_nothing_follows(tar: tarfile.TarFile) -> None:
+    """Python's reader takes a damaged header for the end, and leaves out tars that were appended."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(LONGEST_PADDING).strip(b"\0"):
+        raise tarfile.ReadError(f"no member can be read at byte {tar.offset:,}, and more follows")
 
 
 def members_of(shard: Path) -> Iterator[tuple[tarfile.TarFile, str, dict[str, tarfile.TarInfo]]]:
@@ -154,7 +174,8 @@ def members_of(shard: Path) -> Iterator[tuple[tarfile.TarFile, str, dict[str, ta
     key = ""
     members: dict[str, tarfile.TarInfo] = {}
     with _named_errors(shard, lambda: key):
-        _check_end(shard)
+        if not _has_end(shard):
+            raise tarfile.ReadError("its end is missing")
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 if not member.isfile() or member.issparse():
@@ -167,6 +188,7 @@ def members_of(shard: Path) -> Iterator[tuple[tarfile.TarFile, str, dict[str, ta
                     members = {}
                 key = name
                 members[ending.lower()] = member
+            _check_nothing_follows(tar)
             if members:
                 yield tar, key, members
 

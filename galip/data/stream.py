@@ -22,7 +22,7 @@ from galip_runtime.errors import FileRefused, UsageError
 from galip.data.conditions import excluded
 from galip.data.decode import BrokenPicture
 from galip.data.order import generator_for
-from galip.data.shards import RawSample, contents_of, raw_sample
+from galip.data.shards import RawSample, check_ends, contents_of, raw_sample
 
 __all__ = ["BLOCK_SAMPLES", "START", "Place", "ShardStream"]
 
@@ -41,7 +41,8 @@ class ShardStream:
     """The lanes of a split's shards; can be pickled."""
 
     def __init__(self, shards: Sequence[Path], lanes: int, seed: int, exclude: Sequence[str] = ()) -> None:
-        """Raises `UsageError` where there are fewer shards than lanes."""
+        """Raises `UsageError` where there are fewer shards than lanes, `FileRefused` naming cut ones."""
+        check_ends(shards)
         if len(shards) < lanes:
             raise UsageError(
                 f"{len(shards)} shards cannot be dealt to {lanes} readers (ranks times workers, each its "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 from galip_runtime.errors import QualityGateFailed
@@ -13,6 +14,8 @@ __all__ = ["ENOUGH", "Tally"]
 
 ENOUGH = 100
 """Pictures tried before the share of broken ones counts."""
+CERTAIN = 5.0
+"""Standard deviations above the allowed number that chance doesn't reach: the test is made at every step."""
 SHOWN = 5
 
 _log = logging.getLogger(__name__)
@@ -31,8 +34,9 @@ class Tally:
     def add(self, made: Made) -> None:
         """Count what making a batch met; new broken ones are told as warnings, the first few.
 
-        Of a set a picture is counted once however often it is met. Raises `QualityGateFailed` as soon as
-        their share is above the one allowed, once `ENOUGH` or all pictures were tried.
+        Of a set a picture is counted once however often it is met. Raises `QualityGateFailed` when their
+        share is above the one allowed: of all pictures, or before that, of at least `ENOUGH` tried, so far
+        above it that chance can't be why.
         """
         self.tried += made.tried
         for index, reason in made.broken:
@@ -44,8 +48,15 @@ class Tally:
             if len(self._examples) < SHOWN:
                 self._examples.append(reason)
                 _log.warning("skipped: %s", reason)
-        if self._tried_of_set() >= min(ENOUGH, self.whole or ENOUGH) and self.share > self.max_broken:
+        if self._above_allowed():
             raise self.too_many()
+
+    def _above_allowed(self) -> bool:
+        tried = self._tried_of_set()
+        if tried == self.whole:
+            return self.broken > self.max_broken * tried
+        chance = CERTAIN * math.sqrt(self.max_broken * (1 - self.max_broken) * tried)
+        return tried >= ENOUGH and self.broken > self.max_broken * tried + chance
 
     def _tried_of_set(self) -> int:
         return self.tried if self.whole is None else min(self.tried, self.whole)

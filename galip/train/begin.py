@@ -39,8 +39,8 @@ def load_towers(source: str, wanted: ClipConfig | None = None) -> tuple[TextTowe
     """CLIP from one of our checkpoints, a state-dict file or an open_clip tag, in the shape of `wanted`.
 
     Without `wanted` our checkpoints have their own shape and other sources ViT-B/32's. Pictures in [-1, 1]
-    become CLIP's input as CLIP was trained. Raises `UsageError` for another shape, `FileRefused` for a broken
-    file.
+    become CLIP's input as CLIP was trained, but by a released-range GALIP's tower as that has it. Raises
+    `UsageError` for another shape, `FileRefused` for a broken file.
     """
     if not is_ours(Path(source)):
         shape = wanted or ClipConfig()

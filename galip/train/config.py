@@ -108,7 +108,7 @@ class GanConfig:
     )
     caption_dropout: float = _option(0.0, "Share of captions replaced by the empty one.")
     diff_augment: tuple[str, ...] = _option(
-        (), "DiffAugment of real and made pictures before the discriminator: color, translation, cutout."
+        (), "DiffAugment of real and made pictures, before CLIP: color, translation, cutout."
     )
     max_broken: float = _option(0.01, "Share of broken pictures above which the run stops.")
     workers: int = _option(0, "Processes that decode pictures, for each training process.")

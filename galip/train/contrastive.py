@@ -47,7 +47,7 @@ def train_clip(
             config.batch_size,
             config.save_every,
             trainer.step,
-            lambda done, saving: run.save_state(trainer.state(done)) if saving else None,
+            lambda done, saving, stopping: run.save_state(trainer.state(done)) if saving else None,
         )
     if config.whiten:
         echo("whitening sentence vectors, training the image tower's head anew")

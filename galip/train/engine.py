@@ -91,7 +91,11 @@ def make_fabric(device: str, precision: str) -> Fabric:
 
 def _precision(name: str, device: str) -> MixedPrecision | None:
     if name == "auto":
-        fast = torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        fast = (
+            torch.cuda.is_bf16_supported(including_emulation=False)
+            if device == "cuda"
+            else torch.cpu._is_avx512_bf16_supported()
+        )
         name = "bf16" if fast else "fp32"
     if name == "fp32":
         return None

@@ -81,12 +81,20 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
         scoring = _scoring(config, trainer, run)
         start = run.restore(trainer.restore)
 
-        def after(done: int, saving: bool) -> None:
+        def judge(done: int, saved: bool) -> None:
             if scoring and (done % config.evaluate_every == 0 or done == config.steps):
                 scoring.score(done)
-            if saving:
-                _save(run, trainer, done)
+                if saved:  # once more: the state on disk is from before, so that a stop can't lose it
+                    _save_state(run, trainer, done)
 
+        def after(done: int, saving: bool, stopping: bool) -> None:
+            if saving:
+                _save(run, trainer, done, stopping)
+            if not stopping:  # else the run that goes on makes up for it
+                judge(done, saving)
+
+        if start and trainer.judged < start:
+            judge(start, saved=True)
         run.loop(start, config.steps, config.batch_size, config.save_every, trainer.step, after)
     return Path(config.out) / "model.safetensors"
 
@@ -123,23 +131,36 @@ def _scoring(config: GanConfig, trainer: Trainer, run: Run) -> Scoring | None:
     return Scoring(config, trainer, run)
 
 
-def _save(run: Run, trainer: Trainer, step: int) -> None:
-    """The model and a grid of samples, both with the averaged generator; then the state for resume.
+def _save(run: Run, trainer: Trainer, step: int, stopping: bool) -> None:
+    """The model and a grid of samples, both with the averaged generator, and the state for resume.
 
-    The state comes last: a save that is cut short is done again when the run is resumed.
+    The state comes last: a save that is cut short is done again when the run is resumed. But it comes first
+    where the run is `stopping`, as whoever stops it may not wait.
     """
     trainer.check_health()
+    if stopping:
+        _save_state(run, trainer, step)
+    else:
+        run.check_finite(trainer.state(step))
+    if trainer.fabric.is_global_zero:
+        _save_model(run, trainer, step)
+    if not stopping:
+        _save_state(run, trainer, step)
+
+
+def _save_state(run: Run, trainer: Trainer, step: int) -> None:
     state = trainer.state(step)  # all processes: each has its place in the data
-    if not trainer.fabric.is_global_zero:
-        return
-    run.check_finite(state)
+    if trainer.fabric.is_global_zero:
+        run.save_state(state)
+
+
+def _save_model(run: Run, trainer: Trainer, step: int) -> None:
     with trainer.ema.applied(trainer.model.generator):
         save_galip(run.out / "model.safetensors", trainer.model, note=trainer.note(step))
         samples = save_grid(
             trainer.samples(), run.out / "samples" / f"{step:07}.png", columns=Trainer.SAMPLE_SEEDS
         )
     run.show("samples", samples, step)
-    run.save_state(state)
 
 
 @dataclass
@@ -193,6 +214,7 @@ class Trainer:
         self.scaler = getattr(fabric.strategy.precision, "scaler", None)
         self.ema = EMA(model.generator, config.ema_decay)
         self.best: dict[str, float] = {}
+        self.judged = 0  # the last step after which `Scoring` judged
         self._hinge: deque[Tensor] = deque(maxlen=self.HISTORY)
         self._spread: deque[Tensor] = deque(maxlen=self.HISTORY)
 
@@ -287,20 +309,22 @@ class Trainer:
         for part in parts:
             with self._accumulating(self.draw, part is not parts[-1]):
                 if not once:
-                    view = self._look(part, learning=True)
+                    view = self._look(part, learning=True, real=step < self.config.paired_steps)
                 means.add(self._please(step, part, view, len(parts)))
         self.optimizer_g.step()
         self._hinge.append((means.values["d_real"] + means.values["d_fake"]).detach())
         self._note_spread(view.fake)
         return means.values
 
-    def _look(self, part: _Part, learning: bool) -> _View:
-        """Draw the part's pictures and let CLIP look at them and at the real ones, augmented alike."""
+    def _look(self, part: _Part, learning: bool, real: bool = True) -> _View:
+        """Draw the part's pictures and let CLIP look at them and, where `real`, at the real ones, augmented
+        alike.
+        """
         with torch.set_grad_enabled(learning):
             fake = self.draw(part.noise, part.sentence)
             with self.fabric.autocast():
                 with torch.no_grad():
-                    real_maps = self.model.collect_maps(self._augmented(part.real, part))
+                    real_maps = self.model.collect_maps(self._augmented(part.real, part)) if real else []
                 fake_maps, embedding = self.collect(self._augmented(fake, part))
         return _View(fake, real_maps, fake_maps, embedding)
 
@@ -346,7 +370,8 @@ class Trainer:
         return self.fabric.no_backward_sync(module)
 
     def _note_spread(self, fake: Tensor) -> None:
-        self._spread.append(fake.detach().std(dim=0).mean())
+        if len(fake) > 1:  # a single picture has none
+            self._spread.append(fake.detach().std(dim=0).mean())
 
     def check_health(self) -> None:
         """Raises `QualityGateFailed` when the losses have collapsed over the last `HISTORY` steps."""
@@ -392,6 +417,7 @@ class Trainer:
             "optimizer_d": self.optimizer_d.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else {},
             "best": self.best,
+            "judged": self.judged,
             "loader": _of_all_processes(self.loader.state(), self.fabric),
             "hinge": [float(value) for value in self._hinge],
             "spread": [float(value) for value in self._spread],
@@ -409,7 +435,7 @@ class Trainer:
         self.optimizer_d.load_state_dict(state["optimizer_d"])
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        self.best = dict(state["best"])
+        self.best, self.judged = dict(state["best"]), int(state["judged"])
         places = state["loader"]
         self.loader.restore(places[self.fabric.global_rank % len(places)], int(state["step"]))
         for history, values in ((self._hinge, state["hinge"]), (self._spread, state["spread"])):

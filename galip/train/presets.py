@@ -1,20 +1,23 @@
-"""Where a run's options come from: a preset, then a TOML file, then the command line, each over the last."""
+"""Where a run's options come from: a preset, a run that is resumed, a TOML file, the command line, each over
+the last.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from galip_runtime.errors import UsageError
+from galip_runtime.errors import FileRefused, UsageError
 
 from galip.presets import TABLE3
 
-__all__ = ["TRAINING_PRESETS", "resolve"]
+__all__ = ["TRAINING_PRESETS", "resolve", "stored_options"]
 
 Config = TypeVar("Config")
 
@@ -70,8 +73,10 @@ def resolve(
     preset: str | None = None,
     file: Path | None = None,
     presets: Mapping[str, Mapping[str, Any]] = TRAINING_PRESETS,
+    resume: bool = False,
 ) -> Config:
-    """A `config_class` of the options in `given`, over those in the TOML `file`, over the `preset`.
+    """A `config_class` of the options in `given`, over those in the TOML `file`, over those that the run in
+    `out` began with where it is to `resume`, over the `preset`.
 
     Raises `UsageError` for an unknown preset, a file that can't be read, is no TOML or has an unknown or
     ill-typed option, for a required option that is nowhere, and for a value out of range.
@@ -80,9 +85,10 @@ def resolve(
         raise UsageError(f"no preset {preset!r}; there are: {', '.join(presets)}")
     values: dict[str, Any] = {**(presets[preset] if preset else {})}
     hints = typing.get_type_hints(config_class)
-    if file is not None:
-        values |= _read(file, hints)
-    values |= given
+    chosen = {**(_read(file, hints) if file is not None else {}), **given}
+    if resume and "out" in chosen:
+        values |= stored_options(Path(chosen["out"]), hints)
+    values |= chosen
     missing = [
         f"--{field.name}"
         for field in dataclasses.fields(config_class)  # type: ignore[arg-type]
@@ -93,6 +99,25 @@ def resolve(
             f"{', '.join(missing)} is missing; give it on the command line or in the --config file"
         )
     return config_class(**values)
+
+
+def stored_options(out: Path, known: Collection[str]) -> dict[str, Any]:
+    """The options in `out`/config.json that are `known`; none where there is no such file.
+
+    Raises `FileRefused` for one that is damaged.
+    """
+    file = out / "config.json"
+    if not file.exists():
+        return {}
+    try:
+        found = json.loads(file.read_text())
+        return {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in found.items()
+            if name in known
+        }
+    except (OSError, ValueError, AttributeError) as error:
+        raise FileRefused(f"{file} is damaged: {error}; give all options again and remove it") from error
 
 
 def _read(file: Path, hints: Mapping[str, Any]) -> dict[str, Any]:

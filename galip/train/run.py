@@ -22,13 +22,22 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from galip.train.presets import stored_options
+
 __all__ = ["EMA", "MOST_LOGIT_SCALE", "Run", "TrainingStopped", "newest_state", "save_grid"]
 
 
 STATES = "states"
 """Folder of what a run is resumed from, within its own: STEP.pt, the newest ones."""
+FIXED = frozenset({"batch_size", "seed"})
+"""Options that decide which pictures and random numbers a step has: a run keeps them."""
 MOST_LOGIT_SCALE = math.log(100)
 """CLIP's bound on the logarithm of the factor that similarities are multiplied by."""
+
+
+PATIENCE = 1.0
+"""Seconds after a stop signal in which others are taken for copies: a terminal, a scheduler and torchrun may
+each send one to every process."""
 
 
 class TrainingStopped(Exception):
@@ -78,8 +87,8 @@ class _Meter:
 class Run:
     """One run's folder: `config.json`, `states/` for resume, `log.jsonl`, TensorBoard events, samples.
 
-    As a context manager it turns the first SIGINT or SIGTERM into `stop_requested`. Of several processes the
-    first writes and prints.
+    As a context manager it turns SIGINT and SIGTERM into `stop_requested`; a second SIGINT, `PATIENCE` later,
+    stops at once. Of several processes the first writes and prints.
     """
 
     def __init__(
@@ -93,25 +102,25 @@ class Run:
         echo: Callable[[str], None],
         keep: int = 1,
     ) -> None:
-        self.out, self.fabric, self.log_every, self.keep = out, fabric, log_every, keep
+        self.out, self.config, self.fabric, self.log_every, self.keep = out, config, fabric, log_every, keep
         self.echo = echo if fabric.is_global_zero else lambda line: None
         self.stop_requested = False
+        self._stop_came = math.inf
         self._meter = _Meter({})
         self._previous: dict[signal.Signals, Any] = {}
-        self._clock, self._clock_step = time.monotonic(), -1
+        self._clock, self._clock_step = time.monotonic(), 0
         self.writer: Any = None
         if fabric.is_global_zero:
-            self._open(config, resume)
+            self._open(resume)
         fabric.barrier()
 
-    def _open(self, config: Any, resume: bool) -> None:
+    def _open(self, resume: bool) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ProviderUnavailable(
                 "training needs tensorboard, which is not installed: pip install 'galip[train]'"
             ) from error
-        self._resolved = json.dumps(asdict(config), indent=1, default=str)
         out = self.out
         try:
             (out / STATES).mkdir(parents=True, exist_ok=True)
@@ -120,22 +129,52 @@ class Run:
                 raise UsageError(
                     f"{out} holds a run already; --resume goes on with it, or choose another --out"
                 )
-            if not state:
+            if state:
+                self._tell_changes()
+                self._forget_after(int(state.stem))
+            else:
                 self._write_config()
         except OSError as error:
             raise UsageError(
                 f"cannot write to {out}: {error.strerror}; choose a folder you may write to"
             ) from error
-        self.echo(f"resolved config: {json.dumps(json.loads(self._resolved))}")
-        self.writer = SummaryWriter(str(out / "tensorboard"))
+        self.echo(f"resolved config: {json.dumps(asdict(self.config))}")
+        done = int(state.stem) if state else 0
+        self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=done + 1 if done else None)
+
+    def _tell_changes(self) -> None:
+        """Say which options are others than the run began with. Raises `UsageError` for those that decide
+        which pictures and random numbers a step has.
+        """
+        now = asdict(self.config)
+        began = stored_options(self.out, now)
+        changed = [name for name, value in began.items() if now[name] != value]
+        told = ", ".join(f"{name} {began[name]!r}, now {now[name]!r}" for name in changed)
+        if FIXED.intersection(changed):
+            raise UsageError(
+                f"the run in {self.out} began with {told}; keep {' and '.join(sorted(FIXED))}, or "
+                "begin a new run (--init takes the weights)"
+            )
+        if told:
+            self.echo(f"changed since the run began: {told}")
+
+    def _forget_after(self, step: int) -> None:
+        """Take steps after `step` out of the log: they are done again."""
+        log = self.out / "log.jsonl"
+        if not log.exists():
+            return
+        lines = log.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        temporary = log.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        os.replace(temporary, log)
 
     def _write_config(self) -> None:
-        (self.out / "config.json").write_text(self._resolved + "\n")
+        (self.out / "config.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
 
     def __enter__(self) -> Run:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
-        self._clock = time.monotonic()
         return self
 
     def __exit__(
@@ -148,10 +187,12 @@ class Run:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.stop_requested:
-            raise KeyboardInterrupt
-        self.stop_requested = True
+            if number == signal.SIGINT and time.monotonic() - self._stop_came > PATIENCE:
+                raise KeyboardInterrupt
+            return
+        self.stop_requested, self._stop_came = True, time.monotonic()
         # not print: the signal may have come in the middle of one, and Python's streams can't be re-entered
-        os.write(2, b"stopping after this step; again to stop at once\n")
+        os.write(2, b"stopping after this step; Ctrl-C again to stop at once\n")
 
     def loop(
         self,
@@ -160,18 +201,22 @@ class Run:
         batch_size: int,
         save_every: int,
         step: Callable[[int], Mapping[str, Tensor]],
-        after: Callable[[int, bool], None],
+        after: Callable[[int, bool, bool], None],
     ) -> None:
-        """Do the steps from `start` on: `step(index)` gives scalars to log, `after(done, saving)` comes after
-        each and saves all there is where `saving` says so.
+        """Do the steps from `start` on: `step(index)` gives scalars to log, `after(done, saving, stopping)`
+        comes after each and saves all there is where `saving` says so, soon where `stopping` does.
 
         Raises `TrainingStopped` after a stop signal, `QualityGateFailed` when a scalar is not finite.
         """
+        self._clock, self._clock_step = time.monotonic(), start
         for done in range(start + 1, steps + 1):
             self.log(done, steps, batch_size, step(done - 1))
-            stopping = self._any_process(self.stop_requested)  # the flag is the signal handler's alone to set
-            after(done, done % save_every == 0 or done == steps or stopping)
-            if stopping and done < steps:
+            # the flag is the signal handler's alone to set
+            stopping = self._any_process(self.stop_requested) and done < steps
+            began = time.monotonic()
+            after(done, done % save_every == 0 or done == steps or stopping, stopping)
+            self._clock += time.monotonic() - began  # the rate is the steps' alone
+            if stopping:
                 raise TrainingStopped(f"stopped after step {done}; go on with --resume")
 
     def _any_process(self, flag: bool) -> bool:
@@ -263,16 +308,14 @@ class Run:
             value = value.detach().float()  # stays on its device: asking for it would make that one wait
             self._meter.sums[name] = self._meter.sums[name] + value if name in self._meter.sums else value
         self._meter.count += 1
-        if self._clock_step < 0:
-            self._clock_step = step - 1
         if step % self.log_every and step != total:
             return
-        self._check_finite(self._meter.sums.items())
-        if self.writer is None:
-            self._meter = _Meter({})
-            return
-        means = {name: total.item() / self._meter.count for name, total in self._meter.sums.items()}
+        sums, count = self._over_processes(self._meter.sums), self._meter.count
+        self._check_finite(sums.items())
         self._meter = _Meter({})
+        if self.writer is None:
+            return
+        means = {name: total.item() / count for name, total in sums.items()}
         seconds, steps = time.monotonic() - self._clock, max(step - self._clock_step, 1)
         self._clock, self._clock_step = time.monotonic(), step
         rate = steps * batch_size / seconds
@@ -288,6 +331,14 @@ class Run:
             f"step {step}/{total}  {figures}  {rate:.0f} pictures/s  "
             f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         )
+
+    def _over_processes(self, scalars: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Their means over all processes, which work on parts of the same batches."""
+        if self.fabric.world_size == 1:
+            return scalars
+        means = self.fabric.all_reduce(torch.stack([*scalars.values()]), reduce_op="mean")
+        assert isinstance(means, Tensor)
+        return dict(zip(scalars, means, strict=True))
 
     def show(self, name: str, picture: NDArray[np.uint8], step: int) -> None:
         """Put a picture (H, W, 3) into TensorBoard."""

@@ -48,6 +48,8 @@ class Scoring:
                 layout="auto" if config.evaluate_against else config.layout,
                 size=model.config.generator.image_size,
                 exclude=config.exclude,
+                captioned=True,
+                skip_broken=True,
             )
             known = list(pictures.captions)
             run.echo(f"looking at {min(len(pictures), REFERENCES)} pictures of {against} for FID")
@@ -59,6 +61,8 @@ class Scoring:
                 fabric=self.fabric,
             )
             self.reference = seen.statistics
+            if broken := total(pictures.broken, self.fabric):
+                run.echo(f"{broken} of them are broken and left out")
         known = known or trainer.loader.sample_captions(config.evaluate_count)
         self.captions = captions_of(known, None, config.evaluate_count, config.seed)
 
@@ -81,6 +85,7 @@ class Scoring:
                 "fid": frechet_distance(seen.statistics, self.reference),
                 "clip_score": float((seen.embeddings * embedded).sum(axis=1).mean()),
             }
+            trainer.judged = step
             if not trainer.best or figures["fid"] < trainer.best["fid"]:
                 trainer.best = {"step": step, **figures}
                 if self.fabric.is_global_zero:

@@ -153,7 +153,7 @@ def test_samples_are_drawn_from_everywhere_and_are_the_same_each_time(tmp_path):
         (["set", "--layout", "imagenet"], 2, "no layout 'imagenet'"),
         (["set", "--sheet", "sheet.jpg"], 2, "does not end in .png"),
         (["set", "--sheet", "no/sheet.png"], 2, "is not a folder"),
-        (["without"], 4, "1 of 1 pictures have no readable caption: a.png"),
+        (["without"], 4, "none of 1 pictures has a readable caption: a.png"),
     ],
 )
 def test_mistakes(run, tmp_path, monkeypatch, arguments, code, message):

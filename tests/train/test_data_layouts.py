@@ -206,7 +206,7 @@ TABLE = "captions.jsonl"
         ("folder_table", TABLE, '{"file": "a.png", "captions": []}', "line 1: a.png has no caption"),
         ("folder_table", TABLE, '{"file": "a.png", "captions": [" "]}', "line 1: a.png has no"),
         ("folder_table", TABLE, '{"captions": ["x"]}', "line 1: write"),
-        ("folder_table", TABLE, "", r"3 of 3 pictures have .*: a\.png, sub/b"),
+        ("folder_table", TABLE, "", r"none of 3 pictures has .*: a\.png, sub/b"),
     ],
 )  # fmt: skip
 def test_what_is_broken_is_named(copy, name, file, content, message):

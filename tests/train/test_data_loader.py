@@ -15,8 +15,10 @@ from train.layout_fixtures import captions, encoded, picture, write, write_folde
 from galip.data import batches
 from galip.data import loader as loaders
 from galip.data import stream as streams
+from galip.data.batches import Made
 from galip.data.crop import to_square
 from galip.data.loader import LoaderConfig, TrainingLoader
+from galip.data.tally import Tally
 
 SIZE = 16
 TOKENIZER = Tokenizer([], context_length=40)
@@ -163,7 +165,9 @@ def test_workers_see_the_same(tmp_path):
 
 def test_an_error_in_a_worker_is_raised_with_its_own_words(shards, tmp_path):
     root = write_shards(tmp_path, 2, 6)
-    (root / "00001.tar").write_bytes(b"no tar")
+    content = bytearray((root / "00001.tar").read_bytes())
+    content[content.index(b"000010004.jpg")] ^= 1  # in the middle, which is seen when its turn comes
+    (root / "00001.tar").write_bytes(content)
     loader = make(root, stream="yes", workers=1)
     with pytest.raises(FileRefused, match=r"00001\.tar: broken or truncated tar") as refused:
         batches_of(loader, 9)
@@ -267,6 +271,35 @@ def test_of_a_large_set_a_hundred_are_enough(tmp_path):
         batches_of(loader, 30)
 
 
+@pytest.mark.parametrize("share", [0.005, 0.01])
+def test_chance_stops_no_run_at_the_share_allowed(share):
+    """Nor does asking at every step, on eight ranks: here 80 ranks of 20,000 pictures each."""
+    rng = np.random.default_rng(0)
+    for _ in range(80):
+        tally = Tally(0.01, None)
+        for broken in rng.binomial(20, share, 1_000):
+            tally.add(Made(tried=20, broken=[(-1, "x")] * broken))
+        assert tally.tried == 20_000
+
+
+def test_twice_the_share_allowed_is_noticed_soon():
+    tally, rng = Tally(0.01, None), np.random.default_rng(0)
+
+    def add_many():
+        for broken in rng.binomial(20, 0.02, 500):
+            tally.add(Made(tried=20, broken=[(-1, "x")] * broken))
+
+    with pytest.raises(QualityGateFailed, match=r"at most 1\.0% may be"):
+        add_many()
+
+
+def test_a_whole_set_is_counted_exactly():
+    tally = Tally(0.01, 1_000)
+    tally.add(Made(tried=999, broken=[(index, "x") for index in range(11)]))
+    with pytest.raises(QualityGateFailed, match=r"11 of 1000 pictures tried are broken"):
+        tally.add(Made(tried=1))
+
+
 def test_nothing_but_broken_pictures(tmp_path, monkeypatch):
     for module in (batches, loaders):
         monkeypatch.setattr(module, "ATTEMPTS", 10)
@@ -284,8 +317,8 @@ def test_in_a_stream_too(tmp_path):
         batch = loader.batch(step)
         assert all(int(caption.split()[-1]) >= 6 for caption in batch.captions)
     assert loader.broken >= 12
-    loader = make(root, stream="yes", max_broken=0.4)
-    with pytest.raises(QualityGateFailed, match=r"at most 40\.0% may be"):
+    loader = make(root, stream="yes", max_broken=0.2)
+    with pytest.raises(QualityGateFailed, match=r"at most 20\.0% may be"):
         batches_of(loader, 30)
 
 

@@ -8,7 +8,7 @@ import pytest
 from galip_runtime.errors import FileRefused, UsageError
 from PIL import Image
 
-from galip.data.shards import load_pictures, read_metas, read_samples, write_shards
+from galip.data.shards import check_ends, load_pictures, members_of, read_metas, read_samples, write_shards
 
 
 def encoded(size=(8, 8), colour="red", kind="PNG", mode="RGB") -> bytes:
@@ -161,3 +161,26 @@ def test_a_broken_record(tmp_path, record):
     (tmp_path / "dataset.json").write_text(record)
     with pytest.raises(FileRefused, match=r"dataset\.json cannot be read"):
         load_pictures(tmp_path)
+
+
+@pytest.mark.parametrize("harm", ["a damaged head", "another tar after it"])
+def test_nothing_in_a_tar_is_lost_silently(tmp_path, harm):
+    """Python's reader takes both for the end."""
+    (shard,) = write_shards(tmp_path, "train", [(f"k{i}", encoded(), "x", {}) for i in range(6)])
+    content = bytearray(shard.read_bytes())
+    if harm == "a damaged head":
+        content[content.index(b"k3.png")] ^= 1
+    else:
+        content = content * 2
+    shard.write_bytes(content)
+    with pytest.raises(FileRefused, match=r"train-00000\.tar: broken or truncated tar .*more follows"):
+        list(members_of(shard))
+
+
+def test_all_truncated_tars_are_named(tmp_path):
+    shards = write_shards(tmp_path, "train", [(f"k{i}", encoded(), "x", {}) for i in range(6)], per_shard=2)
+    check_ends(shards)
+    for shard in shards[:2]:
+        shard.write_bytes(shard.read_bytes()[:1000])
+    with pytest.raises(FileRefused, match=r"train-00000\.tar, .*train-00001\.tar: broken or truncated"):
+        check_ends(shards)

@@ -97,7 +97,8 @@ def test_interrupted_and_resumed_equals_one_go(config, same_state, saved, logged
     assert scalars[0] == scalars[1]
 
 
-def test_a_second_signal_stops_at_once(config, saved):
+def test_a_second_signal_stops_at_once(config, saved, monkeypatch):
+    monkeypatch.setattr("galip.train.run.PATIENCE", -1.0)  # which the second one outlasts
     run = config(save_every=2)
     with pytest.raises(KeyboardInterrupt):
         train(run, echo=interrupt_at(3, times=2))
@@ -222,6 +223,13 @@ def test_fid_on_a_schedule(config, logged, saved, monkeypatch, small_inception):
     train(dataclasses.replace(parts, steps=4), echo=quiet)
     train(parts, resume=True, echo=quiet)
     assert saved(parts.out)["best"] == saved(whole.out)["best"]
+    stopped = config("stopped", **options)
+    with pytest.raises(TrainingStopped, match="after step 4"):
+        train(stopped, echo=interrupt_at(4))
+    assert [line["step"] for line in logged(stopped.out) if "fid" in line] == [2]  # a stop doesn't wait
+    train(stopped, resume=True, echo=quiet)
+    assert {line["step"]: line["fid"] for line in logged(stopped.out) if "fid" in line} == fids
+    assert saved(stopped.out)["best"] == saved(whole.out)["best"]
     plain = config("plain")
     train(plain, echo=quiet)
     assert torch.equal(

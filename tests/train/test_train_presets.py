@@ -1,9 +1,11 @@
 """Where options come from: presets, TOML files, the command line."""
 
 import contextlib
+import json
+from dataclasses import asdict
 
 import pytest
-from galip_runtime.errors import UsageError
+from galip_runtime.errors import FileRefused, UsageError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +48,19 @@ def test_the_command_line_comes_before_the_file_and_that_before_the_preset(tmp_p
     assert (config.steps, config.lr_g, config.pose, config.exclude) == (7, 0.5, False, ("rank>9",))
     assert config.data == "é"
     assert config.batch_size == 16  # the preset's
+
+
+def test_a_run_that_is_resumed_has_its_own_options(tmp_path):
+    began = resolve(GanConfig, {**REQUIRED, "steps": 7, "exclude": ("rank>9",)}, "icons")
+    (tmp_path / "config.json").write_text(json.dumps(asdict(began)))
+    resumed = resolve(GanConfig, {"out": str(tmp_path), "lr_g": 0.5}, resume=True)
+    assert asdict(resumed) == {**asdict(began), "out": str(tmp_path), "lr_g": 0.5}
+    assert resolve(GanConfig, {"out": str(tmp_path)}, "icons", resume=True).steps == 7  # over the preset
+    with pytest.raises(UsageError, match="--data, --clip is missing"):
+        resolve(GanConfig, {"out": str(tmp_path)})
+    (tmp_path / "config.json").write_text("[1")
+    with pytest.raises(FileRefused, match=r"config\.json is damaged"):
+        resolve(GanConfig, {"out": str(tmp_path)}, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What both trainings share: batches, random numbers, the moving average, pictures on the way in and out."""
 
 import dataclasses
+import json
 import signal
 import sys
 
@@ -170,10 +171,75 @@ def test_a_signal_is_never_lost(start, monkeypatch):
             2,
             9,
             lambda step: {},
-            lambda done, saving: run.save_state({"step": done}) if saving else None,
+            lambda done, saving, stopping: run.save_state({"step": done}) if saving else None,
         )
     assert asked == [False, False, True]
     assert state_of(run)["step"] == 3
+
+
+@pytest.mark.parametrize("copies", [(signal.SIGTERM,) * 3, (signal.SIGINT, signal.SIGINT, signal.SIGTERM)])
+def test_copies_of_a_signal_are_one(start, copies):
+    """A terminal or a scheduler signals every process, and torchrun its own once more."""
+
+    def step(index):
+        if index == 1:
+            for number in copies:
+                signal.raise_signal(number)
+        return {}
+
+    def after(done, saving, stopping):
+        assert stopping == (done == 2)
+
+    with start() as run, pytest.raises(TrainingStopped, match="after step 2"):
+        run.loop(0, 9, 2, 9, step, after)
+
+
+def test_the_rate_is_the_steps_alone(start, monkeypatch):
+    """Not what comes before them, nor saving and judging in between."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def passing(seconds):
+        now[0] += seconds
+
+    with start() as run:
+        passing(100)
+        run.loop(4, 8, 10, 2, lambda index: passing(2) or {}, lambda *_: passing(50))
+    rates = [json.loads(line)["pictures_per_second"] for line in (run.out / "log.jsonl").open()]
+    assert rates == [5.0] * 4
+
+
+def test_steps_that_are_done_again_are_logged_once(start, tmp_path):
+    with start() as run:
+        for step in (1, 2, 3):
+            run.log(step, 9, 1, {"loss": torch.tensor(float(step))})
+            if step == 1:
+                run.save_state({"step": 1})
+    with (run.out / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "lo')  # a hard stop in the middle
+    with start(resume=True) as run:
+        run.log(2, 9, 1, {"loss": torch.tensor(20.0)})
+    lines = [json.loads(line) for line in (run.out / "log.jsonl").open()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 20.0)]
+
+
+def test_changed_options_are_told_and_the_batch_can_t_change(tmp_path):
+    @dataclasses.dataclass
+    class Options:
+        lr: float = 0.1
+        seed: int = 1
+
+    def run(config, resume):
+        said = []
+        Run(tmp_path, config, make_fabric("cpu", "fp32"), resume=resume, log_every=1, echo=said.append)
+        return said
+
+    run(Options(), False)
+    (tmp_path / "states" / "0000001.pt").touch()
+    assert "changed since the run began: lr 0.1, now 0.5" in run(Options(lr=0.5), True)
+    assert not any("changed" in line for line in run(Options(), True))
+    with pytest.raises(UsageError, match="began with seed 1, now 2; keep batch_size and seed"):
+        run(Options(seed=2), True)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + bytes(60)])

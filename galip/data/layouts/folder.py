@@ -5,7 +5,8 @@
     {"file": "a/b.png", "captions": ["…", "…"]}; also "file_name" for "file", "caption" or "text" for one
 
 Folders train/, val/ and test/ are splits, if there; else all is `train`. The table lies beside them, or in
-each one. A table's captions go before a text file's; what else a line says is the picture's meta.
+each one. A table's captions go before a text file's; what else a line says is the picture's meta. A picture
+without captions is a broken one.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from galip_runtime.errors import FileRefused
 from galip.data.decode import BrokenPicture
 from galip.data.layouts.files import FileSource, caption_lines
 
-__all__ = ["fits", "open_split", "splits"]
+__all__ = ["fits", "open_split", "pictures_below", "splits"]
 
 LOOKED_FOR = "pictures (.png, .jpg, .jpeg, .webp) at any depth, with same-named .txt or a captions.jsonl"
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 TABLES = ("captions.jsonl", "metadata.jsonl")
 SHOWN = 5
 
-Line = tuple[tuple[str, ...], dict[str, Any]]
+Line = tuple[tuple[str, ...] | BrokenPicture, dict[str, Any]]
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
+def pictures_below(folder: Path) -> Iterator[Path]:
     """All pictures below, hidden files and folders left out, in a fixed order."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -42,12 +43,14 @@ def _pictures(folder: Path) -> Iterator[Path]:
 
 def fits(path: Path) -> bool:
     """Whether there is any picture."""
-    return next(_pictures(path), None) is not None
+    return next(pictures_below(path), None) is not None
 
 
 def splits(path: Path) -> list[str]:
     """Folders of that name that hold pictures; else only `train`."""
-    return [split for split in ("train", "val", "test") if next(_pictures(path / split), None)] or ["train"]
+    return [split for split in ("train", "val", "test") if next(pictures_below(path / split), None)] or [
+        "train"
+    ]
 
 
 class FolderSource(FileSource):
@@ -65,8 +68,11 @@ class FolderSource(FileSource):
         return self._root / self.keys[index]
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """As read at the start."""
-        return self._found[index][0]
+        """As read at the start. Raises `BrokenPicture` where there were none."""
+        captions = self._found[index][0]
+        if isinstance(captions, BrokenPicture):
+            raise BrokenPicture(str(captions))
+        return captions
 
     def meta(self, index: int) -> dict[str, Any]:
         """What else the table says."""
@@ -74,8 +80,8 @@ class FolderSource(FileSource):
 
 
 def open_split(path: Path, split: str) -> FolderSource:
-    """Raises `FileRefused`: a table is broken or names a missing picture, or a picture has no caption."""
-    folder = path / split if next(_pictures(path / split), None) else path
+    """Raises `FileRefused`: a table is broken or names a missing picture, or no picture has a caption."""
+    folder = path / split if next(pictures_below(path / split), None) else path
     table = {
         name: line
         for place in dict.fromkeys((path, folder))
@@ -84,21 +90,23 @@ def open_split(path: Path, split: str) -> FolderSource:
         for name, line in _table(path, place / file).items()
     }
     found: dict[str, Line] = {}
-    without: list[str] = []
-    for picture in _pictures(folder):
+    for picture in pictures_below(folder):
         name = picture.relative_to(path).as_posix()
-        try:
-            found[name] = table[name] if name in table else (caption_lines(picture.with_suffix(".txt")), {})
-        except BrokenPicture:
-            without.append(name)
-    if without:
-        more = f" and {len(without) - SHOWN} more" if len(without) > SHOWN else ""
+        found[name] = table[name] if name in table else (_captions_beside(picture), {})
+    if all(isinstance(captions, BrokenPicture) for captions, _ in found.values()):
         raise FileRefused(
-            f"{folder}: {len(without)} of {len(without) + len(found)} pictures have no readable caption: "
-            f"{', '.join(without[:SHOWN])}{more}. Put a text file of the same name beside each "
-            f"(picture.txt, UTF-8, one caption a line) or a line in {TABLES[0]}."
+            f"{folder}: none of {len(found)} pictures has a readable caption: {', '.join([*found][:SHOWN])}. "
+            "Put a text file of the same name beside each (picture.txt, UTF-8, one caption a line) or a line "
+            f"in {TABLES[0]}."
         )
     return FolderSource(split, path, found)
+
+
+def _captions_beside(picture: Path) -> tuple[str, ...] | BrokenPicture:
+    try:
+        return caption_lines(picture.with_suffix(".txt"))
+    except BrokenPicture as error:
+        return error
 
 
 def _table(root: Path, file: Path) -> dict[str, Line]:
