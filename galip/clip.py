@@ -184,6 +184,7 @@ class ImageTower(nn.Module):
         self.ln_post = visual.ln_post
         self.proj = visual.proj
         self.image_size = config.image.image_size
+        self.pixel_range = pixel_range
         # One affine from [-1, 1] to CLIP's input; the released code rescales twice, x*0.5+0.5 and (x+1)*0.5
         scale, shift = (0.25, 0.75) if pixel_range == "released" else (0.5, 0.5)
         mean, std = (

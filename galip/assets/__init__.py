@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from galip_runtime.errors import UsageError
+
+from galip.folders import cache_home
 
 __all__ = ["default_bundle", "default_checkpoint"]
 
@@ -20,17 +21,13 @@ def default_checkpoint() -> Path:
 def default_bundle(progress: Callable[[str, int, int], None] | None = None) -> Path:
     """A bundle of the shipped model, exported to the user's cache folder on first use.
 
-    The folder is `$GALIP_CACHE`, or `galip` under `$XDG_CACHE_HOME` or `~/.cache`. The bundle's name has the
-    checkpoint's hash in it, so another version of the model never meets an old bundle.
+    The folder is `cache_home`. The bundle's name has the checkpoint's hash in it, so another version of the
+    model never meets an old bundle.
     """
-    cache = (
-        os.environ.get("GALIP_CACHE")
-        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galip"
-    )
     checkpoint = default_checkpoint()
     with checkpoint.open("rb") as file:
         name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    bundle = Path(cache) / f"default-{name}"
+    bundle = cache_home() / f"default-{name}"
     if not bundle.exists():
         from galip_export import export_bundle
 

@@ -124,7 +124,9 @@ def interpolate(
     from galip_runtime import seed_series
     from galip_runtime.drawer import check_corners
     from galip_runtime.image import ANIMATIONS, check_target, grid, save_animation, save_picture
+    from galip_runtime.noise import check_truncation
 
+    check_truncation(truncation)
     seeds = list(seed or seed_series(None, 1))
     check_corners(len(prompts), len(seeds), square)
     animated = out.suffix.lower() in ANIMATIONS
@@ -168,7 +170,9 @@ def sample_grid(
     """A sheet of pictures: a row a prompt, a column a seed, the same seeds for all."""
     from galip_runtime import seed_series
     from galip_runtime.image import check_target, grid, save_picture
+    from galip_runtime.noise import check_truncation
 
+    check_truncation(truncation)
     texts = [*(prompts or []), *(_lines(prompts_file) if prompts_file else [])]
     if not texts:
         raise UsageError("there is no prompt: give some, or --prompts-file with one a line")
@@ -194,7 +198,7 @@ def sample_grid(
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise FileRefused(f"{file} is no text in UTF-8; save it as such, a prompt a line") from error
     except OSError as error:

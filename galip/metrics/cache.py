@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from galip.folders import cache_home
 from galip.metrics.statistics import Statistics
 
 __all__ = ["cache_folder", "cached", "key_of", "store"]
@@ -20,10 +21,8 @@ Found = tuple[Statistics, dict[str, np.ndarray]]
 
 
 def cache_folder() -> Path:
-    """`$GALIP_CACHE`, or `galip` under `$XDG_CACHE_HOME` or `~/.cache`; in it `features`."""
-    base = os.environ.get("GALIP_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(base) if base else home / "galip") / "features"
+    """`features` in `cache_home`."""
+    return cache_home() / "features"
 
 
 def key_of(**what: Any) -> str:

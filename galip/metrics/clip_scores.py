@@ -5,6 +5,7 @@ Shapes: N pictures, H by W pixels, D numbers in an embedding.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ from galip.clip import ImageTower, TextTower, clip_tokenizer
 from galip.config import TextTowerConfig
 from galip.metrics.inception import quantised
 
-__all__ = ["CLIP_VIEWS", "ClipJudge", "retrieval"]
+__all__ = ["CLIP_VIEWS", "ClipJudge", "check_retrieval", "retrieval"]
 
 CLIP_VIEWS = {
     "clean": "rounded to 8 bits; shorter side to CLIP's size, bicubic with antialiasing; centre; normalised",
@@ -57,8 +58,21 @@ class ClipJudge:
     @torch.no_grad()
     def of_pictures(self, pictures: Tensor) -> NDArray[np.float32]:
         """Unit embeddings float32 (N, D) of pictures (N, 3, H, W), uint8 or float in [-1, 1]."""
-        _, embedding = self.image(self.view(pictures.to(self.device)), ())
+        seen = self.view(pictures.to(self.device))
+        if (
+            self.image.pixel_range == "released"
+        ):  # its tower rescales once more, which the protocol decides here
+            seen = 2 * seen - 1
+        _, embedding = self.image(seen, ())
         return F.normalize(embedding.float(), dim=1).cpu().numpy()
+
+    def sha256(self) -> str:
+        """Of both towers' weights, in order of their names: which CLIP judged."""
+        digest = hashlib.sha256()
+        for tower in (self.text, self.image):
+            for name, value in sorted(tower.state_dict().items()):
+                digest.update(name.encode() + value.float().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def view(self, pictures: Tensor) -> Tensor:
         """Pictures (N, 3, H, W) as the image tower takes them, (N, 3, S, S) in [-1, 1]."""
@@ -77,13 +91,26 @@ class ClipJudge:
         return whole[:, :, top : top + size, left : left + size] / 127.5 - 1
 
 
+def check_retrieval(names: Sequence[str]) -> None:
+    """Raises `UsageError` for too few different captions."""
+    if len(set(names)) < GROUP:
+        raise _too_few(names)
+
+
+def _too_few(names: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"retrieval needs {GROUP} pictures of different captions; there are {len(set(names))} captions "
+        f"on {len(names)} pictures. Give more pictures (--count)"
+    )
+
+
 def retrieval(
     pictures: NDArray[np.float32], captions: NDArray[np.float32], names: Sequence[str], seed: int = 0
 ) -> float:
     """Share of pictures whose own caption is the nearest of `GROUP`: unit embeddings (N, D) of both.
 
     Pictures are shuffled by `seed` and grouped so that no caption (`names`) comes twice in a group. What is
-    left over doesn't count. Raises `UsageError` where no group is full.
+    left over doesn't count. Raises `UsageError` as `check_retrieval`.
     """
     groups: list[dict[str, int]] = []
     for index in np.random.default_rng(seed).permutation(len(names)).tolist():
@@ -94,9 +121,6 @@ def retrieval(
         group[name] = index
     full = [list(each.values()) for each in groups if len(each) == GROUP]
     if not full:
-        raise UsageError(
-            f"retrieval needs {GROUP} pictures of different captions; there are {len(set(names))} captions "
-            f"on {len(names)} pictures. Give more pictures (--count)"
-        )
+        raise _too_few(names)
     hits = [(pictures[rows] @ captions[rows].T).argmax(axis=1) == np.arange(GROUP) for rows in full]
     return float(np.concatenate(hits).mean())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from galip_runtime.errors import QualityGateFailed, UsageError
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
+from galip.data.crop import RESIZED
 from galip.metrics.cache import cache_folder, cached, key_of, store
-from galip.metrics.clip_scores import CLIP_VIEWS, ClipJudge, retrieval
+from galip.metrics.clip_scores import CLIP_VIEWS, ClipJudge, check_retrieval, retrieval
 from galip.metrics.distances import frechet_distance, kernel_distance, precision_recall
 from galip.metrics.inception import PROTOCOLS, Inception, quantised
-from galip.metrics.look import Seen, look, total
+from galip.metrics.look import KEPT, Seen, look, total
 from galip.metrics.pictures import Drawn, Pictures, Stored, batches, captions_of, open_pictures
 from galip.metrics.statistics import Statistics
 
@@ -29,8 +31,10 @@ METRICS = ("fid", "fid_real", "kid", "precision_recall", "clip_score", "retrieva
 """What can be asked for; `fid,clip_score` is the default."""
 _OF_FEATURES = {"kid", "precision_recall", "fid_real"}
 """Those that need the features themselves."""
+_OF_REFERENCE = {"fid", "retrieval", *_OF_FEATURES}
+"""Those that need the reference's pictures or statistics, not only its captions."""
 
-SCHEMA = 1
+SCHEMA = 2
 PSNR_PROMPTS = 200
 
 Progress = Callable[[str, int, int], None]
@@ -134,7 +138,7 @@ def evaluate(
         protocol=judge.protocol_facts(),
         warnings=judge.warnings,
         seconds=time.monotonic() - started,
-        versions={"torch": torch.__version__, "numpy": np.__version__},
+        versions={name: version(name) for name in ("galip", "torch", "numpy", "pillow")},
         config=asdict(config),
     )
 
@@ -143,20 +147,22 @@ class _Evaluation:
     def __init__(self, config: EvaluationConfig, fabric: Fabric | None, progress: Progress) -> None:
         self.config, self.fabric, self.progress = config, fabric, progress
         self.is_lead = fabric is None or fabric.is_global_zero
-        self.device = (
-            fabric.device if fabric else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        )
+        use_gpu = torch.cuda.is_available() and config.device != "cpu"
+        self.device = fabric.device if fabric else torch.device("cuda" if use_gpu else "cpu")
+        if config.threads:
+            torch.set_num_threads(config.threads)
         self.wants = set(config.metrics)
         self.warnings: list[str] = []
         self.subject_path, self.against = Path(config.subject), Path(config.against)
         self.drawer = self._drawer()
         size = config.size or (self.drawer.dimensions.image_height if self.drawer else None)
-        self.statistics_file = self.against.suffix.lower() == ".npz"
-        needs_captions = bool(self.drawer and not config.captions) or bool(self.wants & {"retrieval"})
-        self.reference = None if self.statistics_file else self._reference(size, needs_captions)
+        needs_captions = bool(self.drawer and not config.captions) or "retrieval" in self.wants
+        self.statistics = self._statistics()
+        self.reference = None if self.statistics else self._reference(size, needs_captions)
         self.subject = self._subject(size)
+        self.count = min(config.count or len(self.subject), len(self.subject))
+        self._check()
         self.inception = self._inception()
-        self.width = self.inception.width if self.inception else 0
         self.clip = self._clip()
         self.subject_facts: dict[str, Any] = {}
         self.reference_facts: dict[str, Any] = {}
@@ -174,6 +180,23 @@ class _Evaluation:
         from galip.eager import load_eager
 
         return load_eager(path, config.device, config.precision, config.threads)
+
+    def _statistics(self) -> Statistics | None:
+        if self.against.suffix.lower() != ".npz":
+            return None
+        if unfit := self.wants & {*_OF_FEATURES, "retrieval"}:
+            raise UsageError(f"{self.against} has statistics only; {', '.join(sorted(unfit))} needs pictures")
+        return Statistics.load(self.against)
+
+    def _check(self) -> None:
+        """What can be known before pictures are made."""
+        if "seed_psnr" in self.wants and self.drawer is None:
+            raise UsageError("seed_psnr needs a model, not pictures; leave it out of --metrics")
+        if "retrieval" in self.wants:
+            check_retrieval(self.subject.captions[: self.count])
+        target = Path(self.config.save_statistics).absolute()
+        if self.config.save_statistics and not target.parent.is_dir():
+            raise UsageError(f"cannot write {target}: there is no folder {target.parent}; make it")
 
     def _reference(self, size: int | None, captioned: bool) -> Stored:
         config = self.config
@@ -231,19 +254,20 @@ class _Evaluation:
             facts |= {"inception_view": PROTOCOLS[name], "inception_sha256": self.inception.sha256}
         if self.clip:
             facts |= {"clip_view": CLIP_VIEWS[name], "clip": self.config.clip or "the model's own"}
+            facts["clip_sha256"] = self.clip.sha256()
         return facts
 
     def figures(self) -> dict[str, float]:
-        config = self.config
-        count = min(config.count or len(self.subject), len(self.subject))
-        ours = self._look(self.subject, count, "judging pictures")
+        config, count = self.config, self.count
+        ours = self._look(self.subject, count, "judging pictures", self.clip)
         self.subject_facts = {"path": config.subject, "kind": self._kind(), "pictures": count}
         if self.drawer:
             self.subject_facts |= {
                 "seeds": [config.seed, config.seed + count - 1],
                 "model": self.drawer.info(),
             }
-        self._refuse_broken(count)
+        if isinstance(self.subject, Drawn):
+            _refuse_broken(total(self.subject.not_finite, self.fabric), count)
         theirs = self._look_at_reference()
         figures: dict[str, float] = {}
         if config.save_statistics and self.is_lead:
@@ -252,7 +276,7 @@ class _Evaluation:
             figures["fid"] = frechet_distance(ours.statistics, theirs.statistics)
             self._warn_of_small(ours.statistics.count, theirs.statistics.count)
         if "fid_real" in self.wants:
-            figures["fid_real"] = _of_halves(theirs.features)
+            figures["fid_real"], figures["fid_half"] = _of_halves(ours.features, theirs.features)
         if "kid" in self.wants:
             figures["kid"], figures["kid_std"] = kernel_distance(ours.features, theirs.features)
         if "precision_recall" in self.wants:
@@ -271,34 +295,32 @@ class _Evaluation:
             return "pictures"
         return "bundle" if self.subject_path.is_dir() else "checkpoint"
 
-    def _look(self, pictures: Pictures, count: int, what: str) -> Seen:
+    def _look(self, pictures: Pictures, count: int, what: str, clip: ClipJudge | None) -> Seen:
+        keep = bool(self.wants & _OF_FEATURES)
+        if keep and count > KEPT:
+            names = ", ".join(sorted(self.wants & _OF_FEATURES))
+            self.warnings.append(f"{names}: of the first {KEPT:,} of {count:,} pictures")
         return look(
             pictures,
             count,
             inception=self.inception,
-            clip=self.clip,
-            keep=bool(self.wants & _OF_FEATURES),
+            clip=clip,
+            keep=keep,
             batch_size=self.config.batch_size,
             fabric=self.fabric,
             progress=lambda done: self.progress(what, done, count),
         )
 
     def _look_at_reference(self) -> Seen:
-        config = self.config
-        if self.reference is None:
-            if unfit := self.wants & {*_OF_FEATURES, "retrieval"}:
-                raise UsageError(
-                    f"{self.against} has statistics only; {', '.join(sorted(unfit))} needs pictures"
-                )
-            statistics = Statistics.load(self.against)
-            self.reference_facts = {
-                "path": config.against,
-                "kind": "statistics",
-                "pictures": statistics.count,
-            }
-            if statistics.count == 10**9:
-                self.reference_facts["pictures"] = None
-            return Seen(statistics, np.zeros((0, self.width), np.float32), np.zeros((0, 0), np.float32))
+        config, nothing = self.config, np.zeros((0, 0), np.float32)
+        if self.statistics:
+            known = None if self.statistics.count == 10**9 else self.statistics.count
+            self.reference_facts = {"path": config.against, "kind": "statistics", "pictures": known}
+            return Seen(self.statistics, nothing, nothing)
+        assert self.reference is not None
+        if not self.wants & _OF_REFERENCE:
+            self.reference_facts = {"path": config.against, "kind": "captions", "pictures": 0}
+            return Seen(Statistics(0), nothing, nothing)
         count = min(config.reference_count or len(self.reference), len(self.reference))
         self.reference_facts = {
             "path": config.against,
@@ -306,35 +328,31 @@ class _Evaluation:
             "split": config.split,
             "pictures": count,
         }
-        self.reference_facts["size"] = self.reference.size
+        size = self.reference.size
+        self.reference_facts["size"] = f"{size}, {RESIZED}" if size else "as stored"
+        clip = self.clip if "retrieval" in self.wants else None  # it judges pictures by their captions alone
         key = key_of(
+            schema=SCHEMA,
             origin=self.reference.origin,
             path=str(self.against.resolve()),
-            size=self.reference.size,
+            size=size,
             count=count,
-            protocol=self.protocol_facts(),
-            clip=_identity(config.clip or config.subject) if self.clip else None,
-            wants=sorted(self.wants & {*_OF_FEATURES, "clip_score", "retrieval"}),
+            inception=(self.inception.sha256, config.protocol) if self.inception else None,
+            clip=(clip.sha256(), config.protocol) if clip else None,
+            keep=bool(self.wants & _OF_FEATURES),
         )
-        if config.cache and (found := cached(cache_folder(), key)):
+        found = cached(cache_folder(), key) if config.cache else None
+        if total(found is not None, self.fabric) == (self.fabric.world_size if self.fabric else 1):
+            assert found is not None  # by every process; else all look, as looking is shared
             return Seen(found[0], found[1]["features"], found[1]["embeddings"])
-        seen = self._look(self.reference, count, "judging the reference")
+        seen = self._look(self.reference, count, "judging the reference", clip)
         if config.cache and self.is_lead:
             arrays = {"features": seen.features, "embeddings": seen.embeddings}
             store(cache_folder(), key, seen.statistics, arrays)
         return seen
 
-    def _refuse_broken(self, count: int) -> None:
-        broken = self.subject.not_finite if isinstance(self.subject, Drawn) else 0
-        broken = total(broken, self.fabric)
-        if broken:
-            raise QualityGateFailed(
-                f"{broken} of {count} pictures have NaN or infinity; no figure is given. Load the bundle in "
-                "fp32, and look at the model's training if that has them, too"
-            )
-
     def _warn_of_small(self, ours: int, theirs: int) -> None:
-        if min(ours, theirs) < 2 * self.width:
+        if self.inception and min(ours, theirs) < 2 * self.inception.width:
             self.warnings.append(
                 f"FID of {ours} against {theirs} pictures is biased upwards; compare it only with figures of "
                 "the same numbers"
@@ -351,31 +369,38 @@ class _Evaluation:
 
     def _seed_psnr(self) -> float:
         """Mean PSNR (dB, of 8 bits) between two seeds' pictures of one caption."""
-        if self.drawer is None:
-            raise UsageError("seed_psnr needs a model, not pictures; leave it out of --metrics")
+        assert self.drawer is not None
         captions = list(dict.fromkeys(self.subject.captions))[:PSNR_PROMPTS]
         sets = [Drawn(self.drawer, captions, seed) for seed in (self.config.seed, 2**32 + self.config.seed)]
         values: list[float] = []
         for indices, a in batches(sets[0], len(captions), self.config.batch_size, 0, 1):
             b = sets[1].batch(indices)
+            _refuse_broken(sets[0].not_finite + sets[1].not_finite, 2 * len(captions))
             error = (quantised(a).float() - quantised(b).float()).square().mean(dim=(1, 2, 3))
             values += (10 * (255**2 / error.clamp_min(1e-6)).log10()).tolist()
         return float(np.mean(values))
 
 
-def _of_halves(features: NDArray[np.float32]) -> float:
-    """FID between every second of the features (N, F) and the others."""
-    if len(features) < 4:
-        raise UsageError(f"fid_real halves the reference's pictures; {len(features)} are too few")
-    return frechet_distance(Statistics.of(features[::2]), Statistics.of(features[1::2]))
+def _refuse_broken(broken: int, count: int) -> None:
+    if broken:
+        raise QualityGateFailed(
+            f"{broken} of {count} pictures have NaN or infinity; no figure is given. Load the bundle in "
+            "fp32, and look at the model's training if that has them, too"
+        )
 
 
-def _identity(source: str) -> tuple[str, int, int]:
-    """A file's path, size and time; of an open_clip tag its name."""
-    path = Path(source)
-    if not path.is_file():
-        return source, 0, 0
-    return str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
+def _of_halves(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> tuple[float, float]:
+    """FID between half of their features (N, F) and the other half, and between that and as many of ours:
+    figures of equal numbers, which can be compared.
+    """
+    half = len(theirs) // 2
+    if half < 2 or len(ours) < half:
+        raise UsageError(
+            f"fid_real halves the reference's pictures; {len(theirs)} are too few, or {len(ours)} of the "
+            "subject; give more (--count)"
+        )
+    first, second, made = (Statistics.of(each[:half]) for each in (theirs, theirs[half:], ours))
+    return frechet_distance(first, second), frechet_distance(made, first)
 
 
 def table(report: Report) -> str:
@@ -383,7 +408,9 @@ def table(report: Report) -> str:
     lines = [f"{name:>16}  {value:.4f}" for name, value in report.figures.items()]
     subject, reference = report.subject, report.reference
     lines.append(f"{subject['pictures']} pictures of {subject['path']} ({subject['kind']})")
-    lines.append(f"against {reference['pictures'] or 'an unknown number of'} of {reference['path']}")
+    number = "an unknown number of" if reference["pictures"] is None else reference["pictures"]
+    what = f"{number} of " if reference["kind"] != "captions" else "captions of "
+    lines.append(f"against {what}{reference['path']}")
     lines.append(f"protocol {report.protocol['name']}")
     lines += [f"note: {warning}" for warning in report.warnings]
     return "\n".join(lines)

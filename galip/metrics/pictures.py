@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from galip_runtime.drawer import Drawer
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from galip.data.conditions import excluded
 from galip.data.crop import to_square
-from galip.data.decode import EncodedPicture
+from galip.data.decode import BrokenPicture, EncodedPicture
+from galip.data.layouts import LAYOUTS
+from galip.data.layouts.folder import pictures_below
 from galip.data.order import generator_for
 from galip.data.sources import Source, open_source
 
 __all__ = ["Drawn", "Pictures", "Stored", "batches", "captions_of", "open_pictures"]
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class Pictures(Protocol):
@@ -42,7 +43,10 @@ class Pictures(Protocol):
 
 @dataclass
 class Stored:
-    """Pictures of a data set or a plain folder, brought to squares of `size` pixels where that is given."""
+    """Pictures of a data set or a plain folder, brought to squares of `size` pixels where that is given.
+
+    In a fixed order drawn at random, so that the first ones are a fair sample.
+    """
 
     names: Sequence[str]
     read: Callable[[int], Image.Image]
@@ -50,15 +54,26 @@ class Stored:
     captions: Sequence[str]
     origin: str
     """What they are, for the cache: changes when a file does."""
+    skip_broken: bool = False
+    broken: int = 0
+    """Broken pictures left out so far."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """uint8 (N, 3, H, W). Raises `FileRefused` for a broken picture and for sizes that differ."""
-        pictures = []
+        """uint8 (N, 3, H, W). Raises `FileRefused` for sizes that differ, and for a broken picture unless
+        `skip_broken`, which counts it and leaves it out.
+        """
+        pictures: list[NDArray[np.uint8]] = []
         for index in indices:
-            picture = self.read(index)
+            try:
+                picture = self.read(index)
+            except BrokenPicture:
+                if not self.skip_broken:
+                    raise
+                self.broken += 1
+                continue
             if self.size:
                 pictures.append(to_square(picture, self.size, "exact"))
             else:
@@ -68,6 +83,8 @@ class Stored:
                     f"{self.names[index]} is {picture.width} x {picture.height} pixels, others are not; "
                     "bring all to one size, or say --size"
                 )
+        if not pictures:
+            return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
         return torch.from_numpy(np.ascontiguousarray(np.stack(pictures)))
 
 
@@ -108,32 +125,38 @@ def open_pictures(
     size: int | None = None,
     exclude: Sequence[str] = (),
     captioned: bool = False,
+    skip_broken: bool = False,
 ) -> Stored:
-    """The pictures of a data set in any layout, or of a plain folder, which needs captions only if
-    `captioned`.
+    """The pictures of a data set in any layout, or of a plain folder, whose captions are read only if
+    `captioned`. `skip_broken`: those that can't be decoded, or have no caption, are left out.
 
     Raises `UsageError` for a path without pictures, and as `open_source`.
     """
-    if not captioned and layout in ("auto", "folder") and path.is_dir() and _is_plain(path):
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
-        origin = repr([(str(file.relative_to(path)), *_identity(file)) for file in files])
+    if not captioned and not exclude and layout in ("auto", "folder") and _is_plain(path):
+        files = list(pictures_below(path / split)) or list(pictures_below(path))
+        if not files:
+            raise UsageError(f"{path} has no pictures (.png, .jpg, .jpeg, .webp)")
+        files = [files[index] for index in _shuffled(len(files))]
         return Stored(
             [str(file) for file in files],
             lambda index: EncodedPicture(str(files[index]), files[index]).decode(),
             size,
             [],
-            origin,
+            _origin(path, files),
+            skip_broken,
         )
     source = open_source(path, split, layout)
-    kept = [index for index in range(len(source)) if not excluded(source.meta(index), exclude)]
+    kept = [index for index in _shuffled(len(source)) if not excluded(source.meta(index), exclude)]
+    captions: list[str] = []
+    if captioned:
+        found = _captions(source, kept, skip_broken)
+        kept, captions = list(found), list(found.values())
     if not kept:
         raise UsageError(f"{path} has no pictures in split {split!r} after leaving out {list(exclude)}")
     names = [source.key(index) for index in kept]
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    identity = [(str(file.relative_to(path)), *_identity(file)) for file in files]
-    origin = repr((source.layout, source.split, list(exclude), identity))
-    captions = _captions(source, kept)
-    return Stored(names, lambda index: source[kept[index]].picture, size, captions, origin)
+    origin = repr((source.layout, source.split, list(exclude), _origin(path, files)))
+    return Stored(names, lambda index: source[kept[index]].picture, size, captions, origin, skip_broken)
 
 
 def captions_of(known: Sequence[str], source: Path | None, count: int, seed: int) -> list[str]:
@@ -142,7 +165,8 @@ def captions_of(known: Sequence[str], source: Path | None, count: int, seed: int
         known = list(known)
     else:
         try:
-            known = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = source.read_text(encoding="utf-8-sig").splitlines()
+            known = [line.strip() for line in lines if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {source}: {error}; give a text file, a caption a line") from error
     if not known:
@@ -163,26 +187,34 @@ def batches(
         yield indices, pictures.batch(indices)
 
 
-def _captions(source: Source, kept: Sequence[int]) -> list[str]:
+def _captions(source: Source, kept: Sequence[int], skip_broken: bool) -> dict[int, str]:
     """One caption a picture, drawn by its number alone."""
-    picked = []
+    picked = {}
     for index in kept:
-        captions = source.captions(index)
+        try:
+            captions = source.captions(index)
+        except BrokenPicture:
+            if not skip_broken:
+                raise
+            continue
         draw = torch.rand((), generator=generator_for(0, "evaluation caption", index))
-        picked.append(captions[int(draw * len(captions))])
+        picked[index] = captions[int(draw * len(captions))]
     return picked
 
 
+def _shuffled(count: int) -> list[int]:
+    order: list[int] = torch.randperm(count, generator=generator_for(0, "evaluation order", 0)).tolist()
+    return order
+
+
 def _is_plain(path: Path) -> bool:
-    """Whether the folder holds pictures of no known layout and without captions."""
-    from galip.data.layouts import LAYOUTS
-
-    if any(layout.fits(path) for name, layout in LAYOUTS.items() if name != "folder"):
-        return False
-    endings = {file.suffix.lower() for file in path.rglob("*")}
-    return bool(endings & set(ENDINGS)) and not endings & {".txt", ".jsonl"}
+    """Whether it is a folder of no other layout."""
+    return path.is_dir() and not any(
+        layout.fits(path) for name, layout in LAYOUTS.items() if name != "folder"
+    )
 
 
-def _identity(file: Path) -> tuple[int, int]:
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns
+def _origin(path: Path, files: Sequence[Path]) -> str:
+    """Names, sizes and times, in order."""
+    statuses = [(str(file.relative_to(path)), file.stat()) for file in files]
+    return repr([(name, status.st_size, status.st_mtime_ns) for name, status in statuses])

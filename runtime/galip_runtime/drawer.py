@@ -195,10 +195,9 @@ def _turn(a: Floats, b: Floats, place: npt.NDArray[np.float64]) -> Floats:
     lengths = np.linalg.norm(a, axis=-1, keepdims=True) * np.linalg.norm(b, axis=-1, keepdims=True)
     angle = np.arccos(np.clip((a * b).sum(axis=-1, keepdims=True) / np.maximum(lengths, 1e-300), -1, 1))
     sine = np.sin(angle)
-    if (sine < 1e-6).any():  # the same direction, or opposite ones, between which there is no one way
-        return _mix(a, b, place)
-    turned: Floats = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / sine
-    return turned
+    straight = sine < 1e-6  # the same direction, or opposite ones, between which there is no one way
+    turned = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.where(straight, 1, sine)
+    return np.where(straight, _mix(a, b, place), turned)
 
 
 def _repeated(rows: Floats, count: int) -> Floats:

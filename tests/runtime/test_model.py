@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from galip_runtime import QualityGateFailed, UsageError, seed_series
 from galip_runtime.arrays import to_uint8
+from galip_runtime.drawer import _between, _turn
 from galip_runtime.noise import MAX_SEED, noise
 from stub_bundle import make_stub_bundle
 
@@ -368,3 +369,12 @@ def test_many_pictures_take_the_memory_of_a_batch(tmp_path):
     before = peak()
     assert model.generate("red", range(4000)).nbytes > 45e6
     assert peak() - before < 100
+
+
+def test_noise_between_seeds_is_as_long_as_noise():
+    """Also where some of the places lie between two equal corners: each is turned, or mixed, by itself."""
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(2, 64))
+    across, down = np.tile(np.linspace(0, 1, 5), 5), np.repeat(np.linspace(0, 1, 5), 5)
+    noise = _between(np.stack([one, two, two, one]), across, down, _turn)
+    assert np.linalg.norm(noise, axis=1) == pytest.approx(8, rel=0.2)

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +16,10 @@ from PIL import Image
 from galip.checkpoint import load_galip, save_galip
 from galip.metrics import EvaluationConfig, Inception, Statistics, evaluate, frechet_distance
 from galip.metrics.clip_scores import ClipJudge, retrieval
+from galip.metrics.evaluation import table
 from galip.metrics.inception import find_weights
+from galip.metrics.pictures import open_pictures
+from galip.model import Galip
 from galip.presets import preset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,6 +53,7 @@ def test_a_checkpoint(config):
     assert report.figures.keys() == {
         "fid",
         "fid_real",
+        "fid_half",
         "kid",
         "kid_std",
         "precision",
@@ -72,6 +78,11 @@ def test_the_same_again_from_the_cache(config, tmp_path, capsys):
     again = evaluate(config(metrics=("fid", "clip_score")), progress=lambda what, *_: seen.append(what))
     assert again.figures == first.figures
     assert set(seen) == {"judging pictures"}
+    other = tmp_path / "other.safetensors"
+    shutil.copy(config().subject, other)
+    seen.clear()
+    evaluate(config(subject=str(other)), progress=lambda what, *_: seen.append(what))
+    assert set(seen) == {"judging pictures"}  # the reference's features are no model's
     kept.write_bytes(kept.read_bytes()[:100])
     assert evaluate(config(metrics=("fid", "clip_score"))).figures == first.figures
     assert "is damaged" in capsys.readouterr().err
@@ -120,6 +131,99 @@ def test_broken_pictures_fail_with_their_number(config, tiny_checkpoint, tmp_pat
     assert 0 < number < 20
     with pytest.raises(QualityGateFailed, match=f"^{number} of 20 pictures have NaN or infinity"):
         evaluate(config())
+
+
+def test_a_nan_of_another_seed_fails_too(config, tiny_checkpoint, monkeypatch):
+    from galip import eager
+
+    plain = eager.EagerModel._run_generator
+
+    def broken(model, noise, sentence):
+        image = np.array(plain(model, noise, sentence))
+        image[(noise[:, :1] == second[:, 0]).any(axis=1)] = np.nan
+        return image
+
+    second = eager.load_eager(tiny_checkpoint, "cpu").noise([2**32 + 3])
+    monkeypatch.setattr(eager.EagerModel, "_run_generator", broken)
+    with pytest.raises(QualityGateFailed, match=r"^1 of \d+ pictures have NaN or infinity"):
+        evaluate(config(metrics=("seed_psnr",)))
+
+
+def test_a_released_model_is_judged_by_the_same_clip(tiny_checkpoint, tmp_path, config):
+    """Its own tower rescales pictures twice; that is the model's peculiarity, not the judge's."""
+    model = load_galip(tiny_checkpoint)
+    shape = model.config
+    released = Galip(replace(shape, discriminator=replace(shape.discriminator, pixel_range="released")))
+    released.load_state_dict(model.state_dict())
+    pictures = torch.rand(3, 3, 28, 28) * 2 - 1
+    for protocol in ("clean", "released"):
+        judges = [ClipJudge(each.text, each.image, shape.clip.text, protocol) for each in (model, released)]
+        seen = [judge.of_pictures(pictures) for judge in judges]
+        np.testing.assert_allclose(*seen, atol=1e-5)
+        assert judges[0].sha256() == judges[1].sha256()
+
+
+def test_mistakes_are_told_before_pictures_are_made(config, tmp_path):
+    pictures = tmp_path / "pictures"
+    png(pictures / "a.png", np.zeros((28, 28, 3), np.uint8))
+    np.savez(tmp_path / "nothing.npz", x=1)
+    progress = []
+    for changes, error, message in (
+        ({"against": str(tmp_path / "nothing.npz"), "metrics": ("fid",)}, FileRefused, "no FID statistics"),
+        ({"save_statistics": str(tmp_path / "no" / "x.npz")}, UsageError, "there is no folder"),
+        ({"subject": str(pictures), "metrics": ("seed_psnr",)}, UsageError, "needs a model, not pictures"),
+        ({"metrics": ("retrieval",)}, UsageError, "needs 100 pictures of different captions"),
+    ):
+        with pytest.raises(error, match=message):
+            evaluate(config(**changes), progress=lambda *each: progress.append(each))
+    assert not progress
+
+
+def test_clip_score_alone_looks_at_no_reference(config):
+    seen = []
+    report = evaluate(config(metrics=("clip_score",)), progress=lambda what, *_: seen.append(what))
+    assert set(seen) == {"judging pictures"}
+    assert report.reference["kind"] == "captions"
+    assert "against captions of" in table(report)
+
+
+def test_a_folder_with_odd_files(config, tmp_path):
+    """Only pictures count, whatever lies beside them; broken ones are named, not left out."""
+    folder = tmp_path / "Bilder ü"
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        png(folder / f"{index}.png", rng.integers(0, 256, (28, 28, 3), np.uint8))
+    (folder / "README.txt").write_text("not a caption")
+    (folder / "._0.png").write_bytes(b"a Mac's")
+    options = {"subject": str(folder), "metrics": ("fid",), "count": None}
+    assert evaluate(config(**options)).subject["pictures"] == 6
+    (folder / "7.png").write_bytes(b"broken")
+    with pytest.raises(FileRefused, match=r"7\.png"):
+        evaluate(config(**options))
+
+
+def test_the_first_pictures_are_a_fair_sample(tmp_path):
+    for index in range(40):
+        png(tmp_path / f"{index:02}.png", np.full((8, 8, 3), index, np.uint8))
+    pictures = open_pictures(tmp_path)
+    first = pictures.batch(range(10))[:, 0, 0, 0].tolist()
+    assert first == open_pictures(tmp_path).batch(range(10))[:, 0, 0, 0].tolist()
+    assert max(first) > 20
+    assert sorted(pictures.batch(range(40))[:, 0, 0, 0].tolist()) == list(range(40))
+
+
+def test_broken_pictures_can_be_skipped(tmp_path):
+    for index in range(4):
+        png(tmp_path / f"{index}.png", np.zeros((8, 8, 3), np.uint8))
+        (tmp_path / f"{index}.txt").write_text("black")
+    (tmp_path / "1.png").write_bytes(b"broken")
+    (tmp_path / "2.txt").unlink()
+    pictures = open_pictures(tmp_path, captioned=True, skip_broken=True)
+    assert len(pictures) == len(pictures.captions) == 3  # without a caption
+    assert pictures.batch(range(3)).shape == (2, 3, 8, 8)
+    assert pictures.broken == 1
+    with pytest.raises(FileRefused, match=r"2\.txt: no readable caption"):
+        open_pictures(tmp_path, captioned=True)
 
 
 def test_protocols_differ_and_say_so(config):
@@ -198,8 +302,9 @@ def test_mistakes(config, tmp_path, monkeypatch):
         find_weights()
 
 
-def _evaluate(rank, port, config, queue):
+def _evaluate(rank, port, config, queue, cache):
     os.environ |= {
+        "GALIP_CACHE": cache,
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
         "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "test",
@@ -207,24 +312,30 @@ def _evaluate(rank, port, config, queue):
     torch.set_num_threads(1)
     from galip.train.engine import make_fabric
 
-    queue.put(evaluate(config, fabric=make_fabric("cpu", "fp32")).figures)
+    fabric = make_fabric("cpu", "fp32")
+    queue.put([evaluate(config, fabric=fabric).figures for _ in range(2)])
 
 
-def test_two_processes_agree_with_one(config):
+def test_two_processes_agree_with_one(config, tmp_path):
+    """Also where only one of them finds the reference's features: each has its own cache, as on two nodes."""
     import socket
 
-    whole = config(metrics=("fid", "kid", "clip_score"), count=21, cache=False)
-    expected = evaluate(whole).figures
+    whole = config(metrics=("fid", "kid", "clip_score"), count=21)
+    expected = evaluate(replace(whole, cache=False)).figures
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    processes = [context.Process(target=_evaluate, args=(rank, port, whole, queue)) for rank in range(2)]
+    processes = [
+        context.Process(target=_evaluate, args=(rank, port, whole, queue, str(tmp_path / f"cache{rank}")))
+        for rank in range(2)
+    ]
     for process in processes:
         process.start()
-    for figures in [queue.get(timeout=120) for _ in processes]:
-        assert figures == pytest.approx(expected, rel=1e-4)
+    for first, second in [queue.get(timeout=120) for _ in processes]:
+        assert first == pytest.approx(expected, rel=1e-4)
+        assert second == pytest.approx(expected, rel=1e-4)
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
@@ -248,8 +359,6 @@ def test_the_real_network():
 
 def test_another_model_s_pictures_are_another_set(config, tmp_path):
     torch.manual_seed(5)
-    from galip.model import Galip
-
     other = tmp_path / "other.safetensors"
     save_galip(other, Galip(preset("tiny")))
     assert evaluate(config()).figures != evaluate(config(subject=str(other))).figures
