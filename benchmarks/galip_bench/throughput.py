@@ -11,7 +11,7 @@ import copy
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from galip.train.gan import Trainer, make_loader
 from galip_bench.machine import describe_machine
 from galip_bench.released_order import release_generator, released_step
 
-__all__ = ["SCHEMA", "ThroughputConfig", "main", "measure"]
+__all__ = ["SCHEMA", "ThroughputConfig", "main", "measure", "table"]
 
 SCHEMA = 1
 TOLERANCE = 1e-3
@@ -96,6 +96,22 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
         "speedup": {"median": float(np.median(ratios)), "interval_95": _interval(ratios, config.seed)},
         "seconds": seconds,
     }
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Result files' contents as a Markdown table, a row each."""
+    lines = [
+        "| model | batch | `galip train`, pictures/s | released order | times as fast (95 %) |",
+        "|---|---|---|---|---|",
+    ]
+    for result in results:
+        config, rates, speedup = result["config"], result["pictures_per_second"], result["speedup"]
+        low, high = speedup["interval_95"]
+        lines.append(
+            f"| `{config['model']}` | {config['batch_size']} | {rates['galip']:.3g} | "
+            f"{rates['released_order']:.3g} | {speedup['median']:.2f} ({low:.2f} to {high:.2f}) |"
+        )
+    return "\n".join(lines)
 
 
 def _contestants(config: ThroughputConfig, folder: Path) -> dict[str, Callable[[int], dict[str, Tensor]]]:
