@@ -40,13 +40,13 @@ PROCESSES ?= 2
 MAKE_DEFAULT := -m galip.assets.make_default
 default-model: setup
 	$(BIN)/python $(MAKE_DEFAULT) towers --data data/icons128 --runs runs/default
-	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) $(MAKE_DEFAULT) galip \
-		--data data/icons128 --runs runs/default
+	for stage in galip rivals; do OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) \
+		$(MAKE_DEFAULT) $$stage --data data/icons128 --runs runs/default || exit; done
 	$(BIN)/python $(MAKE_DEFAULT) judge --data data/icons128 --runs runs/default
 
 # How fast `galip train` is against the released code's order; to be run on a machine with nothing else to do.
 bench-training: setup
-	$(BIN)/python -m galip_bench.throughput --out benchmarks/results/training_default.json
+	$(BIN)/python -m galip_bench.throughput --rounds 41 --out benchmarks/results/training_default.json
 	$(BIN)/python -m galip_bench.throughput --model released --batch-size 4 --rounds 7 --warmup 1 \
 		--out benchmarks/results/training_released.json
 

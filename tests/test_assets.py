@@ -1,6 +1,7 @@
 """The shipped model: whole, small, described, and doing what its card says."""
 
 import json
+import re
 from pathlib import Path
 
 import galip_runtime
@@ -14,6 +15,7 @@ from galip.data.icons_sources import ICON_SETS
 from galip.presets import preset
 
 ASSETS = Path(galip.assets.__file__).parent
+CARD = ASSETS / "card"
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +50,31 @@ def test_the_card_tells_the_licences_and_has_its_pictures():
     for package in ICON_SETS:
         assert package.style in card
         assert package.licence.replace("-", " ").split()[0] in card
-    for name in ("pictures", "commonest", "held_out", "seeds", "interpolation", "curves"):
+    for name in (
+        "pictures",
+        "commonest",
+        "held_out",
+        "seeds",
+        "interpolation",
+        "curves_64",
+        "curves_128",
+    ):
         assert f"card/{name}.png" in card
-        assert (ASSETS / "card" / f"{name}.png").stat().st_size > 1000
-    assert len(json.loads((ASSETS / "card" / "commonest.json").read_text())) == 40
+        assert (CARD / f"{name}.png").stat().st_size > 1000
+    assert len(json.loads((CARD / "commonest.json").read_text())) == 40
+
+
+def test_the_training_s_log_and_commit_are_kept():
+    note = read_info(default_checkpoint()).note
+    steps = [json.loads(line)["step"] for line in (CARD / "log_128.jsonl").read_text().splitlines()]
+    every = note["train"]["log_every"]
+    assert steps == list(range(every, note["step"] + 1, every))
+    assert re.search(r"commit `[0-9a-f]{40}`", (ASSETS / "MODEL_CARD.md").read_text())
 
 
 def test_every_picture_of_the_card_s_table_was_judged():
-    common = json.loads((ASSETS / "card" / "commonest.json").read_text())
-    judged = json.loads((ASSETS / "card" / "judged.json").read_text())
+    common = json.loads((CARD / "commonest.json").read_text())
+    judged = json.loads((CARD / "judged.json").read_text())
     assert list(judged) == common
     styles = {package.style.removesuffix(" style") for package in ICON_SETS}
     assert all(set(named) == styles for named in judged.values())
@@ -65,7 +83,7 @@ def test_every_picture_of_the_card_s_table_was_judged():
 def test_pictures_follow_thing_style_and_seed(model):
     things, styles = ("a red heart", "a thinking face", "a Christmas tree"), ("3D style", "firefox style")
     pictures = model.generate([f"{thing}, {style}" for thing in things for style in styles], seeds=3)
-    pictures = pictures.reshape(3, 2, 64, 64, 3).astype(int)
+    pictures = pictures.reshape(3, 2, 128, 128, 3).astype(int)
     colours = pictures.mean(axis=(1, 2, 3))  # of things, over both styles
     assert colours[0].argmax() == 0  # a heart is red
     assert colours[1].argmin() == 2  # a face is yellow

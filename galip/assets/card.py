@@ -1,8 +1,9 @@
-"""The pictures of the shipped model's card, made from its bundle and its training logs."""
+"""The pictures of the shipped model's card, made from its bundle, and its training logs."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from galip.data.icons_card import commonest_things
 from galip.data.shards import read_metas
 
-__all__ = ["STYLES", "draw_card"]
+__all__ = ["STYLES", "draw_card", "draw_rivals", "keep_logs"]
 
 STYLES = (
     "3D style",
@@ -37,8 +38,8 @@ HERO = (
 Pictures = NDArray[np.uint8]
 
 
-def draw_card(checkpoint: Path, data: Path, runs: Path) -> None:
-    """Write the card's pictures into `card/` beside `checkpoint`: things, seeds, styles, curves."""
+def draw_card(checkpoint: Path, data: Path) -> None:
+    """Write the card's pictures into `card/` beside `checkpoint`: things, seeds, styles."""
     from galip_export import export_bundle
 
     folder = checkpoint.parent / "card"
@@ -66,7 +67,26 @@ def draw_card(checkpoint: Path, data: Path, runs: Path) -> None:
         grid(np.concatenate([model.interpolate(pair, 10, SEED) for pair in rows]), columns=10),
         folder / "interpolation.png",
     )
-    draw_curves(runs, folder / "curves.png")
+
+
+def keep_logs(runs: Path, folder: Path) -> None:
+    """The logs of both sizes' training, from `runs` into `folder`, and their curves."""
+    for size, name in ((64, "galip-64"), (128, "galip")):
+        log = runs / name / "log.jsonl"
+        shutil.copyfile(log, folder / f"log_{size}.jsonl")
+        draw_curves(log, folder / f"curves_{size}.png")
+
+
+def draw_rivals(runs: Path, names: Sequence[str], file: Path) -> None:
+    """A row for each of the runs `names` in `runs`: the same things, style and seed."""
+    from galip.eager import load_eager
+
+    things, style = HERO[0], STYLES[0]
+    rows = []
+    for name in names:
+        model = load_eager(runs / name / "model.safetensors", "cpu")
+        rows.append(model.generate([f"{thing}, {style}" for thing in things], seeds=SEED))
+    save_picture(labelled(np.concatenate(rows), names, things, len(names)), file)
 
 
 def held_out(data: Path, count: int) -> list[str]:
@@ -103,7 +123,7 @@ def seeds_table(model: Model, prompts: Sequence[str], seeds: int) -> Pictures:
 
 def labelled(pictures: Pictures, rows: Sequence[str], columns: Sequence[str], rows_a_block: int) -> Pictures:
     """Pictures (rows · columns, H, W, 3) as a table with names left and above; blocks side by side."""
-    side, left, top, gap = pictures.shape[1], 150, 22, 4
+    side, left, top, gap = pictures.shape[1], 205, 22, 4
     cell = side + gap
     blocks = -(-len(rows) // rows_a_block)
     width = left + len(columns) * cell
@@ -116,7 +136,7 @@ def labelled(pictures: Pictures, rows: Sequence[str], columns: Sequence[str], ro
             )
     for index, name in enumerate(rows):
         x, y = index // rows_a_block * width, top + index % rows_a_block * cell
-        shown = name if len(name) <= 21 else name[:20] + "…"
+        shown = name if len(name) <= 28 else name[:27] + "…"
         draw.text((x + left - 8, y + side / 2), shown, "#222", font, anchor="rm")
         for column in range(len(columns)):
             sheet.paste(
@@ -125,14 +145,14 @@ def labelled(pictures: Pictures, rows: Sequence[str], columns: Sequence[str], ro
     return np.asarray(sheet)
 
 
-def draw_curves(runs: Path, out: Path) -> None:
-    """GALIP's training curves as one PNG."""
+def draw_curves(log: Path, out: Path) -> None:
+    """The curves of a GALIP training's `log.jsonl` as one PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    gan = _log(runs / "galip" / "log.jsonl")
+    gan: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()]
     panels = [
         ("pixel warm-up", [line for line in gan if "d_real" not in line], ["pixel"]),
         ("discriminator's hinge terms", gan, ["d_real", "d_mis", "d_fake"]),
@@ -140,9 +160,9 @@ def draw_curves(runs: Path, out: Path) -> None:
         ("paired losses, fading out", [line for line in gan if "d_real" in line], ["pixel", "feature"]),
     ]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(16, 3.4), layout="constrained")
-    for axis, (title, log, names) in zip(axes, panels, strict=True):
+    for axis, (title, lines, names) in zip(axes, panels, strict=True):
         for name in names:
-            points = [(line["step"], line[name]) for line in log if name in line]
+            points = [(line["step"], line[name]) for line in lines if name in line]
             axis.plot(*zip(*points, strict=True), label=name, linewidth=1)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
@@ -150,7 +170,3 @@ def draw_curves(runs: Path, out: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, dpi=90)
     pyplot.close(figure)
-
-
-def _log(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]

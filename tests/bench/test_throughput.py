@@ -1,9 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from galip_bench import throughput
-from galip_bench.throughput import ThroughputConfig, main, measure
+from galip_bench.throughput import ThroughputConfig, main, measure, table
 from galip_runtime.errors import QualityGateFailed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,3 +44,14 @@ def test_a_wrong_model_is_told(capsys):
         main(["--model", "large"])
     assert stopped.value.code == 2
     assert "no preset 'large'" in capsys.readouterr().err
+
+
+def test_the_readme_quotes_the_results():
+    root = Path(__file__).parents[2]
+    files = [root / "benchmarks" / "results" / f"training_{name}.json" for name in ("default", "released")]
+    results = [json.loads(file.read_text()) for file in files]
+    assert table(results) in (root / "README.md").read_text()
+    for result in results:
+        assert not result["machine"]["commit"].endswith("+")
+        assert result["largest_difference"] < 1e-3
+        assert result["speedup"]["median"] >= 1.3

@@ -1,0 +1,107 @@
+"""The figures of the shipped model's card: measured by `judge`, kept as JSON, shown as Markdown tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from galip.assets import default_checkpoint
+from galip.metrics.evaluation import METRICS, EvaluationConfig, evaluate
+
+__all__ = ["RIVALS", "evaluation_table", "judge", "rivals_table"]
+
+RIVALS = {
+    "own-losses": "GALIP's own losses alone",
+    "paired": "paired warm-up, annealed away",
+    "galip-64": "the same, with all its time: the shipped model before it grew",
+}
+"""Runs that are compared at 64 pixels, and what the card calls them."""
+RIVAL_METRICS = ("fid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
+RIVAL_COUNT = 1_287
+"""Pictures made by each: as many as it was trained on."""
+
+_ROWS = {
+    "fid": ("FID, all of both", 1),
+    "fid_half": ("FID, of half as many made as there are real, against half of the real", 1),
+    "fid_real": ("FID, of the other half of the real against it", 1),
+    "kid": ("KID", 4),
+    "precision": ("precision", 3),
+    "recall": ("recall", 3),
+    "clip_score": ("CLIP score", 3),
+    "retrieval": ("right caption among 100", 3),
+    "retrieval_real": ("the same for the real pictures", 3),
+    "seed_psnr": ("PSNR between two seeds, dB", 1),
+}
+"""Figures of a report in the card's order: their names there, and decimals."""
+
+
+def judge(data: Path, runs: Path, seen: tuple[str, ...], unseen: tuple[str, ...]) -> None:
+    """Evaluate the shipped checkpoint on what it was trained on and on things it has never seen, and the
+    rivals in `runs`; `seen` and `unseen` are what either leaves out of `data`. Into `card/evaluation.json`
+    and `card/rivals.json`.
+    """
+    checkpoint = default_checkpoint()
+    on_seen = EvaluationConfig(str(checkpoint), str(data), METRICS, count=10_000, exclude=seen)
+    on_unseen = replace(on_seen, split="test", exclude=unseen)
+    reports = {"seen": _report(on_seen), "unseen": _report(on_unseen)}
+    _store(reports, checkpoint.parent / "card" / "evaluation.json")
+    rival = replace(on_seen, metrics=RIVAL_METRICS, count=RIVAL_COUNT, clip=str(checkpoint), size=64)
+    rivals = {}
+    for name in RIVALS:
+        subject = runs / name / "model.safetensors"
+        rivals[name] = _report(replace(rival, subject=str(subject))) | {"training": _training(runs / name)}
+    _store(rivals, checkpoint.parent / "card" / "rivals.json")
+
+
+def _report(config: EvaluationConfig) -> dict[str, Any]:
+    report = asdict(evaluate(config))
+    del report["subject"]["model"]
+    return report
+
+
+def _training(run: Path) -> dict[str, Any] | None:
+    """Steps and seconds of a run, from its log; None for a run whose log is gone."""
+    if not (log := run / "log.jsonl").exists():
+        return None
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    config = json.loads((run / "config.json").read_text())
+    pictures = config["batch_size"] * config["log_every"]
+    return {
+        "steps": lines[-1]["step"],
+        "seconds": sum(pictures / rate for line in lines if (rate := line.get("pictures_per_second"))),
+    }
+
+
+def _store(reports: Mapping[str, Any], file: Path) -> None:
+    file.write_text(json.dumps(reports, indent=1) + "\n")
+
+
+def evaluation_table(reports: Mapping[str, Any]) -> str:
+    """`card/evaluation.json` as a Markdown table, a column for what was seen and one for what was not."""
+    columns = [reports["seen"], reports["unseen"]]
+    rows = [["", "things it was trained on", "things of the test split"]]
+    rows.append(["pictures made", *(f"{report['subject']['pictures']:,}" for report in columns)])
+    rows.append(["real pictures", *(f"{report['reference']['pictures']:,}" for report in columns)])
+    for key, (name, decimals) in _ROWS.items():
+        rows.append([name, *(f"{report['figures'][key]:.{decimals}f}" for report in columns)])
+    return _markdown(rows)
+
+
+def rivals_table(reports: Mapping[str, Any]) -> str:
+    """`card/rivals.json` as a Markdown table, a row for each."""
+    keys = [key for key in _ROWS if key in reports["paired"]["figures"]]
+    keys.remove("retrieval_real")
+    rows = [["64 pixels", "steps", "minutes", *(_ROWS[key][0] for key in keys)]]
+    for rival, name in RIVALS.items():
+        training, figures = reports[rival]["training"], reports[rival]["figures"]
+        spent = [f"{training['steps']:,}", f"{training['seconds'] / 60:.0f}"] if training else ["", ""]
+        rows.append([name, *spent, *(f"{figures[key]:.{_ROWS[key][1]}f}" for key in keys)])
+    return _markdown(rows)
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
