@@ -28,10 +28,11 @@ from galip.data.sources import Source, open_source, recognise
 from galip.data.stream import START, Place, ShardStream
 from galip.data.tally import Tally
 
-__all__ = ["Batch", "LoaderConfig", "TrainingLoader"]
+__all__ = ["PATIENCE", "Batch", "LoaderConfig", "TrainingLoader"]
 
 PATIENCE = 1.0
-"""Seconds in which stop signals are taken for copies of one, as in `galip.train.run`."""
+"""Seconds after a stop signal in which others are taken for copies: a terminal, a scheduler and torchrun may
+each send one to every process."""
 STREAM_FROM = 2 * 2**30
 """Bytes of shards above which `stream="auto"` streams."""
 

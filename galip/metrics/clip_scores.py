@@ -59,10 +59,8 @@ class ClipJudge:
     def of_pictures(self, pictures: Tensor) -> NDArray[np.float32]:
         """Unit embeddings float32 (N, D) of pictures (N, 3, H, W), uint8 or float in [-1, 1]."""
         seen = self.view(pictures.to(self.device))
-        if (
-            self.image.pixel_range == "released"
-        ):  # its tower rescales once more, which the protocol decides here
-            seen = 2 * seen - 1
+        if self.image.pixel_range == "released":
+            seen = 2 * seen - 1  # the tower would rescale once more; here the protocol decides that
         _, embedding = self.image(seen, ())
         return F.normalize(embedding.float(), dim=1).cpu().numpy()
 

@@ -278,7 +278,9 @@ class _Evaluation:
         if "fid_real" in self.wants:
             figures["fid_real"], figures["fid_half"] = _of_halves(ours.features, theirs.features)
         if "kid" in self.wants:
-            figures["kid"], figures["kid_std"] = kernel_distance(ours.features, theirs.features)
+            figures["kid"], spread = kernel_distance(ours.features, theirs.features)
+            if spread:  # none where so few pictures are that every subset has all
+                figures["kid_std"] = spread
         if "precision_recall" in self.wants:
             figures["precision"], figures["recall"] = precision_recall(theirs.features, ours.features)
         if self.clip and "clip_score" in self.wants:

@@ -22,6 +22,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from galip.data.loader import PATIENCE
 from galip.train.presets import stored_options
 
 __all__ = ["EMA", "MOST_LOGIT_SCALE", "Run", "TrainingStopped", "newest_state", "save_grid"]
@@ -33,11 +34,6 @@ FIXED = frozenset({"batch_size", "seed"})
 """Options that decide which pictures and random numbers a step has: a run keeps them."""
 MOST_LOGIT_SCALE = math.log(100)
 """CLIP's bound on the logarithm of the factor that similarities are multiplied by."""
-
-
-PATIENCE = 1.0
-"""Seconds after a stop signal in which others are taken for copies: a terminal, a scheduler and torchrun may
-each send one to every process."""
 
 
 class TrainingStopped(Exception):
