@@ -205,7 +205,7 @@ MISTAKES = {
     ),
     "no such model": (
         ["train-clip", "--data", "x", "--out", "z", "--model", "huge"],
-        "released, default, tiny",
+        "released, default, default-64, tiny",
     ),
     "no data": (["train", "--clip", "y"], "--data, --out is missing"),
     "no config file": (["train", "--config", "no.toml"], "cannot read no.toml"),
@@ -423,6 +423,33 @@ def test_eager_pictures(run, tiny_checkpoint, tmp_path):
     code, out, err = run(*arguments, "--out", tmp_path / "a.png")
     assert code == 0, err
     assert "28x28" in out
+
+
+def test_evaluate(run, tiny_checkpoint, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("GALIP_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)  # which only several processes need
+    arguments = ["evaluate", tiny_checkpoint, "--against", tiny_data, "--metrics", "clip_score,seed_psnr"]
+    arguments += ["--count", 8, "--split", "val", "--exclude", "colour=red", "--device", "cpu"]
+    code, out, err = run(*arguments, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["figures"].keys() == {"clip_score", "seed_psnr"}
+    assert report["config"]["exclude"] == ["colour=red"]
+    assert report["subject"]["pictures"] == 8
+    code, out, err = run(*arguments)
+    assert f"{report['figures']['clip_score']:.4f}" in out
+    assert "8 pictures of" in out
+
+
+def test_resume_without_the_other_options(run, tiny_data, tiny_clip, tmp_path, one_thread):
+    arguments = ["train", "--data", tiny_data, "--clip", tiny_clip, "--model", "tiny", "--batch-size", 4]
+    arguments += ["--steps", 1, "--precision", "fp32", "--device", "cpu", "--out", tmp_path / "run"]
+    code, _, err = run(*arguments)
+    assert code == 0, err
+    code, _, err = run("train", "--resume", "--out", tmp_path / "run", "--steps", 2)
+    assert code == 0, err
+    assert "changed since the run began: steps 1, now 2" in err
+    assert "step 2/2" in err
 
 
 def test_convert(run, tiny_checkpoint, tmp_path, monkeypatch):

@@ -20,7 +20,10 @@ Bundle = Annotated[
     ),
 ]
 Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda, tensorrt or openvino; but for auto, that one or an error.")
+    str,
+    typer.Option(
+        help="auto, cpu, cuda (or cuda:1, …), tensorrt or openvino; but for auto, that one or an error."
+    ),
 ]
 Precision = Annotated[str, typer.Option(help="auto, or one that the bundle has.")]
 Threads = Annotated[

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from galip_runtime.drawer import Drawer
 from galip_runtime.errors import QualityGateFailed, UsageError
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from galip.data.crop import RESIZED
@@ -24,6 +23,9 @@ from galip.metrics.inception import PROTOCOLS, Inception, quantised
 from galip.metrics.look import KEPT, Seen, look, total
 from galip.metrics.pictures import Drawn, Pictures, Stored, batches, captions_of, open_pictures
 from galip.metrics.statistics import Statistics
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["METRICS", "EvaluationConfig", "Report", "evaluate"]
 
@@ -172,9 +174,8 @@ class _Evaluation:
         if (path / "manifest.json").exists():
             import galip_runtime
 
-            return galip_runtime.load(
-                path, device=config.device, precision=config.precision, threads=config.threads
-            )
+            device = self._gpu_of_this_process() or config.device
+            return galip_runtime.load(path, device=device, precision=config.precision, threads=config.threads)
         if path.is_dir():
             return None
         from galip.eager import load_eager
@@ -197,6 +198,17 @@ class _Evaluation:
         target = Path(self.config.save_statistics).absolute()
         if self.config.save_statistics and not target.parent.is_dir():
             raise UsageError(f"cannot write {target}: there is no folder {target.parent}; make it")
+
+    def _gpu_of_this_process(self) -> str | None:
+        """Of several processes each has a GPU; PyTorch has chosen it already, onnxruntime is to be told."""
+        from galip_runtime.session import available_devices
+
+        if self.fabric is None or self.device.type != "cuda":
+            return None
+        named = "cuda" if self.config.device == "auto" else self.config.device
+        if named not in ("cuda", "tensorrt") or named not in available_devices():
+            return None
+        return f"{named}:{self.device.index}"
 
     def _reference(self, size: int | None, captioned: bool) -> Stored:
         config = self.config

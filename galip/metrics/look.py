@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from galip.metrics.clip_scores import ClipJudge
 from galip.metrics.inception import Inception
 from galip.metrics.pictures import Pictures, batches
 from galip.metrics.statistics import Statistics
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["Seen", "look", "total"]
 

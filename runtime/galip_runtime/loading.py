@@ -7,7 +7,7 @@ from pathlib import Path
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
 from galip_runtime.manifest import GRAPHS, GraphSpec, Manifest, read_manifest, read_verified, verify_files
 from galip_runtime.pipeline import Model
-from galip_runtime.session import Graph, Settings, candidates, thread_count
+from galip_runtime.session import Graph, Settings, candidates, parse_device, thread_count
 from galip_runtime.tokenizer import Tokenizer
 
 __all__ = ["load"]
@@ -25,6 +25,7 @@ def load(
     """Load the bundle in the folder `path`.
 
     `device`: `auto`, `cpu`, `cuda`, `tensorrt` or `openvino`; all but `auto` are kept to, or an error.
+    `cuda:1` and `tensorrt:1` are the second GPU.
     `precision`: `auto` (fp32 where the bundle has it) or one that the bundle has.
     `threads`: CPU threads of a run; None for as many CPUs as this process may use.
 
@@ -35,14 +36,15 @@ def load(
     count = thread_count(threads)
     manifest = read_manifest(path)
     specs = {graph: _choose(manifest, graph, precision) for graph in GRAPHS}
-    devices = candidates(device)
+    name, gpu = parse_device(device)
+    devices = candidates(name)
     needed = dict.fromkeys([manifest.tokenizer.file, *(spec.file for _, spec in specs.values())])
     verify_files(path, manifest, [name for name in manifest.files if name not in needed])
     data = {name: read_verified(path, manifest, name) for name in needed}
     tokenizer = _tokenizer(manifest, data[manifest.tokenizer.file])
     passed_over = []
     for chosen in devices:
-        settings = Settings(chosen, count)
+        settings = Settings(chosen, count, gpu)
         try:
             graphs = {
                 graph: Graph(data[spec.file], spec, name, settings) for graph, (name, spec) in specs.items()

@@ -5,6 +5,7 @@ session's own list of providers tells the truth, so that is what is checked and 
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -24,6 +25,7 @@ __all__ = [
     "available_devices",
     "candidates",
     "import_onnxruntime",
+    "parse_device",
     "thread_count",
 ]
 
@@ -55,6 +57,8 @@ class Settings:
     """one of `DEVICES` but `auto`"""
     threads: int
     """CPU threads of one run"""
+    gpu: int = 0
+    """which GPU, where the device is one"""
 
 
 def import_onnxruntime() -> ModuleType:
@@ -75,13 +79,25 @@ def available_devices() -> list[str]:
     return [device for device, providers in _PROVIDERS.items() if providers[0] in built]
 
 
-def candidates(device: str) -> list[str]:
-    """The devices to try for `device`, best first.
+def parse_device(device: str) -> tuple[str, int]:
+    """A device's name and the number of its GPU: `cuda:1` or `tensorrt:1`, the first one where none is given.
 
-    Raises UsageError for an unknown one and ProviderUnavailable for one that the installed onnxruntime lacks.
+    Raises UsageError for an unknown one.
     """
-    if device not in DEVICES:
-        raise UsageError(f"device {device!r} is unknown; use one of {', '.join(DEVICES)}")
+    match = re.fullmatch(r"(cuda|tensorrt):(\d{1,3})", str(device), re.ASCII)
+    name, gpu = (match[1], int(match[2])) if match else (device, 0)
+    if name not in DEVICES:
+        raise UsageError(
+            f"device {device!r} is unknown; use one of {', '.join(DEVICES)}, or cuda:1 for the second GPU"
+        )
+    return name, gpu
+
+
+def candidates(device: str) -> list[str]:
+    """The devices to try for `device`, one of `DEVICES`, best first.
+
+    Raises ProviderUnavailable for one that the installed onnxruntime lacks.
+    """
     built = available_devices()
     if device == "auto":
         return [each for each in _AUTO if each in built]
@@ -169,7 +185,11 @@ def _options(onnxruntime: ModuleType, precision: str, settings: Settings) -> Any
 
 def _providers(settings: Settings) -> list[Provider]:
     """With the CPU last: it runs what the device has no kernel for."""
-    own = {"OpenVINOExecutionProvider": {"device_type": "CPU", "num_of_threads": str(settings.threads)}}
+    own = {
+        "OpenVINOExecutionProvider": {"device_type": "CPU", "num_of_threads": str(settings.threads)},
+        "CUDAExecutionProvider": {"device_id": str(settings.gpu)},
+        "TensorrtExecutionProvider": {"device_id": str(settings.gpu)},
+    }
     names = dict.fromkeys([*_PROVIDERS[settings.device], "CPUExecutionProvider"])
     return [(name, own.get(name, {})) for name in names]
 

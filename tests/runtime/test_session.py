@@ -29,9 +29,11 @@ def built_with(monkeypatch):
         )
         real = onnxruntime.InferenceSession
         asked = []
+        pretend.gpus = []
 
         def fall_back(data, options, providers, enable_fallback):  # as onnxruntime does: no exception
             asked.append([name for name, _ in providers])
+            pretend.gpus.append({each["device_id"] for _, each in providers if "device_id" in each})
             assert not enable_fallback  # of a run that fails
             return real(data, options, providers=["CPUExecutionProvider"])
 
@@ -106,11 +108,22 @@ def test_a_run_that_fails_says_what_may_help(bundle):
         model.generate("red", 1)
 
 
-@pytest.mark.parametrize("device", ["gpu", "CPU", "", "cuda:0", None])
+@pytest.mark.parametrize("device", ["gpu", "CPU", "", "cpu:0", "cuda:", "cuda:-1", "cuda:٣", None])
 def test_an_unknown_device_is_refused(bundle, device):
     with pytest.raises(UsageError, match="auto, cpu, cuda, openvino, tensorrt"):
         galip_runtime.load(bundle, device=device)
     assert set(DEVICES) == {"auto", *PROVIDERS}
+
+
+@pytest.mark.parametrize("device", ["cuda:2", "tensorrt:2"])
+def test_one_of_several_gpus(bundle, built_with, device):
+    built_with("tensorrt", "cuda", "cpu")
+    with pytest.raises(ProviderUnavailable, match=f"'{device[:-2]}' was asked for"):
+        galip_runtime.load(bundle, device=device)
+    assert built_with.gpus[0] == {"2"}
+    with pytest.raises(ProviderUnavailable, match="was asked for"):
+        galip_runtime.load(bundle, device=device[:-2])
+    assert built_with.gpus[1] == {"0"}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "half", "", None])

@@ -8,19 +8,21 @@ import socket
 import pytest
 import torch
 
+from galip.metrics import inception as inceptions
 from galip.train.config import GanConfig
 from galip.train.gan import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def _train(rank, port, config, resume):
+def _train(rank, port, config, resume, inception):
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
         "GROUP_RANK": "0",
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
     }  # fmt: skip
     torch.set_num_threads(1)
+    inceptions.find_weights = lambda path=None: inception
     train(config, resume=resume, echo=lambda line: None)
 
 
@@ -30,10 +32,12 @@ def _free_port():
         return probe.getsockname()[1]
 
 
-def in_two_processes(config, resume=False):
+def in_two_processes(config, resume=False, inception=None):
     """As `torchrun --nproc-per-node 2`."""
     context, port = multiprocessing.get_context("spawn"), _free_port()
-    processes = [context.Process(target=_train, args=(rank, port, config, resume)) for rank in range(2)]
+    processes = [
+        context.Process(target=_train, args=(rank, port, config, resume, inception)) for rank in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -93,3 +97,17 @@ def test_processes_resumed_in_parts_equal_one_process(config, saved):
     in_two_processes(dataclasses.replace(two, steps=2))
     in_two_processes(two, resume=True)
     agree(saved(one.out), saved(two.out))
+
+
+def test_two_processes_judge_and_log_as_one(config, logged, small_inception, monkeypatch):
+    monkeypatch.setattr(inceptions, "find_weights", lambda path=None: small_inception)
+    options = {"evaluate_every": 2, "evaluate_count": 11, "log_every": 1}
+    one, two = config("one", **options), config("two", **options)
+    train(one, echo=lambda line: None)
+    in_two_processes(two, inception=small_inception)
+    single, double = logged(one.out), logged(two.out)
+    assert [line["step"] for line in single if "fid" in line] == [2, 4]
+    for left, right in zip(single, double, strict=True):
+        for unequal in ("time", "pictures_per_second"):
+            assert left.pop(unequal, None) is None or right.pop(unequal) > 0
+        assert right == pytest.approx(left, rel=1e-3, abs=1e-5)
