@@ -10,6 +10,7 @@ import pytest
 
 import galip.assets
 from galip.assets import default_bundle, default_checkpoint
+from galip.assets.figures import RIVALS, evaluation_table, rivals_table
 from galip.checkpoint import PARTS, load_galip, read_info
 from galip.data.icons_sources import ICON_SETS
 from galip.presets import preset
@@ -58,10 +59,26 @@ def test_the_card_tells_the_licences_and_has_its_pictures():
         "interpolation",
         "curves_64",
         "curves_128",
+        "rivals",
     ):
         assert f"card/{name}.png" in card
         assert (CARD / f"{name}.png").stat().st_size > 1000
     assert len(json.loads((CARD / "commonest.json").read_text())) == 40
+
+
+def test_the_card_s_figures_are_the_measured_ones():
+    card = (ASSETS / "MODEL_CARD.md").read_text()
+    evaluation = json.loads((CARD / "evaluation.json").read_text())
+    rivals = json.loads((CARD / "rivals.json").read_text())
+    assert evaluation_table(evaluation) in card
+    assert rivals_table(rivals) in card
+    assert list(rivals) == list(RIVALS)
+    seen = evaluation["seen"]["figures"]
+    assert seen["retrieval"] >= 0.7 * seen["retrieval_real"]
+    assert seen["fid"] <= 2.5 * seen["fid_real"] + 15
+    assert seen["seed_psnr"] < 25
+    own, paired = (rivals[name]["training"]["seconds"] for name in ("own-losses", "paired"))
+    assert own == pytest.approx(paired, rel=0.15)  # an equal budget
 
 
 def test_the_training_s_log_and_commit_are_kept():

@@ -78,7 +78,7 @@ def keep_logs(runs: Path, folder: Path) -> None:
 
 
 def draw_rivals(runs: Path, names: Sequence[str], file: Path) -> None:
-    """A row for each of the runs `names` in `runs`: the same things, style and seed."""
+    """A row for each of the runs `names` in `runs`: the same things, style and seed, doubled in size."""
     from galip.eager import load_eager
 
     things, style = HERO[0], STYLES[0]
@@ -86,7 +86,8 @@ def draw_rivals(runs: Path, names: Sequence[str], file: Path) -> None:
     for name in names:
         model = load_eager(runs / name / "model.safetensors", "cpu")
         rows.append(model.generate([f"{thing}, {style}" for thing in things], seeds=SEED))
-    save_picture(labelled(np.concatenate(rows), names, things, len(names)), file)
+    pictures = np.concatenate(rows).repeat(2, axis=1).repeat(2, axis=2)
+    save_picture(labelled(pictures, names, things, len(names)), file)
 
 
 def held_out(data: Path, count: int) -> list[str]:

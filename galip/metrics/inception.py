@@ -74,7 +74,9 @@ class Inception:
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> NDArray[np.float32]:
         """Pictures uint8 (N, 3, H, W), or float in [-1, 1] → features float32 (N, 2048)."""
-        features: Tensor = self._network(self.view(pictures.to(self.device)))
+        seen = self.view(pictures.to(self.device))
+        # a CPU takes three quarters of the time in this layout, and tensor cores like it, too
+        features: Tensor = self._network(seen.contiguous(memory_format=torch.channels_last))
         return features.float().flatten(1).cpu().numpy()
 
     def view(self, pictures: Tensor) -> Tensor:
