@@ -106,6 +106,8 @@ COMMANDS = {
     "evaluate": "SUBJECT --against --metrics --count --reference-count --split --layout --exclude --captions "
     "--protocol --size --clip --inception --batch-size --seed --save-statistics --cache --no-cache --device "
     "--precision --threads --json",
+    "bench": "--bundle --model --subjects --batch --threads --rounds --warmup --cold-starts --pictures "
+    "--seed --worst --json --html --markdown --repeat --compare --tolerance",
     "export": "MODEL --out --precision --overwrite --json",
     "convert": "RELEASED --out --clip --allow-missing-text --json",
     "info": "PATH --json",

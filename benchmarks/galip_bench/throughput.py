@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from galip_runtime.errors import GalipError, QualityGateFailed
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -33,6 +32,7 @@ from galip.train.engine import make_fabric
 from galip.train.gan import Trainer, make_loader
 from galip_bench.machine import describe_machine
 from galip_bench.released_order import release_generator, released_step
+from galip_bench.summary import median_interval
 
 __all__ = ["SCHEMA", "ThroughputConfig", "main", "measure", "table"]
 
@@ -93,7 +93,7 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
         "losses_of_the_first_step": losses,
         "largest_difference": difference,
         "pictures_per_second": {name: config.batch_size / median for name, median in medians.items()},
-        "speedup": {"median": float(np.median(ratios)), "interval_95": _interval(ratios, config.seed)},
+        "speedup": {"median": float(np.median(ratios)), "interval_95": median_interval(ratios, config.seed)},
         "seconds": seconds,
     }
 
@@ -158,12 +158,6 @@ def _difference(ours: dict[str, float], theirs: dict[str, float]) -> float:
     if ours.keys() != theirs.keys():
         raise QualityGateFailed(f"the losses are {sorted(ours)} and {sorted(theirs)}")
     return max(abs(ours[name] - theirs[name]) / max(1.0, abs(theirs[name])) for name in ours)
-
-
-def _interval(values: NDArray[np.float64], seed: int) -> list[float]:
-    """The median's 95 % interval, by bootstrap over the rounds."""
-    picks = np.random.default_rng(seed).choice(values, (2_000, len(values)))
-    return [float(bound) for bound in np.quantile(np.median(picks, axis=1), (0.025, 0.975))]
 
 
 def main(arguments: list[str] | None = None) -> None:

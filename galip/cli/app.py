@@ -10,7 +10,7 @@ import typer
 import typer.exceptions
 from galip_runtime.errors import GalipError
 
-from galip.cli import data, evaluating, exporting, pictures, training
+from galip.cli import benching, data, evaluating, exporting, pictures, training
 
 __all__ = ["app", "main"]
 
@@ -32,6 +32,7 @@ app.command("generate")(pictures.generate)
 app.command("interpolate")(pictures.interpolate)
 app.command("sample-grid")(pictures.sample_grid)
 app.command("evaluate")(evaluating.evaluate)
+app.command("bench")(benching.bench)
 app.command("export")(exporting.export)
 app.command("convert")(exporting.convert)
 app.command("info")(exporting.info)

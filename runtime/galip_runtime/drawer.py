@@ -64,8 +64,7 @@ class Drawer(ABC):
             known = {key: self._sentences[key] for key in rows if key in self._sentences}
         missing = [key for key in rows if key not in known]
         for part in batches(len(missing), _CAPTIONS_AT_ONCE):
-            batch = trim(np.stack([rows[key] for key in missing[part]]))
-            sentences = check_finite(self._run_text(batch), "text encoder")
+            sentences = self.encode_tokens(np.stack([rows[key] for key in missing[part]]))
             known |= {key: sentence.copy() for key, sentence in zip(missing[part], sentences, strict=True)}
         with self._lock:
             for key in rows:
@@ -74,6 +73,10 @@ class Drawer(ABC):
             while len(self._sentences) > _CACHED_SENTENCES:
                 self._sentences.popitem(last=False)
         return np.stack([known[row.tobytes()] for row in tokens])
+
+    def encode_tokens(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Sentence vectors, float32 (N, D), of `tokenizer.encode`'s tokens, int64 (N, L); no cache."""
+        return check_finite(self._run_text(trim(tokens)), "text encoder")
 
     def noise(
         self, seeds: Sequence[int] | npt.NDArray[np.integer], truncation: float | None = None

@@ -1,0 +1,135 @@
+"""What is compared: eager PyTorch, torch.compile, and a bundle on every device and precision there is."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galip_runtime.drawer import Drawer
+from galip_runtime.errors import ProviderUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from galip.eager import EagerModel
+
+__all__ = ["REFERENCE", "Subject", "choose", "load", "subjects"]
+
+REFERENCE = "eager-fp32"
+"""What all others are compared with."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One way to make pictures."""
+
+    name: str
+    load: Callable[[], Drawer]
+    """Loads it. Raises `ProviderUnavailable` where it can't run after all."""
+    unavailable: str = ""
+    """Why it can't be had here; empty where it can."""
+
+
+def load(name: str, checkpoint: Path, bundle: Path, threads: int | None = None) -> Drawer:
+    """The subject `name`, loaded; one of a bundle without PyTorch being imported.
+
+    Raises `UsageError` for a name there isn't, and as `Subject.load`.
+    """
+    found = _of_bundle(bundle, threads) if name.startswith("bundle-") else _of_torch(checkpoint, threads)
+    for subject in found:
+        if subject.name == name:
+            return subject.load()
+    raise UsageError(f"no subject {name}; there are {', '.join(each.name for each in found)}")
+
+
+def subjects(checkpoint: Path, bundle: Path, threads: int | None = None) -> list[Subject]:
+    """All there are, the reference first; those that this machine can't run say why."""
+    return [*_of_torch(checkpoint, threads), *_of_bundle(bundle, threads)]
+
+
+def choose(all_of_them: Sequence[Subject], names: Sequence[str]) -> list[Subject]:
+    """Those `names`, or all that can be had for none; always with the reference.
+
+    Raises `UsageError` for a name there isn't, `ProviderUnavailable` for one that can't be had.
+    """
+    known = {subject.name: subject for subject in all_of_them}
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"no subject {', '.join(unknown)}; there are {', '.join(known)}")
+    for name in names:
+        if known[name].unavailable:
+            raise ProviderUnavailable(f"{name} can't be measured here: {known[name].unavailable}")
+    wanted = {REFERENCE, *names} if names else {each.name for each in all_of_them if not each.unavailable}
+    return [subject for subject in all_of_them if subject.name in wanted]
+
+
+def _of_torch(checkpoint: Path, threads: int | None) -> list[Subject]:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    device = "cuda" if cuda else "cpu"
+
+    def eager() -> EagerModel:
+        from galip.eager import load_eager
+
+        return load_eager(checkpoint, device, threads=threads)
+
+    def autocast(dtype: torch.dtype) -> Callable[[], Drawer]:
+        return lambda: _autocast(eager(), dtype)
+
+    needs_cuda = "" if cuda else "PyTorch computes fp16 on CUDA only, and finds no CUDA device"
+    return [
+        Subject(REFERENCE, eager),
+        Subject("eager-bf16", autocast(torch.bfloat16)),
+        Subject("eager-fp16", autocast(torch.float16), needs_cuda),
+        Subject("compiled-fp32", lambda: _compiled(eager()), _why_not_compiled(cuda)),
+    ]
+
+
+def _why_not_compiled(cuda: bool) -> str:
+    if sys.platform == "win32" or cuda or any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        return ""
+    return "torch.compile needs a C++ compiler (g++ or clang++); none is on the PATH"
+
+
+def _autocast(model: EagerModel, dtype: Any) -> EagerModel:
+    """`model`, its networks run under autocast."""
+    import torch
+
+    def within(run: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            with torch.autocast(model.device, dtype):
+                return run(*arguments)
+
+        return call
+
+    model._run_text = within(model._run_text)  # type: ignore[method-assign]
+    model._run_generator = within(model._run_generator)  # type: ignore[method-assign]
+    return model
+
+
+def _compiled(model: EagerModel) -> EagerModel:
+    """`model`, its networks compiled: anew for each shape, as the first picture of a size takes minutes."""
+    model.model.text.compile(dynamic=True)
+    model.model.generator.compile()
+    return model
+
+
+def _of_bundle(bundle: Path, threads: int | None) -> list[Subject]:
+    import galip_runtime
+    from galip_runtime.manifest import read_manifest
+    from galip_runtime.session import DEVICES, available_devices
+
+    there = available_devices()
+    precisions = sorted(read_manifest(bundle).graphs["generator"], key=lambda name: (name != "fp32", name))
+
+    def loading(device: str, precision: str) -> Callable[[], Drawer]:
+        return lambda: galip_runtime.load(bundle, device=device, precision=precision, threads=threads)
+
+    found = []
+    for device in (each for each in DEVICES if each != "auto"):
+        missing = "" if device in there else "the installed onnxruntime was built without it"
+        for precision in precisions:
+            found.append(Subject(f"bundle-{device}-{precision}", loading(device, precision), missing))
+    return found

@@ -1,0 +1,76 @@
+"""What repeated measurements say: quantiles with samples enough, medians and ratios with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+__all__ = ["LEAST_BEYOND", "Ratio", "Summary", "median_interval", "ratio_of", "spread", "summarise"]
+
+LEAST_BEYOND = 5
+"""Samples that must lie beyond a quantile for it to be given: p99 takes 500 of them."""
+RESAMPLES = 2_000
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of samples in one unit. A quantile with too few samples beyond it is None; nothing is trimmed."""
+
+    count: int
+    min: float
+    mean: float
+    p50: float
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    median_interval_95: Interval
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of two things measured in the same rounds: the median of the rounds' ratios."""
+
+    median: float
+    interval_95: Interval
+
+
+def summarise(samples: Sequence[float]) -> Summary:
+    """The samples' `Summary`; there must be one at least."""
+    values = np.asarray(samples, np.float64)
+    quantiles = {
+        name: float(np.quantile(values, q)) if len(values) * (1 - q) >= LEAST_BEYOND - 1e-9 else None
+        for name, q in (("p90", 0.9), ("p95", 0.95), ("p99", 0.99))
+    }
+    return Summary(
+        count=len(values),
+        min=float(values.min()),
+        mean=float(values.mean()),
+        p50=float(np.median(values)),
+        median_interval_95=median_interval(values),
+        **quantiles,
+    )
+
+
+def ratio_of(samples: Sequence[float], reference: Sequence[float]) -> Ratio:
+    """`samples` over `reference`, round by round: what slows a whole round cancels out."""
+    ratios = np.asarray(samples, np.float64) / np.asarray(reference, np.float64)
+    return Ratio(float(np.median(ratios)), median_interval(ratios))
+
+
+def median_interval(values: ArrayLike, seed: int = 0) -> Interval:
+    """The 95 % interval of the values' median, by bootstrap."""
+    sample = np.asarray(values, np.float64)
+    picks = np.random.default_rng(seed).choice(sample, (RESAMPLES, len(sample)))
+    low, high = np.quantile(np.median(picks, axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def spread(samples: Sequence[float]) -> float:
+    """Distance of the quartiles over the median: how much a measurement varies from round to round."""
+    low, middle, high = np.quantile(np.asarray(samples, np.float64), (0.25, 0.5, 0.75))
+    return float((high - low) / middle)
