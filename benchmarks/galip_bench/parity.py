@@ -40,7 +40,7 @@ class Parity:
 
 
 def draw_raw(drawer: Drawer, prompts: Sequence[str], seeds: Sequence[int], batch: int = 1) -> Raw:
-    """Pictures as the generator gives them, float32 (N, 3, H, W), NaN and infinity left in; `batch` at once."""
+    """Pictures as the generator gives them, float32 (N, 3, H, W), NaN and infinity left in."""
     sentence = drawer.encode_text(list(prompts))
     noise = drawer.noise(seeds)
     return np.concatenate(
