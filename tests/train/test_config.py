@@ -51,7 +51,7 @@ def test_presets_come_back_from_json(name):
 
 
 def test_unknown_preset_lists_the_known():
-    with pytest.raises(UsageError, match=r"'large'.*released, default, tiny"):
+    with pytest.raises(UsageError, match=r"'large'.*released, default, default-64, tiny"):
         preset("large")
 
 
