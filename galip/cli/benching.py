@@ -93,6 +93,7 @@ def bench(
     from galip_bench.html import page
     from galip_bench.tables import markdown as as_markdown
     from galip_bench.tables import terminal
+    from galip_runtime.image import write_atomically
     from rich.console import Console
 
     for file in (json, html, markdown):
@@ -116,11 +117,11 @@ def bench(
             config = from_json(read_report(repeat))
         report = asdict(run(config, pictures=worst, progress=progress))
     if json is not None:
-        json.write_text(jsons.dumps(report, indent=1) + "\n")
+        write_atomically(json, (jsons.dumps(report, indent=1) + "\n").encode())
     if html is not None:
-        html.write_text(page(report), encoding="utf-8")
+        write_atomically(html, page(report).encode())
     if markdown is not None:
-        markdown.write_text(as_markdown(report))
+        write_atomically(markdown, as_markdown(report).encode())
     Console(width=None if Console().is_terminal else 120).print(terminal(report))
     return None
 

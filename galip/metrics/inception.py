@@ -75,7 +75,7 @@ class Inception:
     def __call__(self, pictures: Tensor) -> NDArray[np.float32]:
         """Pictures uint8 (N, 3, H, W), or float in [-1, 1] → features float32 (N, 2048)."""
         seen = self.view(pictures.to(self.device))
-        # a CPU takes three quarters of the time in this layout, and tensor cores like it, too
+        # the layout in which a CPU's convolutions are faster; the features differ by rounding
         features: Tensor = self._network(seen.contiguous(memory_format=torch.channels_last))
         return features.float().flatten(1).cpu().numpy()
 
