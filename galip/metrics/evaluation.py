@@ -15,13 +15,12 @@ from galip_runtime.drawer import Drawer
 from galip_runtime.errors import QualityGateFailed, UsageError
 from numpy.typing import NDArray
 
-from galip.data.crop import RESIZED
-from galip.metrics.cache import cache_folder, cached, key_of, store
 from galip.metrics.clip_scores import CLIP_VIEWS, ClipJudge, check_retrieval, retrieval
 from galip.metrics.distances import frechet_distance, kernel_distance, precision_recall
 from galip.metrics.inception import PROTOCOLS, Inception, quantised
 from galip.metrics.look import KEPT, Seen, look, total
-from galip.metrics.pictures import Drawn, Pictures, Stored, batches, captions_of, open_pictures
+from galip.metrics.pictures import Drawn, Pictures, batches, captions_of, open_pictures
+from galip.metrics.reference import Reference
 from galip.metrics.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -159,8 +158,15 @@ class _Evaluation:
         self.drawer = self._drawer()
         size = config.size or (self.drawer.dimensions.image_height if self.drawer else None)
         needs_captions = bool(self.drawer and not config.captions) or "retrieval" in self.wants
-        self.statistics = self._statistics()
-        self.reference = None if self.statistics else self._reference(size, needs_captions)
+        self.reference = Reference(
+            self.against,
+            split=config.split,
+            layout=config.layout,
+            size=size,
+            exclude=config.exclude,
+            captioned=needs_captions,
+        )
+        self.reference.refuse(sorted(self.wants & {*_OF_FEATURES, "retrieval"}))
         self.subject = self._subject(size)
         self.count = min(config.count or len(self.subject), len(self.subject))
         self._check()
@@ -181,13 +187,6 @@ class _Evaluation:
         from galip.eager import load_eager
 
         return load_eager(path, config.device, config.precision, config.threads)
-
-    def _statistics(self) -> Statistics | None:
-        if self.against.suffix.lower() != ".npz":
-            return None
-        if unfit := self.wants & {*_OF_FEATURES, "retrieval"}:
-            raise UsageError(f"{self.against} has statistics only; {', '.join(sorted(unfit))} needs pictures")
-        return Statistics.load(self.against)
 
     def _check(self) -> None:
         """What can be known before pictures are made."""
@@ -210,17 +209,6 @@ class _Evaluation:
             return None
         return f"{named}:{self.device.index}"
 
-    def _reference(self, size: int | None, captioned: bool) -> Stored:
-        config = self.config
-        return open_pictures(
-            self.against,
-            split=config.split,
-            layout=config.layout,
-            size=size,
-            exclude=config.exclude,
-            captioned=captioned,
-        )
-
     def _subject(self, size: int | None) -> Pictures:
         config = self.config
         if self.drawer is None:
@@ -228,8 +216,7 @@ class _Evaluation:
                 self.subject_path, size=size, captioned=bool(self.wants & {"clip_score", "retrieval"})
             )
         file = Path(config.captions) if config.captions else None
-        known = self.reference.captions if self.reference else []
-        captions = captions_of(known, file, config.count or 10_000, config.seed)
+        captions = captions_of(self.reference.captions, file, config.count or 10_000, config.seed)
         return Drawn(self.drawer, captions, config.seed)
 
     def _inception(self) -> Inception | None:
@@ -271,7 +258,17 @@ class _Evaluation:
 
     def figures(self) -> dict[str, float]:
         config, count = self.config, self.count
-        ours = self._look(self.subject, count, "judging pictures", self.clip)
+        self._warn_of_many(count)
+        ours = look(
+            self.subject,
+            count,
+            inception=self.inception,
+            clip=self.clip,
+            keep=bool(self.wants & _OF_FEATURES),
+            batch_size=config.batch_size,
+            fabric=self.fabric,
+            progress=lambda done: self.progress("judging pictures", done, count),
+        )
         self.subject_facts = {"path": config.subject, "kind": self._kind(), "pictures": count}
         if self.drawer:
             self.subject_facts |= {
@@ -309,61 +306,30 @@ class _Evaluation:
             return "pictures"
         return "bundle" if self.subject_path.is_dir() else "checkpoint"
 
-    def _look(self, pictures: Pictures, count: int, what: str, clip: ClipJudge | None) -> Seen:
+    def _look_at_reference(self) -> Seen:
+        config = self.config
+        looked_at = config.reference_count if self.wants & _OF_REFERENCE else 0
+        self.reference_facts = self.reference.facts(looked_at)
+        if looked_at == 0 and self.reference.pictures:
+            nothing = np.zeros((0, 0), np.float32)
+            return Seen(Statistics(0), nothing, nothing)
         keep = bool(self.wants & _OF_FEATURES)
-        if keep and count > KEPT:
-            names = ", ".join(sorted(self.wants & _OF_FEATURES))
-            self.warnings.append(f"{names}: of the first {KEPT:,} of {count:,} pictures")
-        return look(
-            pictures,
-            count,
+        if self.reference.pictures:
+            self._warn_of_many(self.reference_facts["pictures"])
+        return self.reference.look(
+            config.reference_count,
             inception=self.inception,
-            clip=clip,
+            clip=self.clip if "retrieval" in self.wants else None,  # pictures are judged by captions alone
             keep=keep,
-            batch_size=self.config.batch_size,
+            batch_size=config.batch_size,
             fabric=self.fabric,
-            progress=lambda done: self.progress(what, done, count),
+            use_cache=config.cache,
+            progress=lambda done, count: self.progress("judging the reference", done, count),
         )
 
-    def _look_at_reference(self) -> Seen:
-        config, nothing = self.config, np.zeros((0, 0), np.float32)
-        if self.statistics:
-            known = None if self.statistics.count == 10**9 else self.statistics.count
-            self.reference_facts = {"path": config.against, "kind": "statistics", "pictures": known}
-            return Seen(self.statistics, nothing, nothing)
-        assert self.reference is not None
-        if not self.wants & _OF_REFERENCE:
-            self.reference_facts = {"path": config.against, "kind": "captions", "pictures": 0}
-            return Seen(Statistics(0), nothing, nothing)
-        count = min(config.reference_count or len(self.reference), len(self.reference))
-        self.reference_facts = {
-            "path": config.against,
-            "kind": "pictures",
-            "split": config.split,
-            "pictures": count,
-        }
-        size = self.reference.size
-        self.reference_facts["size"] = f"{size}, {RESIZED}" if size else "as stored"
-        clip = self.clip if "retrieval" in self.wants else None  # it judges pictures by their captions alone
-        key = key_of(
-            schema=SCHEMA,
-            origin=self.reference.origin,
-            path=str(self.against.resolve()),
-            size=size,
-            count=count,
-            inception=(self.inception.sha256, config.protocol) if self.inception else None,
-            clip=(clip.sha256(), config.protocol) if clip else None,
-            keep=bool(self.wants & _OF_FEATURES),
-        )
-        found = cached(cache_folder(), key) if config.cache else None
-        if total(found is not None, self.fabric) == (self.fabric.world_size if self.fabric else 1):
-            assert found is not None  # by every process; else all look, as looking is shared
-            return Seen(found[0], found[1]["features"], found[1]["embeddings"])
-        seen = self._look(self.reference, count, "judging the reference", clip)
-        if config.cache and self.is_lead:
-            arrays = {"features": seen.features, "embeddings": seen.embeddings}
-            store(cache_folder(), key, seen.statistics, arrays)
-        return seen
+    def _warn_of_many(self, count: int) -> None:
+        if (names := sorted(self.wants & _OF_FEATURES)) and count > KEPT:
+            self.warnings.append(f"{', '.join(names)}: of the first {KEPT:,} of {count:,} pictures")
 
     def _warn_of_small(self, ours: int, theirs: int) -> None:
         if self.inception and min(ours, theirs) < 2 * self.inception.width:
@@ -376,7 +342,7 @@ class _Evaluation:
         assert self.clip is not None
         captions = list(self.subject.captions[:count])
         figures = {"retrieval": retrieval(ours.embeddings, self.clip.of_captions(captions), captions)}
-        if self.reference is not None and self.reference.captions:
+        if self.reference.captions:
             real = list(self.reference.captions[: len(theirs.embeddings)])
             figures["retrieval_real"] = retrieval(theirs.embeddings, self.clip.of_captions(real), real)
         return figures
