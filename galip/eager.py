@@ -11,6 +11,7 @@ from galip_runtime.drawer import Drawer
 from galip_runtime.errors import ProviderUnavailable, UsageError
 from galip_runtime.manifest import Dimensions
 from numpy.typing import NDArray
+from torch import Tensor
 
 from galip.checkpoint import load_galip
 from galip.clip import clip_tokenizer
@@ -36,14 +37,31 @@ class EagerModel(Drawer):
 
     def _run_text(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return self.model.text(torch.tensor(tokens, device=self.device)).float().cpu().numpy()
+            return self.to_host(self.model.text(*self.to_device(tokens)))
 
     def _run_generator(
         self, noise: NDArray[np.float32], sentence: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         with torch.inference_mode():
-            inputs = (torch.tensor(rows, device=self.device) for rows in (noise, sentence))
-            return self.model.generator(*inputs).float().cpu().numpy()
+            return self.to_host(self.model.generator(*self.to_device(noise, sentence)))
+
+    @property
+    def copies(self) -> bool:
+        """Whether arrays are copied to a device's own memory and back."""
+        return self.device != "cpu"
+
+    def to_device(self, *arrays: NDArray[Any]) -> list[Tensor]:
+        """The arrays as tensors on the device."""
+        return [torch.tensor(array, device=self.device) for array in arrays]
+
+    def to_host(self, result: Tensor) -> NDArray[np.float32]:
+        """A result as an array, once it is computed."""
+        return result.float().cpu().numpy()
+
+    def synchronise(self) -> None:
+        """Wait until the device has computed all it was given."""
+        if self.device != "cpu":
+            torch.cuda.synchronize(self.device)
 
     def info(self) -> dict[str, Any]:
         """What is loaded and where it runs, fit for JSON."""

@@ -129,3 +129,14 @@ def released_checkpoint(released_files, tmp_path_factory):
     out = tmp_path_factory.mktemp("converted") / "galip.safetensors"
     convert_released(galip, out, clip=str(clip))
     return out
+
+
+@pytest.fixture(scope="session")
+def small_inception(tmp_path_factory):
+    """A network in Inception's place, as TorchScript: 48 numbers of a picture, 4 x 4 pixels' colours."""
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten())
+    path = tmp_path_factory.mktemp("inception") / "small.pt"
+    torch.jit.trace(network, torch.zeros(1, 3, 299, 299)).save(str(path))
+    return path

@@ -2,225 +2,271 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import functools
+import itertools
+import math
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from galip_runtime.cpus import usable_cpus
 from galip_runtime.drawer import Drawer
-from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
-from galip_runtime.manifest import read_manifest
+from galip_runtime.errors import ProviderUnavailable, QualityGateFailed
+from galip_runtime.manifest import MANIFEST_NAME, read_manifest
 
 from galip_bench import fresh
-from galip_bench.latency import PHASES, measure_latency
+from galip_bench.config import LEAST_ROUNDS, BenchConfig, Models, Progress, prepared
+from galip_bench.latency import PHASES
+from galip_bench.launch import Launch, Task, launch
 from galip_bench.machine import describe_machine
-from galip_bench.parity import draw_raw, parity_of, side_by_side
-from galip_bench.prompts import PROMPTS
+from galip_bench.parity import Original, Parity, draw_raw, side_by_side
+from galip_bench.prompts import PROMPTS, prompts
+from galip_bench.report import Report
 from galip_bench.subjects import REFERENCE, choose, subjects
 from galip_bench.summary import ratio_of, spread, summarise
 
-__all__ = ["SCHEMA", "BenchConfig", "Report", "from_json", "run"]
+if TYPE_CHECKING:
+    from galip.metrics import Inception
+    from galip_bench.fid import FidStudy
 
-SCHEMA = 1
+__all__ = ["run"]
+
 NOISY_SPREAD = 0.10
 """Quartiles' distance over the median of the reference's times above which a machine counts as noisy."""
+NOISY_OTHERS = 0.05
+"""Share of all CPUs' time that went to others, above which a machine counts as noisy."""
 
-Progress = Callable[[str, int, int], Any]
-
-
-@dataclass(frozen=True)
-class BenchConfig:
-    """What is measured."""
-
-    checkpoint: str
-    """The model that eager PyTorch runs."""
-    bundle: str
-    """What was exported from it."""
-    subjects: tuple[str, ...] = ()
-    """Names; none: all that this machine can run. The reference is always measured."""
-    batch: tuple[int, ...] = (1, 4, 8)
-    """Pictures made at once, each size by itself."""
-    threads: int | None = None
-    """CPU threads; None: all that the process may use."""
-    rounds: int = 30
-    """In each every subject makes a batch of each size."""
-    warmup: int = 3
-    """Rounds before those, not counted."""
-    cold_starts: int = 3
-    """Fresh processes a subject, 0: none; the last one's memory is at the largest batch."""
-    pictures: int = 32
-    """Pictures compared for parity, made as many at once as `batch` has first; 0: none."""
-    seed: int = 0
-    """First seed; pictures have others in every round."""
-
-    def __post_init__(self) -> None:
-        """Raises `UsageError` for a value out of range."""
-        least = {"rounds": 1, "warmup": 0, "cold_starts": 0, "pictures": 0, "seed": 0}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be {bound} or more")
-        if not self.batch or any(size < 1 for size in self.batch):
-            raise UsageError(f"batch is {self.batch}; sizes of 1 or more are right, as 1,4,8")
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything measured, fit for JSON: seconds, bytes, raw samples."""
-
-    subjects: dict[str, Any]
-    """By name: `info`, `latency` by batch size, `fresh`, `disk_bytes`, `parity`."""
-    unavailable: dict[str, str]
-    """Subjects that were not measured, and why."""
-    machine: dict[str, Any]
-    noise: dict[str, Any]
-    """Whether the machine was quiet: `noisy`, and by what."""
-    config: dict[str, Any]
-    command: str
-    reference: str = REFERENCE
-    schema: int = SCHEMA
-    warnings: list[str] = field(default_factory=list)
+_LEFT_OUT = ("path", "files", "model", "noise", "source", "dimensions")
+"""Of a subject's `info`: `Report.models` has the hashes."""
 
 
 def run(config: BenchConfig, *, pictures: Path | None = None, progress: Progress = lambda *_: None) -> Report:
     """Measure. `pictures`: folder that gets each subject's worst pair beside its amplified difference.
 
     Raises `UsageError` for unknown subjects, `ProviderUnavailable` for named ones that can't be had or gave
-    way to another device, `QualityGateFailed` when the reference's own pictures are not finite.
+    way to another device, `QualityGateFailed` when the reference's own pictures are not finite, and as
+    `prepared`.
     """
-    checkpoint, bundle = Path(config.checkpoint), Path(config.bundle)
-    machine = describe_machine()
-    known = subjects(checkpoint, bundle, config.threads)
-    unavailable = {each.name: each.unavailable for each in known if each.unavailable}
-    drawers: dict[str, Drawer] = {}
-    chosen = choose(known, config.subjects)
-    for number, subject in enumerate(chosen, 1):
-        try:
-            drawer = subject.load()
-            drawer.generate(PROMPTS[0], config.seed)
-        except ProviderUnavailable as error:
-            if config.subjects or subject.name == REFERENCE:
-                raise
-            unavailable[subject.name] = str(error)
-            continue
-        drawers[subject.name] = drawer
-        progress("loading", number, len(chosen))
-    samples = measure_latency(
-        drawers, PROMPTS, batches=config.batch, rounds=config.rounds, warmup=config.warmup,
-        seed=config.seed, progress=progress,
-    )  # fmt: skip
-    measured: dict[str, Any] = {}
-    parities = _parities(drawers, config, pictures, progress)
-    for name, drawer in drawers.items():
-        measured[name] = {
-            "info": drawer.info(),
-            "latency": {
-                str(batch): _latency(samples[name][batch], samples[REFERENCE][batch])
+    with prepared(config, progress) as models:
+        return _Bench(config, models, pictures, progress).report()
+
+
+class _Bench:
+    def __init__(
+        self, config: BenchConfig, models: Models, pictures: Path | None, progress: Progress
+    ) -> None:
+        self.config, self.models, self.pictures, self.progress = config, models, pictures, progress
+        self.threads = config.threads or usable_cpus()
+        self.unavailable: dict[str, str] = {}
+        self.warnings: list[str] = []
+        self.inception = self._inception()
+
+    def report(self) -> Report:
+        config, machine = self.config, describe_machine()
+        found, fid = self._look()
+        fine = [name for name, subject in found.items() if not self._broken(name, subject)]
+        launches = self._launches(fine)
+        sizes = [len(each.samples[REFERENCE][str(config.batch[0])]["total"]) for each in launches]
+        samples = _joined(launches)
+        for name in fine:
+            found[name]["latency"] = {
+                str(batch): _latency(samples[name][str(batch)], samples[REFERENCE][str(batch)], sizes)
                 for batch in config.batch
-            },
-            "fresh": _fresh(name, config, progress),
-            "disk_bytes": _disk(bundle if name.startswith("bundle-") else checkpoint),
-            "parity": parities.get(name),
-        }
-    totals = [samples[REFERENCE][batch]["total"] for batch in config.batch]
-    return Report(
-        warnings=_warnings(checkpoint, bundle),
-        subjects=measured,
-        unavailable=unavailable,
-        machine=machine,
-        noise=_noise(totals, machine),
-        config=asdict(config),
-        command=shlex.join(sys.argv),
-    )
+            }
+            found[name]["fresh"] = self._fresh(name)
+        if not self.models.is_pair:
+            self.warnings.append(
+                "the bundle was not exported from the checkpoint: its pictures can't be the same"
+            )
+        return Report(
+            subjects=found,
+            unavailable=self.unavailable,
+            models=self.models.facts(),
+            machine=machine,
+            noise=_noise(
+                [samples[REFERENCE][str(batch)]["total"] for batch in config.batch],
+                [each.others for each in launches if each.others is not None],
+            ),
+            threads=self.threads,
+            launches=sizes,
+            fid=fid,
+            config=asdict(config),
+            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            warnings=self.warnings,
+        )
+
+    def _inception(self) -> Inception | None:
+        from galip.metrics import Inception
+
+        if not (self.config.pictures or self.config.fid):
+            return None
+        try:
+            return Inception(Path(self.config.inception) if self.config.inception else None)
+        except ProviderUnavailable as error:
+            if self.config.fid:
+                raise
+            self.warnings.append(f"no feature distance: {error}")
+            return None
+
+    def _look(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
+        """What can be said of each subject that starts without a clock, one after another; and how FID was
+        measured.
+        """
+        config, models, found = self.config, self.models, {}
+        known = subjects(models.checkpoint, models.bundle, self.threads)
+        self.unavailable = {each.name: each.unavailable for each in known if each.unavailable}
+        parities, study = _Parities(config, self.inception, self.pictures), None
+        for subject in choose(known, config.subjects):
+            self.progress(f"making pictures with {subject.name}", 0, 1)
+            try:
+                drawer = subject.load()
+                draw_raw(drawer, prompts(config.batch[0]), range(config.batch[0]), config.batch[0])
+            except ProviderUnavailable as error:
+                if config.subjects or subject.name == REFERENCE:
+                    raise
+                self.unavailable[subject.name] = str(error)
+                continue
+            parity = parities.of(subject.name, drawer) if config.pictures else None
+            study = study or self._fid_study(drawer)
+            found[subject.name] = {
+                "info": {key: value for key, value in drawer.info().items() if key not in _LEFT_OUT},
+                "disk_bytes": self._disk(subject.name, drawer),
+                "parity": None if parity is None else asdict(parity),
+                "fid": asdict(study.measure(subject.name, drawer)) if study else None,
+                "latency": {},
+                "fresh": [],
+            }
+        return found, study.facts() if study else None
+
+    def _broken(self, name: str, subject: Mapping[str, Any]) -> bool:
+        """Whether a picture wasn't finite: that is told, and no time taken."""
+        seen = [subject[key] for key in ("fid", "parity") if subject[key]]
+        if not (broken := [each for each in seen if each["not_finite"]]):
+            return False
+        self.warnings.append(
+            f"{name}: {broken[0]['not_finite']} of {broken[0]['pictures']} pictures have NaN or infinity; "
+            "its latency is not measured"
+        )
+        return True
+
+    def _fid_study(self, drawer: Drawer) -> FidStudy | None:
+        if not self.config.fid:
+            return None
+        from galip_bench.fid import FidStudy
+
+        assert self.inception is not None
+        return FidStudy(self.config, self.inception, drawer.dimensions.image_height, self.progress)
+
+    def _launches(self, names: Sequence[str]) -> list[Launch]:
+        config, found = self.config, []
+        borders = [config.rounds * number // config.launches for number in range(config.launches + 1)]
+        for number, (first, last) in enumerate(itertools.pairwise(borders), 1):
+            task = Task(
+                checkpoint=str(self.models.checkpoint),
+                bundle=str(self.models.bundle),
+                subjects=names,
+                batch=config.batch,
+                threads=self.threads,
+                rounds=last - first,
+                least_rounds=math.ceil(LEAST_ROUNDS / config.launches),
+                warmup=config.warmup,
+                max_seconds=60 * config.max_minutes / config.launches,
+                seed=config.seed + number * 1_000_000,
+            )
+            what = f"measuring latency, launch {number} of {config.launches}"
+            found.append(launch(task, functools.partial(self.progress, what)))
+        return found
+
+    def _fresh(self, name: str) -> list[dict[str, Any]]:
+        count, found = self.config.cold_starts, []
+        for number in range(count):
+            measured = fresh.measure(
+                name,
+                self.models.checkpoint,
+                self.models.bundle,
+                prompt=PROMPTS[0],
+                batch=max(self.config.batch) if number == count - 1 else 1,
+                threads=self.threads,
+            )
+            found.append(asdict(measured))
+            self.progress(f"cold starts of {name}", number + 1, count)
+        return found
+
+    def _disk(self, name: str, drawer: Drawer) -> int:
+        """Bytes of the files that the subject reads."""
+        if not name.startswith("bundle-"):
+            return self.models.checkpoint.stat().st_size
+        manifest, precision = read_manifest(self.models.bundle), drawer.info()["precision"]
+        graphs = [manifest.graphs[graph][chosen].file for graph, chosen in precision.items()]
+        sizes = [manifest.files[file].size for file in {*graphs, manifest.tokenizer.file}]
+        return sum(sizes) + (self.models.bundle / MANIFEST_NAME).stat().st_size
 
 
-def _warnings(checkpoint: Path, bundle: Path) -> list[str]:
-    with checkpoint.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found == read_manifest(bundle).source.sha256:
-        return []
-    return [f"{bundle} was not exported from {checkpoint}: its pictures can't be the same"]
+class _Parities:
+    """Pictures of one subject after another against the first one's, the reference's."""
+
+    def __init__(self, config: BenchConfig, inception: Inception | None, folder: Path | None) -> None:
+        self.batch, self.inception, self.folder = config.batch[0], inception, folder
+        self.prompts = prompts(config.pictures)
+        self.seeds = range(config.seed, config.seed + config.pictures)
+        self.original: Original | None = None
+
+    def of(self, name: str, drawer: Drawer) -> Parity:
+        result = draw_raw(drawer, self.prompts, self.seeds, self.batch)
+        is_reference = self.original is None
+        if self.original is None:
+            if not np.isfinite(result).all():
+                raise QualityGateFailed(
+                    f"{name} itself gives NaN or infinity; nothing can be compared with it"
+                )
+            self.original = Original(result, self.inception)
+        parity = self.original.parity_of(result)
+        if self.folder is not None and parity.worst is not None and not is_reference:
+            from galip_runtime.image import save_picture
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            worst = side_by_side(self.original.pictures[parity.worst], result[parity.worst])
+            save_picture(worst, self.folder / f"{name}.png")
+        return parity
 
 
-def _latency(samples: Mapping[str, list[float]], reference: Mapping[str, list[float]]) -> dict[str, Any]:
+def _joined(launches: Sequence[Launch]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """The samples of all launches, one after another."""
     return {
-        "seconds": {phase: asdict(summarise(samples[phase])) for phase in (*PHASES, "total")},
-        "ratio": asdict(ratio_of(samples["total"], reference["total"])),
-        "samples": dict(samples),
+        name: {
+            batch: {
+                phase: [value for each in launches for value in each.samples[name][batch][phase]]
+                for phase in phases
+            }
+            for batch, phases in batches.items()
+        }
+        for name, batches in launches[0].samples.items()
     }
 
 
-def _fresh(name: str, config: BenchConfig, progress: Progress) -> list[dict[str, Any]]:
-    found = []
-    for number in range(config.cold_starts):
-        last = number == config.cold_starts - 1
-        found.append(
-            asdict(
-                fresh.measure(
-                    name,
-                    Path(config.checkpoint),
-                    Path(config.bundle),
-                    prompt=PROMPTS[0],
-                    batch=max(config.batch) if last else 1,
-                    threads=config.threads,
-                )
-            )
-        )
-        progress(f"cold starts of {name}", number + 1, config.cold_starts)
-    return found
-
-
-def _parities(
-    drawers: Mapping[str, Drawer], config: BenchConfig, folder: Path | None, progress: Progress
+def _latency(
+    samples: Mapping[str, list[float]], reference: Mapping[str, list[float]], launches: Sequence[int]
 ) -> dict[str, Any]:
-    if not config.pictures:
-        return {}
-    prompts = [PROMPTS[index % len(PROMPTS)] for index in range(config.pictures)]
-    seeds = range(config.seed, config.seed + config.pictures)
-    reference = draw_raw(drawers[REFERENCE], prompts, seeds, config.batch[0])
-    if not np.isfinite(reference).all():
-        raise QualityGateFailed(f"{REFERENCE} itself gives NaN or infinity; nothing can be compared with it")
-    found = {}
-    for number, (name, drawer) in enumerate(drawers.items(), 1):
-        result = reference if name == REFERENCE else draw_raw(drawer, prompts, seeds, config.batch[0])
-        parity = parity_of(reference, result)
-        found[name] = asdict(parity)
-        if folder is not None and parity.worst is not None and name != REFERENCE:
-            from galip_runtime.image import save_picture
-
-            folder.mkdir(parents=True, exist_ok=True)
-            worst = side_by_side(reference[parity.worst], result[parity.worst])
-            save_picture(worst, folder / f"{name}.png")
-        progress("comparing pictures", number, len(drawers))
-    return found
+    return {
+        "seconds": {
+            phase: asdict(summarise(samples[phase], launches))
+            for phase in (*PHASES, "total")
+            if phase in samples
+        },
+        "ratio": asdict(ratio_of(samples["total"], reference["total"], launches)),
+        "samples": {phase: [round(value, 8) for value in values] for phase, values in samples.items()},
+    }
 
 
-def _disk(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
-
-
-def _noise(totals: Sequence[Sequence[float]], machine: Mapping[str, Any]) -> dict[str, Any]:
-    varies = max(spread(samples) for samples in totals)
-    load, cores = machine["load_average"], machine["usable_cores"] or os.cpu_count() or 1
+def _noise(totals: Sequence[Sequence[float]], others: Sequence[float]) -> dict[str, Any]:
+    varies, taken = max(spread(samples) for samples in totals), max(others, default=None)
     reasons = []
     if varies > NOISY_SPREAD:
         reasons.append(f"the reference's times vary by {varies:.0%} (quartiles over median)")
-    if load is not None and load > 0.5 * cores:
-        reasons.append(f"the load average was {load:.1f} on {cores} cores before anything was measured")
-    return {"noisy": bool(reasons), "spread": varies, "reasons": reasons}
-
-
-def from_json(document: Mapping[str, Any]) -> BenchConfig:
-    """The config of a report that `read_report` gave, to run it again."""
-    names = {each.name for each in fields(BenchConfig)}
-    values: dict[str, Any] = {key: value for key, value in document["config"].items() if key in names}
-    return BenchConfig(**{key: _plain(value) for key, value in values.items()})
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    if taken is not None and taken > NOISY_OTHERS:
+        reasons.append(f"other processes or guests took {taken:.0%} of the CPUs' time meanwhile")
+    return {"noisy": bool(reasons), "spread": varies, "others": taken, "reasons": reasons}

@@ -9,6 +9,7 @@ import time
 STARTED = time.time()  # before anything is imported
 
 import json  # noqa: E402
+import os  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
@@ -18,6 +19,7 @@ from galip_runtime.errors import ProviderUnavailable  # noqa: E402
 
 __all__ = ["Fresh", "main", "measure"]
 
+ON_CPU = ("bundle-cpu", "bundle-openvino")
 STAGES = ("start", "import", "load", "first_picture")
 
 
@@ -30,7 +32,9 @@ class Fresh:
     peak_resident_bytes: int
     """After `batch` pictures at once."""
     peak_device_bytes: int | None
-    """As PyTorch counts it, of eager subjects on CUDA; None where nobody counts."""
+    """What the GPU has less of after them than before loading: context and libraries are in it. None without
+    a GPU, and without the package nvidia-ml-py.
+    """
 
 
 def measure(
@@ -63,8 +67,11 @@ def main() -> None:
     if name.startswith("bundle-"):
         import galip_runtime.pipeline  # noqa: F401
     else:
-        import galip.eager  # noqa: F401
+        from galip.clip import import_open_clip
+
+        import_open_clip()
     imported = time.time()
+    taken = None if name.startswith(ON_CPU) else _device_bytes()
     drawer = load(name, Path(checkpoint), Path(bundle), int(threads) or None)
     loaded = time.time()
     drawer.generate(prompt, 0)
@@ -73,7 +80,7 @@ def main() -> None:
     report = {
         "times": times,
         "peak_resident_bytes": _peak_resident(),
-        "peak_device_bytes": _peak_device(),
+        "peak_device_bytes": None if taken is None else (_device_bytes() or taken) - taken,
     }
     print(json.dumps(report))
 
@@ -90,11 +97,22 @@ def _peak_resident() -> int:
     return int(peak_line.split()[1]) * 1024
 
 
-def _peak_device() -> int | None:
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
+def _device_bytes() -> int | None:
+    """Memory taken of the first GPU that this process may use; what it was given, it keeps."""
+    try:
+        import pynvml
+    except ImportError:
         return None
-    return int(torch.cuda.max_memory_allocated())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    try:
+        pynvml.nvmlInit()
+        if visible.isdecimal():
+            gpu = pynvml.nvmlDeviceGetHandleByIndex(int(visible))
+        else:
+            gpu = pynvml.nvmlDeviceGetHandleByUUID(visible)
+        return int(pynvml.nvmlDeviceGetMemoryInfo(gpu).used)
+    except pynvml.NVMLError:  # no GPU, no driver, or none that may be used
+        return None
 
 
 if __name__ == "__main__":

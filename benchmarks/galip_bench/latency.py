@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,18 +12,50 @@ from galip_runtime.arrays import to_uint8
 from galip_runtime.drawer import Drawer
 from PIL import Image
 
-__all__ = ["PHASES", "measure_latency", "phases_of_one"]
+__all__ = ["PHASES", "measure_latency", "phases_of_one", "watch_copies"]
 
-PHASES = ("tokenise", "text", "noise", "generator", "uint8", "png")
-"""What happens from prompt to file, in order. `text` and `generator` take in the copies to and from a device:
-both give arrays in main memory, which waits for it."""
+PHASES = ("tokenise", "text", "noise", "generator", "copy", "uint8", "png")
+"""What happens from prompt to file. `copy`, between main and device memory, is told apart for eager PyTorch
+on a GPU; on a CPU there is none, and onnxruntime's is within `text` and `generator`, which end when the array
+is in main memory.
+"""
 
 Samples = dict[str, dict[int, dict[str, list[float]]]]
 """By subject, batch size and phase: seconds of every round. `total` is a phase too."""
 
 
-def phases_of_one(drawer: Drawer, prompts: Sequence[str], seeds: Sequence[int]) -> dict[str, float]:
-    """Seconds of each phase, and their `total`, of one batch from prompts to PNG files in memory."""
+class _Copies:
+    """Seconds that a drawer's copies take, once all that was computed before is there."""
+
+    def __init__(self, drawer: Any) -> None:
+        self.seconds = 0.0
+        self._wait = drawer.synchronise
+        drawer.to_device, drawer.to_host = self._timed(drawer.to_device), self._timed(drawer.to_host)
+
+    def _timed(self, copy: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            self._wait()
+            began = time.perf_counter()
+            result = copy(*arguments)
+            self._wait()
+            self.seconds += time.perf_counter() - began
+            return result
+
+        return call
+
+
+def watch_copies(drawer: Drawer) -> _Copies | None:
+    """From now on the seconds of its copies are counted; None where there are none to be told apart."""
+    return _Copies(drawer) if getattr(drawer, "copies", False) else None
+
+
+def phases_of_one(
+    drawer: Drawer, prompts: Sequence[str], seeds: Sequence[int], copies: _Copies | None = None
+) -> dict[str, float]:
+    """Seconds of each phase, and their `total`, of one batch from prompts to PNG files in memory.
+
+    `copies`: as `watch_copies` gave it for this drawer; without it there is no phase `copy`.
+    """
     clock = time.perf_counter
     times = [clock()]
     tokens = drawer.tokenizer.encode(list(prompts))
@@ -30,6 +63,8 @@ def phases_of_one(drawer: Drawer, prompts: Sequence[str], seeds: Sequence[int]) 
     sentence = drawer.encode_tokens(tokens)
     times.append(clock())
     noise = drawer.noise(seeds)
+    if copies:
+        copies.seconds = 0.0
     times.append(clock())
     image = drawer.decode(noise, sentence)
     times.append(clock())
@@ -38,7 +73,10 @@ def phases_of_one(drawer: Drawer, prompts: Sequence[str], seeds: Sequence[int]) 
     for picture in pictures:
         Image.fromarray(picture).save(io.BytesIO(), "PNG")
     times.append(clock())
-    parts = {name: after - before for name, before, after in zip(PHASES, times, times[1:], strict=False)}
+    in_order = [name for name in PHASES if name != "copy"]
+    parts = {name: after - before for name, before, after in zip(in_order, times, times[1:], strict=False)}
+    if copies:
+        parts |= {"generator": parts["generator"] - copies.seconds, "copy": copies.seconds}
     return {**parts, "total": times[-1] - times[0]}
 
 
@@ -49,23 +87,32 @@ def measure_latency(
     batches: Sequence[int],
     rounds: int,
     warmup: int,
+    least_rounds: int = 1,
+    max_seconds: float = math.inf,
     seed: int = 0,
-    progress: Callable[[str, int, int], Any] = lambda *_: None,
+    progress: Callable[[int], Any] = lambda done: None,
 ) -> Samples:
-    """Rounds of all `drawers` at all `batches` sizes: A B C A B C …, other prompts and noise each round."""
-    samples: Samples = {
-        name: {batch: {phase: [] for phase in (*PHASES, "total")} for batch in batches} for name in drawers
-    }
-    place = 0
-    for number in range(warmup + rounds):
+    """Rounds of all `drawers` at all `batches` sizes: A B C A B C …, other prompts and noise each round.
+
+    Rounds end after `max_seconds`, but not before there are `least_rounds` of the `rounds`. `progress` is
+    told how many are done, those of `warmup` too.
+    """
+    samples: Samples = {name: {batch: {} for batch in batches} for name in drawers}
+    copies = {name: watch_copies(drawer) for name, drawer in drawers.items()}
+    place, began = 0, time.monotonic()
+    for number in range(-warmup, rounds):
+        if number == 0:
+            began = time.monotonic()
+        if number >= least_rounds and time.monotonic() - began > max_seconds:
+            break
         for batch in batches:
             chosen = [prompts[(place + row) % len(prompts)] for row in range(batch)]
             seeds = [seed + place + row for row in range(batch)]
             place += batch
             for name, drawer in drawers.items():
-                measured = phases_of_one(drawer, chosen, seeds)
-                if number >= warmup:
+                measured = phases_of_one(drawer, chosen, seeds, copies[name])
+                if number >= 0:
                     for phase, seconds in measured.items():
-                        samples[name][batch][phase].append(seconds)
-        progress("measuring latency", number + 1, warmup + rounds)
+                        samples[name][batch].setdefault(phase, []).append(seconds)
+        progress(warmup + number + 1)
     return samples

@@ -10,48 +10,123 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from galip_runtime.cpus import usable_cpus
 
-__all__ = ["commit", "describe_machine"]
+__all__ = ["Others", "commit", "describe_machine"]
 
-PACKAGES = ("galip", "galip-runtime", "torch", "numpy", "onnxruntime", "lightning-fabric")
+PACKAGES = (
+    "galip", "galip-runtime", "torch", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu",
+    "onnxruntime-openvino", "openvino", "tensorrt", "pillow", "open-clip-torch", "lightning-fabric",
+)  # fmt: skip
+CPU_FEATURES = (
+    "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
+    "amx_bf16", "amx_int8", "asimd", "asimddp", "fphp", "bf16", "i8mm", "sve",
+)  # fmt: skip
+"""Instructions that matter for networks, as Linux names them (x86 and Arm)."""
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, usable cores, load, GPU, versions and commit, as they are now; `None` for what is absent."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    """Processor, cores, memory, GPU, versions and commit, as they are now; `None` for what is absent."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": _of_cpuinfo("model name") or platform.processor() or platform.machine(),
+        "cpu_features": [
+            name for name in CPU_FEATURES if name in (_of_cpuinfo("flags", "Features") or "").split()
+        ],
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "gpu": gpu,
+        "cores": os.cpu_count(),
+        "usable_cores": usable_cpus(),
+        "memory_bytes": _memory(),
+        "gpu": _gpu(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "commit": commit(),
     }
 
 
+class Others:
+    """How busy other processes, and a virtual machine's other guests, keep the CPUs from now on."""
+
+    def __init__(self) -> None:
+        self._began = _ticks()
+
+    def share(self) -> float | None:
+        """Of all CPUs' time since the start, that of others; None where the system doesn't tell."""
+        ended = _ticks()
+        if self._began is None or ended is None or ended[0] == self._began[0]:
+            return None
+        whole, busy, own = (after - before for before, after in zip(self._began, ended, strict=True))
+        return max(0.0, (busy - own) / whole)
+
+
+def _ticks() -> tuple[float, float, float] | None:
+    """Seconds of CPU time since the system started: all, those not idle, those of this process."""
+    try:
+        words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        tick = os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return None
+    values = [int(word) / tick for word in words]
+    mine = os.times()
+    own = mine.user + mine.system + mine.children_user + mine.children_system
+    return sum(values), sum(values) - values[3] - values[4], own
+
+
 def commit() -> str | None:
     """The checkout's commit, with `+` for one that was changed since; `None` outside a checkout."""
-    here = Path(__file__).parent
+    if (
+        _git("ls-files", "--error-unmatch", Path(__file__).name) is None
+    ):  # installed, in another's checkout maybe
+        return None
+    return _git("describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*")
+
+
+def _git(*arguments: str) -> str | None:
+    call = ["git", *arguments]
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        done = subprocess.run(call, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return described.stdout.strip()
+    return done.stdout.strip()
 
 
-def _cpu_name() -> str:
+def _of_cpuinfo(*names: str) -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+        return None
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return next((value.strip() for name, value in pairs if name.strip() in names), None)
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, AttributeError):  # not on this system
+        return None
+
+
+def _gpu() -> dict[str, Any] | None:
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "name": properties.name,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "memory_bytes": properties.total_memory,
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def _driver() -> str | None:
+    try:
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        told = subprocess.run(asked, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return told.stdout.split("\n")[0].strip() or None
 
 
 def _version(package: str) -> str | None:

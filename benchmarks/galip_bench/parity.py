@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from galip_runtime.arrays import batches, to_uint8
 from galip_runtime.drawer import Drawer
 from numpy.typing import NDArray
 
-__all__ = ["Parity", "draw_raw", "parity_of", "side_by_side"]
+if TYPE_CHECKING:
+    from galip.metrics import Inception
+
+__all__ = ["Original", "Parity", "draw_raw", "side_by_side"]
 
 AMPLIFIED = 32
 """How much larger the difference is shown than it is."""
@@ -34,6 +38,10 @@ class Parity:
     psnr_median: float | None
     ssim_min: float | None
     ssim_median: float | None
+    feature_distance_median: float | None
+    """Between Inception's features (L2), as a share of the median one between the reference's pictures of
+    neighbouring prompts: 0 is the same, 1 another picture."""
+    feature_distance_max: float | None
     worst: int | None
     """Number of the picture with the largest absolute error."""
     notes: list[str] = field(default_factory=list)
@@ -48,33 +56,62 @@ def draw_raw(drawer: Drawer, prompts: Sequence[str], seeds: Sequence[int], batch
     )
 
 
-def parity_of(reference: Raw, result: Raw) -> Parity:
-    """`result` (N, 3, H, W) against `reference` of the same shape, which is finite."""
-    fine = np.isfinite(result).all(axis=(1, 2, 3))
-    broken = int((~fine).sum())
-    if not fine.any():
-        return Parity(len(result), broken, None, None, None, None, None, None, None)
-    errors = np.abs(reference[fine].astype(np.float64) - result[fine])
-    largest = errors.max(axis=(1, 2, 3))
-    shown, notes = [to_uint8(pictures[fine]) for pictures in (reference, result)], []
-    psnr = _psnr(*shown)
-    try:
-        ssim: NDArray[np.float64] | None = _ssim(*shown)
-    except ImportError:
-        ssim = None
-        notes.append("no SSIM: torchmetrics is not installed (pip install torchmetrics)")
-    return Parity(
-        pictures=len(result),
-        not_finite=broken,
-        max_abs=float(largest.max()),
-        mean_abs=float(errors.mean()),
-        psnr_p1=_finite(float(np.quantile(psnr, 0.01, method="lower"))),
-        psnr_median=_finite(float(np.quantile(psnr, 0.5, method="lower"))),
-        ssim_min=None if ssim is None else float(ssim.min()),
-        ssim_median=None if ssim is None else float(np.median(ssim)),
-        worst=int(np.flatnonzero(fine)[largest.argmax()]),
-        notes=notes,
-    )
+class Original:
+    """The reference's pictures, with which others are compared."""
+
+    def __init__(self, pictures: Raw, inception: Inception | None = None) -> None:
+        """`pictures`: (N, 3, H, W), finite; `inception`: for the feature distance."""
+        self.pictures, self._inception = pictures, inception
+        self._shown = to_uint8(pictures)
+        self._features = None if inception is None else _features(self._shown, inception)
+
+    def parity_of(self, result: Raw) -> Parity:
+        """`result`: (N, 3, H, W), of the same prompts and seeds."""
+        fine = np.asarray(np.isfinite(result).all(axis=(1, 2, 3)))
+        broken = int((~fine).sum())
+        if not fine.any():
+            return Parity(len(result), broken, None, None, None, None, None, None, None, None, None)
+        errors = np.abs(self.pictures[fine].astype(np.float64) - result[fine])
+        largest = errors.max(axis=(1, 2, 3))
+        ours, theirs = self._shown[fine], to_uint8(result[fine])
+        psnr, notes = _psnr(ours, theirs), []
+        try:
+            ssim: NDArray[np.float64] | None = _ssim(ours, theirs)
+        except ImportError:
+            ssim = None
+            notes.append("no SSIM: torchmetrics is not installed (pip install torchmetrics)")
+        far = self._feature_distances(theirs, fine)
+        return Parity(
+            pictures=len(result),
+            not_finite=broken,
+            max_abs=float(largest.max()),
+            mean_abs=float(errors.mean()),
+            psnr_p1=_finite(float(np.quantile(psnr, 0.01, method="lower"))),
+            psnr_median=_finite(float(np.quantile(psnr, 0.5, method="lower"))),
+            ssim_min=None if ssim is None else float(ssim.min()),
+            ssim_median=None if ssim is None else float(np.median(ssim)),
+            feature_distance_median=None if far is None else float(np.median(far)),
+            feature_distance_max=None if far is None else float(far.max()),
+            worst=int(np.flatnonzero(fine)[largest.argmax()]),
+            notes=notes,
+        )
+
+    def _feature_distances(
+        self, shown: NDArray[np.uint8], fine: NDArray[np.bool_]
+    ) -> NDArray[np.float64] | None:
+        """As `Parity` says, of pictures uint8 (M, H, W, 3), those of `fine` (N); None where no two of the
+        reference's differ.
+        """
+        if self._inception is None or self._features is None:
+            return None
+        neighbours = np.roll(self._features, 1, axis=0)
+        apart = np.median(np.linalg.norm(self._features - neighbours, axis=1))
+        if apart == 0:
+            return None
+        if np.array_equal(shown, self._shown[fine]):
+            return np.zeros(len(shown))
+        difference = self._features[fine] - _features(shown, self._inception)
+        return np.asarray(np.linalg.norm(difference, axis=1) / apart)
 
 
 def side_by_side(reference: Raw, result: Raw) -> NDArray[np.uint8]:
@@ -99,6 +136,13 @@ def _ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
     similar = structural_similarity_index_measure(one, two, reduction="none", data_range=255.0)
     assert isinstance(similar, torch.Tensor)
     return similar.double().numpy().reshape(-1)
+
+
+def _features(shown: NDArray[np.uint8], inception: Inception) -> NDArray[np.float64]:
+    """Inception's features (N, F) of pictures uint8 (N, H, W, 3)."""
+    import torch
+
+    return inception(torch.from_numpy(shown.transpose(0, 3, 1, 2).copy())).astype(np.float64)
 
 
 def _finite(value: float) -> float | None:

@@ -1,6 +1,8 @@
 """What is drawn when something is measured: short and long prompts, of icons and of photographs."""
 
-__all__ = ["PROMPTS"]
+import itertools
+
+__all__ = ["PROMPTS", "prompts"]
 
 _THINGS = (
     "a red apple", "a dog", "a fish", "a rose", "a house", "an automobile", "a key", "fire", "a wine glass",
@@ -25,3 +27,8 @@ PROMPTS: tuple[str, ...] = (
     *_SCENES,
 )
 """Drawn one after the other, over and over."""
+
+
+def prompts(count: int) -> list[str]:
+    """`count` of `PROMPTS`, from the first one on."""
+    return list(itertools.islice(itertools.cycle(PROMPTS), count))

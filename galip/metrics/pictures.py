@@ -26,7 +26,7 @@ from galip.data.layouts.folder import pictures_below
 from galip.data.order import generator_for
 from galip.data.sources import Source, open_source
 
-__all__ = ["Drawn", "Pictures", "Stored", "batches", "captions_of", "open_pictures"]
+__all__ = ["Drawn", "Pictures", "Stored", "batches", "captions_of", "is_plain", "open_pictures"]
 
 
 class Pictures(Protocol):
@@ -132,7 +132,7 @@ def open_pictures(
 
     Raises `UsageError` for a path without pictures, and as `open_source`.
     """
-    if not captioned and not exclude and layout in ("auto", "folder") and _is_plain(path):
+    if not captioned and not exclude and layout in ("auto", "folder") and is_plain(path):
         files = list(pictures_below(path / split)) or list(pictures_below(path))
         if not files:
             raise UsageError(f"{path} has no pictures (.png, .jpg, .jpeg, .webp)")
@@ -207,7 +207,7 @@ def _shuffled(count: int) -> list[int]:
     return order
 
 
-def _is_plain(path: Path) -> bool:
+def is_plain(path: Path) -> bool:
     """Whether it is a folder of no other layout."""
     return path.is_dir() and not any(
         layout.fits(path) for name, layout in LAYOUTS.items() if name != "folder"

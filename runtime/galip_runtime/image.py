@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from galip_runtime.errors import UsageError
 
-__all__ = ["check_target", "grid", "save_animation", "save_picture", "write_atomically"]
+__all__ = ["check_target", "check_writable", "grid", "save_animation", "save_picture", "write_atomically"]
 
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 ANIMATIONS = {".gif": "GIF", ".webp": "WEBP"}
@@ -62,6 +62,13 @@ def check_target(path: str | os.PathLike[str], kinds: dict[str, str] = PICTURES)
     if kind is None:
         raise UsageError(f"{target}: the ending {target.suffix!r} is unknown; use one of {', '.join(kinds)}")
     _pillow()
+    check_writable(target)
+    return kind
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raises UsageError where `write_atomically` can put no file; worth asking before an hour's work."""
+    target = Path(path)
     probe = _beside(target)
     try:
         if target.is_dir():
@@ -74,7 +81,6 @@ def check_target(path: str | os.PathLike[str], kinds: dict[str, str] = PICTURES)
         raise UsageError(
             f"nothing can be written in {target.parent} ({error.strerror}); name another"
         ) from error
-    return kind
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:

@@ -1,5 +1,6 @@
 """The device that was asked for, or an error that says what to do."""
 
+import os
 import subprocess
 import sys
 
@@ -220,3 +221,18 @@ class Test_usable_cpus:
     def test_no_quota_of_version_1(self, machine):
         files = {"cpu__cpu-cfs_quota_us": "-1\n", "cpu__cpu-cfs_period_us": "100000\n"}
         assert cpus.usable_cpus(machine("3:cpu:/\n", **files)) == 8
+
+
+@pytest.mark.parametrize("asked", [None, "0"])
+def test_nothing_is_reported_to_anyone_unless_asked_for(bundle, tmp_path, asked):
+    """onnxruntime's telemetry keeps files in the folders for caches and temporary files."""
+    code = "import os, sys, galip_runtime as g; g.load(sys.argv[1]).generate('a', [1]); "
+    code += "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    there = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    there |= dict.fromkeys(("TMPDIR", "HOME", "XDG_CACHE_HOME"), str(tmp_path))
+    there |= {"ORT_DISABLE_TELEMETRY": asked} if asked else {}
+    call = [sys.executable, "-c", code, str(bundle)]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=60, env=there, check=True)
+    assert done.stdout.strip() == (asked or "1")
+    if not asked:
+        assert list(tmp_path.iterdir()) == []

@@ -47,12 +47,3 @@ def logged():
             return [json.loads(line) for line in file]
 
     return read
-
-
-@pytest.fixture(scope="session")
-def small_inception(tmp_path_factory):
-    """A network in Inception's place, as TorchScript: 48 numbers of a picture, 4 x 4 pixels' colours."""
-    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten())
-    path = tmp_path_factory.mktemp("inception") / "small.pt"
-    torch.jit.trace(network, torch.zeros(1, 3, 299, 299)).save(str(path))
-    return path

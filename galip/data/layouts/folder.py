@@ -22,7 +22,7 @@ from galip_runtime.errors import FileRefused
 from galip.data.decode import BrokenPicture
 from galip.data.layouts.files import FileSource, caption_lines
 
-__all__ = ["fits", "open_split", "pictures_below", "splits"]
+__all__ = ["fits", "has_captions", "open_split", "pictures_below", "splits"]
 
 LOOKED_FOR = "pictures (.png, .jpg, .jpeg, .webp) at any depth, with same-named .txt or a captions.jsonl"
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -44,6 +44,14 @@ def pictures_below(folder: Path) -> Iterator[Path]:
 def fits(path: Path) -> bool:
     """Whether there is any picture."""
     return next(pictures_below(path), None) is not None
+
+
+def has_captions(path: Path) -> bool:
+    """Whether there is any text file or table of captions."""
+    return (
+        next((file for file in path.rglob("*") if file.name in TABLES or file.suffix == ".txt"), None)
+        is not None
+    )
 
 
 def splits(path: Path) -> list[str]:

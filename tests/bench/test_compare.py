@@ -1,0 +1,73 @@
+"""Two reports: what changed beyond noise."""
+
+import copy
+
+import numpy as np
+import pytest
+from galip_bench.compare import compare, differences, other_changes
+from galip_runtime.errors import UsageError
+
+MEASURED = "bundle-cpu-fp32"
+
+
+@pytest.fixture
+def steady(report):
+    """As of a quiet machine: 1 % of noise."""
+    rng = np.random.default_rng(0)
+
+    def make():
+        quiet = copy.deepcopy(report)
+        for base, subject in zip((0.02, 0.01), quiet["subjects"].values(), strict=True):
+            for latency in subject["latency"].values():
+                latency["samples"]["total"] = list(base * rng.normal(1, 0.01, 30))
+        quiet["launches"] = [10, 10, 10]
+        return quiet
+
+    return make
+
+
+def test_a_slowdown_of_a_tenth_is_found_and_noise_is_not(steady, slowed):
+    old, new = steady(), steady()
+    assert not any(each.is_slower(0.05) or each.is_faster(0.05) for each in compare(old, new))
+    found = [each for each in compare(old, slowed(new, MEASURED, 1.1)) if each.is_slower(0.05)]
+    assert [(each.subject, each.batch) for each in found] == [(MEASURED, 1), (MEASURED, 3)]
+    assert all(1.08 < each.change < 1.12 for each in found)
+    everywhere = slowed(slowed(new, MEASURED, 1.3), "eager-fp32", 1.3)
+    assert {each.subject for each in compare(old, everywhere) if each.is_slower(0.05)} == {"eager-fp32"}
+
+
+def test_times_of_two_machines_are_not_compared_but_ratios_are(steady, slowed):
+    old, new = steady(), slowed(slowed(steady(), MEASURED, 2), "eager-fp32", 2)
+    new["machine"]["cpu"] = "another"
+    changes = compare(old, new)
+    assert {each.subject for each in changes} == {MEASURED}
+    assert not any(each.is_slower(0.05) for each in changes)
+    assert "machine cpu: " in "".join(differences(old, new))
+    new["subjects"] = {"eager-fp32": new["subjects"]["eager-fp32"]}
+    with pytest.raises(UsageError, match="no subject and batch size in common"):
+        compare(old, new)
+
+
+def test_what_else_changed(steady):
+    old = steady()
+    new = copy.deepcopy(old)
+    assert other_changes(old, new) == []
+    assert differences(old, new) == []
+    changed = new["subjects"][MEASURED]
+    changed["disk_bytes"] = 2 * changed["disk_bytes"]
+    old["subjects"][MEASURED]["parity"]["psnr_p1"] = 60.0
+    changed["parity"] |= {"not_finite": 2, "psnr_p1": 51.0}
+    run = {"peak_device_bytes": None, "seconds": {}}
+    for report, peak in ((old, 10**8), (new, 2 * 10**8)):
+        report["subjects"][MEASURED]["fresh"] = [{"peak_resident_bytes": peak, **run}]
+        report["subjects"][MEASURED]["fid"] = {"delta_interval_95": [peak / 1e9 - 0.01, peak / 1e9 + 0.01]}
+    lines = "\n".join(other_changes(old, new))
+    assert "peak memory, MB: 100.0 → 200.0" in lines
+    assert "size on disk" in lines
+    assert "parity not_finite: 0 → 2" in lines
+    assert "parity psnr_p1" in lines
+    assert "change of FID: 0.090 to 0.110 → 0.190 to 0.210" in lines
+    new["config"]["rounds"] = 7
+    new["machine"]["versions"]["torch"] = "9"
+    said = differences(old, new)
+    assert [line.split(":")[0] for line in said] == ["machine versions torch", "config rounds"]

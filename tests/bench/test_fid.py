@@ -1,0 +1,226 @@
+"""FID parity: figures against an independent implementation, and what is said of a changed model."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from galip_bench import bench, run, subjects
+from galip_bench.fid import FidStudy, compare_sets
+from galip_runtime.errors import ProviderUnavailable, UsageError
+from PIL import Image
+from scipy import stats
+
+from galip.clip import import_open_clip
+from galip.eager import load_eager
+from galip.metrics import EvaluationConfig, Inception, Statistics, evaluate
+
+pytestmark = pytest.mark.usefixtures("one_thread", "no_launches")
+
+
+@pytest.fixture
+def of_fid(config, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
+    return lambda **changes: config(
+        **{"fid": 30, "against": str(tiny_data), "rounds": 1, "pictures": 0, **changes}
+    )
+
+
+def plant(monkeypatch, config, change):
+    """A subject `planted` whose eager model `change` has changed."""
+    real = bench.subjects
+
+    def load():
+        drawer = load_eager(Path(config.model), "cpu")
+        with torch.no_grad():
+            change(drawer)
+        return drawer
+
+    monkeypatch.setattr(bench, "subjects", lambda *a: [*real(*a), subjects.Subject("planted", load)])
+
+
+def test_a_bundle_s_fid(of_fid):
+    report = run(of_fid())
+    eager, bundle = (subject["fid"] for subject in report.subjects.values())
+    assert eager["delta"] == 0
+    assert eager["fid"] > 0
+    assert bundle["fid"] == pytest.approx(eager["fid"], rel=1e-3)
+    assert abs(bundle["delta"]) < 1e-3 * eager["fid"]
+    assert bundle["delta_interval_95"][0] <= bundle["delta"] <= bundle["delta_interval_95"][1]
+    assert abs(bundle["direct"]) < 1e-3 * eager["fid"]
+    assert report.fid["against"]["pictures"] == 24
+    assert report.fid["captions"] == "against"
+    assert report.fid["seeds"] == [0, 29]
+
+
+def test_the_same_fid_as_galip_evaluate(of_fid, tiny_data, small_inception):
+    ours = run(of_fid()).subjects["eager-fp32"]["fid"]["fid"]
+    theirs = evaluate(
+        EvaluationConfig(
+            of_fid().model, str(tiny_data), metrics=("fid",), count=30, inception=str(small_inception)
+        )
+    ).figures["fid"]
+    assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+def test_a_worse_model_s_fid(of_fid, monkeypatch):
+    config = of_fid(subjects=("planted",), fid=60)
+    plant(monkeypatch, config, lambda drawer: drawer.model.generator.to_rgb.bias.add_(-3.0))
+    planted = run(config).subjects["planted"]["fid"]
+    assert planted["direct"] > 1
+    assert planted["delta_interval_95"][0] > 0
+    assert planted["delta_interval_95"][0] < planted["delta"] < planted["delta_interval_95"][1]
+
+
+def test_nan_has_no_fid(of_fid, monkeypatch):
+    config = of_fid(subjects=("planted",))
+
+    def break_some(drawer):
+        plain = drawer._run_generator
+
+        def broken(noise, sentence):
+            image = np.array(plain(noise, sentence))
+            image[noise[:, 0] > 1] = np.nan
+            return image
+
+        drawer._run_generator = broken
+
+    plant(monkeypatch, config, break_some)
+    number = int((load_eager(Path(config.model), "cpu").noise(range(30))[:, 0] > 1).sum())
+    assert 0 < number < 30
+    planted = run(config).subjects["planted"]["fid"]
+    assert planted["not_finite"] == number
+    assert (planted["fid"], planted["delta"], planted["direct"]) == (None, None, None)
+
+
+def test_without_real_pictures(of_fid, tmp_path):
+    report = run(of_fid(against=""))
+    bundle = report.subjects["bundle-cpu-fp32"]["fid"]
+    assert (bundle["fid"], bundle["delta"], bundle["delta_interval_95"]) == (None, None, None)
+    assert bundle["direct"] < 1e-3
+    assert report.fid["captions"] == "galip_bench.prompts"
+    assert report.fid["against"] is None
+
+
+def test_against_a_plain_folder_and_statistics(of_fid, tmp_path, small_inception):
+    rng = np.random.default_rng(0)
+    folder, saved = tmp_path / "real", tmp_path / "real.npz"
+    folder.mkdir()
+    for index in range(12):
+        Image.fromarray(rng.integers(0, 256, (28, 28, 3), np.uint8)).save(folder / f"{index}.png")
+    inception = Inception(small_inception)
+    pictures = [torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in folder.iterdir()]
+    Statistics.of(inception(torch.stack(pictures))).save(saved)
+    captions = tmp_path / "captions.txt"
+    captions.write_text("a red box\na blue box\n")
+    found = []
+    for against in (folder, saved):
+        report = run(of_fid(against=str(against), captions=str(captions)))
+        assert report.fid["captions"] == "file"
+        found.append(report.subjects["eager-fp32"]["fid"]["fid"])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_fid_of_folders_agrees_with_torchmetrics(tmp_path, small_inception):
+    """The same pictures, the same features: another's running sums and matrix root."""
+    import_open_clip()  # torchmetrics imports torchvision, which this makes possible where it doesn't match
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    rng = np.random.default_rng(0)
+    inception = Inception(small_inception)
+
+    class Extractor(torch.nn.Module):
+        num_features = inception.width
+
+        def forward(self, pictures):
+            return torch.from_numpy(inception(pictures))
+
+    theirs = FrechetInceptionDistance(feature=Extractor(), input_img_size=(3, 28, 28)).set_dtype(
+        torch.float64
+    )
+    for name, tint, is_real in (("a", 0, False), ("b", 60, True)):
+        (tmp_path / name).mkdir()
+        for index in range(80):
+            pixels = rng.integers(0, 196, (28, 28, 3)).astype(np.uint8)
+            pixels[..., 0] += tint
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+            theirs.update(torch.from_numpy(pixels).permute(2, 0, 1)[None], real=is_real)
+    ours = evaluate(
+        EvaluationConfig(
+            str(tmp_path / "a"),
+            str(tmp_path / "b"),
+            metrics=("fid",),
+            inception=str(small_inception),
+            cache=False,
+        )
+    ).figures["fid"]
+    assert ours == pytest.approx(float(theirs.compute()), rel=1e-3)
+
+
+def test_the_interval_of_a_change_covers_it():
+    """Pictures of two models in pairs, whose true FID differ by 0.5: the second's mean is further."""
+    rng = np.random.default_rng(0)
+    against = Statistics.of(rng.normal(size=(20_000, 4)))
+    first, second = np.array([1.0, 0, 0, 0]), np.array([1.5**0.5, 0, 0, 0])
+    covered = 0
+    for _ in range(100):
+        noise = rng.normal(size=(5, 400, 4))
+        noise_too = noise + 0.3 * rng.normal(size=noise.shape)
+        noise_too /= (1 + 0.3**2) ** 0.5
+        found = compare_sets(
+            [Statistics.of(each + second) for each in noise_too],
+            [Statistics.of(each + first) for each in noise],
+            against,
+        )
+        low, high = found.delta_interval_95
+        covered += low <= 0.5 <= high
+        assert found.delta == pytest.approx(0.5, abs=0.3)
+    assert covered / 100 >= 0.88
+
+
+def test_student_s_t():
+    from galip_bench.config import FID_SETS
+    from galip_bench.fid import _T_975
+
+    assert pytest.approx(stats.t.ppf(0.975, FID_SETS - 1), abs=1e-3) == _T_975
+
+
+def test_every_picture_is_in_one_set(of_fid, small_inception, tiny_checkpoint):
+    asked = []
+    study = FidStudy(of_fid(fid=13, against=""), Inception(small_inception), 28, lambda *_: None)
+
+    class Told:
+        def __init__(self, drawer):
+            self.drawer = drawer
+
+        def __getattr__(self, name):
+            return getattr(self.drawer, name)
+
+        def noise(self, seeds):
+            asked.extend(seeds)
+            return self.drawer.noise(seeds)
+
+    assert study.measure("told", Told(load_eager(tiny_checkpoint, "cpu"))).pictures == 13
+    assert asked == list(range(13))
+
+
+def test_mistakes(of_fid, monkeypatch):
+    for changes, message in (
+        ({"fid": 3}, "fid is 3; it must be 0 or 10 or more"),
+        ({"fid": 0}, "say of how many pictures"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            of_fid(**changes)
+    with pytest.raises(UsageError, match="/nowhere"):
+        run(of_fid(against="/nowhere"))
+
+    def nothing(*_):
+        raise ProviderUnavailable("Inception's weights are not installed")
+
+    monkeypatch.setattr("galip.metrics.Inception", nothing)
+    with pytest.raises(ProviderUnavailable, match="weights are not installed"):
+        run(of_fid())
+    report = run(dataclasses.replace(of_fid(), fid=0, against="", pictures=2))
+    assert "no feature distance: Inception's weights" in report.warnings[0]
+    assert report.subjects["eager-fp32"]["parity"]["feature_distance_max"] is None
