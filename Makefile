@@ -1,11 +1,12 @@
-# make setup | demo | test | lint | wheels | default-model | bench-training   (each sets up .venv first if it is missing)
+# make setup | demo | test | lint | wheels | default-model | bench | bench-full | bench-training
+# Each sets up .venv first if it is missing.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
-.PHONY: setup demo test lint wheels default-model bench-training clean
+.PHONY: setup demo test lint wheels default-model bench bench-full bench-training clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready
@@ -43,6 +44,18 @@ default-model: setup
 	for stage in galip rivals; do OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) \
 		$(MAKE_DEFAULT) $$stage --data data/icons128 --runs runs/default || exit; done
 	$(BIN)/python $(MAKE_DEFAULT) judge --data data/icons128 --runs runs/default
+
+# What the README says of speed, memory and parity; to be run on a machine with nothing else to do. The first one
+# measures the shipped model (4 minutes on two cores), the second one the released size with random weights (15).
+bench: setup
+	mkdir -p demo
+	$(BIN)/galip bench --json benchmarks/results/bench_default.json --html demo/bench_default.html
+
+bench-full: setup
+	mkdir -p demo
+	$(BIN)/python -m galip_bench.random_weights released demo/random.safetensors
+	$(BIN)/galip bench --model demo/random.safetensors --json benchmarks/results/bench_full.json \
+		--html demo/bench_full.html
 
 # How fast `galip train` is against the released code's order; to be run on a machine with nothing else to do.
 bench-training: setup

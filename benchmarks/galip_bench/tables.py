@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from galip_bench.latency import PHASES
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["Table", "markdown", "tables_of", "terminal"]
+__all__ = ["Table", "headlines", "markdown", "notes_of", "pictures_of", "summary", "tables_of", "terminal"]
 
 _TOLD = ("torch", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "tensorrt")
 
@@ -17,16 +20,61 @@ Table = tuple[str, list[str], list[list[str]]]
 
 
 def tables_of(report: Mapping[str, Any]) -> list[Table]:
-    """The report's figures as texts: latency for each batch size, start and memory, parity."""
-    found = [_latency(report, batch) for batch in report["config"]["batch"]]
-    subjects = report["subjects"]
+    """The report's figures as texts: latency for each batch size, phases, start and memory, parity, FID."""
+    subjects, batches = report["subjects"], report["config"]["batch"]
+    found = [_latency(report, batch) for batch in batches] + [_phases(report, batches[0])]
     if any(each["fresh"] for each in subjects.values()):
         found.append(_fresh(subjects))
     if any(each["parity"] for each in subjects.values()):
         found.append(_parity(report))
     if report["fid"]:
         found.append(_fid(report))
-    return found
+    return [_without_empty(table) for table in found]
+
+
+def headlines(report: Mapping[str, Any]) -> list[str]:
+    """What most people look for, of each bundle: a sentence."""
+    batch, reference = report["config"]["batch"][0], report["reference"]
+    subjects = report["subjects"]
+    lines = []
+    for name, subject in subjects.items():
+        if not name.startswith("bundle-") or not subject["latency"]:
+            continue
+        ratio = subject["latency"][str(batch)]["ratio"]
+        low, high = ratio["interval_95"]
+        share = f"{ratio['median']:.2f} ({low:.2f}–{high:.2f})"
+        parts = [f"{name}: {pictures_of(batch)} in {share} of {reference}'s time"]
+        if subject["fresh"] and subjects[reference]["fresh"]:
+            starts = [_middle(each["fresh"])["total"] for each in (subject, subjects[reference])]
+            peaks = [_peak(each["fresh"]) for each in (subject, subjects[reference])]
+            parts.append("cold start {:.2f} s instead of {:.2f}".format(*starts))
+            parts.append("peak memory {:.0f} MB instead of {:.0f}".format(*peaks))
+        if parity := subject["parity"]:
+            closest = _decibels(parity["psnr_p1"], parity)
+            parts.append(f"PSNR {closest} dB" if parity["psnr_p1"] is not None else "equal pictures")
+        lines.append("; ".join(parts))
+    return lines
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """One small table as Markdown, a row a subject, and what it was measured on: for a README."""
+    batches, subjects = report["config"]["batch"], report["subjects"]
+    columns = ["", *(f"{pictures_of(batch)}, ms" for batch in batches)]
+    columns += ["cold start, s", "peak memory, MB", "disk, MB", "PSNR, dB"]
+    rows = []
+    for name, subject in subjects.items():
+        if not subject["latency"]:
+            continue
+        row = [name]
+        for batch in batches:
+            measured = subject["latency"][str(batch)]
+            row.append(f"{_ms(measured['seconds']['total']['p50'])} ({measured['ratio']['median']:.2f}×)")
+        row.append(f"{_middle(subject['fresh'])['total']:.2f}" if subject["fresh"] else "–")
+        row.append(f"{_peak(subject['fresh']):.0f}" if subject["fresh"] else "–")
+        parity = subject["parity"]
+        row += [_mb(subject["disk_bytes"]), _decibels(parity["psnr_p1"], parity) if parity else "–"]
+        rows.append(row)
+    return _markdown_table(columns, rows) + f"\n\n{machine_of(report)}.\n"
 
 
 def notes_of(report: Mapping[str, Any]) -> list[str]:
@@ -36,10 +84,12 @@ def notes_of(report: Mapping[str, Any]) -> list[str]:
         notes.append(f"noisy machine: {'; '.join(report['noise']['reasons'])}. Trust ratios, not times")
     notes += [f"not measured: {name}: {why}" for name, why in report["unavailable"].items()]
     if "compiled-fp32" in report["subjects"] and report["config"]["cold_starts"]:
-        notes.append("cold starts of compiled-fp32 find its compiler's cache filled")
+        notes.append(
+            "cold starts find files in the system's cache, those of compiled-fp32 its compiler's, too"
+        )
     if (fid := report["fid"]) and not fid["against"]:
         notes.append("no real pictures were given (--against), so there is no FID against them")
-    return notes + list(report["warnings"])
+    return notes
 
 
 def machine_of(report: Mapping[str, Any]) -> str:
@@ -51,7 +101,9 @@ def machine_of(report: Mapping[str, Any]) -> str:
         parts.insert(0, f"{gpu['name']} (driver {gpu['driver']}, CUDA {gpu['cuda']})")
     versions = [f"{name} {machine['versions'][name]}" for name in _TOLD if name in machine["versions"]]
     parts += [machine["system"], f"Python {machine['python']}", *versions]
-    return ", ".join([*parts, f"commit {(machine['commit'] or 'unknown')[:12]}"])
+    if commit := machine["commit"]:
+        parts.append(f"commit {commit[:12]}{' and changes' if commit.endswith('+') else ''}")
+    return ", ".join(parts)
 
 
 def terminal(report: Mapping[str, Any]) -> Group:
@@ -67,24 +119,57 @@ def terminal(report: Mapping[str, Any]) -> Group:
         for row in rows:
             table.add_row(*row)
         parts += [table, ""]
-    return Group(*parts, *notes_of(report))
+    return Group(*parts, *headlines(report), *notes_of(report), *report["warnings"])
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The tables and notes as Markdown."""
-    parts = []
-    for title, columns, rows in tables_of(report):
-        lines = [f"**{title}**", "", _line(columns), "|---" + "|--:" * (len(columns) - 1) + "|"]
-        parts.append("\n".join([*lines, *map(_line, rows)]))
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes_of(report))]) + "\n"
+    """Everything as Markdown."""
+    parts = [_bullets([*report["warnings"], *headlines(report)])]
+    parts += [
+        f"**{title}**\n\n{_markdown_table(columns, rows)}" for title, columns, rows in tables_of(report)
+    ]
+    parts.append(_bullets(notes_of(report)))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def pictures_of(batch: int) -> str:
+    """`1 picture`, `4 pictures at once`."""
+    return "1 picture" if batch == 1 else f"{batch} pictures at once"
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = "|---" + "|--:" * (len(columns) - 1) + "|"
+    return "\n".join([_line(columns), rule, *map(_line, rows)])
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def _without_empty(table: Table) -> Table:
+    """Without columns that have nothing in any row."""
+    title, columns, rows = table
+    kept = [index for index in range(len(columns)) if index == 0 or any(row[index] != "–" for row in rows)]
+    return title, [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
+
+
 def _latency(report: Mapping[str, Any], batch: int) -> Table:
-    columns = ["subject", "p50", "95 %", "p90", "p99", "generator", f"× {report['reference']}", "95 %"]
+    columns = [
+        "subject",
+        "min",
+        "mean",
+        "p50",
+        "95 %",
+        "p90",
+        "p95",
+        "p99",
+        f"× {report['reference']}",
+        "95 %",
+    ]
     rows = []
     for name, subject in report["subjects"].items():
         if (measured := subject["latency"].get(str(batch))) is None:
@@ -94,17 +179,25 @@ def _latency(report: Mapping[str, Any], batch: int) -> Table:
         rows.append(
             [
                 name,
-                _ms(total["p50"]),
+                *(_ms(total[key]) for key in ("min", "mean", "p50")),
                 f"{_ms(low)}–{_ms(high)}",
-                _ms(total["p90"]),
-                _ms(total["p99"]),
-                _ms(measured["seconds"]["generator"]["p50"]),
+                *(_ms(total[key]) for key in ("p90", "p95", "p99")),
                 f"{ratio['median']:.3f}",
                 f"{ratio['interval_95'][0]:.3f}–{ratio['interval_95'][1]:.3f}",
             ]
         )
-    pictures = "1 picture" if batch == 1 else f"{batch} pictures at once"
-    return f"Latency from prompt to PNG, {pictures}, ms ({sum(report['launches'])} rounds)", columns, rows
+    rounds = f"{sum(report['launches'])} rounds in {len(report['launches'])} processes"
+    return f"Latency from prompt to PNG, {pictures_of(batch)}, ms ({rounds})", columns, rows
+
+
+def _phases(report: Mapping[str, Any], batch: int) -> Table:
+    columns = ["subject", *PHASES]
+    rows = [
+        [name, *(_ms(measured["seconds"].get(phase, {}).get("p50")) for phase in PHASES)]
+        for name, subject in report["subjects"].items()
+        if (measured := subject["latency"].get(str(batch)))
+    ]
+    return f"Where the time goes, {pictures_of(batch)}, ms (median)", columns, rows
 
 
 def _fresh(subjects: Mapping[str, Any]) -> Table:
@@ -117,14 +210,10 @@ def _fresh(subjects: Mapping[str, Any]) -> Table:
     for name, subject in subjects.items():
         if not (runs := subject["fresh"]):
             continue
-        middle = {
-            stage: sorted(run["seconds"][stage] for run in runs)[len(runs) // 2]
-            for stage in runs[0]["seconds"]
-        }
-        peak = max(run["peak_resident_bytes"] for run in runs)
+        middle = _middle(runs)
         devices = [run["peak_device_bytes"] for run in runs if run["peak_device_bytes"] is not None]
         stages = [f"{middle[stage]:.2f}" for stage in ("total", "import", "load", "first_picture")]
-        row = [name, *stages, f"{peak / 1e6:.0f}", f"{subject['disk_bytes'] / 1e6:.0f}"]
+        row = [name, *stages, f"{_peak(runs):.0f}", _mb(subject["disk_bytes"])]
         if with_gpu:
             row.append(f"{max(devices) / 1e6:.0f}" if devices else "–")
         rows.append(row)
@@ -132,16 +221,8 @@ def _fresh(subjects: Mapping[str, Any]) -> Table:
 
 
 def _parity(report: Mapping[str, Any]) -> Table:
-    columns = [
-        "subject",
-        "max error",
-        "mean error",
-        "PSNR p1, dB",
-        "median",
-        "SSIM min",
-        "feature distance",
-        "NaN/Inf",
-    ]
+    columns = ["subject", "max error", "mean error", "PSNR p1, dB", "median", "SSIM min"]
+    columns += ["feature distance", "NaN/Inf"]
     rows = []
     for name, subject in report["subjects"].items():
         if (parity := subject["parity"]) is None:
@@ -181,14 +262,33 @@ def _fid(report: Mapping[str, Any]) -> Table:
     return f"FID of {facts['pictures']} pictures{real}", columns, rows
 
 
+def _middle(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Median seconds of each stage of cold starts."""
+    return {stage: statistics.median(run["seconds"][stage] for run in runs) for stage in runs[0]["seconds"]}
+
+
+def _peak(runs: Sequence[Mapping[str, Any]]) -> float:
+    """MB."""
+    return max(run["peak_resident_bytes"] for run in runs) / 1e6
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.0f}" if size >= 10e6 else f"{size / 1e6:.1f}"
+
+
 def _ms(seconds: float | None) -> str:
+    """Milliseconds, three digits of them."""
     if seconds is None:
         return "–"
-    return f"{1000 * seconds:,.0f}" if seconds >= 0.1 else f"{1000 * seconds:.3g}"
+    milliseconds = 1000 * seconds
+    decimals = next((n for n, least in enumerate((100, 10, 1)) if milliseconds >= least), 3)
+    return f"{milliseconds:,.{decimals}f}"
 
 
 def _small(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1e}"
+    if value is None:
+        return "–"
+    return f"{value:.1e}" if value else "0"
 
 
 def _decibels(value: float | None, parity: Mapping[str, Any]) -> str:

@@ -65,8 +65,8 @@ def import_onnxruntime() -> ModuleType:
     """`onnxruntime`. Raises ProviderUnavailable naming the packages that bring it.
 
     Its builds from 1.29 on report sessions to Microsoft, names and hashes of the graphs included, unless a
-    variable of the environment says otherwise when it is first imported. Here it does, if the user has not set
-    it.
+    variable of the environment says otherwise when it is first imported. Here it does, if the user has set
+    none.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:

@@ -229,10 +229,12 @@ def test_nothing_is_reported_to_anyone_unless_asked_for(bundle, tmp_path, asked)
     code = "import os, sys, galip_runtime as g; g.load(sys.argv[1]).generate('a', [1]); "
     code += "print(os.environ['ORT_DISABLE_TELEMETRY'])"
     there = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
-    there |= dict.fromkeys(("TMPDIR", "HOME", "XDG_CACHE_HOME"), str(tmp_path))
+    folder = tmp_path / "home"
+    folder.mkdir()
+    there |= dict.fromkeys(("TMPDIR", "HOME", "XDG_CACHE_HOME"), str(folder))
     there |= {"ORT_DISABLE_TELEMETRY": asked} if asked else {}
     call = [sys.executable, "-c", code, str(bundle)]
     done = subprocess.run(call, capture_output=True, text=True, timeout=60, env=there, check=True)
     assert done.stdout.strip() == (asked or "1")
     if not asked:
-        assert list(tmp_path.iterdir()) == []
+        assert list(folder.iterdir()) == []
