@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | wheels | default-model | bench | bench-full | bench-training
+# make setup | demo | test | lint | wheels | default-model | bench | bench-full | bench-fid | bench-training | readme
 # Each sets up .venv first if it is missing.
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
-.PHONY: setup demo test lint wheels default-model bench bench-full bench-training clean
+.PHONY: setup demo test lint wheels default-model bench bench-full bench-fid bench-training readme clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready
@@ -56,6 +56,19 @@ bench-full: setup
 	$(BIN)/python -m galip_bench.random_weights released demo/random.safetensors
 	$(BIN)/galip bench --model demo/random.safetensors --json benchmarks/results/bench_full.json \
 		--html demo/bench_full.html
+
+# FID of the shipped model and of what was exported from it, against the icons it was trained on (15 minutes).
+SEEN := skin_tone group=people-body group=flags group=symbols group=component group=other rank>5771
+data/icons128: | setup
+	$(BIN)/galip data icons --out $@ --size 128
+
+bench-fid: setup data/icons128
+	$(BIN)/galip bench --subjects eager-bf16,bundle-cpu-fp32 --cold-starts 0 --rounds 12 --fid 1000 \
+		--against data/icons128 $(SEEN:%=--exclude "%") --json benchmarks/results/fid_default.json
+
+# The READMEs' tables, from the results.
+readme: setup
+	$(BIN)/python -m galip_bench.readme README.md benchmarks/README.md
 
 # How fast `galip train` is against the released code's order; to be run on a machine with nothing else to do.
 bench-training: setup

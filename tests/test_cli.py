@@ -584,7 +584,10 @@ class Terminal(io.StringIO):
     ("stream", "expected"),
     [
         (io.StringIO, "reading\nwriting 1/2\nwriting 2/2\n"),
-        (Terminal, "\r\x1b[Kreading\n\r\x1b[Kwriting 1/2\r\x1b[Kwriting 2/2\n"),
+        (
+            Terminal,
+            f"\r\x1b[Kreading\n\r\x1b[Kwriting {12 * '━'}{12 * '╌'} 1/2\r\x1b[Kwriting {24 * '━'} 2/2\n",
+        ),
     ],
 )
 def test_progress(monkeypatch, stream, expected):

@@ -40,9 +40,9 @@ class BenchConfig:
     """CPU threads; None: all that the process may use."""
     launches: int = 3
     """Fresh processes that the rounds are divided among; each loads everything anew."""
-    rounds: int = 100
+    rounds: int = 60
     """In each every subject makes a batch of each size."""
-    warmup: int = 3
+    warmup: int = 2
     """Rounds of each launch before those, not counted."""
     max_minutes: float = 3.0
     """Rounds end after so long, but not before there are `LEAST_ROUNDS`."""

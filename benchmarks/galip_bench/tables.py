@@ -11,7 +11,7 @@ from galip_bench.latency import PHASES
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["Table", "headlines", "markdown", "notes_of", "pictures_of", "summary", "tables_of", "terminal"]
+__all__ = ["Table", "fid_summary", "headlines", "markdown", "notes_of", "pictures_of", "summary", "tables_of", "terminal"]
 
 _TOLD = ("torch", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "tensorrt")
 
@@ -74,7 +74,15 @@ def summary(report: Mapping[str, Any]) -> str:
         parity = subject["parity"]
         row += [_mb(subject["disk_bytes"]), _decibels(parity["psnr_p1"], parity) if parity else "–"]
         rows.append(row)
-    return _markdown_table(columns, rows) + f"\n\n{machine_of(report)}.\n"
+    noise = "; ".join(report["noise"]["reasons"])
+    said = f" Not a quiet machine: {noise}." if noise else ""
+    return f"{_markdown_table(columns, rows)}\n\n{machine_of(report)}.{said}"
+
+
+def fid_summary(report: Mapping[str, Any]) -> str:
+    """FID of each subject as Markdown."""
+    _, columns, rows = _without_empty(_fid(report))
+    return _markdown_table(columns, rows)
 
 
 def notes_of(report: Mapping[str, Any]) -> list[str]:

@@ -36,8 +36,8 @@ def bench(
     batch: Annotated[str, typer.Option(metavar="1,4,8", help="Pictures made at once.")] = "1,4,8",
     threads: Threads = None,
     launches: Annotated[int, typer.Option(help="Fresh processes that the rounds are divided among.")] = 3,
-    rounds: Annotated[int, typer.Option(help="Rounds; in each every subject makes each batch once.")] = 100,
-    warmup: Annotated[int, typer.Option(help="Rounds of each before those, not counted.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds; in each every subject makes each batch once.")] = 60,
+    warmup: Annotated[int, typer.Option(help="Rounds of each before those, not counted.")] = 2,
     max_minutes: Annotated[
         float, typer.Option(help="Rounds end after so long, but not before there are twelve.")
     ] = 3.0,

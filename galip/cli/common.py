@@ -37,8 +37,17 @@ def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
     print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else text)
 
 
+_BAR = 24
+"""Characters of a progress bar."""
+
+
+def _bar(share: float) -> str:
+    filled = round(_BAR * min(share, 1.0))
+    return "━" * filled + "╌" * (_BAR - filled)
+
+
 class Progress:
-    """`progress(what, done, total)` on stderr: one line that moves on a terminal, else a line a stage."""
+    """`progress(what, done, total)` on stderr: a line with a bar on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
@@ -53,8 +62,9 @@ class Progress:
         if self._live and new_stage and self._stage:
             print(file=sys.stderr)
         count = f" {done}/{total}" if total > 1 else ""
+        bar = f" {_bar(done / total)}" if total > 1 else ""
         print(
-            f"\r\x1b[K{what}{count}" if self._live else f"{what}{count}",
+            f"\r\x1b[K{what}{bar}{count}" if self._live else f"{what}{count}",
             file=sys.stderr,
             end="" if self._live else "\n",
             flush=True,

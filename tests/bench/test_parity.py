@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from galip_bench.parity import Original, side_by_side
+from galip_bench.parity import FEATURES, Original, side_by_side
 
 from galip.metrics import Inception
 
@@ -40,3 +40,19 @@ def test_the_feature_distance_is_a_share_of_that_between_pictures(reference, sma
     assert 0 < near.feature_distance_median <= near.feature_distance_max < 0.1
     alone = Original(reference[:1], Inception(small_inception)).parity_of(others[:1])
     assert (alone.feature_distance_median, alone.feature_distance_max) == (None, None)
+
+
+def test_the_feature_distance_is_of_the_first_pictures_that_are_finite(small_inception):
+    pictures = np.random.default_rng(0).uniform(-1, 1, (FEATURES + 4, 3, 16, 16)).astype(np.float32)
+    original = Original(pictures, Inception(small_inception))
+    late = pictures.copy()
+    late[FEATURES:] *= -1
+    assert original.parity_of(late).feature_distance_max == 0
+    early = pictures.copy()
+    early[0] = np.nan
+    early[3] *= -1
+    found = original.parity_of(early)
+    assert (found.not_finite, found.feature_distance_median) == (1, 0)
+    assert found.feature_distance_max > 0.5
+    early[:FEATURES] = np.nan
+    assert original.parity_of(early).feature_distance_max is None

@@ -1,0 +1,49 @@
+"""Tables of the README, from files in benchmarks/results: `python -m galip_bench.readme README.md`.
+
+What stands between `<!-- RESULTS -->`, naming files of that folder, and `<!-- end -->` is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from galip_bench import tables, throughput
+
+__all__ = ["main", "rendered"]
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+_BLOCK = re.compile(r"(<!-- ((?:\w+\.json ?)+)-->\n).*?(\n<!-- end -->)", re.DOTALL)
+
+
+def rendered(text: str, results: Path = RESULTS) -> str:
+    """`text` with its tables as the files in `results` have it."""
+
+    def block(match: re.Match[str]) -> str:
+        reports = [json.loads((results / name).read_text(encoding="utf-8")) for name in match[2].split()]
+        return f"{match[1]}\n{_table(reports)}\n{match[3]}"
+
+    return _BLOCK.sub(block, text)
+
+
+def _table(reports: Sequence[dict[str, Any]]) -> str:
+    if all(report.get("benchmark") == "training_throughput" for report in reports):
+        return throughput.table(reports)
+    parts = [tables.fid_summary if report["fid"] else tables.summary for report in reports]
+    return "\n\n".join(part(report) for part, report in zip(parts, reports, strict=True))
+
+
+def main() -> None:
+    """The command."""
+    for name in sys.argv[1:]:
+        path = Path(name)
+        path.write_text(rendered(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

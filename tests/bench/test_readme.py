@@ -1,0 +1,40 @@
+"""What the READMEs quote are the result files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from galip_bench.readme import RESULTS, rendered
+from galip_bench.report import read_report
+
+ROOT = Path(__file__).parents[2]
+QUOTED = {
+    "README.md": ["bench_default.json", "training_default.json training_released.json"],
+    "benchmarks/README.md": ["bench_default.json", "fid_default.json", "bench_full.json"],
+}
+
+
+@pytest.mark.parametrize("name", QUOTED)
+def test_tables_are_those_of_the_results(name):
+    text = (ROOT / name).read_text()
+    assert rendered(text) == text
+    for files in QUOTED[name]:
+        assert f"<!-- {files} -->\n" in text
+
+
+def test_another_result_is_another_table():
+    text = (ROOT / "README.md").read_text()
+    changed = text.replace("bundle-cpu-fp32 | ", "bundle-cpu-fp32 | 1")
+    assert changed != text
+    assert rendered(changed) == text
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("bench_*.json")), ids=lambda file: file.name)
+def test_results_are_what_a_clean_checkout_measured(file):
+    report = read_report(file)
+    assert not report["machine"]["commit"].endswith("+")
+    assert report["warnings"] == []
+    for subject in report["subjects"].values():
+        assert subject["parity"]["not_finite"] == 0
+    assert str(Path.home()) not in file.read_text()
+    assert json.loads(file.read_text())["config"]["threads"] is None
