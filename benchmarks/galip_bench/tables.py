@@ -11,7 +11,17 @@ from galip_bench.latency import PHASES
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["Table", "fid_summary", "headlines", "markdown", "notes_of", "pictures_of", "summary", "tables_of", "terminal"]
+__all__ = [
+    "Table",
+    "fid_summary",
+    "headlines",
+    "markdown",
+    "notes_of",
+    "pictures_of",
+    "summary",
+    "tables_of",
+    "terminal",
+]
 
 _TOLD = ("torch", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "tensorrt")
 
