@@ -40,13 +40,13 @@ class BenchConfig:
     """CPU threads; None: all that the process may use."""
     launches: int = 3
     """Fresh processes that the rounds are divided among; each loads everything anew."""
-    rounds: int = 60
+    rounds: int = 51
     """In each every subject makes a batch of each size."""
     warmup: int = 2
     """Rounds of each launch before those, not counted."""
     max_minutes: float = 3.0
     """Rounds end after so long, but not before there are `LEAST_ROUNDS`."""
-    cold_starts: int = 3
+    cold_starts: int = 2
     """Fresh processes a subject, 0: none; the last one's memory is at the largest batch."""
     pictures: int = 32
     """Pictures compared for parity, made as many at once as `batch` has first; 0: none."""

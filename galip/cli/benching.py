@@ -36,14 +36,14 @@ def bench(
     batch: Annotated[str, typer.Option(metavar="1,4,8", help="Pictures made at once.")] = "1,4,8",
     threads: Threads = None,
     launches: Annotated[int, typer.Option(help="Fresh processes that the rounds are divided among.")] = 3,
-    rounds: Annotated[int, typer.Option(help="Rounds; in each every subject makes each batch once.")] = 60,
+    rounds: Annotated[int, typer.Option(help="Rounds; in each every subject makes each batch once.")] = 51,
     warmup: Annotated[int, typer.Option(help="Rounds of each before those, not counted.")] = 2,
     max_minutes: Annotated[
         float, typer.Option(help="Rounds end after so long, but not before there are twelve.")
     ] = 3.0,
     cold_starts: Annotated[
         int, typer.Option(help="Fresh processes a subject, for cold start and memory; 0: none.")
-    ] = 3,
+    ] = 2,
     pictures: Annotated[int, typer.Option(help="Pictures compared with eager-fp32's; 0: none.")] = 32,
     fid: Annotated[
         int, typer.Option(metavar="N", help="Pictures of each subject for FID, 0: none. Takes long.")
