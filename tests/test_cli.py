@@ -109,7 +109,7 @@ COMMANDS = {
     "bench": "--bundle --model --subjects --batch --threads --launches --rounds --warmup --max-minutes "
     "--cold-starts --pictures --fid --against --split --exclude --captions --inception --seed --worst --json "
     "--html --markdown --repeat --compare --tolerance",
-    "export": "MODEL --out --precision --overwrite --json",
+    "export": "MODEL --out --precision --rewrites --overwrite --json",
     "convert": "RELEASED --out --clip --allow-missing-text --json",
     "info": "PATH --json",
     "data check": "PATH --layout --split --sheet --decode --no-decode --json",

@@ -33,6 +33,7 @@ from galip.model import Galip
 from galip_export.onnx_export import OPSET, dimensions, export_generator, export_text_encoder
 from galip_export.precision import PRECISIONS, check_precisions, graph_file
 from galip_export.publish import staged_bundle, write
+from galip_export.rewrites import check_rewrites
 from galip_export.verify import CASES, GraphParity, verify_bundle
 
 __all__ = ["ExportReport", "GraphReport", "export_bundle"]
@@ -91,33 +92,37 @@ def export_bundle(
     out: Path,
     *,
     precisions: Iterable[str] = ("fp32",),
+    rewrites: str = "exact",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Export the GALIP `checkpoint` to the new folder `out`, verified against eager PyTorch.
 
     `out` appears whole at the end or not at all; with `overwrite` it replaces a bundle or an empty folder.
+    `rewrites`: `exact`, the generator computes the same with less work; `none`, it is as in the checkpoint.
     The same checkpoint gives the same graphs, byte for byte. `progress` is called as each step begins.
 
-    Raises UsageError for an unknown precision and an `out` that cannot be written, FileRefused for a
-    checkpoint that is broken or has no text tower, QualityGateFailed where a graph is not equal to the model.
+    Raises UsageError for an unknown precision or rewrites and an `out` that cannot be written, FileRefused
+    for a checkpoint that is broken or has no text tower, QualityGateFailed where a graph is not equal to the
+    model.
     """
     started = time.perf_counter()
     wanted = check_precisions(precisions)
+    check_rewrites(rewrites)
     info = read_info(checkpoint)
     steps = _Steps(progress, len(GRAPHS) + 2 + CASES * len(wanted))
     with staged_bundle(out, overwrite=overwrite, size=_size(info) * len(wanted)) as folder:
         steps.begin("reading the checkpoint")
         model = load_galip(checkpoint, needs=("text", "generator"))
         del model.image, model.discriminator  # not exported: memory for what is
-        graphs = []
-        for graph, export in (("text_encoder", export_text_encoder), ("generator", export_generator)):
-            steps.begin(f"exporting the {graph.replace('_', ' ')}")
-            graphs.append(_write_graph(folder, graph, export(model)))
+        steps.begin("exporting the text encoder")
+        graphs = [_write_graph(folder, "text_encoder", export_text_encoder(model))]
+        steps.begin("exporting the generator")
+        graphs.append(_write_graph(folder, "generator", export_generator(model, rewrites)))
         manifest = _write_manifest(folder, model, graphs, Source(checkpoint.name, sha256_file(checkpoint)))
         parity = verify_bundle(folder, model, wanted, lambda: steps.begin("verifying against PyTorch"))
         steps.begin("finishing")
-        _write_parity(folder, manifest, parity)
+        _write_parity(folder, manifest, parity, rewrites)
     steps.end()
     return ExportReport(out, checkpoint, tuple(graphs), parity, time.perf_counter() - started)
 
@@ -179,10 +184,11 @@ def _write_manifest(folder: Path, model: Galip, graphs: list[GraphReport], sourc
     return manifest
 
 
-def _write_parity(folder: Path, manifest: Manifest, parity: tuple[GraphParity, ...]) -> None:
+def _write_parity(folder: Path, manifest: Manifest, parity: tuple[GraphParity, ...], rewrites: str) -> None:
     """Write `parity.json`, and the manifest with it."""
     precisions = dict.fromkeys(case.precision for case in parity)
     content = {
+        "rewrites": rewrites,
         "reference": f"eager PyTorch {torch.__version__}, float32, CPU",
         "tolerance": {precision: PRECISIONS[precision] for precision in precisions},
         "cases": [case.to_dict() for case in parity],

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from galip.config import GalipConfig
 from galip.model import Galip
 from galip_export.graph_check import check_graph
+from galip_export.rewrites import rewrite
 from galip_export.simplify import finish, simplify
 
 __all__ = ["OPSET", "dimensions", "export_generator", "export_text_encoder"]
@@ -65,18 +66,20 @@ def export_text_encoder(model: Galip) -> onnx.ModelProto:
     return _export(model.config, "text_encoder", model.text, (tokens,), ({0: batch, 1: length},))
 
 
-def export_generator(model: Galip) -> onnx.ModelProto:
+def export_generator(model: Galip, rewrites: str = "exact") -> onnx.ModelProto:
     """`model.generator` as noise (N, Z), sentence (N, D) → image (N, 3, H, W); float32, N dynamic.
 
-    Raises QualityGateFailed where the graph turns out other than its contract.
+    `rewrites`: one of `REWRITES`. Raises UsageError for another, QualityGateFailed where the graph turns out
+    other than its contract.
     """
     config = model.config
+    module = rewrite(model.generator, rewrites)
     inputs = (
         torch.zeros(_TRACED_BATCH, config.generator.noise_dim),
         torch.zeros(_TRACED_BATCH, config.clip.embed_dim),
     )
     batch = torch.export.Dim("N", min=1)
-    return _export(config, "generator", model.generator, inputs, ({0: batch}, {0: batch}))
+    return _export(config, "generator", module, inputs, ({0: batch}, {0: batch}))
 
 
 def _export(

@@ -25,6 +25,12 @@ def export(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to make: the bundle.")] = ...,  # type: ignore[assignment]
     precision: Annotated[str, typer.Option(help="Precisions, separated by commas.")] = "fp32",
+    rewrites: Annotated[
+        str,
+        typer.Option(
+            help="exact: the generator computes the same with less work; none: as in the checkpoint."
+        ),
+    ] = "exact",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")] = False,
     json: Json = False,
 ) -> None:
@@ -42,6 +48,7 @@ def export(
             model or default_checkpoint(),
             out,
             precisions=tuple(each.strip() for each in precision.split(",")),
+            rewrites=rewrites,
             overwrite=overwrite,
             progress=progress,
         )

@@ -45,7 +45,7 @@ def traced(tiny_export, monkeypatch):
         generator=onnx.load(tiny_export.bundle / "generator.onnx"),
     )
     monkeypatch.setattr(bundle_module, "export_text_encoder", lambda model: graphs.text_encoder)
-    monkeypatch.setattr(bundle_module, "export_generator", lambda model: graphs.generator)
+    monkeypatch.setattr(bundle_module, "export_generator", lambda model, rewrites: graphs.generator)
     return graphs
 
 
@@ -160,7 +160,7 @@ def break_generator(values):
     ("graph", "weight", "change"),
     [
         ("generator", "to_rgb.bias", break_generator),
-        ("generator", "blocks.2.df2.affine1.gamma.2.bias", break_generator),
+        ("generator", "conditioning.second_biases.1", break_generator),
         ("generator", "to_rgb.bias", lambda values: values.fill(np.nan)),
         ("text_encoder", "positional_embedding", lambda values: np.negative(values, out=values)),
         ("text_encoder", "ln_final.bias", lambda values: values.fill(np.inf)),
@@ -177,7 +177,7 @@ def test_a_wrong_weight_means_no_bundle(traced, tiny_checkpoint, out, graph, wei
 def test_a_frozen_batch_means_no_bundle(traced, tiny_checkpoint, out):
     """A graph that only runs with the batch it was traced with."""
     name = next(
-        node.input[1] for node in traced.generator.graph.node if node.name.startswith("bridge/Reshape")
+        node.input[1] for node in traced.generator.graph.node if node.name.startswith("conditioning/Reshape")
     )
 
     def freeze(values):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from galip_export import OPSET, export_generator, export_text_encoder
 from galip_export.graph_check import check_graph, nearest_index
 from galip_export.onnx_export import dimensions
+from galip_export.rewrites import REWRITES
 from galip_runtime import QualityGateFailed, UsageError
 from galip_runtime.manifest import graph_contract
 from onnx import helper, numpy_helper
@@ -100,13 +101,27 @@ def test_no_shapes_are_computed_that_are_known(protos):
         assert all(node.input[1] in constants for node in reshapes)
 
 
-def test_gamma_and_beta_stay_one_number_a_channel(protos):
-    graph = protos["generator"].graph
+@pytest.mark.parametrize("rewrites", REWRITES)
+def test_gamma_and_beta_stay_one_number_a_channel(tiny_model, rewrites):
+    graph = export_generator(tiny_model, rewrites).graph
     shapes = {name: shape for name, _, shape in declared(graph.value_info)}
-    affine = [node for node in graph.node if "affine" in node.name and node.op_type in ("Mul", "Add")]
-    assert len(affine) >= 40
-    for node in affine:
-        assert any(shapes[name][2:] == [1, 1] for name in node.input), node.name
+    affine = [
+        node
+        for node in graph.node
+        if node.op_type in ("Mul", "Add")
+        and any(len(shapes.get(name, ())) == 4 and shapes[name][2:] == [1, 1] for name in node.input)
+    ]
+    config = tiny_model.config.generator
+    assert len(affine) == 2 * 2 * 2 * (config.fusion_blocks + len(config.sizes))  # Mul and Add, 2 a DFBlock
+
+
+def test_nothing_is_rewritten_unless_wanted(tiny_model, protos):
+    plain, exact = operators(export_generator(tiny_model, "none")), operators(protos["generator"])
+    assert "DepthToSpace" not in plain
+    assert exact["DepthToSpace"] == 1  # 8 to 16
+    assert exact["Gemm"] < plain["Gemm"] // 4
+    with pytest.raises(UsageError, match="there are: exact, none"):
+        export_generator(tiny_model, "all")
 
 
 def test_every_resize_is_nearest_asymmetric_and_floor(protos):

@@ -1,0 +1,300 @@
+"""A generator that computes the same with less work: what is exported unless `--rewrites none` is asked for.
+
+Every function here turns a module or its weights into an equal one, up to rounding; its docstring has the
+algebra. `Rewritten` puts them together.
+
+Shapes: N batch, Z noise, D sentence, K all first layers' outputs, B affine networks of one width, C channels,
+Ci and Co channels in and out, S side, T tokens, W token width, H heads, G CLIP grid, P prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from galip_runtime.errors import UsageError
+from torch import Tensor, nn
+
+from galip.model import AffineMlp, DFBlock, FusionBlock, GenerationBlock, Generator
+
+__all__ = [
+    "REWRITES",
+    "Conditioning",
+    "Doubling",
+    "FoldedBlock",
+    "Rewritten",
+    "check_rewrites",
+    "fold_norm",
+    "rewrite",
+    "sub_pixel_kernels",
+]
+
+REWRITES = ("exact", "none")
+"""What may be asked for: everything here, or the generator as it is."""
+
+
+def check_rewrites(rewrites: str) -> str:
+    """`rewrites`. Raises UsageError where it is none of `REWRITES`."""
+    if rewrites not in REWRITES:
+        raise UsageError(f"rewrites are {rewrites!r}; there are: {', '.join(REWRITES)}")
+    return rewrites
+
+
+def rewrite(generator: Generator, rewrites: str = "exact") -> nn.Module:
+    """`generator` as `rewrites` says; its own weights are left as they are. Raises as `check_rewrites`."""
+    return Rewritten(generator).eval() if check_rewrites(rewrites) == "exact" else generator
+
+
+class Rewritten(nn.Module):
+    """The generator's forward pass, rewritten: same inputs, same picture."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        config = generator.config
+        self.use_clip, self.grid = config.use_clip, generator.grid
+        blocks = list(_df_blocks(generator))
+        networks = [net for block in blocks for net in _networks(block)]
+        self.conditioning = Conditioning(
+            networks, generator.prompt if config.use_clip else None, config.noise_dim
+        )
+        if config.use_clip:
+            self.bridge, self.concept = generator.bridge, generator.concept
+            self.vit = FoldedVit(generator.clip_vit, config.clip_weight)
+        else:
+            self.fc = generator.fc
+        self.blocks = nn.ModuleList(_growing(generator))
+        self.to_rgb = generator.to_rgb
+
+    def forward(self, noise: Tensor, sentence: Tensor) -> Tensor:
+        """Noise (N, Z), sentence (N, D) → image (N, 3, H, W)."""
+        affines, prompts = self.conditioning(noise, sentence)
+        left = iter(affines)
+        x = self._visual_concepts(noise, left, prompts)  # (N, C, G, G)
+        for block in self.blocks:
+            x = block(x, left)
+        return self.to_rgb(F.leaky_relu(x, 0.2))  # (N, 3, H, W)
+
+    def _visual_concepts(self, noise: Tensor, affines: Iterator[Tensor], prompts: Tensor | None) -> Tensor:
+        n = noise.shape[0]
+        if not self.use_clip:
+            return self.fc(noise).view(n, -1, self.grid, self.grid)
+        x = self.bridge.fc(noise).view(n, -1, self.grid, self.grid)
+        for block in self.bridge.fusion:
+            assert isinstance(block, FusionBlock)
+            h = fuse(block.conv1(x), affines)
+            x = x + fuse(block.conv2(h), affines)
+        bridge = self.bridge.out(x)  # (N, W, G, G)
+        return self.concept(bridge + self.vit(bridge, prompts))  # (N, channels[0], G, G)
+
+
+def fuse(x: Tensor, affines: Iterator[Tensor]) -> Tensor:
+    """A DFBlock of x (N, C, S, S) whose γ₀, β₀, γ₁, β₁, each (N, C, 1, 1), come next in `affines`."""
+    for _ in range(2):
+        gamma, beta = next(affines), next(affines)
+        x = F.leaky_relu(x * gamma + beta, 0.2)
+    return x
+
+
+class Conditioning(nn.Module):
+    """All affine networks at once, from noise and sentence.
+
+    Network i is Aᵢ·relu(Fᵢ·[z; s] + fᵢ) + aᵢ. All Fᵢ stacked are one matrix F = [F_z F_s], so all first
+    layers are F_z·z + (F_s·s + f), whose second part depends on the sentence alone. Second layers of one
+    width C are one product of (B, N, C) with (B, C, C). The prompts' linear layer joins the first ones.
+    """
+
+    def __init__(self, networks: Sequence[AffineMlp], prompt: nn.Linear | None, noise_dim: int) -> None:
+        super().__init__()
+        self.widths = [network[0].out_features for network in networks]
+        distinct = list(dict.fromkeys(self.widths))
+        order = [index for width in distinct for index, each in enumerate(self.widths) if each == width]
+        self.place = [order.index(index) for index in range(len(order))]
+        self.groups = [(width, self.widths.count(width)) for width in distinct]
+        firsts = [networks[index][0] for index in order] + ([prompt] if prompt else [])
+        weight = torch.cat([first.weight for first in firsts]).detach()
+        self.prompt_size = prompt.out_features if prompt else 0
+        self.from_noise = nn.Parameter(weight[:, :noise_dim].clone())
+        self.from_sentence = nn.Parameter(weight[:, noise_dim:].clone())
+        self.bias = nn.Parameter(torch.cat([first.bias for first in firsts]).detach())
+        self.seconds, self.second_biases = nn.ParameterList(), nn.ParameterList()
+        for width in distinct:
+            layers = [networks[index][2] for index in order if self.widths[index] == width]
+            self.seconds.append(torch.stack([layer.weight.detach().T for layer in layers]))  # (B, C, C)
+            self.second_biases.append(torch.stack([layer.bias.detach() for layer in layers])[:, None])
+
+    def forward(self, noise: Tensor, sentence: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Noise (N, Z), sentence (N, D) → what each network gives, (N, C, 1, 1), and prompts (N, P·W)."""
+        return self.finish(noise, self.of_sentence(sentence))
+
+    def of_sentence(self, sentence: Tensor) -> Tensor:
+        """What depends on the sentence alone: (N, D) → (N, K)."""
+        return F.linear(sentence, self.from_sentence, self.bias)
+
+    def finish(self, noise: Tensor, condition: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Noise (N, Z), condition (N, K) → as `forward`."""
+        sizes = [width * count for width, count in self.groups]
+        first = F.linear(noise, self.from_noise) + condition  # (N, K)
+        *parts, prompts = first.split([*sizes, self.prompt_size], dim=1)
+        found: list[Tensor] = []
+        for (width, count), part, weight, bias in zip(
+            self.groups, parts, self.seconds, self.second_biases, strict=True
+        ):
+            hidden = F.relu(part).view(-1, count, width).transpose(0, 1)  # (B, N, C)
+            second = hidden @ weight + bias  # (B, N, C)
+            maps = second.transpose(0, 1).reshape(-1, count * width, 1, 1)
+            found += maps.split(width, dim=1)  # each (N, C, 1, 1)
+        return [found[place] for place in self.place], prompts if self.prompt_size else None
+
+
+class Doubling(nn.Module):
+    """Nearest to twice the size, then a 3×3 convolution with padding 1: done at the small size.
+
+    Behind nearest doubling, two of three neighbouring pixels are equal, so that a row's taps w₀, w₁, w₂
+    become two: (w₀, w₁ + w₂) on pixels i-1, i for the even row 2i, and (w₀ + w₁, w₂) on i, i+1 for the odd
+    one; columns likewise. That is a 2×2 convolution for each of four phases, interleaved: 16
+    products where there were 36.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.phases = nn.ModuleList()
+        for kernel in sub_pixel_kernels(conv.weight.detach()):
+            phase = nn.Conv2d(conv.in_channels, conv.out_channels, 2)
+            phase.weight = nn.Parameter(kernel)
+            phase.bias = conv.bias
+            self.phases.append(phase)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (N, Ci, S, S) → (N, Co, 2S, 2S)."""
+        found = []
+        for number, phase in enumerate(self.phases):
+            down, right = divmod(number, 2)
+            found.append(phase(F.pad(x, (1 - right, right, 1 - down, down))))  # (N, Co, S, S)
+        stacked = torch.stack(found, dim=2)  # (N, Co, 4, S, S)
+        return F.pixel_shuffle(stacked.flatten(1, 2), 2)  # (N, Co, 2S, 2S)
+
+
+def sub_pixel_kernels(weight: Tensor) -> list[Tensor]:
+    """The four 2×2 kernels (Co, Ci, 2, 2) of `Doubling`, phases (row, column) = 00, 01, 10, 11."""
+
+    def halves(kernel: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        first, middle, last = kernel.unbind(dim)
+        return torch.stack([first, middle + last], dim), torch.stack([first + middle, last], dim)
+
+    return [phase for rows in halves(weight, 2) for phase in halves(rows, 3)]
+
+
+class GrowingBlock(nn.Module):
+    """A generation block whose affine networks are computed beforehand."""
+
+    def __init__(self, block: GenerationBlock, doubles: bool) -> None:
+        super().__init__()
+        self.block = block
+        self.doubling = Doubling(block.conv1) if doubles else None
+
+    def forward(self, x: Tensor, affines: Iterator[Tensor]) -> Tensor:
+        """X (N, Ci, S, S) → (N, Co, size, size)."""
+        block = self.block
+        h = fuse(x, affines)
+        h = self.doubling(h) if self.doubling else block.grow(h)  # (N, Co, size, size)
+        return block.upsample(block.shortcut(x)) + block.conv2(fuse(h, affines))
+
+
+class FoldedVit(nn.Module):
+    """ClipVit, its blocks folded, without the rows that nobody reads, and times the generator's weight."""
+
+    def __init__(self, vit: Any, weight: float) -> None:
+        super().__init__()
+        self.register_buffer("class_token", (vit.class_embedding + vit.positional_embedding[0])[None, None])
+        self.register_buffer("position", vit.positional_embedding[1:])
+        self.ln_pre, self.weight = vit.ln_pre, weight
+        self.prompt_layers = vit.prompt_layers
+        self.blocks = nn.ModuleList(FoldedBlock(block) for block in vit.resblocks)
+
+    def forward(self, bridge: Tensor, prompts: Tensor | None) -> Tensor:
+        """Bridge (N, W, G, G), prompts (N, P·W) → visual concepts times the weight (N, W, G, G)."""
+        n, width, grid, _ = bridge.shape
+        patches = bridge.flatten(2).transpose(1, 2) + self.position  # (N, G², W)
+        x = self.ln_pre(torch.cat([self.class_token.expand(n, 1, width), patches], dim=1))  # (N, 1+G², W)
+        last = len(self.blocks) - 1
+        for index, block in enumerate(self.blocks):
+            prompt = None
+            if index in self.prompt_layers:
+                assert prompts is not None
+                place = self.prompt_layers.index(index) * width
+                prompt = prompts[:, None, place : place + width]  # (N, 1, W)
+            x = block(x, prompt, skip=1 if index == last else 0)
+        return self.weight * x.transpose(1, 2).reshape(n, width, grid, grid)
+
+
+class FoldedBlock(nn.Module):
+    """A residual attention block of CLIP, its norms' weights and attention's scale within its matrices.
+
+    γ and β of a norm before a linear layer: W(γ∘x̂ + β) + b = (W·diag γ)x̂ + (Wβ + b). Attention's 1/√(W/H)
+    goes into the queries' rows. A prompt's row is never read again, so it gives a key and a value but asks
+    nothing; nor does the class token in the last block.
+    """
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.heads = block.attn.num_heads
+        width = block.attn.embed_dim
+        weight, bias = fold_norm(block.ln_1, block.attn.in_proj_weight, block.attn.in_proj_bias)
+        scale = (width // self.heads) ** -0.5
+        self.query = _linear(weight[:width] * scale, bias[:width] * scale)
+        self.key_value = _linear(weight[width:], bias[width:])
+        self.out = block.attn.out_proj
+        self.eps_1, self.eps_2 = block.ln_1.eps, block.ln_2.eps
+        self.mlp_in = _linear(*fold_norm(block.ln_2, block.mlp.c_fc.weight, block.mlp.c_fc.bias))
+        self.gelu, self.mlp_out = block.mlp.gelu, block.mlp.c_proj
+
+    def forward(self, x: Tensor, prompt: Tensor | None, skip: int) -> Tensor:
+        """X (N, T, W), prompt (N, 1, W) or None → (N, T - skip, W), the first `skip` rows left out."""
+        n, _, width = x.shape
+        heads = (n, -1, self.heads, width // self.heads)
+        normed = F.layer_norm(x, (width,), eps=self.eps_1)
+        seen = normed
+        if prompt is not None:
+            seen = torch.cat([normed, F.layer_norm(prompt, (width,), eps=self.eps_1)], dim=1)  # (N, T+1, W)
+        query = self.query(normed[:, skip:]).view(heads).transpose(1, 2)  # (N, H, T, W/H)
+        key, value = (
+            each.view(heads).transpose(1, 2) for each in self.key_value(seen).chunk(2, dim=-1)
+        )  # (N, H, T+1, W/H)
+        attended = (query @ key.transpose(-2, -1)).softmax(dim=-1) @ value  # (N, H, T, W/H)
+        x = x[:, skip:] + self.out(attended.transpose(1, 2).reshape(n, -1, width))
+        h = F.layer_norm(x, (width,), eps=self.eps_2)
+        return x + self.mlp_out(self.gelu(self.mlp_in(h)))
+
+
+def fold_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (O, W) and bias (O) of a linear layer behind the norm's bare part, as `FoldedBlock` says."""
+    return (weight * norm.weight).detach(), (bias + weight @ norm.bias).detach()
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return layer
+
+
+def _df_blocks(generator: Generator) -> Iterator[DFBlock]:
+    """In the order in which they are computed."""
+    if generator.config.use_clip:
+        for fusion in generator.bridge.fusion:
+            yield from (fusion.df1, fusion.df2)
+    for block in generator.blocks:
+        yield from (block.df1, block.df2)
+
+
+def _networks(block: DFBlock) -> tuple[AffineMlp, ...]:
+    """γ₀, β₀, γ₁, β₁."""
+    return block.affine0.gamma, block.affine0.beta, block.affine1.gamma, block.affine1.beta
+
+
+def _growing(generator: Generator) -> Iterator[GrowingBlock]:
+    size = generator.grid
+    for block in generator.blocks:
+        yield GrowingBlock(block, doubles=block.size == 2 * size)
+        size = block.size
