@@ -68,7 +68,7 @@ class _Bench:
     def report(self) -> Report:
         config, machine = self.config, describe_machine()
         found, fid = self._look()
-        fine = [name for name, subject in found.items() if not self._broken(name, subject)]
+        fine = [name for name, subject in found.items() if not self._is_broken(name, subject)]
         launches = self._launches(fine)
         sizes = [len(each.samples[REFERENCE][str(config.batch[0])]["total"]) for each in launches]
         samples = _joined(launches)
@@ -142,7 +142,7 @@ class _Bench:
             }
         return found, study.facts() if study else None
 
-    def _broken(self, name: str, subject: Mapping[str, Any]) -> bool:
+    def _is_broken(self, name: str, subject: Mapping[str, Any]) -> bool:
         """Whether a picture wasn't finite: that is told, and no time taken."""
         seen = [subject[key] for key in ("fid", "parity") if subject[key]]
         if not (broken := [each for each in seen if each["not_finite"]]):

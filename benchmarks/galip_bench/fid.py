@@ -7,6 +7,7 @@ its own.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -107,26 +108,38 @@ class FidStudy:
         if not_finite:
             return FidParity(count, not_finite, None, None, None, None)
         self._reference = self._reference or sets
-        self.progress(f"FID of {name}", 0, 1)
-        return compare_sets(sets, self._reference, self.against)
+        computed = functools.partial(self.progress, f"distances of {name}")
+        return compare_sets(sets, self._reference, self.against, computed)
 
 
 def compare_sets(
-    sets: Sequence[Statistics], reference: Sequence[Statistics], against: Statistics | None
+    sets: Sequence[Statistics],
+    reference: Sequence[Statistics],
+    against: Statistics | None,
+    progress: Callable[[int, int], Any] = lambda done, total: None,
 ) -> FidParity:
-    """`FID_SETS` sets of a subject's pictures, and the reference's of the same prompts and seeds."""
+    """`FID_SETS` sets of a subject's pictures, and the reference's of the same prompts and seeds. A distance
+    takes seconds: `progress` counts them.
+    """
     whole, whole_reference = _merged(sets), _merged(reference)
-    direct = frechet_distance(whole, whole_reference)
-    if against is None:
-        return FidParity(whole.count, 0, None, None, None, direct)
-    fid = frechet_distance(whole, against)
     if sets is reference:
-        return FidParity(whole.count, 0, fid, 0.0, (0.0, 0.0), direct)
-    delta = fid - frechet_distance(whole_reference, against)
-    changes = [
-        frechet_distance(ours, against) - frechet_distance(theirs, against)
-        for ours, theirs in zip(sets, reference, strict=True)
-    ]
+        if against is None:
+            return FidParity(whole.count, 0, None, None, None, 0.0)
+        return FidParity(whole.count, 0, frechet_distance(whole, against), 0.0, (0.0, 0.0), 0.0)
+    pairs = [(whole, whole_reference)]
+    if against is not None:
+        pairs += [(each, against) for each in (whole, whole_reference, *sets, *reference)]
+    found: list[float] = []
+    for pair in pairs:
+        progress(len(found), len(pairs))
+        found.append(frechet_distance(*pair))
+    progress(len(pairs), len(pairs))
+    direct, *fids = found
+    if not fids:
+        return FidParity(whole.count, 0, None, None, None, direct)
+    fid, fid_of_reference, *of_sets = fids
+    delta = fid - fid_of_reference
+    changes = np.subtract(of_sets[: len(sets)], of_sets[len(sets) :])
     reach = _T_975 * float(np.std(changes, ddof=1)) / len(changes) ** 0.5
     return FidParity(whole.count, 0, fid, delta, (delta - reach, delta + reach), direct)
 

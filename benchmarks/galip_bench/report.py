@@ -43,6 +43,14 @@ class Report:
     schema: int = SCHEMA
     warnings: list[str] = field(default_factory=list)
 
+    def not_finite(self) -> list[str]:
+        """Subjects that made pictures with NaN or infinity."""
+        return [
+            name
+            for name, subject in self.subjects.items()
+            if any(subject[key]["not_finite"] for key in ("parity", "fid") if subject[key])
+        ]
+
     def to_json(self) -> str:
         """Text for a file: a line a number would be thousands, so what is innermost stays on one line."""
         return _compact(asdict(self)) + "\n"

@@ -107,22 +107,23 @@ class Conditioning(nn.Module):
 
     def __init__(self, networks: Sequence[AffineMlp], prompt: nn.Linear | None, noise_dim: int) -> None:
         super().__init__()
-        self.widths = [network[0].out_features for network in networks]
+        layers = [_layers(network) for network in networks]
+        self.widths = [first.out_features for first, _ in layers]
         distinct = list(dict.fromkeys(self.widths))
         order = [index for width in distinct for index, each in enumerate(self.widths) if each == width]
         self.place = [order.index(index) for index in range(len(order))]
         self.groups = [(width, self.widths.count(width)) for width in distinct]
-        firsts = [networks[index][0] for index in order] + ([prompt] if prompt else [])
-        weight = torch.cat([first.weight for first in firsts]).detach()
         self.prompt_size = prompt.out_features if prompt else 0
+        firsts = [layers[index][0] for index in order] + ([prompt] if prompt else [])
+        weight = torch.cat([first.weight for first in firsts]).detach()
         self.from_noise = nn.Parameter(weight[:, :noise_dim].clone())
         self.from_sentence = nn.Parameter(weight[:, noise_dim:].clone())
         self.bias = nn.Parameter(torch.cat([first.bias for first in firsts]).detach())
         self.seconds, self.second_biases = nn.ParameterList(), nn.ParameterList()
         for width in distinct:
-            layers = [networks[index][2] for index in order if self.widths[index] == width]
-            self.seconds.append(torch.stack([layer.weight.detach().T for layer in layers]))  # (B, C, C)
-            self.second_biases.append(torch.stack([layer.bias.detach() for layer in layers])[:, None])
+            seconds = [layers[index][1] for index in order if self.widths[index] == width]
+            self.seconds.append(torch.stack([second.weight.detach().T for second in seconds]))  # (B, C, C)
+            self.second_biases.append(torch.stack([second.bias.detach() for second in seconds])[:, None])
 
     def forward(self, noise: Tensor, sentence: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """Noise (N, Z), sentence (N, D) → what each network gives, (N, C, 1, 1), and prompts (N, P·W)."""
@@ -205,6 +206,9 @@ class GrowingBlock(nn.Module):
 class FoldedVit(nn.Module):
     """ClipVit, its blocks folded, without the rows that nobody reads, and times the generator's weight."""
 
+    class_token: Tensor
+    position: Tensor
+
     def __init__(self, vit: Any, weight: float) -> None:
         super().__init__()
         self.register_buffer("class_token", (vit.class_embedding + vit.positional_embedding[0])[None, None])
@@ -279,12 +283,18 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
+def _layers(network: AffineMlp) -> tuple[nn.Linear, nn.Linear]:
+    first, _, second = network
+    assert isinstance(first, nn.Linear)
+    assert isinstance(second, nn.Linear)
+    return first, second
+
+
 def _df_blocks(generator: Generator) -> Iterator[DFBlock]:
     """In the order in which they are computed."""
-    if generator.config.use_clip:
-        for fusion in generator.bridge.fusion:
-            yield from (fusion.df1, fusion.df2)
-    for block in generator.blocks:
+    fusions = list(generator.bridge.fusion) if generator.config.use_clip else []
+    for block in (*fusions, *generator.blocks):
+        assert isinstance(block, FusionBlock | GenerationBlock)
         yield from (block.df1, block.df2)
 
 
@@ -296,5 +306,6 @@ def _networks(block: DFBlock) -> tuple[AffineMlp, ...]:
 def _growing(generator: Generator) -> Iterator[GrowingBlock]:
     size = generator.grid
     for block in generator.blocks:
+        assert isinstance(block, GenerationBlock)
         yield GrowingBlock(block, doubles=block.size == 2 * size)
         size = block.size

@@ -134,6 +134,8 @@ def bench(
     if before is not None and report.models != before["models"]:
         report.warnings.append(f"checkpoint or bundle is not the same as when {repeat} was measured")
     _write(report, json, html, markdown)
+    if broken := report.not_finite():
+        raise QualityGateFailed(f"NaN or infinity in pictures of {', '.join(broken)}")
     return None
 
 

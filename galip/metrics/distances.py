@@ -24,15 +24,9 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     """
     if len(a.mean) != len(b.mean):
         raise UsageError(f"features of {len(a.mean)} and {len(b.mean)} numbers can't be compared")
-    roots = [_root(each.covariance) for each in (a, b)]
-    shared = np.linalg.svd(roots[0] @ roots[1], compute_uv=False).sum()
+    shared = np.linalg.svd(a.root() @ b.root(), compute_uv=False).sum()
     difference = a.mean - b.mean
     return float(difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * shared)
-
-
-def _root(covariance: Features) -> Features:
-    variances, directions = np.linalg.eigh(covariance)
-    return (directions * np.sqrt(np.maximum(variances, 0))) @ directions.T
 
 
 def kernel_distance(

@@ -25,6 +25,7 @@ class Statistics:
         self.count = 0
         self.mean: Floats = np.zeros(width)
         self.scatter: Floats = np.zeros((width, width))  # sum of the outer products of deviations
+        self._root: tuple[int, Floats] = (0, self.scatter)  # of so many
 
     @classmethod
     def of(cls, features: NDArray[np.floating]) -> Statistics:
@@ -62,6 +63,13 @@ class Statistics:
         if self.count < 2:
             raise UsageError(f"{self.count} pictures have no covariance; give at least 2")
         return self.scatter / (self.count - 1)
+
+    def root(self) -> Floats:
+        """The covariance's square root, kept until features are added. Raises as `covariance`."""
+        if self._root[0] != self.count or self.count == 0:
+            variances, directions = np.linalg.eigh(self.covariance)
+            self._root = (self.count, (directions * np.sqrt(np.maximum(variances, 0))) @ directions.T)
+        return self._root[1]
 
     def save(self, path: Path) -> None:
         """Write `mu`, `sigma` and `count` as .npz, which pytorch-fid and DF-GAN read; whole or not at all."""

@@ -55,11 +55,11 @@ def test_everything(call, measured, slowed, tiny_data, tmp_path):
     assert not [file for file in tmp_path.iterdir() if file.suffix == ".part"]
 
     slow = tmp_path / "slow.json"
-    slow.write_text(json.dumps(slowed(report, MEASURED, 2)))
+    slow.write_text(json.dumps(slowed(report, MEASURED, 20)))
     assert call("--compare", files["json"], files["json"])[0] == 0
     code, out, err = call("--compare", files["json"], slow)
     assert code == 3
-    assert f"{MEASURED} at batch 1 by 100%" in err
+    assert f"{MEASURED} at batch 1 by 1900%" in err
     assert "slower" in out
 
     again = tmp_path / "again.json"
@@ -98,6 +98,26 @@ def test_a_device_that_silently_gave_way(call, measured, monkeypatch):
     code, out, err = call(*measured, "--subjects", "bundle-cuda-fp32")
     assert (code, out) == (5, "")
     assert "'cuda' was asked for, but onnxruntime started only CPUExecutionProvider" in err
+
+
+def test_nan_is_counted_and_told(call, measured, tiny_checkpoint, tmp_path, monkeypatch):
+    from galip_bench import bench, subjects
+
+    from galip.eager import load_eager
+
+    def load():
+        drawer = load_eager(tiny_checkpoint, "cpu")
+        drawer.model.generator.to_rgb.bias.data.fill_(float("nan"))
+        return drawer
+
+    real = bench.subjects
+    monkeypatch.setattr(bench, "subjects", lambda *a: [*real(*a), subjects.Subject("planted", load)])
+    file = tmp_path / "x.json"
+    code, out, err = call(*measured, "--subjects", "planted", "--cold-starts", 0, "--json", file)
+    assert code == 3
+    assert "NaN or infinity in pictures of planted" in err
+    assert "planted: 3 of 3 pictures have NaN or infinity" in out.replace("\n", " ")
+    assert read_report(file)["subjects"]["planted"]["parity"]["not_finite"] == 3
 
 
 def test_mistakes(call, tiny_bundle, tmp_path):
