@@ -7,8 +7,10 @@ import itertools
 import math
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,11 +69,12 @@ class _Bench:
 
     def report(self) -> Report:
         config, machine = self.config, describe_machine()
+        started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         found, fid = self._look()
-        fine = [name for name, subject in found.items() if not self._is_broken(name, subject)]
-        launches = self._launches(fine)
+        launches = self._launches(self._fine(found))
+        fine = self._lasting(found, launches)
         sizes = [len(each.samples[REFERENCE][str(config.batch[0])]["total"]) for each in launches]
-        samples = _joined(launches)
+        samples = _joined(launches, fine)
         for name in fine:
             found[name]["latency"] = {
                 str(batch): _latency(samples[name][str(batch)], samples[REFERENCE][str(batch)], sizes)
@@ -87,15 +90,14 @@ class _Bench:
             unavailable=self.unavailable,
             models=self.models.facts(),
             machine=machine,
-            noise=_noise(
-                [samples[REFERENCE][str(batch)]["total"] for batch in config.batch],
-                [each.others for each in launches if each.others is not None],
-            ),
+            noise=_noise(launches),
             threads=self.threads,
             launches=sizes,
             fid=fid,
             config=asdict(config),
             command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            started=started,
+            seconds=time.monotonic() - began,
             warnings=self.warnings,
         )
 
@@ -118,48 +120,61 @@ class _Bench:
         """
         config, models, found = self.config, self.models, {}
         known = subjects(models.checkpoint, models.bundle, self.threads)
+        chosen = choose(known, config.subjects)
         self.unavailable = {each.name: each.unavailable for each in known if each.unavailable}
-        parities, study = _Parities(config, self.inception, self.pictures), None
-        for subject in choose(known, config.subjects):
+        study, parities = self._fid_study(), _Parities(config, self.inception, self.pictures)
+        for subject in chosen:
             self.progress(f"making pictures with {subject.name}", 0, 1)
             try:
                 drawer = subject.load()
-                draw_raw(drawer, prompts(config.batch[0]), range(config.batch[0]), config.batch[0])
-            except ProviderUnavailable as error:
+                parity = parities.of(subject.name, drawer)
+            except Exception as error:  # of a subject's own kind, whatever it runs on
                 if config.subjects or subject.name == REFERENCE:
                     raise
-                self.unavailable[subject.name] = str(error)
+                self.unavailable[subject.name] = f"{type(error).__name__}: {error}"
                 continue
-            parity = parities.of(subject.name, drawer) if config.pictures else None
-            study = study or self._fid_study(drawer)
             found[subject.name] = {
                 "info": {key: value for key, value in drawer.info().items() if key not in _LEFT_OUT},
                 "disk_bytes": self._disk(subject.name, drawer),
-                "parity": None if parity is None else asdict(parity),
+                "parity": asdict(parity) if config.pictures or parity.not_finite else None,
                 "fid": asdict(study.measure(subject.name, drawer)) if study else None,
                 "latency": {},
                 "fresh": [],
             }
         return found, study.facts() if study else None
 
-    def _is_broken(self, name: str, subject: Mapping[str, Any]) -> bool:
-        """Whether a picture wasn't finite: that is told, and no time taken."""
-        seen = [subject[key] for key in ("fid", "parity") if subject[key]]
-        if not (broken := [each for each in seen if each["not_finite"]]):
-            return False
-        self.warnings.append(
-            f"{name}: {broken[0]['not_finite']} of {broken[0]['pictures']} pictures have NaN or infinity; "
-            "its latency is not measured"
-        )
-        return True
-
-    def _fid_study(self, drawer: Drawer) -> FidStudy | None:
+    def _fid_study(self) -> FidStudy | None:
         if not self.config.fid:
             return None
         from galip_bench.fid import FidStudy
 
         assert self.inception is not None
-        return FidStudy(self.config, self.inception, drawer.dimensions.image_height, self.progress)
+        side = read_manifest(self.models.bundle).dimensions.image_height
+        return FidStudy(self.config, self.inception, side, self.progress)
+
+    def _fine(self, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Subjects whose pictures are finite; of the others it is told, and no time taken."""
+        fine = []
+        for name, subject in found.items():
+            seen = [subject[key] for key in ("fid", "parity") if subject[key]]
+            if broken := [each for each in seen if each["not_finite"]]:
+                self.warnings.append(
+                    f"{name}: {broken[0]['not_finite']} of {broken[0]['pictures']} pictures have NaN or "
+                    "infinity; its latency is not measured"
+                )
+            else:
+                fine.append(name)
+        return fine
+
+    def _lasting(self, found: Mapping[str, Any], launches: Sequence[Launch]) -> list[str]:
+        """Subjects that no launch lost; of the others it is told. Raises `QualityGateFailed` for the
+        reference.
+        """
+        failed = {name: why for each in launches for name, why in each.failed.items()}
+        if REFERENCE in failed:
+            raise QualityGateFailed(f"{REFERENCE} failed while it was timed: {failed[REFERENCE]}")
+        self.warnings += [f"{name} failed while it was timed: {why}" for name, why in failed.items()]
+        return [name for name in found if name in launches[0].samples and name not in failed]
 
     def _launches(self, names: Sequence[str]) -> list[Launch]:
         config, found = self.config, []
@@ -184,14 +199,18 @@ class _Bench:
     def _fresh(self, name: str) -> list[dict[str, Any]]:
         count, found = self.config.cold_starts, []
         for number in range(count):
-            measured = fresh.measure(
-                name,
-                self.models.checkpoint,
-                self.models.bundle,
-                prompt=PROMPTS[0],
-                batch=max(self.config.batch) if number == count - 1 else 1,
-                threads=self.threads,
-            )
+            try:
+                measured = fresh.measure(
+                    name,
+                    self.models.checkpoint,
+                    self.models.bundle,
+                    prompt=PROMPTS[0],
+                    batch=max(self.config.batch) if number == count - 1 else 1,
+                    threads=self.threads,
+                )
+            except ProviderUnavailable as error:
+                self.warnings.append(f"no cold start of {name}: {error}")
+                return []
             found.append(asdict(measured))
             self.progress(f"cold starts of {name}", number + 1, count)
         return found
@@ -210,9 +229,11 @@ class _Parities:
     """Pictures of one subject after another against the first one's, the reference's."""
 
     def __init__(self, config: BenchConfig, inception: Inception | None, folder: Path | None) -> None:
-        self.batch, self.inception, self.folder = config.batch[0], inception, folder
-        self.prompts = prompts(config.pictures)
-        self.seeds = range(config.seed, config.seed + config.pictures)
+        self.inception, self.folder = inception, folder
+        self.batch = config.batch
+        count = config.pictures or sum(config.batch)  # where none are asked for, whether it works at all
+        self.prompts = prompts(count)
+        self.seeds = range(config.seed, config.seed + count)
         self.original: Original | None = None
 
     def of(self, name: str, drawer: Drawer) -> Parity:
@@ -234,7 +255,7 @@ class _Parities:
         return parity
 
 
-def _joined(launches: Sequence[Launch]) -> dict[str, dict[str, dict[str, list[float]]]]:
+def _joined(launches: Sequence[Launch], names: Sequence[str]) -> dict[str, dict[str, dict[str, list[float]]]]:
     """The samples of all launches, one after another."""
     return {
         name: {
@@ -242,9 +263,9 @@ def _joined(launches: Sequence[Launch]) -> dict[str, dict[str, dict[str, list[fl
                 phase: [value for each in launches for value in each.samples[name][batch][phase]]
                 for phase in phases
             }
-            for batch, phases in batches.items()
+            for batch, phases in launches[0].samples[name].items()
         }
-        for name, batches in launches[0].samples.items()
+        for name in names
     }
 
 
@@ -262,8 +283,10 @@ def _latency(
     }
 
 
-def _noise(totals: Sequence[Sequence[float]], others: Sequence[float]) -> dict[str, Any]:
-    varies, taken = max(spread(samples) for samples in totals), max(others, default=None)
+def _noise(launches: Sequence[Launch]) -> dict[str, Any]:
+    """From the reference's times within a launch, and what others took meanwhile."""
+    varies = max(spread(phases["total"]) for each in launches for phases in each.samples[REFERENCE].values())
+    taken = max((each.others for each in launches if each.others is not None), default=None)
     reasons = []
     if varies > NOISY_SPREAD:
         reasons.append(f"the reference's times vary by {varies:.0%} (quartiles over median)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import numpy as np
 from galip_runtime.errors import UsageError
 
-from galip_bench.summary import bootstrap_medians
+from galip_bench.summary import bootstrap_medians, launch_medians, student_t
 
-__all__ = ["Change", "compare", "differences", "other_changes"]
+__all__ = ["Change", "compare", "differences", "lost", "other_changes"]
 
 MEMORY = 0.05
 """Share by which a peak of memory or a size on disk has to differ to be told."""
@@ -58,6 +59,19 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     return changes
 
 
+def lost(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Subjects that the old report measured and the new one doesn't, with why: a line each."""
+    lines = []
+    for name, subject in old["subjects"].items():
+        after = new["subjects"].get(name)
+        if not subject["latency"] or (after and after["latency"]):
+            continue
+        told = [line for line in new["warnings"] if line.startswith(f"{name}")]
+        why = new["unavailable"].get(name) or "; ".join(told) or "it was not asked for"
+        lines.append(f"{name} is no longer measured: {why}")
+    return lines
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What is not the same about machines, versions, models and configs: a line each."""
     lines = []
@@ -74,7 +88,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def other_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What changed about memory, size on disk, parity and FID of the subjects in both: a line each."""
     lines = []
-    for name in dict.fromkeys(name for name, _ in _shared(old, new)):
+    for name in (name for name in new["subjects"] if name in old["subjects"]):
         before, after = old["subjects"][name], new["subjects"][name]
         for what, values in {
             "peak memory, MB": [_peak(each, "peak_resident_bytes") for each in (before, after)],
@@ -84,14 +98,29 @@ def other_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             a, b = values
             if a and b and abs(b - a) > MEMORY * a:
                 lines.append(f"{name}: {what}: {a / 1e6:.1f} → {b / 1e6:.1f}")
-        for key, least in (("not_finite", 0.0), ("psnr_p1", DECIBELS)):
-            a, b = ((each["parity"] or {}).get(key) for each in (before, after))
-            if a is not None and b is not None and abs(b - a) > least:
-                lines.append(f"{name}: parity {key}: {a:.4g} → {b:.4g}")
-        a, b = ((each["fid"] or {}).get("delta_interval_95") for each in (before, after))
-        if a and b and (b[0] > a[1] or b[1] < a[0]):
-            lines.append(f"{name}: change of FID: {a[0]:.3f} to {a[1]:.3f} → {b[0]:.3f} to {b[1]:.3f}")
+        lines += [f"{name}: {line}" for line in _changes_of_pictures(before, after)]
     return lines
+
+
+def _changes_of_pictures(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    parities = [each["parity"] for each in (before, after)]
+    if all(parities):
+        a, b = (each["not_finite"] for each in parities)
+        if a != b:
+            yield f"pictures with NaN or infinity: {a} → {b}"
+        a, b = (_worst_psnr(each) for each in parities)
+        if a != b and not abs(b - a) <= DECIBELS:
+            yield f"lowest PSNR, dB: {a:.1f} → {b:.1f}"
+    a, b = ((each["fid"] or {}).get("delta_interval_95") for each in (before, after))
+    if a and b and (b[0] > a[1] or b[1] < a[0]):
+        yield f"change of FID: {a[0]:.3f} to {a[1]:.3f} → {b[0]:.3f} to {b[1]:.3f}"
+
+
+def _worst_psnr(parity: Mapping[str, Any]) -> float:
+    """Infinite of equal pictures, -infinite where none is finite."""
+    if parity["psnr_min"] is not None:
+        return float(parity["psnr_min"])
+    return -math.inf if parity["max_abs"] is None else math.inf
 
 
 def _shared(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -132,10 +161,20 @@ def _values(report: Mapping[str, Any], name: str, batch: str) -> np.ndarray:
 def _change(
     values: Sequence[np.ndarray], launches: Sequence[Sequence[int]]
 ) -> tuple[float, tuple[float, float]]:
-    """New median over old, and its 95 % interval by bootstrap of both."""
-    old, new = (
-        bootstrap_medians(each, sizes, seed)
-        for seed, (each, sizes) in enumerate(zip(values, launches, strict=True))
+    """New median over old, and its 95 % interval: by Welch's t of the launches' medians, in logarithms; by
+    bootstrap of the rounds where a report has one launch.
+    """
+    change = float(np.median(values[1]) / np.median(values[0]))
+    if min(len(sizes) for sizes in launches) < 2:
+        old, new = (bootstrap_medians(each, seed=seed) for seed, each in enumerate(values))
+        low, high = np.quantile(new / old, (0.025, 0.975))
+        return change, (float(low), float(high))
+    medians = [launch_medians(each, sizes) for each, sizes in zip(values, launches, strict=True)]
+    parts = [float(np.var(each, ddof=1)) / len(each) for each in medians]
+    if not any(parts):
+        return change, (change, change)
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(each) - 1) for part, each in zip(parts, medians, strict=True)
     )
-    low, high = np.quantile(new / old, (0.025, 0.975))
-    return float(np.median(values[1]) / np.median(values[0])), (float(low), float(high))
+    reach = student_t(int(freedom)) * sum(parts) ** 0.5
+    return change, (change * float(np.exp(-reach)), change * float(np.exp(reach)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ class BenchConfig:
     """Rounds end after so long, but not before there are `LEAST_ROUNDS`."""
     cold_starts: int = 2
     """Fresh processes a subject, 0: none; the last one's memory is at the largest batch."""
-    pictures: int = 32
-    """Pictures compared for parity, made as many at once as `batch` has first; 0: none."""
+    pictures: int = 100
+    """Pictures compared for parity, some made at each of the sizes `batch`; 0: none."""
     fid: int = 0
     """Pictures of each subject for FID, 0: none; they are made as many at once as the largest batch."""
     against: str = ""
@@ -79,7 +80,7 @@ class BenchConfig:
             "max_minutes": 0,
         }
         for name, bound in least.items():
-            if not getattr(self, name) >= bound:
+            if not bound <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be {bound} or more")
         if self.rounds < self.launches:
             raise UsageError(f"{self.rounds} rounds can't be divided among {self.launches} launches")
@@ -91,6 +92,8 @@ class BenchConfig:
             raise UsageError(f"threads is {self.threads}; it must be 1 or more")
         if self.fid and self.fid < 2 * FID_SETS:
             raise UsageError(f"fid is {self.fid}; it must be 0 or {2 * FID_SETS} or more, better thousands")
+        if self.against.lower().endswith(".npz") and (self.exclude or self.split != "train"):
+            raise UsageError(f"{self.against} has statistics only: split and exclude are for pictures")
         if not self.fid and (self.against or self.captions):
             raise UsageError("against and captions are for FID; say of how many pictures (--fid N), too")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from galip_runtime.drawer import Drawer
+from galip_runtime.errors import UsageError
 
 from galip.data.layouts.folder import has_captions
 from galip.metrics import Inception, Statistics, frechet_distance
@@ -25,11 +26,9 @@ from galip.metrics.pictures import Drawn, captions_of, is_plain
 from galip.metrics.reference import Reference
 from galip_bench.config import FID_SETS, BenchConfig, Progress
 from galip_bench.prompts import PROMPTS
+from galip_bench.summary import student_t
 
 __all__ = ["FidParity", "FidStudy", "compare_sets"]
-
-_T_975 = 2.776
-"""Student's t, 97.5 %, of `FID_SETS` - 1 degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,7 @@ class FidStudy:
         file = Path(config.captions) if config.captions else None
         self.against, known, self.facts_of_against = None, [], None
         if config.against:
-            reference = Reference(
-                Path(config.against),
-                split=config.split,
-                exclude=config.exclude,
-                size=side,
-                captioned=file is None and _has_captions(Path(config.against)),
-            )
+            reference = _opened(config, side, captioned=file is None)
             known = list(reference.captions)
             seen = reference.look(
                 inception=inception,
@@ -74,6 +67,11 @@ class FidStudy:
                 progress=lambda done, count: progress("judging the real pictures", done, count),
             )
             self.against, self.facts_of_against = seen.statistics, reference.facts()
+            if len(self.against.mean) != inception.width:
+                raise UsageError(
+                    f"{config.against} is of features of {len(self.against.mean)} numbers, Inception's have "
+                    f"{inception.width}; take statistics of the same network"
+                )
         self.captions = captions_of(known or PROMPTS, file, config.fid, config.seed)
         self.captions_from = "file" if file else "against" if known else "galip_bench.prompts"
         self._reference: list[Statistics] = []
@@ -140,7 +138,7 @@ def compare_sets(
     fid, fid_of_reference, *of_sets = fids
     delta = fid - fid_of_reference
     changes = np.subtract(of_sets[: len(sets)], of_sets[len(sets) :])
-    reach = _T_975 * float(np.std(changes, ddof=1)) / len(changes) ** 0.5
+    reach = student_t(len(changes) - 1) * float(np.std(changes, ddof=1)) / len(changes) ** 0.5
     return FidParity(whole.count, 0, fid, delta, (delta - reach, delta + reach), direct)
 
 
@@ -159,6 +157,20 @@ def _parts(count: int) -> list[tuple[int, int]]:
 
 def _from(first: int, count: int, what: str, progress: Progress) -> Callable[[int], None]:
     return lambda done: progress(what, first + done, count)
+
+
+def _opened(config: BenchConfig, side: int, captioned: bool) -> Reference:
+    path = Path(config.against)
+    try:
+        return Reference(
+            path,
+            split=config.split,
+            exclude=config.exclude,
+            size=side,
+            captioned=captioned and _has_captions(path),
+        )
+    except PermissionError as error:
+        raise UsageError(f"cannot read {path}: {error}; name another place") from error
 
 
 def _has_captions(path: Path) -> bool:

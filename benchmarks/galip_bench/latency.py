@@ -91,14 +91,16 @@ def measure_latency(
     max_seconds: float = math.inf,
     seed: int = 0,
     progress: Callable[[int], Any] = lambda done: None,
-) -> Samples:
+) -> tuple[Samples, dict[str, str]]:
     """Rounds of all `drawers` at all `batches` sizes: A B C A B C …, other prompts and noise each round.
 
     Rounds end after `max_seconds`, but not before there are `least_rounds` of the `rounds`. `progress` is
-    told how many are done, those of `warmup` too.
+    told how many are done, those of `warmup` too. Also returns what went wrong, by name: such a subject has
+    no samples, and the others go on.
     """
     samples: Samples = {name: {batch: {} for batch in batches} for name in drawers}
     copies = {name: watch_copies(drawer) for name, drawer in drawers.items()}
+    failed: dict[str, str] = {}
     place, began = 0, time.monotonic()
     for number in range(-warmup, rounds):
         if number == 0:
@@ -109,10 +111,14 @@ def measure_latency(
             chosen = [prompts[(place + row) % len(prompts)] for row in range(batch)]
             seeds = [seed + place + row for row in range(batch)]
             place += batch
-            for name, drawer in drawers.items():
-                measured = phases_of_one(drawer, chosen, seeds, copies[name])
+            for name in [name for name in drawers if name not in failed]:
+                try:
+                    measured = phases_of_one(drawers[name], chosen, seeds, copies[name])
+                except Exception as error:  # of a subject's own kind, whatever it runs on
+                    failed[name] = f"{type(error).__name__} at batch {batch}: {error}"
+                    continue
                 if number >= 0:
                     for phase, seconds in measured.items():
                         samples[name][batch].setdefault(phase, []).append(seconds)
         progress(warmup + number + 1)
-    return samples
+    return {name: each for name, each in samples.items() if name not in failed}, failed

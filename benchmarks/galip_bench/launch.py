@@ -45,8 +45,10 @@ class Launch:
 
     samples: dict[str, dict[str, dict[str, list[float]]]]
     """By subject, batch size and phase: seconds of every round."""
+    failed: dict[str, str]
+    """Subjects without samples, and what went wrong."""
     others: float | None
-    """Share of all CPUs' time that went to others meanwhile."""
+    """Share of the CPUs' time that went to others meanwhile."""
 
 
 def launch(task: Task, progress: Callable[[int, int], Any] = lambda done, total: None) -> Launch:
@@ -73,9 +75,10 @@ def launch(task: Task, progress: Callable[[int, int], Any] = lambda done, total:
         errors.seek(0)
         said = errors.read().decode(errors="replace").strip().splitlines()
     if code or "samples" not in told:
-        last = said[-1] if said else "nothing"
+        ended = f"it was ended by signal {-code}" if code < 0 else "nothing"
+        last = said[-1] if said else ended
         raise ProviderUnavailable(f"a fresh process that measures latency failed and said: {last}")
-    return Launch(told["samples"], told["others"])
+    return Launch(told["samples"], told["failed"], told["others"])
 
 
 def main() -> None:
@@ -100,7 +103,7 @@ def main() -> None:
         print(json.dumps({"done": done}), file=answers, flush=True)
 
     tell(0)
-    samples = measure_latency(
+    samples, failed = measure_latency(
         drawers,
         PROMPTS,
         batches=task.batch,
@@ -111,7 +114,7 @@ def main() -> None:
         seed=task.seed,
         progress=tell,
     )
-    found = {"samples": samples, "others": others.share() if others else None}
+    found = {"samples": samples, "failed": failed, "others": others.share() if others else None}
     print(json.dumps(found), file=answers, flush=True)
 
 

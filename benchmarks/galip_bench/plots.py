@@ -83,10 +83,10 @@ def scaling(report: Mapping[str, Any]) -> str:
 
 
 def quality(report: Mapping[str, Any]) -> str:
-    """Median milliseconds at the first batch size against PSNR (first percentile), dB; equal ones on top."""
+    """Median milliseconds at the first batch size against the lowest PSNR, dB; equal pictures on top."""
     batch = str(report["config"]["batch"][0])
     points = {
-        name: (1000 * subject["latency"][batch]["seconds"]["total"]["p50"], subject["parity"]["psnr_p1"])
+        name: (1000 * subject["latency"][batch]["seconds"]["total"]["p50"], subject["parity"]["psnr_min"])
         for name, subject in report["subjects"].items()
         if subject["latency"] and subject["parity"]
     }

@@ -39,6 +39,10 @@ class Report:
     """How FID was measured; None: not at all."""
     config: dict[str, Any]
     command: str
+    started: str
+    """Date and time, UTC, ISO 8601."""
+    seconds: float
+    """That the run took, the export of a bundle left out."""
     reference: str = REFERENCE
     schema: int = SCHEMA
     warnings: list[str] = field(default_factory=list)
@@ -69,7 +73,7 @@ def read_report(file: Path) -> dict[str, Any]:
     import jsonschema
 
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -81,7 +85,28 @@ def read_report(file: Path) -> dict[str, Any]:
     fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema()).iter_errors(document))
     if fault is not None:
         raise FileRefused(f"{file} is a damaged report: {fault.json_path}: {fault.message:.200}")
+    if contradiction := _contradiction(document):
+        raise FileRefused(f"{file} is a damaged report: {contradiction}")
     return document
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _contradiction(document: Mapping[str, Any]) -> str:
+    """What in a report that fits the schema can't be so; empty where all can."""
+    subjects, sizes = document["subjects"], {str(size) for size in document["config"]["batch"]}
+    if not subjects.get(document["reference"], {}).get("latency"):
+        return f"the reference {document['reference']} was not measured"
+    rounds = sum(document["launches"])
+    for name, subject in subjects.items():
+        if subject["latency"] and set(subject["latency"]) != sizes:
+            return f"{name} was measured at batch {sorted(subject['latency'])}, not {sorted(sizes)}"
+        for size, latency in subject["latency"].items():
+            if any(len(values) != rounds for values in latency["samples"].values()):
+                return f"{name} at batch {size} has not {rounds} samples, as launches says"
+    return ""
 
 
 def config_of(document: Mapping[str, Any]) -> BenchConfig:

@@ -13,9 +13,12 @@ __all__ = [
     "Ratio",
     "Summary",
     "bootstrap_medians",
+    "launch_medians",
     "median_interval",
     "ratio_of",
+    "rerun_interval",
     "spread",
+    "student_t",
     "summarise",
 ]
 
@@ -23,6 +26,7 @@ LEAST_BEYOND = 5
 """Samples that must lie beyond a quantile for it to be given: p99 takes 500 of them."""
 RESAMPLES = 2_000
 
+Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 
 
@@ -46,6 +50,9 @@ class Ratio:
 
     median: float
     interval_95: Interval
+    """The median's, by bootstrap."""
+    rerun_interval_95: Interval | None
+    """Where another run's median is to be expected (`rerun_interval`); None of a single launch."""
 
 
 def summarise(samples: Sequence[float], launches: Sequence[int] = ()) -> Summary:
@@ -68,40 +75,65 @@ def summarise(samples: Sequence[float], launches: Sequence[int] = ()) -> Summary
 def ratio_of(samples: Sequence[float], reference: Sequence[float], launches: Sequence[int] = ()) -> Ratio:
     """`samples` over `reference`, round by round: what slows a whole round cancels out."""
     ratios = np.asarray(samples, np.float64) / np.asarray(reference, np.float64)
-    return Ratio(float(np.median(ratios)), median_interval(ratios, launches))
+    return Ratio(
+        float(np.median(ratios)), median_interval(ratios, launches), rerun_interval(ratios, launches)
+    )
 
 
 def median_interval(values: ArrayLike, launches: Sequence[int] = (), seed: int = 0) -> Interval:
-    """In which 95 % of other runs have their median: bootstrap's interval of this one (`bootstrap_medians`),
-    √2 times as wide, since the other run varies as much.
-    """
-    middle = np.median(np.asarray(values, np.float64))
+    """The 95 % interval of the values' median, by bootstrap (`bootstrap_medians`)."""
     low, high = np.quantile(bootstrap_medians(values, launches, seed), (0.025, 0.975))
-    return float(middle - 2**0.5 * (middle - low)), float(middle + 2**0.5 * (high - middle))
+    return float(low), float(high)
 
 
-def bootstrap_medians(values: ArrayLike, launches: Sequence[int] = (), seed: int = 0) -> NDArray[np.float64]:
+def bootstrap_medians(values: ArrayLike, launches: Sequence[int] = (), seed: int = 0) -> Floats:
     """Medians (`RESAMPLES`) of values drawn again.
 
-    `launches`: how many of the values, in order, each process measured; processes are drawn, too, as another
-    run's would be others. Drawing L of L processes varies less than these do, by √((L - 1) / L), so medians
-    are spread by the inverse.
+    `launches`: how many of the values, in order, each process measured; processes are drawn, too.
     """
     sample, sizes = np.asarray(values, np.float64), np.asarray(launches or (np.size(values),))
-    assert sizes.sum() == len(sample), (sizes, len(sample))
-    starts = np.cumsum(sizes) - sizes
+    starts = _starts(sample, sizes)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(sizes), size=(RESAMPLES, len(sizes), 1))
     places = rng.random((RESAMPLES, len(sizes), int(sizes.max()))) * sizes[drawn]
     picks = sample[starts[drawn] + places.astype(np.int64)]
-    medians = np.median(picks.reshape(RESAMPLES, -1), axis=1)
-    if (count := len(sizes)) == 1:
-        return np.asarray(medians)
-    middle = np.median(sample)
-    return np.asarray(middle + (medians - middle) * (count / (count - 1)) ** 0.5)
+    return np.asarray(np.median(picks.reshape(RESAMPLES, -1), axis=1))
+
+
+def rerun_interval(values: ArrayLike, launches: Sequence[int]) -> Interval | None:
+    """Where another run with as many launches has its median, 95 times of 100; None for a single launch.
+
+    Student's t of the L launches' medians, in logarithms: the two runs' means differ by √(2 / L) standard
+    deviations of a launch. Bootstrap says too little of a few launches that differ among themselves.
+    """
+    if len(launches) < 2:
+        return None
+    medians = launch_medians(values, launches)
+    reach = student_t(len(medians) - 1) * float(np.std(medians, ddof=1)) * (2 / len(medians)) ** 0.5
+    middle = float(np.median(np.asarray(values)))
+    return middle * float(np.exp(-reach)), middle * float(np.exp(reach))
+
+
+def launch_medians(values: ArrayLike, launches: Sequence[int]) -> Floats:
+    """The logarithm of each launch's median (L)."""
+    sample = np.asarray(values, np.float64)
+    starts = _starts(sample, np.asarray(launches))
+    return np.log([np.median(part) for part in np.split(sample, starts[1:])])
+
+
+def student_t(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t with `freedom` degrees of freedom; of more than ten, ten's."""
+    quantiles = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+    return quantiles[min(freedom, len(quantiles)) - 1]
 
 
 def spread(samples: Sequence[float]) -> float:
     """Distance of the quartiles over the median: how much a measurement varies from round to round."""
     low, middle, high = np.quantile(np.asarray(samples, np.float64), (0.25, 0.5, 0.75))
     return float((high - low) / middle)
+
+
+def _starts(sample: Floats, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where in the sample each launch begins."""
+    assert sizes.sum() == len(sample), (sizes, len(sample))
+    return np.asarray(np.cumsum(sizes) - sizes)

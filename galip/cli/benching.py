@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -179,19 +180,24 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _compare(old: Path, new: Path, tolerance: float) -> None:
-    from galip_bench.compare import compare, differences, other_changes
+    from galip_bench.compare import compare, differences, lost, other_changes
     from galip_bench.report import read_report
 
+    if not 0 <= tolerance < math.inf:
+        raise UsageError(f"--tolerance is {tolerance}; a share of 0 or more is right, as 0.05")
     reports = read_report(old), read_report(new)
-    slower = []
+    worse = lost(*reports)
     for each in compare(*reports):
         low, high = each.interval_95
         verdict = "slower" if each.is_slower(tolerance) else "faster" if each.is_faster(tolerance) else ""
         figures = f"{each.change:6.3f} ({low:.3f}–{high:.3f})"
         print(f"{each.subject:24} batch {each.batch:<3} {figures}  {verdict}".rstrip())
         if verdict == "slower":
-            slower.append(f"{each.subject} at batch {each.batch} by {each.change - 1:.0%}")
+            worse.append(f"{each.subject} at batch {each.batch} is slower by {each.change - 1:.0%}")
+    for file, report in zip((old, new), reports, strict=True):
+        for reason in report["noise"]["reasons"]:
+            print(f"{file} is of a noisy machine: {reason}")
     for line in (*other_changes(*reports), *(f"not the same: {line}" for line in differences(*reports))):
         print(line)
-    if slower:
-        raise QualityGateFailed(f"slower by more than {tolerance:.0%}: {'; '.join(slower)}")
+    if worse:
+        raise QualityGateFailed(f"worse by more than {tolerance:.0%}: {'; '.join(worse)}")

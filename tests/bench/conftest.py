@@ -55,6 +55,6 @@ def no_launches(monkeypatch):
 
     def made_up(task, progress=None):
         seconds = {"generator": [1.0] * task.rounds, "total": [1.0] * task.rounds}
-        return Launch({name: {str(size): seconds for size in task.batch} for name in task.subjects}, None)
+        return Launch({name: {str(size): seconds for size in task.batch} for name in task.subjects}, {}, None)
 
     monkeypatch.setattr(bench, "launch", made_up)

@@ -59,7 +59,7 @@ def test_everything(call, measured, slowed, tiny_data, tmp_path):
     assert call("--compare", files["json"], files["json"])[0] == 0
     code, out, err = call("--compare", files["json"], slow)
     assert code == 3
-    assert f"{MEASURED} at batch 1 by 1900%" in err
+    assert f"{MEASURED} at batch 1 is slower by 1900%" in err
     assert "slower" in out
 
     again = tmp_path / "again.json"
@@ -124,6 +124,8 @@ def test_mistakes(call, tiny_bundle, tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     for arguments, message in (
+        (["--compare", file, file, "--tolerance", "nan"], "--tolerance is nan"),
+        (["--compare", file, file, "--tolerance", "-1"], "--tolerance is -1"),
         (["--bundle", tiny_bundle], "give --model, too"),
         (["--batch", "1,x"], "numbers with commas"),
         (["--batch", ""], "numbers with commas"),

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from galip_bench.compare import compare, differences, other_changes
+from galip_bench.compare import compare, differences, lost, other_changes
 from galip_runtime.errors import UsageError
 
 MEASURED = "bundle-cpu-fp32"
@@ -48,6 +48,27 @@ def test_times_of_two_machines_are_not_compared_but_ratios_are(steady, slowed):
         compare(old, new)
 
 
+def test_what_is_no_longer_measured(steady):
+    old, new = steady(), steady()
+    assert lost(old, new) == []
+    new["subjects"][MEASURED]["latency"] = {}
+    new["warnings"] = [f"{MEASURED}: 5 of 5 pictures have NaN or infinity"]
+    assert lost(old, new) == [f"{MEASURED} is no longer measured: {new['warnings'][0]}"]
+    del new["subjects"][MEASURED]
+    new["warnings"], new["unavailable"] = [], {MEASURED: "no such device"}
+    assert lost(old, new) == [f"{MEASURED} is no longer measured: no such device"]
+
+
+def test_launches_that_differ_are_no_slowdown(steady):
+    """A tenth slower in one process of three is what processes do; in all of them it is the code."""
+    old, new = steady(), steady()
+    for report, levels in ((old, (1, 1.04, 0.97)), (new, (1.25, 1, 1.02))):
+        for latency in report["subjects"][MEASURED]["latency"].values():
+            total = latency["samples"]["total"]
+            latency["samples"]["total"] = [value * levels[row // 10] for row, value in enumerate(total)]
+    assert not any(each.is_slower(0.01) for each in compare(old, new))
+
+
 def test_what_else_changed(steady):
     old = steady()
     new = copy.deepcopy(old)
@@ -55,8 +76,8 @@ def test_what_else_changed(steady):
     assert differences(old, new) == []
     changed = new["subjects"][MEASURED]
     changed["disk_bytes"] = 2 * changed["disk_bytes"]
-    old["subjects"][MEASURED]["parity"]["psnr_p1"] = 60.0
-    changed["parity"] |= {"not_finite": 2, "psnr_p1": 51.0}
+    old["subjects"][MEASURED]["parity"]["psnr_min"] = None
+    changed["parity"] |= {"not_finite": 2, "psnr_min": 51.0}
     run = {"peak_device_bytes": None, "seconds": {}}
     for report, peak in ((old, 10**8), (new, 2 * 10**8)):
         report["subjects"][MEASURED]["fresh"] = [{"peak_resident_bytes": peak, **run}]
@@ -64,8 +85,8 @@ def test_what_else_changed(steady):
     lines = "\n".join(other_changes(old, new))
     assert "peak memory, MB: 100.0 → 200.0" in lines
     assert "size on disk" in lines
-    assert "parity not_finite: 0 → 2" in lines
-    assert "parity psnr_p1" in lines
+    assert "pictures with NaN or infinity: 0 → 2" in lines
+    assert "lowest PSNR, dB: inf → 51.0" in lines
     assert "change of FID: 0.090 to 0.110 → 0.190 to 0.210" in lines
     new["config"]["rounds"] = 7
     new["machine"]["versions"]["torch"] = "9"

@@ -23,6 +23,7 @@ def test_a_launch(task):
     for batches in found.samples.values():
         assert set(batches) == {"1", "2"}
         assert all(len(values) == 3 and min(values) > 0 for values in batches["2"].values())
+    assert found.failed == {}
     assert found.others is None or 0 <= found.others <= 1
 
 

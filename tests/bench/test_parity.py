@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from galip_bench.parity import FEATURES, Original, side_by_side
+from galip_bench.parity import FEATURES, Original, draw_raw, side_by_side
 
 from galip.metrics import Inception
 
@@ -28,7 +28,34 @@ def test_psnr_by_hand(reference):
     level = np.zeros_like(reference)
     shifted = level + 2 * 2 / 255  # two of 255 levels
     parity = Original(level).parity_of(shifted.astype(np.float32))
-    assert parity.psnr_p1 == parity.psnr_median == pytest.approx(20 * np.log10(255 / 2), abs=1e-9)
+    assert parity.psnr_min == parity.psnr_median == pytest.approx(20 * np.log10(255 / 2), abs=1e-9)
+    assert (parity.psnr_p1, parity.equal) == (None, 0)  # of six pictures
+    same = Original(level).parity_of(level)
+    assert (same.equal, same.psnr_min) == (6, None)
+    many = np.zeros((200, 3, 8, 8), np.float32)
+    shifts = (1 + np.arange(200, dtype=np.float32))[:, None, None, None] * 2 / 255
+    percentile = Original(many).parity_of(many + np.minimum(shifts, 1))
+    levels = np.minimum(1 + np.arange(200), 127)
+    assert percentile.psnr_p1 == pytest.approx(np.quantile(20 * np.log10(255 / levels), 0.01), abs=0.1)
+
+
+def test_pictures_are_made_at_every_size():
+    made = []
+
+    class Told:
+        def encode_text(self, prompts):
+            return np.zeros((len(prompts), 2), np.float32)
+
+        def noise(self, seeds):
+            return np.array(seeds, np.float32)[:, None]
+
+        def _run_generator(self, noise, sentence):
+            made.append(len(noise))
+            return np.broadcast_to(noise[:, :, None, None], (len(noise), 3, 1, 1))
+
+    drawn = draw_raw(Told(), ["a"] * 9, range(9), (1, 2, 4))
+    np.testing.assert_array_equal(drawn[:, 0, 0, 0], np.arange(9))
+    assert made == [1, 1, 1, 2, 1, 3]
 
 
 def test_the_feature_distance_is_a_share_of_that_between_pictures(reference, small_inception):

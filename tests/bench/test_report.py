@@ -12,6 +12,8 @@ from galip_runtime.errors import FileRefused, UsageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+MEASURED = "bundle-cpu-fp32"
+
 
 @pytest.fixture
 def written(report, tmp_path):
@@ -92,5 +94,16 @@ def test_what_is_refused(written, tmp_path):
     file.write_text(json.dumps(damaged))
     with pytest.raises(FileRefused, match=r"is a damaged report: .*total"):
         read_report(file)
+    for change, message in (
+        (lambda each: each.update(reference="x"), "the reference x was not measured"),
+        (lambda each: each.update(launches=[3, 4]), "has not 7 samples"),
+        (lambda each: each["subjects"][MEASURED]["latency"].pop("3"), "was measured at batch"),
+        (lambda each: each.update(seconds=float("nan")), "NaN is no number"),
+    ):
+        damaged = copy.deepcopy(document)
+        change(damaged)
+        file.write_text(json.dumps(damaged))
+        with pytest.raises(FileRefused, match=message):
+            read_report(file)
     with pytest.raises(UsageError, match="cannot read"):
         read_report(tmp_path / "nothing.json")

@@ -10,6 +10,7 @@ import pytest
 from galip_bench import bench, run, subjects
 from galip_bench.html import page
 from galip_bench.latency import PHASES, measure_latency, phases_of_one, watch_copies
+from galip_bench.launch import Launch
 from galip_bench.tables import markdown, tables_of
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
 
@@ -37,7 +38,11 @@ def test_what_a_report_holds(report):
             assert latency["seconds"]["total"]["p99"] is None
         assert subject["disk_bytes"] > 0
     eager, bundle = report["subjects"].values()
-    assert eager["latency"]["1"]["ratio"] == {"median": 1.0, "interval_95": (1.0, 1.0)}
+    assert eager["latency"]["1"]["ratio"] == {
+        "median": 1.0,
+        "interval_95": (1.0, 1.0),
+        "rerun_interval_95": (1.0, 1.0),
+    }
     assert eager["parity"]["max_abs"] == 0
     assert 0 < bundle["parity"]["max_abs"] < 1e-3
     assert bundle["parity"]["not_finite"] == 0
@@ -105,7 +110,8 @@ def test_rounds_take_turns(tiny_checkpoint):
 
     drawer = load_eager(tiny_checkpoint, "cpu")
     drawers = {name: Told(name, drawer) for name in "AB"}
-    samples = measure_latency(drawers, ["a", "b"], batches=(1,), rounds=3, warmup=1)
+    samples, failed = measure_latency(drawers, ["a", "b"], batches=(1,), rounds=3, warmup=1)
+    assert failed == {}
     assert [name for name, _ in order] == list("ABABABAB")
     noises = [noise for _, noise in order]
     assert noises[::2] == noises[1::2]  # the same for all
@@ -115,7 +121,7 @@ def test_rounds_take_turns(tiny_checkpoint):
 
 def test_rounds_end_when_time_is_up_but_not_before_there_are_enough(tiny_checkpoint):
     drawers = {"A": load_eager(tiny_checkpoint, "cpu")}
-    samples = measure_latency(
+    samples, _ = measure_latency(
         drawers, ["a"], batches=(1,), rounds=50, warmup=0, least_rounds=4, max_seconds=0
     )
     assert len(samples["A"][1]["total"]) == 4
@@ -186,6 +192,8 @@ def test_nan_is_counted_and_takes_no_time(config, plant):
     document = dataclasses.asdict(report)
     assert "| planted | – |" in markdown(document)
     assert "planted" in page(document)
+    uncounted = run(config(subjects=("planted",), rounds=1, pictures=0))
+    assert uncounted.subjects["planted"]["parity"]["not_finite"] == 4  # one of each batch at least
 
 
 def test_a_device_that_gives_way_is_an_error(config, monkeypatch):
@@ -204,11 +212,65 @@ def test_a_device_that_gives_way_is_an_error(config, monkeypatch):
 
 
 def test_a_slow_neighbour_makes_it_noisy():
-    assert bench._noise([[1.0] * 10], [0.0])["noisy"] is False
-    varied = bench._noise([[1.0, 1.0, 1.5, 1.5] * 5], [])
+    def launch(times, others):
+        return Launch({"eager-fp32": {"1": {"total": times}}}, {}, others)
+
+    calm = [launch([level] * 10, 0.0) for level in (1.0, 1.3)]  # processes may differ
+    assert bench._noise(calm)["noisy"] is False
+    varied = bench._noise([launch([1.0, 1.0, 1.5, 1.5] * 5, None)])
     assert (varied["noisy"], varied["others"]) == (True, None)
     assert "vary by 40%" in varied["reasons"][0]
-    assert "took 30% of the CPUs' time" in bench._noise([[1.0] * 10], [0.0, 0.3])["reasons"][0]
+    assert "took 30% of the CPUs' time" in bench._noise([*calm, launch([1.0], 0.3)])["reasons"][0]
+
+
+def test_a_subject_that_fails_is_told_and_the_others_are_measured(config, tiny_checkpoint, monkeypatch):
+    drawer, other = (load_eager(tiny_checkpoint, "cpu") for _ in range(2))
+    calls = []
+
+    def fails(noise, sentence):
+        calls.append(len(noise))
+        if len(calls) == 4:
+            raise MemoryError("no more of it")
+        return plain(noise, sentence)
+
+    plain, other.decode = other.decode, fails
+    samples, failed = measure_latency({"A": drawer, "B": other}, ["a"], batches=(1, 2), rounds=4, warmup=0)
+    assert failed == {"B": "MemoryError at batch 2: no more of it"}
+    assert len(calls) == 4
+    assert list(samples) == ["A"]
+    assert len(samples["A"][2]["total"]) == 4
+
+    def lost(task, progress=None):
+        seconds = {"generator": [1.0] * task.rounds, "total": [1.0] * task.rounds}
+        kept = {str(size): seconds for size in task.batch}
+        return Launch({"eager-fp32": kept}, {MEASURED: "MemoryError at batch 2: no more"}, None)
+
+    monkeypatch.setattr(bench, "launch", lost)
+    report = run(config())
+    assert report.subjects[MEASURED]["latency"] == {}
+    assert report.warnings == [f"{MEASURED} failed while it was timed: MemoryError at batch 2: no more"]
+
+    monkeypatch.setattr(bench, "launch", lambda *_: Launch({}, {"eager-fp32": "OSError: gone"}, None))
+    with pytest.raises(QualityGateFailed, match="eager-fp32 failed while it was timed: OSError"):
+        run(config())
+
+
+def test_what_does_not_start_is_listed_unless_it_was_named(config, monkeypatch, no_launches):
+    def load():
+        raise RuntimeError("the compiler is broken")
+
+    real = bench.subjects
+    monkeypatch.setattr(bench, "subjects", lambda *a: [*real(*a)[:1], subjects.Subject("odd", load)])
+    report = run(config(subjects=()))
+    assert report.unavailable["odd"] == "RuntimeError: the compiler is broken"
+    with pytest.raises(RuntimeError, match="compiler is broken"):
+        run(config(subjects=("odd",)))
+
+
+def test_subjects_say_what_they_are(tiny_checkpoint, tiny_bundle):
+    half = subjects.load("eager-bf16", tiny_checkpoint, tiny_bundle)
+    assert half.info()["precision"] == "autocast to bfloat16"
+    assert subjects.load("compiled-fp32", tiny_checkpoint, tiny_bundle).info()["compiled"] is True
 
 
 def test_others_are_noticed(monkeypatch):
@@ -235,6 +297,8 @@ def test_mistakes(config, tmp_path):
         ({"rounds": 0}, "rounds is 0; it must be 1 or more"),
         ({"rounds": 3, "launches": 4}, "3 rounds can't be divided among 4 launches"),
         ({"max_minutes": float("nan")}, "max_minutes is nan"),
+        ({"max_minutes": float("inf")}, "max_minutes is inf"),
+        ({"fid": 20, "against": "x.npz", "split": "test"}, "x.npz has statistics only"),
         ({"threads": 0}, "threads is 0"),
         ({"batch": ()}, "batch is"),
         ({"batch": (0,)}, "sizes of 1 or more"),
