@@ -47,7 +47,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 class Others:
-    """How busy other processes, and a virtual machine's other guests, keep this process's CPUs from now on."""
+    """How busy other processes, and a virtual machine's other guests, keep our CPUs from now on."""
 
     def __init__(self) -> None:
         self._began = _ticks()
