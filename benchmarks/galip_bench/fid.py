@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from galip_runtime.drawer import Drawer
-from galip_runtime.errors import UsageError
+from galip_runtime.errors import QualityGateFailed, UsageError
 
 from galip.data.layouts.folder import has_captions
 from galip.metrics import Inception, Statistics, frechet_distance
@@ -89,7 +89,9 @@ class FidStudy:
         }
 
     def measure(self, name: str, drawer: Drawer) -> FidParity:
-        """Of the subject `name`; the first one measured is the reference of all."""
+        """Of the subject `name`; the first one measured is the reference of all. Raises `QualityGateFailed`
+        where that one's pictures are not finite.
+        """
         count, sets, not_finite = self.config.fid, [], 0
         for first, last in _parts(count):
             drawn = Drawn(drawer, self.captions[first:last], self.config.seed + first)
@@ -103,6 +105,11 @@ class FidStudy:
             )
             sets.append(seen.statistics)
             not_finite += drawn.not_finite
+        if not_finite and not self._reference:
+            raise QualityGateFailed(
+                f"{name} itself gives NaN or infinity in {not_finite} of {count} pictures; nothing can be "
+                "compared with it"
+            )
         if not_finite:
             return FidParity(count, not_finite, None, None, None, None)
         self._reference = self._reference or sets

@@ -45,7 +45,7 @@ def bench(
     cold_starts: Annotated[
         int, typer.Option(help="Fresh processes a subject, for cold start and memory; 0: none.")
     ] = 2,
-    pictures: Annotated[int, typer.Option(help="Pictures compared with eager-fp32's; 0: none.")] = 32,
+    pictures: Annotated[int, typer.Option(help="Pictures compared with eager-fp32's; 0: none.")] = 100,
     fid: Annotated[
         int, typer.Option(metavar="N", help="Pictures of each subject for FID, 0: none. Takes long.")
     ] = 0,

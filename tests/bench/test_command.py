@@ -1,5 +1,7 @@
 """The command `galip bench`."""
 
+import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -8,10 +10,10 @@ import sys
 import time
 
 import pytest
-from galip_bench import read_report
+from galip_bench import BenchConfig, read_report
 from galip_bench.compare import differences
 
-from galip.cli import main
+from galip.cli import benching, main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,6 +70,15 @@ def test_everything(call, measured, slowed, tiny_data, tmp_path):
     repeated = read_report(again)
     assert repeated["warnings"] == []
     assert not [line for line in differences(report, repeated) if not line.startswith("machine")]
+
+
+def test_what_is_not_given_is_the_config_s():
+    options = inspect.signature(benching.bench).parameters
+    written = {"subjects": (), "batch": (1, 4, 8), "exclude": ()}  # on the command line in another form
+    for field in dataclasses.fields(BenchConfig):
+        given = options[field.name].default
+        assert written.get(field.name, given) == field.default, field.name
+    assert benching._sizes(options["batch"].default) == (1, 4, 8)
 
 
 def test_a_repeat_says_when_the_model_is_another(call, measured, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from galip_bench import bench, run, subjects
 from galip_bench.fid import FidStudy, compare_sets
-from galip_runtime.errors import ProviderUnavailable, UsageError
+from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
 from PIL import Image
 
 from galip.clip import import_open_clip
@@ -91,6 +91,35 @@ def test_nan_has_no_fid(of_fid, monkeypatch):
     planted = run(config).subjects["planted"]["fid"]
     assert planted["not_finite"] == number
     assert (planted["fid"], planted["delta"], planted["direct"]) == (None, None, None)
+
+
+def test_a_reference_with_nan_is_refused(of_fid, monkeypatch):
+    """One that the few pictures compared for parity don't show."""
+    plain = bench.subjects
+
+    def planted(*arguments):
+        reference, *others = plain(*arguments)
+
+        def load():
+            drawer = reference.load()
+            right = drawer._run_generator
+
+            def broken(noise, sentence):
+                image = np.array(right(noise, sentence))
+                image[noise[:, 0] > 1.5] = np.nan
+                return image
+
+            drawer._run_generator = broken
+            return drawer
+
+        return [subjects.Subject(reference.name, load), *others]
+
+    monkeypatch.setattr(bench, "subjects", planted)
+    numbers = load_eager(Path(of_fid().model), "cpu").noise(range(30))[:, 0] > 1.5
+    assert numbers.any()
+    assert not numbers[:4].any()
+    with pytest.raises(QualityGateFailed, match=r"eager-fp32 itself gives NaN or infinity in \d+ of 30"):
+        run(of_fid())
 
 
 def test_without_real_pictures(of_fid, tmp_path):
