@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from galip_bench.plots import COLOURS, distributions, memory, quality, scaling
-from galip_bench.tables import headlines, notes_of, pictures_of, tables_of
+from galip_bench.tables import headlines, notes_of, pictures_of, tables_of, warnings_of
 
 __all__ = ["page"]
 
@@ -54,10 +54,7 @@ SUBJECTS svg .path { fill: none; stroke-width: 2; }
 def page(report: Mapping[str, Any]) -> str:
     """The whole file."""
     tables = [_section(title, _table(columns, rows)) for title, columns, rows in tables_of(report)]
-    warnings = list(report["warnings"])
-    if report["noise"]["noisy"]:
-        warnings.append(f"Noisy machine: {'; '.join(report['noise']['reasons'])}")
-    told = "".join(f'<p class="warning">{_text(warning)}.</p>' for warning in warnings)
+    told = "".join(f'<p class="warning">{_text(warning)}.</p>' for warning in warnings_of(report))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

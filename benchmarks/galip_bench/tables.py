@@ -21,6 +21,7 @@ __all__ = [
     "summary",
     "tables_of",
     "terminal",
+    "warnings_of",
 ]
 
 _TOLD = ("torch", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "tensorrt")
@@ -96,10 +97,8 @@ def fid_summary(report: Mapping[str, Any]) -> str:
 
 
 def notes_of(report: Mapping[str, Any]) -> list[str]:
-    """What a reader has to know beside the tables: machine, noise, what was not measured."""
+    """What a reader may want to know beside the tables: machine, what was not measured."""
     notes = [machine_of(report)]
-    if report["noise"]["noisy"]:
-        notes.append(f"noisy machine: {'; '.join(report['noise']['reasons'])}. Trust ratios, not times")
     notes += [f"not measured: {name}: {why}" for name, why in report["unavailable"].items()]
     if "compiled-fp32" in report["subjects"] and report["config"]["cold_starts"]:
         notes.append(
@@ -108,6 +107,13 @@ def notes_of(report: Mapping[str, Any]) -> list[str]:
     if (fid := report["fid"]) and not fid["against"]:
         notes.append("no real pictures were given (--against), so there is no FID against them")
     return notes
+
+
+def warnings_of(report: Mapping[str, Any]) -> list[str]:
+    """What a reader has to know before the tables: what went wrong, and noise."""
+    reasons = "; ".join(report["noise"]["reasons"])
+    noise = [f"noisy machine: {reasons}. Trust ratios, not times"] if reasons else []
+    return [*report["warnings"], *noise]
 
 
 def machine_of(report: Mapping[str, Any]) -> str:
@@ -138,13 +144,13 @@ def terminal(report: Mapping[str, Any]) -> Group:
         for row in rows:
             table.add_row(*row)
         parts += [table, ""]
-    lines = (*headlines(report), *notes_of(report), *report["warnings"])
+    lines = (*headlines(report), *notes_of(report), *warnings_of(report))  # the last ones stay in sight
     return Group(*parts, *(Text(line) for line in lines))
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Everything as Markdown."""
-    parts = [_bullets([*report["warnings"], *headlines(report)])]
+    parts = [_bullets([*warnings_of(report), *headlines(report)])]
     parts += [
         f"**{title}**\n\n{_markdown_table(columns, rows)}" for title, columns, rows in tables_of(report)
     ]

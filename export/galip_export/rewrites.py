@@ -44,7 +44,9 @@ def check_rewrites(rewrites: str) -> str:
 
 def rewrite(generator: Generator, rewrites: str = "exact") -> nn.Module:
     """`generator` as `rewrites` says; its own weights are left as they are. Raises as `check_rewrites`."""
-    return Rewritten(generator) if check_rewrites(rewrites) == "exact" else generator
+    if check_rewrites(rewrites) == "none":
+        return generator
+    return Rewritten(generator).train(generator.training)
 
 
 class Rewritten(nn.Module):

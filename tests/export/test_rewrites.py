@@ -100,3 +100,4 @@ def test_a_whole_generator(small_model, changes, batch):
     with torch.no_grad():
         close(rewrite(generator)(noise, sentence), generator(noise, sentence))
     assert all(torch.equal(before[key], value) for key, value in generator.state_dict().items())
+    assert not any(module.training for module in rewrite(generator).modules())
