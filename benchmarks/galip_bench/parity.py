@@ -21,6 +21,8 @@ AMPLIFIED = 32
 
 FEATURES = 8
 """Pictures that Inception sees at most: 0.15 s each on two CPU cores."""
+SIMILAR = 32
+"""Pictures whose SSIM is computed at most: 0.2 s each at 224 pixels, as float32 errs in the fifth digit."""
 
 Raw = NDArray[np.float32]
 
@@ -44,6 +46,7 @@ class Parity:
     """First percentile; of fewer than a hundred pictures None."""
     psnr_median: float | None
     ssim_min: float | None
+    """Of the first `SIMILAR` pictures."""
     ssim_median: float | None
     feature_distance_median: float | None
     """Between Inception's features (L2), of `FEATURES` pictures at most, as a share of the median one between
@@ -91,7 +94,7 @@ class Original:
         ours, theirs = self._shown[fine], to_uint8(result[fine])
         psnr, notes = _psnr(ours, theirs), []
         try:
-            ssim: NDArray[np.float64] | None = _ssim(ours, theirs)
+            ssim: NDArray[np.float64] | None = _ssim(ours[:SIMILAR], theirs[:SIMILAR])
         except ImportError:
             ssim = None
             notes.append("no SSIM: torchmetrics is not installed (pip install torchmetrics)")
@@ -152,6 +155,10 @@ def _ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
     One by one: in float64 PyTorch's convolution takes a quarter of a gigabyte for a picture of 224 pixels.
     """
     import torch
+
+    from galip.clip import import_open_clip
+
+    import_open_clip()  # torchmetrics imports torchvision, which this makes possible where it doesn't match
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     found = []
