@@ -18,7 +18,7 @@ __all__ = ["main", "rendered"]
 
 RESULTS = Path(__file__).parents[1] / "results"
 
-_BLOCK = re.compile(r"(<!-- ((?:\w+\.json ?)+)-->\n).*?(\n<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- ((?:\w+\.json )+)-->)\n.*?(<!-- end -->)", re.DOTALL)
 
 
 def rendered(text: str, results: Path = RESULTS) -> str:
@@ -26,7 +26,7 @@ def rendered(text: str, results: Path = RESULTS) -> str:
 
     def block(match: re.Match[str]) -> str:
         reports = [json.loads((results / name).read_text(encoding="utf-8")) for name in match[2].split()]
-        return f"{match[1]}\n{_table(reports)}\n{match[3]}"
+        return f"{match[1]}\n\n{_table(reports)}\n\n{match[3]}"
 
     return _BLOCK.sub(block, text)
 

@@ -10,7 +10,7 @@ from galip_bench.report import read_report
 ROOT = Path(__file__).parents[2]
 QUOTED = {
     "README.md": ["bench_default.json", "training_default.json training_released.json"],
-    "benchmarks/README.md": ["bench_default.json", "fid_default.json", "bench_full.json"],
+    "benchmarks/README.md": ["bench_default.json", "bench_full.json"],
 }
 
 
@@ -20,6 +20,14 @@ def test_tables_are_those_of_the_results(name):
     assert rendered(text) == text
     for files in QUOTED[name]:
         assert f"<!-- {files} -->\n" in text
+
+
+def test_blocks_are_filled_one_by_one():
+    block = "<!-- bench_default.json -->\n<!-- end -->\n"
+    text = rendered(f"{block}between\n{block}")
+    assert text.count("| eager-fp32 |") == text.count("<!-- end -->") == 2
+    assert text.index("eager-fp32") < text.index("between") < text.rindex("eager-fp32")
+    assert rendered(text) == text
 
 
 def test_another_result_is_another_table():
