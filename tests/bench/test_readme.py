@@ -10,7 +10,7 @@ from galip_bench.report import read_report
 ROOT = Path(__file__).parents[2]
 QUOTED = {
     "README.md": ["bench_default.json", "training_default.json training_released.json"],
-    "benchmarks/README.md": ["bench_default.json", "bench_full.json"],
+    "benchmarks/README.md": ["bench_default.json", "fid_default.json", "bench_full.json"],
 }
 
 
@@ -37,7 +37,7 @@ def test_another_result_is_another_table():
     assert rendered(changed) == text
 
 
-@pytest.mark.parametrize("file", sorted(RESULTS.glob("bench_*.json")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("[bf]*.json")), ids=lambda file: file.name)
 def test_results_are_what_a_clean_checkout_measured(file):
     report = read_report(file)
     assert not report["machine"]["commit"].endswith("+")
