@@ -66,7 +66,7 @@ def lost(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         after = new["subjects"].get(name)
         if not subject["latency"] or (after and after["latency"]):
             continue
-        told = [line for line in new["warnings"] if line.startswith(f"{name}")]
+        told = [line for line in new["warnings"] if line.startswith((f"{name}:", f"{name} "))]
         why = new["unavailable"].get(name) or "; ".join(told) or "it was not asked for"
         lines.append(f"{name} is no longer measured: {why}")
     return lines
@@ -176,5 +176,5 @@ def _change(
     freedom = sum(parts) ** 2 / sum(
         part**2 / (len(each) - 1) for part, each in zip(parts, medians, strict=True)
     )
-    reach = student_t(int(freedom)) * sum(parts) ** 0.5
+    reach = student_t(int(freedom + 1e-9)) * sum(parts) ** 0.5  # at least 1, up to rounding
     return change, (change * float(np.exp(-reach)), change * float(np.exp(reach)))

@@ -123,6 +123,7 @@ def launch_medians(values: ArrayLike, launches: Sequence[int]) -> Floats:
 
 def student_t(freedom: int) -> float:
     """The 97.5 % quantile of Student's t with `freedom` degrees of freedom; of more than ten, ten's."""
+    assert freedom >= 1, freedom
     quantiles = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
     return quantiles[min(freedom, len(quantiles)) - 1]
 

@@ -4,8 +4,10 @@ import copy
 
 import numpy as np
 import pytest
-from galip_bench.compare import compare, differences, lost, other_changes
+from galip_bench.compare import _change, compare, differences, lost, other_changes
 from galip_runtime.errors import UsageError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 MEASURED = "bundle-cpu-fp32"
 
@@ -67,6 +69,24 @@ def test_launches_that_differ_are_no_slowdown(steady):
             total = latency["samples"]["total"]
             latency["samples"]["total"] = [value * levels[row // 10] for row, value in enumerate(total)]
     assert not any(each.is_slower(0.01) for each in compare(old, new))
+
+
+@given(
+    st.lists(st.floats(0.5, 2), min_size=2, max_size=4), st.lists(st.floats(0.5, 2), min_size=2, max_size=4)
+)
+@settings(max_examples=200, deadline=None)
+def test_the_interval_of_a_change_has_it_in(old, new):
+    """Whatever the launches' medians are: also equal ones on one side, which leave few degrees of freedom."""
+    change, (low, high) = _change([np.array(old), np.array(new)], [[1] * len(old), [1] * len(new)])
+    assert 0 < low <= change * (1 + 1e-12)
+    assert high >= change * (1 - 1e-12)
+
+
+def test_one_degree_of_freedom_is_a_wide_interval():
+    change, (low, high) = _change([np.array([1.0, 1.0]), np.array([1.0, 1.1])], [[1, 1], [1, 1]])
+    reach = 12.706 * np.std(np.log([1.0, 1.1]), ddof=1) / 2**0.5
+    assert high / change == pytest.approx(np.exp(reach))
+    assert change / low == pytest.approx(np.exp(reach))
 
 
 def test_what_else_changed(steady):
