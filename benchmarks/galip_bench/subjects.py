@@ -119,8 +119,8 @@ def _saying(model: EagerModel, **more: Any) -> EagerModel:
 
 def _of_bundle(bundle: Path, threads: int | None) -> list[Subject]:
     import galip_runtime
+    from galip_runtime.devices import DEVICES, available_devices
     from galip_runtime.manifest import read_manifest
-    from galip_runtime.session import DEVICES, available_devices
 
     there = available_devices()
     precisions = sorted(read_manifest(bundle).graphs["generator"], key=lambda name: (name != "fp32", name))

@@ -14,6 +14,7 @@ from typing import Any
 
 import onnx
 import torch
+from galip_runtime.devices import import_onnxruntime
 from galip_runtime.manifest import (
     GRAPHS,
     MANIFEST_NAME,
@@ -25,16 +26,16 @@ from galip_runtime.manifest import (
     graph_contract,
     sha256_file,
 )
-from galip_runtime.session import import_onnxruntime
 
 from galip.checkpoint import CheckpointInfo, load_galip, read_info
 from galip.clip import clip_tokenizer
 from galip.model import Galip
+from galip_export.half_weights import half_weights
 from galip_export.onnx_export import OPSET, dimensions, export_generator, export_text_encoder
-from galip_export.precision import PRECISIONS, check_precisions, graph_file
+from galip_export.precision import PRECISIONS, check_precisions, graph_file, text_precisions
 from galip_export.publish import staged_bundle, write
 from galip_export.rewrites import check_rewrites
-from galip_export.verify import CASES, GraphParity, verify_bundle
+from galip_export.verify import GraphParity, PictureParity, steps, verify_bundle
 
 __all__ = ["ExportReport", "GraphReport", "export_bundle"]
 
@@ -67,6 +68,7 @@ class ExportReport:
     checkpoint: Path
     graphs: tuple[GraphReport, ...]
     parity: tuple[GraphParity, ...]
+    pictures: tuple[PictureParity, ...]
     seconds: float
 
     def worst(self, graph: str, precision: str) -> GraphParity:
@@ -83,6 +85,7 @@ class ExportReport:
                 {**asdict(graph), "parity": self.worst(graph.graph, graph.precision).to_dict()}
                 for graph in self.graphs
             ],
+            "pictures": [asdict(each) for each in self.pictures],
             "seconds": self.seconds,
         }
 
@@ -110,21 +113,29 @@ def export_bundle(
     wanted = check_precisions(precisions)
     check_rewrites(rewrites)
     info = read_info(checkpoint)
-    steps = _Steps(progress, len(GRAPHS) + 2 + CASES * len(wanted))
-    with staged_bundle(out, overwrite=overwrite, size=_size(info) * len(wanted)) as folder:
-        steps.begin("reading the checkpoint")
+    texts = text_precisions(wanted)
+    stored = {PRECISIONS[name].stored for name in wanted}
+    told = _Steps(progress, 4 + len(wanted) + steps(wanted))
+    with staged_bundle(out, overwrite=overwrite, size=_size(info) * len(stored)) as folder:
+        told.begin("reading the checkpoint")
         model = load_galip(checkpoint, needs=("text", "generator"))
         del model.image, model.discriminator  # not exported: memory for what is
-        steps.begin("exporting the text encoder")
-        graphs = [_write_graph(folder, "text_encoder", export_text_encoder(model))]
-        steps.begin("exporting the generator")
-        graphs.append(_write_graph(folder, "generator", export_generator(model, rewrites)))
+        told.begin("exporting the text encoder")
+        encoder = export_text_encoder(model)
+        told.begin("exporting the generator")
+        generator = export_generator(model, rewrites)
+        graphs = [_write_graph(folder, "text_encoder", name, encoder, model) for name in texts]
+        for name in wanted:
+            told.begin(f"writing {name}")
+            graphs.append(_write_graph(folder, "generator", name, generator, model))
         manifest = _write_manifest(folder, model, graphs, Source(checkpoint.name, sha256_file(checkpoint)))
-        parity = verify_bundle(folder, model, wanted, lambda: steps.begin("verifying against PyTorch"))
-        steps.begin("finishing")
-        _write_parity(folder, manifest, parity, rewrites)
-    steps.end()
-    return ExportReport(out, checkpoint, tuple(graphs), parity, time.perf_counter() - started)
+        parity, pictures = verify_bundle(
+            folder, model, wanted, lambda: told.begin("verifying against PyTorch")
+        )
+        told.begin("finishing")
+        _write_parity(folder, manifest, parity, pictures, rewrites)
+    told.end()
+    return ExportReport(out, checkpoint, tuple(graphs), parity, pictures, time.perf_counter() - started)
 
 
 class _Steps:
@@ -153,10 +164,27 @@ def _size(info: CheckpointInfo) -> int:
     return 4 * numbers + _SMALL_FILES
 
 
-def _write_graph(folder: Path, graph: str, proto: onnx.ModelProto) -> GraphReport:
-    data, name = proto.SerializeToString(deterministic=True), graph_file(graph, "fp32")
-    write(folder / name, data)
-    return GraphReport(graph, "fp32", name, len(data), len(proto.graph.node), OPSET)
+def _write_graph(
+    folder: Path, graph: str, precision: str, proto: onnx.ModelProto, model: Galip
+) -> GraphReport:
+    """Write `graph`, fp32 in `proto`, in `precision`, unless its file is there for another precision."""
+    path = folder / graph_file(graph, precision)
+    if not path.exists():
+        proto = _converted(proto, PRECISIONS[precision].stored, model)
+        write(path, proto.SerializeToString(deterministic=True))
+    return GraphReport(graph, precision, path.name, path.stat().st_size, len(proto.graph.node), OPSET)
+
+
+def _converted(proto: onnx.ModelProto, stored: str, model: Galip) -> onnx.ModelProto:
+    if stored == "w16a32":
+        return half_weights(proto)
+    if stored == "int8":
+        from galip_export.quantise import calibration_inputs, quantise  # takes a second to import
+
+        least = PRECISIONS["int8"].psnr_db
+        assert least is not None
+        return quantise(proto, calibration_inputs(model), least)
+    return proto
 
 
 def _write_manifest(folder: Path, model: Galip, graphs: list[GraphReport], source: Source) -> Manifest:
@@ -173,7 +201,7 @@ def _write_manifest(folder: Path, model: Galip, graphs: list[GraphReport], sourc
         dimensions=sizes,
         files={
             name: describe_file(folder / name)
-            for name in (*(entry.file for entry in graphs), _TOKENIZER_NAME)
+            for name in dict.fromkeys([*(entry.file for entry in graphs), _TOKENIZER_NAME])
         },
         graphs=specs,
         tokenizer=TokenizerSpec(_TOKENIZER_NAME, text.merges, text.context_length),
@@ -184,14 +212,24 @@ def _write_manifest(folder: Path, model: Galip, graphs: list[GraphReport], sourc
     return manifest
 
 
-def _write_parity(folder: Path, manifest: Manifest, parity: tuple[GraphParity, ...], rewrites: str) -> None:
+def _write_parity(
+    folder: Path,
+    manifest: Manifest,
+    parity: tuple[GraphParity, ...],
+    pictures: tuple[PictureParity, ...],
+    rewrites: str,
+) -> None:
     """Write `parity.json`, and the manifest with it."""
     precisions = dict.fromkeys(case.precision for case in parity)
     content = {
         "rewrites": rewrites,
         "reference": f"eager PyTorch {torch.__version__}, float32, CPU",
-        "tolerance": {precision: PRECISIONS[precision] for precision in precisions},
+        "gates": {
+            name: {"relative": PRECISIONS[name].relative, "psnr_db": PRECISIONS[name].psnr_db}
+            for name in precisions
+        },
         "cases": [case.to_dict() for case in parity],
+        "pictures": [asdict(each) for each in pictures],
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write(folder / PARITY_NAME, text.encode())

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from galip.config import GalipConfig
 from galip.model import Galip
 from galip_export.graph_check import check_graph
-from galip_export.rewrites import rewrite
-from galip_export.simplify import finish, simplify
+from galip_export.rewrites import Rewritten, rewrite
+from galip_export.simplify import finish, name_condition, simplify
 
 __all__ = ["OPSET", "dimensions", "export_generator", "export_text_encoder"]
 
@@ -113,6 +113,8 @@ def _export(
         )
     assert program is not None
     simplify(program.model)
+    if isinstance(module, Rewritten):
+        name_condition(program.model)
     proto = finish(program.model, name)
     check_graph(proto, name, *contract, OPSET)
     return proto

@@ -1,27 +1,84 @@
 """The precisions that a bundle may have, and how far each may be from eager PyTorch."""
 
-from collections.abc import Iterable
+from __future__ import annotations
 
-from galip_runtime.errors import UsageError
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
-__all__ = ["PRECISIONS", "check_precisions", "graph_file"]
+from galip_runtime.cpus import computes_in_bf16
+from galip_runtime.devices import available_devices, makes_sense
+from galip_runtime.errors import ProviderUnavailable, UsageError
+from galip_runtime.manifest import GRAPHS
 
-PRECISIONS: dict[str, float] = {"fp32": 1e-4}
-"""precision -> largest error allowed anywhere, as a share of the standard deviation of what eager gives"""
+__all__ = ["PRECISIONS", "Precision", "check_precisions", "graph_file", "text_precisions", "verified_on"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What is computed how, and the gate that it has to pass."""
+
+    graphs: tuple[str, ...]
+    """that there are in it; the text encoder, once a caption, is in fp32 otherwise"""
+    stored: str
+    """the precision whose files it has"""
+    relative: float | None = None
+    """largest error allowed anywhere, as a share of the standard deviation of what eager gives"""
+    psnr_db: float | None = None
+    """least PSNR allowed: of the pictures' first percentile, of each batch of sentences"""
+
+
+PRECISIONS = {
+    "fp32": Precision(GRAPHS, "fp32", relative=1e-4),
+    "w16a32": Precision(GRAPHS, "w16a32", psnr_db=70),
+    "bf16": Precision(("generator",), "fp32", psnr_db=45),
+    "int8": Precision(("generator",), "int8", psnr_db=38),
+}
+"""`fp32`; `w16a32`, weights stored as fp16 and computed with in fp32; `bf16`, the fp32 graph that OpenVINO
+computes in bf16; `int8`, convolutions and matrix products of 8-bit integers, scaled as calibration says.
+"""
 
 
 def check_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
-    """`precisions`, each once, in their order. Raises UsageError for an unknown one and for none at all."""
+    """`precisions`, each once, in their order.
+
+    Raises UsageError for an unknown one and for none at all, ProviderUnavailable for one that nothing here
+    computes in: it could not be verified.
+    """
     wanted = [precisions] if isinstance(precisions, str) else list(precisions)
     unknown = [name for name in wanted if name not in PRECISIONS]
     if unknown or not wanted:
         what = (
             f"precision {', '.join(map(repr, unknown))} is not known" if unknown else "no precision was named"
         )
-        raise UsageError(f"{what}; there {'is' if len(PRECISIONS) == 1 else 'are'}: {', '.join(PRECISIONS)}")
+        raise UsageError(f"{what}; there are: {', '.join(PRECISIONS)}")
+    for name in wanted:
+        if not verified_on(name):
+            raise ProviderUnavailable(
+                f"nothing here computes in {name}, so that it could not be verified. It takes OpenVINO (pip "
+                "install 'galip-runtime[openvino-native]')"
+                + (" and a CPU with AVX512_BF16 or AMX" if name == "bf16" else "")
+            )
     return tuple(dict.fromkeys(wanted))
+
+
+def verified_on(precision: str) -> list[str]:
+    """The devices of this machine's CPU that compute in `precision`."""
+    if precision == "bf16" and not computes_in_bf16():
+        return []
+    return [
+        device
+        for device in available_devices()
+        if device in ("cpu", "openvino") and makes_sense(precision, device)
+    ]
+
+
+def text_precisions(precisions: Collection[str]) -> tuple[str, ...]:
+    """The text encoder's beside a generator's `precisions`; the first is for one that it does not have."""
+    found = [name for name, each in PRECISIONS.items() if name in precisions and each.graphs == GRAPHS]
+    return tuple(found) or ("fp32",)
 
 
 def graph_file(graph: str, precision: str) -> str:
     """The file of `graph` in `precision`: fp32 goes without a suffix."""
-    return f"{graph}.onnx" if precision == "fp32" else f"{graph}.{precision}.onnx"
+    stored = PRECISIONS[precision].stored
+    return f"{graph}.onnx" if stored == "fp32" else f"{graph}.{stored}.onnx"

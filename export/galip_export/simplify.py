@@ -7,13 +7,14 @@ from importlib.metadata import version
 
 import numpy as np
 import onnx
+from galip_runtime.manifest import CONDITION
 from onnx_ir.passes import common
 from onnxscript import ir
 from onnxscript.optimizer import optimize_ir
 
 from galip_export.graph_check import described
 
-__all__ = ["finish", "simplify"]
+__all__ = ["finish", "name_condition", "simplify"]
 
 _IR_VERSION = 8  # the one that came with opset 18: every reader of that opset takes it
 
@@ -31,6 +32,18 @@ def simplify(model: ir.Model) -> None:
         common.CommonSubexpressionEliminationPass(),
     )
     ir.passes.Sequential(*tidy)(model)
+
+
+def name_condition(model: ir.Model) -> None:
+    """Name what depends on the sentence alone `CONDITION`, in place: where a runtime cuts the graph.
+
+    Nothing else reads the sentence afterwards: the batch size is the noise's.
+    """
+    noise, sentence = model.graph.inputs
+    for node in [node for node, _ in sentence.uses() if node.op_type == "Shape"]:
+        node.replace_input_with(0, noise)
+    (product,) = [node for node, _ in sentence.uses()]
+    product.outputs[0].name = CONDITION
 
 
 def finish(model: ir.Model, name: str) -> onnx.ModelProto:

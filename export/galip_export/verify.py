@@ -1,8 +1,13 @@
-"""The parity gate: what the runtime computes from a bundle, against eager PyTorch."""
+"""The parity gate: what the runtime computes from a bundle, against eager PyTorch.
+
+Every precision is judged on a few odd batches, graph by graph; one that is not as exact as fp32 on many whole
+pictures, too. Each on every device of this machine's CPU that computes in it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +16,17 @@ import galip_runtime
 import numpy as np
 import numpy.typing as npt
 import torch
+from galip_runtime.arrays import batches
 from galip_runtime.errors import FileRefused, QualityGateFailed
 from galip_runtime.noise import MAX_SEED, noise
 
 from galip.clip import clip_tokenizer
 from galip.model import Galip
 from galip_export.comparison import Comparison, compare
-from galip_export.precision import PRECISIONS
+from galip_export.precision import PRECISIONS, text_precisions, verified_on
+from galip_export.prompts import GATE_PROMPTS
 
-__all__ = ["CASES", "GraphParity", "verify_bundle"]
+__all__ = ["GraphParity", "PictureParity", "steps", "verify_bundle"]
 
 _CAPTIONS = (
     ("a red apple",),
@@ -43,8 +50,9 @@ _SEEDS = ((7,), (0, 1), (2, MAX_SEED, 3), (4, 5, 6, 8, 2**63))
 
 _ADVICE = "No bundle was written. Use the versions of torch, onnxscript and onnxruntime that galip asks for"
 
-CASES = len(_CAPTIONS) + len(_SEEDS)
-"""Cases that each precision is verified with."""
+PICTURES = len(GATE_PROMPTS)
+_AT_ONCE = 8
+_WORST_SHARE = 0.01  # quantile of the pictures' PSNR that the gate is for
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class GraphParity:
     graph: str
     """`text_encoder` or `generator`"""
     precision: str
+    device: str
     inputs: tuple[str, ...] | tuple[int, ...]
     """captions, or seeds of the noise; the sentences that go with those are the first captions'"""
     comparison: Comparison
@@ -64,49 +73,111 @@ class GraphParity:
         return {**figures, "inputs": list(self.inputs), "batch": len(self.inputs), **asdict(self.comparison)}
 
 
+@dataclass(frozen=True)
+class PictureParity:
+    """Many pictures' distance from eager PyTorch's: of `GATE_PROMPTS`, the n-th with seed n.
+
+    PSNR in dB, of pictures clamped to [-1, 1] and not rounded to 8 bits, against a range of 2.
+    """
+
+    precision: str
+    device: str
+    pictures: int
+    psnr_min: float
+    psnr_p1: float
+    """first percentile: what the gate is for"""
+    psnr_median: float
+    worst: int
+    """number of the picture whose PSNR is least"""
+
+
+def steps(precisions: Sequence[str]) -> int:
+    """How often `verify_bundle` calls `advance` for `precisions`."""
+    texts = text_precisions(precisions)
+    beside = {name: name if name in texts else texts[0] for name in precisions}
+    encoders = {(beside[name], device) for name in precisions for device in verified_on(name)}
+    generators = sum(len(verified_on(name)) for name in precisions)
+    parts = -(-PICTURES // _AT_ONCE)
+    judged = sum(len(verified_on(name)) for name in precisions if _by_pictures(name))
+    return len(_CAPTIONS) * len(encoders) + len(_SEEDS) * generators + parts * (judged + bool(judged))
+
+
 def verify_bundle(
     bundle: Path, model: Galip, precisions: Sequence[str], advance: Callable[[], None] = lambda: None
-) -> tuple[GraphParity, ...]:
-    """Compare the bundle in the folder `bundle` with `model`, on the CPU, through galip_runtime.
+) -> tuple[tuple[GraphParity, ...], tuple[PictureParity, ...]]:
+    """Compare the bundle in the folder `bundle` with `model`, through galip_runtime.
 
-    `advance` is called before each of the `CASES` of each precision.
+    `advance` is called `steps(precisions)` times.
 
-    Raises QualityGateFailed where a graph's largest error is over the precision's share of the standard
-    deviation of what `model` gives, and where anything is NaN or infinite.
+    Raises QualityGateFailed where a graph or the pictures are farther from what `model` gives than the
+    precision allows, and where anything is NaN or infinite.
     """
-    references = list(_references(model))
-    results = []
+    texts, generators = _references(model)
+    originals = _originals(model, advance) if any(map(_by_pictures, precisions)) else None
+    cases: list[GraphParity] = []
+    pictures: list[PictureParity] = []
     for precision in precisions:
-        runtime = _load(bundle, precision)
-        for graph, inputs, tensors, reference in references:
-            advance()
-            result = _run(runtime, graph, precision, inputs, tensors)
-            results.append(
-                GraphParity(graph, precision, inputs, _judge(graph, precision, inputs, reference, result))
-            )
-    return tuple(results)
+        for device in verified_on(precision):
+            runtime = _load(bundle, device, precision)
+            of_text = runtime.info()["precision"]["text_encoder"]
+            new = (of_text, device) not in {(case.precision, case.device) for case in cases}
+            for graph, name, inputs, tensors, reference in [
+                *(("text_encoder", of_text, *each) for each in texts if new),
+                *(("generator", precision, *each) for each in generators),
+            ]:
+                advance()
+                result = _run(runtime, graph, name, inputs, tensors)
+                comparison = _judge(graph, name, device, inputs, reference, result)
+                cases.append(GraphParity(graph, name, device, inputs, comparison))
+            if originals is not None and _by_pictures(precision):
+                pictures.append(_judge_pictures(runtime, precision, device, originals, advance))
+    return tuple(cases), tuple(pictures)
 
 
-def _references(
-    model: Galip,
-) -> Iterator[tuple[str, tuple[Any, ...], tuple[npt.NDArray[Any], ...], npt.NDArray[Any]]]:
-    """(graph, inputs, the generator's tensors, what eager makes of them); each graph is judged by itself."""
+def _by_pictures(precision: str) -> bool:
+    return PRECISIONS[precision].psnr_db is not None
+
+
+_Case = tuple[tuple[Any, ...], tuple[npt.NDArray[Any], ...], npt.NDArray[Any]]
+"""inputs, the generator's tensors, what eager makes of them"""
+
+
+def _references(model: Galip) -> tuple[list[_Case], list[_Case]]:
+    """The text encoder's and the generator's cases; each graph is judged by itself."""
     text, config = model.config.clip.text, model.config
     tokenizer = clip_tokenizer(text.merges, text.context_length)
-    sentences = []
+    texts: list[_Case] = []
     for captions in _CAPTIONS:
         sentence = _eager("text_encoder", model.text, torch.from_numpy(tokenizer.encode(captions)))
-        sentences.append(sentence)
-        yield "text_encoder", captions, (), sentence
-    rows = np.concatenate(sentences)
+        texts.append((captions, (), sentence))
+    rows = np.concatenate([sentence for *_, sentence in texts])
+    generators: list[_Case] = []
     for seeds in _SEEDS:
         tensors = (noise(seeds, config.generator.noise_dim), rows[: len(seeds)])
-        yield (
-            "generator",
-            seeds,
-            tensors,
-            _eager("generator", model.generator, *map(torch.from_numpy, tensors)),
-        )
+        picture = _eager("generator", model.generator, *map(torch.from_numpy, tensors))
+        generators.append((seeds, tensors, picture))
+    return texts, generators
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """What pictures are compared: noise (N, Z) and sentence (N, D), and eager's (N, 3, H, W) of them."""
+
+    noise: npt.NDArray[np.float32]
+    sentence: npt.NDArray[np.float32]
+    images: npt.NDArray[np.float32]
+
+
+def _originals(model: Galip, advance: Callable[[], None]) -> _Pictures:
+    text, config = model.config.clip.text, model.config
+    tokens = torch.from_numpy(clip_tokenizer(text.merges, text.context_length).encode(GATE_PROMPTS))
+    z, sentences, images = noise(range(PICTURES), config.generator.noise_dim), [], []
+    for part in batches(PICTURES, _AT_ONCE):
+        advance()
+        sentences.append(_eager("text_encoder", model.text, tokens[part]))
+        tensors = map(torch.from_numpy, (z[part], sentences[-1]))
+        images.append(_eager("generator", model.generator, *tensors).clip(-1, 1))
+    return _Pictures(z, np.concatenate(sentences), np.concatenate(images))
 
 
 def _eager(graph: str, module: Any, *tensors: torch.Tensor) -> npt.NDArray[Any]:
@@ -120,9 +191,9 @@ def _eager(graph: str, module: Any, *tensors: torch.Tensor) -> npt.NDArray[Any]:
     return result
 
 
-def _load(bundle: Path, precision: str) -> galip_runtime.Model:
+def _load(bundle: Path, device: str, precision: str) -> galip_runtime.Model:
     try:
-        return galip_runtime.load(bundle, device="cpu", precision=precision)
+        return galip_runtime.load(bundle, device=device, precision=precision)
     except FileRefused as error:
         raise QualityGateFailed(f"the exported bundle does not load: {error}. {_ADVICE}") from error
 
@@ -143,14 +214,58 @@ def _run(
 
 
 def _judge(
-    graph: str, precision: str, inputs: tuple[Any, ...], reference: npt.NDArray[Any], result: npt.NDArray[Any]
+    graph: str,
+    precision: str,
+    device: str,
+    inputs: tuple[Any, ...],
+    reference: npt.NDArray[Any],
+    result: npt.NDArray[Any],
 ) -> Comparison:
-    comparison, allowed = compare(reference, result), PRECISIONS[precision]
-    if not comparison.relative <= allowed:
+    comparison, gate = compare(reference, result), PRECISIONS[precision]
+    allowed = math.inf if gate.relative is None else gate.relative
+    # pictures have a gate of their own; one batch may be a picture or two that are harder than most
+    least = gate.psnr_db if gate.psnr_db is not None and graph == "text_encoder" else -math.inf
+    psnr = math.inf if comparison.psnr_db is None else comparison.psnr_db
+    if not (comparison.relative <= allowed and psnr >= least):
         raise QualityGateFailed(
-            f"the exported {graph} in {precision} is not equal to the model, for {list(inputs)}: the largest "
-            f"error, {comparison.max_abs:.3g}, is {comparison.relative:.3g} of the standard deviation, and "
-            f"{allowed:g} is allowed (mean {comparison.mean_abs:.3g}, PSNR {comparison.psnr_db:.1f} dB, "
-            f"cosine {comparison.cosine:.6f}). {_ADVICE}"
+            f"the exported {graph} in {precision} is not equal to the model on {device}, for {list(inputs)}: "
+            f"the largest error, {comparison.max_abs:.3g}, is {comparison.relative:.3g} of the standard "
+            f"deviation, and {allowed:g} is allowed (mean {comparison.mean_abs:.3g}, PSNR {psnr:.1f} dB, "
+            f"and {least:g} is needed, cosine {comparison.cosine:.6f}). {_ADVICE}"
         )
     return comparison
+
+
+def _judge_pictures(
+    runtime: galip_runtime.Model,
+    precision: str,
+    device: str,
+    originals: _Pictures,
+    advance: Callable[[], None],
+) -> PictureParity:
+    psnr = np.empty(PICTURES)
+    for part in batches(PICTURES, _AT_ONCE):
+        advance()
+        seeds = tuple(range(PICTURES))[part]
+        tensors = (originals.noise[part], originals.sentence[part])
+        result = _run(runtime, "generator", precision, seeds, tensors).clip(-1, 1)
+        error = np.square(result.astype(np.float64) - originals.images[part]).mean(axis=(1, 2, 3))
+        psnr[part] = 10 * np.log10(4 / np.maximum(error, 1e-20))  # equal pictures: 206 dB
+    worst, needed = int(psnr.argmin()), PRECISIONS[precision].psnr_db
+    found = PictureParity(
+        precision=precision,
+        device=device,
+        pictures=PICTURES,
+        psnr_min=float(psnr.min()),
+        psnr_p1=float(np.quantile(psnr, _WORST_SHARE, method="lower")),
+        psnr_median=float(np.median(psnr)),
+        worst=worst,
+    )
+    if needed is None or not found.psnr_p1 >= needed:
+        raise QualityGateFailed(
+            f"the exported generator in {precision} is too far from the model on {device}: of {PICTURES} "
+            f"pictures the first percentile of PSNR is {found.psnr_p1:.1f} dB, and {needed} are needed "
+            f"(least {found.psnr_min:.1f} dB, {GATE_PROMPTS[worst]!r} with seed {worst}; median "
+            f"{found.psnr_median:.1f}). No bundle was written. Export it without {precision}"
+        )
+    return found

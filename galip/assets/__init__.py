@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from galip_runtime.errors import UsageError
-
-from galip.folders import cache_home
+from galip_runtime.folders import cache_home
 
 __all__ = ["default_bundle", "default_checkpoint"]
 

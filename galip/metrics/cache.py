@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from galip_runtime.folders import cache_home
 
-from galip.folders import cache_home
 from galip.metrics.statistics import Statistics
 
 __all__ = ["cache_folder", "cached", "key_of", "store"]

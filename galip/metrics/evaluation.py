@@ -200,7 +200,7 @@ class _Evaluation:
 
     def _gpu_of_this_process(self) -> str | None:
         """Of several processes each has a GPU; PyTorch has chosen it already, onnxruntime is to be told."""
-        from galip_runtime.session import available_devices
+        from galip_runtime.devices import available_devices
 
         if self.fabric is None or self.device.type != "cuda":
             return None

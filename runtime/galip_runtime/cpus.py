@@ -1,16 +1,28 @@
-"""How many CPUs this process may use: what the scheduler allows, less what a container's quota takes away."""
+"""How many CPUs this process may use, by the scheduler and a container's quota, and what they can do."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["usable_cpus"]
+__all__ = ["computes_in_bf16", "usable_cpus"]
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
     """Whole CPUs, at least 1. `root` is where `/proc` and `/sys` are."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *(int(quota) for quota in _quotas(root))]))
+
+
+def computes_in_bf16(root: Path = Path("/")) -> bool:
+    """Whether the CPUs multiply bf16 numbers (AVX512_BF16, AMX); False where Linux does not say.
+
+    `root` is where `/proc` is.
+    """
+    try:
+        words = (root / "proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return bool({"avx512_bf16", "amx_bf16"}.intersection(words))
 
 
 def _quotas(root: Path) -> Iterator[float]:

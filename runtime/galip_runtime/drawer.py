@@ -4,9 +4,7 @@ N pictures, H by W pixels, Z numbers of noise, D numbers in a sentence vector; t
 """
 
 import secrets
-import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from galip_runtime.errors import UsageError
 from galip_runtime.manifest import Dimensions
 from galip_runtime.noise import MAX_SEED, check_seed
 from galip_runtime.noise import noise as noise_of
+from galip_runtime.row_cache import RowCache
 from galip_runtime.tokenizer import Tokenizer, as_prompts, trim
 
 __all__ = ["DEFAULT_BATCH_SIZE", "Drawer", "check_corners", "seed_series"]
@@ -36,8 +35,7 @@ class Drawer(ABC):
     def __init__(self, tokenizer: Tokenizer, dimensions: Dimensions) -> None:
         self.tokenizer = tokenizer
         self.dimensions = dimensions
-        self._sentences: OrderedDict[bytes, npt.NDArray[np.float32]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._sentences = RowCache(_CACHED_SENTENCES, _CAPTIONS_AT_ONCE)
 
     @abstractmethod
     def info(self) -> dict[str, Any]:
@@ -59,20 +57,7 @@ class Drawer(ABC):
         Raises UsageError for no prompt, something other than text, and too long a prompt.
         """
         tokens = self.tokenizer.encode(_some(as_prompts(prompts), "prompt"))
-        rows = {row.tobytes(): row for row in tokens}
-        with self._lock:
-            known = {key: self._sentences[key] for key in rows if key in self._sentences}
-        missing = [key for key in rows if key not in known]
-        for part in batches(len(missing), _CAPTIONS_AT_ONCE):
-            sentences = self.encode_tokens(np.stack([rows[key] for key in missing[part]]))
-            known |= {key: sentence.copy() for key, sentence in zip(missing[part], sentences, strict=True)}
-        with self._lock:
-            for key in rows:
-                self._sentences[key] = known[key]
-                self._sentences.move_to_end(key)
-            while len(self._sentences) > _CACHED_SENTENCES:
-                self._sentences.popitem(last=False)
-        return np.stack([known[row.tobytes()] for row in tokens])
+        return self._sentences(tokens, self.encode_tokens)
 
     def encode_tokens(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Sentence vectors, float32 (N, D), of `tokenizer.encode`'s tokens, int64 (N, L); no cache."""

@@ -2,12 +2,35 @@
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from galip_runtime.devices import (
+    Settings,
+    candidates,
+    has_openvino,
+    makes_sense,
+    parse_device,
+    thread_count,
+)
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
-from galip_runtime.manifest import GRAPHS, GraphSpec, Manifest, read_manifest, read_verified, verify_files
+from galip_runtime.folders import cache_home
+from galip_runtime.graph import Graph, GraphFile
+from galip_runtime.manifest import (
+    CONDITION,
+    GRAPHS,
+    GraphSpec,
+    Manifest,
+    TensorSpec,
+    read_manifest,
+    read_verified,
+    stamp,
+    verify_files,
+)
+from galip_runtime.onnx_file import OnnxFile
+from galip_runtime.openvino_graph import OpenvinoGraph
 from galip_runtime.pipeline import Model
-from galip_runtime.session import Graph, Settings, candidates, parse_device, thread_count
+from galip_runtime.session import Session
 from galip_runtime.tokenizer import Tokenizer
 
 __all__ = ["load"]
@@ -25,44 +48,50 @@ def load(
     """Load the bundle in the folder `path`.
 
     `device`: `auto`, `cpu`, `cuda`, `tensorrt` or `openvino`; all but `auto` are kept to, or an error.
-    `cuda:1` and `tensorrt:1` are the second GPU.
+    `cuda:1` and `tensorrt:1` are the second GPU. `auto` is the first of cuda, openvino and cpu that is
+    installed, starts, and computes in the precision.
     `precision`: `auto` (fp32 where the bundle has it) or one that the bundle has.
     `threads`: CPU threads of a run; None for as many CPUs as this process may use.
 
-    Every listed file is checked against the manifest first. Raises FileRefused for a bundle that is not whole
-    and as it was exported, ProviderUnavailable where the device is not to be had, UsageError for an unknown
-    device or precision.
+    Every listed file is checked against the manifest first. The graphs' weights are mapped from their files
+    as they are needed: a file may be replaced by another while a model is loaded, as `galip export` does, but
+    not be written to. What OpenVINO compiles is kept under `GALIP_CACHE`, or galip's folder for caches.
+
+    Raises FileRefused for a bundle that is not whole and as it was exported, ProviderUnavailable where the
+    device is not to be had, UsageError for an unknown device or precision, and for a precision that the
+    device does not compute in.
     """
     count = thread_count(threads)
     manifest = read_manifest(path)
-    specs = {graph: _choose(manifest, graph, precision) for graph in GRAPHS}
     name, gpu = parse_device(device)
-    devices = candidates(name)
-    needed = dict.fromkeys([manifest.tokenizer.file, *(spec.file for _, spec in specs.values())])
-    verify_files(path, manifest, [name for name in manifest.files if name not in needed])
-    data = {name: read_verified(path, manifest, name) for name in needed}
-    tokenizer = _tokenizer(manifest, data[manifest.tokenizer.file])
+    chosen = {graph: _choose(manifest, graph, precision, name) for graph in GRAPHS}
+    devices = candidates(name, chosen["generator"])
+    stamps = {spec.file: stamp(Path(path) / spec.file) for spec in _specs(manifest, chosen)}
+    verify_files(path, manifest)
+    tokenizer = _tokenizer(manifest, read_verified(path, manifest, manifest.tokenizer.file))
+    files = {graph: _open(Path(path), manifest, graph, precision) for graph, precision in chosen.items()}
     passed_over = []
-    for chosen in devices:
-        settings = Settings(chosen, count, gpu)
+    for each in devices:
+        settings = Settings(each, count, gpu, cache_home() / "openvino")
         try:
-            graphs = {
-                graph: Graph(data[spec.file], spec, name, settings) for graph, (name, spec) in specs.items()
-            }
+            graphs = _start(manifest, files, settings)
         except ProviderUnavailable as error:
-            if chosen == devices[-1]:
+            if each == devices[-1]:
                 raise
-            _log.warning("%s is passed over: %s", chosen, error)
+            _log.warning("%s is passed over: %s", each, error)
             passed_over.append(str(error))
             continue
-        _log.info("%s was asked for, %s is used with %s", device, chosen, graphs["generator"].providers)
+        for file, before in stamps.items():
+            if stamp(Path(path) / file) != before:
+                raise FileRefused(f"{Path(path) / file} was written while it was loaded: load it again")
+        _log.info("%s was asked for, %s is used with %s", device, each, graphs["generator"].providers)
         requested = {"device": device, "precision": precision, "threads": threads}
         return Model(Path(path), manifest, tokenizer, graphs, settings, requested, passed_over)
-    raise ProviderUnavailable("the installed onnxruntime has no provider that galip-runtime can use")
+    raise AssertionError("there is a device to try, or an error")
 
 
-def _choose(manifest: Manifest, graph: str, precision: str) -> tuple[str, GraphSpec]:
-    """The precision of `graph` to use, and its spec; the text encoder may be there in fewer precisions."""
+def _choose(manifest: Manifest, graph: str, precision: str, device: str) -> str:
+    """The precision of `graph` to use; the text encoder may be there in fewer than the generator."""
     specs = manifest.graphs[graph]
     offered = sorted(manifest.graphs["generator"])
     if precision not in ("auto", *offered):
@@ -70,10 +99,41 @@ def _choose(manifest: Manifest, graph: str, precision: str) -> tuple[str, GraphS
             f"the bundle has no precision {precision!r}; it has {', '.join(offered)}. Use 'auto' or one of "
             "these, or export the checkpoint again with the precision wanted"
         )
-    for name in (precision, "fp32", *sorted(specs)):
-        if name in specs:
-            return name, specs[name]
-    raise AssertionError("a manifest has a precision for each graph")
+    if precision in specs:
+        return precision
+    order = [name for name in ("fp32", "w16a32", *sorted(specs)) if name in specs]
+    return next((name for name in order if device == "auto" or makes_sense(name, device)), order[0])
+
+
+def _specs(manifest: Manifest, chosen: Mapping[str, str]) -> list[GraphSpec]:
+    return [manifest.graphs[graph][precision] for graph, precision in chosen.items()]
+
+
+def _open(folder: Path, manifest: Manifest, graph: str, precision: str) -> GraphFile:
+    spec = manifest.graphs[graph][precision]
+    path = folder / spec.file
+    return GraphFile(path, manifest.files[spec.file].sha256, spec, precision, OnnxFile(path))
+
+
+def _start(manifest: Manifest, files: Mapping[str, GraphFile], settings: Settings) -> dict[str, Graph]:
+    """The graphs on a device, the generator in two: what the sentence alone decides goes into `CONDITION`."""
+    text, generator = files["text_encoder"], files["generator"]
+    graphs = {"text_encoder": _graph(text, settings, text.spec.inputs, text.spec.outputs)}
+    inputs, outputs = generator.spec.inputs, generator.spec.outputs
+    if generator.onnx.computes(CONDITION):
+        condition = TensorSpec(CONDITION, "float32", ("N", generator.onnx.width(CONDITION)))
+        sentence = [tensor for tensor in inputs if tensor.name == "sentence"]
+        graphs[CONDITION] = _graph(generator, settings, sentence, [condition])
+        inputs = tuple(condition if tensor.name == "sentence" else tensor for tensor in inputs)
+    graphs["generator"] = _graph(generator, settings, inputs, outputs)
+    return graphs
+
+
+def _graph(
+    file: GraphFile, settings: Settings, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> Graph:
+    native = settings.device == "openvino" and has_openvino()
+    return (OpenvinoGraph if native else Session)(file, settings, inputs, outputs)
 
 
 def _tokenizer(manifest: Manifest, data: bytes) -> Tokenizer:

@@ -20,6 +20,7 @@ from galip_runtime.noise import NOISE_DEFINITION
 from galip_runtime.strict_json import parse, typed
 
 __all__ = [
+    "CONDITION",
     "FORMAT",
     "FORMAT_VERSION",
     "GRAPHS",
@@ -37,6 +38,7 @@ __all__ = [
     "read_manifest",
     "read_verified",
     "sha256_file",
+    "stamp",
     "verify_files",
 ]
 
@@ -44,6 +46,8 @@ FORMAT = "galip-bundle"
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 GRAPHS = ("text_encoder", "generator")
+CONDITION = "condition"
+"""The tensor within the generator that the sentence alone decides, and through which alone it matters."""
 
 _MAX_MANIFEST_BYTES = 4 * 2**20
 _MAX_DIMENSION = 2**16
@@ -257,6 +261,15 @@ def read_verified(bundle: str | os.PathLike[str], manifest: Manifest, name: str)
     _compare(Path(bundle) / name, "size", len(data), expected.size)
     _compare(Path(bundle) / name, "sha256", hashlib.sha256(data).hexdigest(), expected.sha256)
     return data
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """What changes whenever the file at `path` is written or replaced. Raises FileRefused if it is gone."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise FileRefused(f"{path} cannot be read ({error.strerror}): {_REPAIR}") from error
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -1,7 +1,8 @@
 """A loaded bundle: `Model`."""
 
 import platform
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 import galip_runtime
+from galip_runtime.devices import Settings
 from galip_runtime.drawer import Drawer
-from galip_runtime.manifest import GRAPHS, Manifest
-from galip_runtime.session import Graph, Settings, import_onnxruntime
+from galip_runtime.graph import Graph
+from galip_runtime.manifest import CONDITION, GRAPHS, Manifest
+from galip_runtime.row_cache import RowCache
 from galip_runtime.tokenizer import Tokenizer
 
 __all__ = ["Model"]
+
+_CACHED_CONDITIONS = 64  # of up to 0.1 MB each
+_CONDITIONS_AT_ONCE = 8
 
 
 class Model(Drawer):
@@ -28,7 +34,7 @@ class Model(Drawer):
         path: Path,
         manifest: Manifest,
         tokenizer: Tokenizer,
-        graphs: dict[str, Graph],
+        graphs: Mapping[str, Graph],
         settings: Settings,
         requested: dict[str, Any],
         passed_over: Sequence[str] = (),
@@ -40,6 +46,7 @@ class Model(Drawer):
         self._graphs = graphs
         self._requested = requested
         self._passed_over = list(passed_over)
+        self._conditions = RowCache(_CACHED_CONDITIONS, _CONDITIONS_AT_ONCE)
 
     def _run_text(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         return self._graphs["text_encoder"].run({"tokens": tokens})
@@ -47,11 +54,17 @@ class Model(Drawer):
     def _run_generator(
         self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        return self._graphs["generator"].run({"noise": noise, "sentence": sentence})
+        generator = self._graphs["generator"]
+        if CONDITION not in self._graphs:
+            return generator.run({"noise": noise, "sentence": sentence})
+        return generator.run({"noise": noise, CONDITION: self._conditions(sentence, self._run_condition)})
+
+    def _run_condition(self, sentence: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Sentence float32 (N, D) to what the generator computes of it alone, float32 (N, K)."""
+        return self._graphs[CONDITION].run({"sentence": sentence})
 
     def info(self) -> dict[str, Any]:
         """What is loaded and how it runs, fit for JSON: asked for and used device, hashes, versions."""
-        generator = self._graphs["generator"]
         return {
             "path": str(self.path),
             "format_version": self.manifest.format_version,
@@ -59,9 +72,9 @@ class Model(Drawer):
             "device": self.settings.device,
             "passed_over": self._passed_over,
             "providers": {graph: self._graphs[graph].providers for graph in GRAPHS},
-            "precision": {graph: self._graphs[graph].precision for graph in GRAPHS},
+            "precision": {graph: self._graphs[graph].file.precision for graph in GRAPHS},
             "precisions": sorted(self.manifest.graphs["generator"]),
-            "opset": generator.spec.opset,
+            "opset": self._graphs["generator"].file.spec.opset,
             "threads": self.settings.threads,
             "dimensions": vars(self.manifest.dimensions),
             "model": self.manifest.model,
@@ -71,8 +84,15 @@ class Model(Drawer):
             "made_with": dict(self.manifest.versions),
             "versions": {
                 "galip-runtime": galip_runtime.__version__,
-                "onnxruntime": import_onnxruntime().__version__,
+                **_backends(),
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
         }
+
+
+def _backends() -> dict[str, str]:
+    """Versions of what is loaded of onnxruntime and OpenVINO."""
+    return {
+        name: sys.modules[name].__version__ for name in ("onnxruntime", "openvino") if name in sys.modules
+    }

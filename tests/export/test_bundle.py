@@ -1,5 +1,6 @@
 """`export_bundle`: what it writes, what it refuses, and that it leaves nothing half-done behind."""
 
+import itertools
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import pytest
 import torch
 from galip_export import bundle as bundle_module
 from galip_export import export_bundle, publish
-from galip_export.verify import CASES
+from galip_export.verify import steps
 from galip_runtime import FileRefused, QualityGateFailed, UsageError
 from galip_runtime.manifest import read_manifest, sha256_file, verify_files
 from onnx import numpy_helper
@@ -94,9 +95,10 @@ def test_the_report(tiny_export):
 
 def test_what_was_measured_goes_with_the_bundle(tiny_export):
     parity = json.loads((tiny_export.bundle / "parity.json").read_text())
-    assert parity["tolerance"] == {"fp32": 1e-4}
-    for graph in ("text_encoder", "generator"):
-        cases = [case for case in parity["cases"] if case["graph"] == graph]
+    assert parity["gates"] == {"fp32": {"relative": 1e-4, "psnr_db": None}}
+    assert parity["pictures"] == []
+    for graph, device in itertools.product(("text_encoder", "generator"), ("cpu", "openvino")):
+        cases = [case for case in parity["cases"] if (case["graph"], case["device"]) == (graph, device)]
         assert sorted(case["batch"] for case in cases) == [1, 2, 3, 5]
         assert all(0 < case["relative"] <= 1e-4 for case in cases)
         assert all(case["psnr_db"] > 90 and case["cosine"] > 0.99999 for case in cases)
@@ -142,7 +144,7 @@ def test_the_same_checkpoint_gives_the_same_graphs(small_model, tmp_path):
 def test_progress(traced, tiny_checkpoint, out):
     calls = []
     export_bundle(tiny_checkpoint, out, progress=lambda *call: calls.append(call))
-    total = 4 + CASES
+    total = 5 + steps(["fp32"])
     assert [done for _, done, _ in calls] == list(range(total + 1))
     assert {each for _, _, each in calls} == {total}
     assert calls[0][0] == "reading the checkpoint"

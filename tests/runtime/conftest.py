@@ -17,7 +17,9 @@ def bundle(tmp_path):
 
 @pytest.fixture(scope="session")
 def shared_bundle(tmp_path_factory):
-    return make_stub_bundle(tmp_path_factory.mktemp("shared") / "bundle", precisions=("fp32", "fp16"))
+    return make_stub_bundle(
+        tmp_path_factory.mktemp("shared") / "bundle", precisions=("fp32", "fp16", "bf16", "int8")
+    )
 
 
 @pytest.fixture(scope="session")

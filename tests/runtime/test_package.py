@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 PROJECT = Path(__file__).parents[2] / "runtime"
-ALLOWED = {"numpy", "regex", "ftfy", "onnxruntime", "PIL", "galip_runtime"}
+ALLOWED = {"numpy", "regex", "ftfy", "onnxruntime", "openvino", "PIL", "galip_runtime"}
 
 
 def python(code, executable=sys.executable, **options):
@@ -35,9 +35,9 @@ import sys, time
 before = time.process_time()
 import galip_runtime
 seconds = time.process_time() - before
-heavy = {"torch", "onnx", "onnxruntime", "numpy", "PIL"} & set(sys.modules)
+heavy = {"torch", "onnx", "onnxruntime", "openvino", "numpy", "PIL"} & set(sys.modules)
 galip_runtime.load, galip_runtime.Tokenizer
-frameworks = {"torch", "onnx", "onnxruntime", "PIL", "galip", "open_clip"} & set(sys.modules)
+frameworks = {"torch", "onnx", "onnxruntime", "openvino", "PIL", "galip", "open_clip"} & set(sys.modules)
 print(seconds, heavy, frameworks)
 """
     seconds, *found = python(code).split()
@@ -45,10 +45,11 @@ print(seconds, heavy, frameworks)
     assert found == ["set()", "set()"]
 
 
-def test_running_it_brings_neither_torch_nor_onnx(shared_bundle):
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_running_it_brings_neither_torch_nor_onnx(shared_bundle, device):
     code = f"""
 import sys, galip_runtime
-galip_runtime.load({str(shared_bundle)!r}, device="cpu").generate("a red apple", 7)
+galip_runtime.load({str(shared_bundle)!r}, device={device!r}).generate("a red apple", 7)
 print({{"torch", "onnx", "PIL", "galip"}} & set(sys.modules))
 """
     assert python(code).strip() == "set()"

@@ -6,9 +6,9 @@ import sys
 
 import galip_runtime
 import pytest
-from galip_runtime import ProviderUnavailable, UsageError, cpus, session
+from galip_runtime import ProviderUnavailable, UsageError, cpus, devices, loading
+from galip_runtime.devices import DEVICES, available_devices, candidates, thread_count
 from galip_runtime.manifest import read_manifest
-from galip_runtime.session import DEVICES, available_devices, candidates, thread_count
 from stub_bundle import make_stub_bundle, relist, text_encoder
 
 PROVIDERS = {
@@ -23,12 +23,14 @@ PROVIDERS = {
 def built_with(monkeypatch):
     """Pretend that onnxruntime was built with these providers, of which only the CPU's starts."""
 
-    def pretend(*devices):
-        onnxruntime = session.import_onnxruntime()
+    def pretend(*names):
+        onnxruntime = devices.import_onnxruntime()
         monkeypatch.setattr(
-            onnxruntime, "get_available_providers", lambda: [PROVIDERS[name] for name in devices]
+            onnxruntime, "get_available_providers", lambda: [PROVIDERS[name] for name in names]
         )
         real = onnxruntime.InferenceSession
+        monkeypatch.setattr(devices, "has_openvino", lambda: False)
+        monkeypatch.setattr(loading, "has_openvino", lambda: False)
         asked = []
         pretend.gpus = []
 
@@ -88,8 +90,8 @@ def test_auto_passes_over_what_does_not_start_and_says_so(bundle, built_with, ca
 
 def test_auto_does_not_choose_what_builds_for_minutes(built_with):
     built_with("tensorrt", "cuda", "openvino", "cpu")
-    assert candidates("auto") == ["cuda", "openvino", "cpu"]
-    assert candidates("tensorrt") == ["tensorrt"]
+    assert candidates("auto", "fp32") == ["cuda", "openvino", "cpu"]
+    assert candidates("tensorrt", "fp32") == ["tensorrt"]
     assert available_devices() == ["tensorrt", "cuda", "openvino", "cpu"]
 
 
@@ -134,12 +136,52 @@ def test_a_precision_the_bundle_lacks_is_refused(bundle, precision):
 
 
 def test_precision_is_what_was_asked_for(shared_bundle, tmp_path):
-    info = galip_runtime.load(shared_bundle, device="cpu", precision="fp16").info()
-    assert info["precision"] == {"text_encoder": "fp32", "generator": "fp16"}
-    assert info["precisions"] == ["fp16", "fp32"]
+    info = galip_runtime.load(shared_bundle, device="cpu", precision="int8").info()
+    assert info["precision"] == {"text_encoder": "fp32", "generator": "int8"}
+    assert info["precisions"] == ["bf16", "fp16", "fp32", "int8"]
     assert galip_runtime.load(shared_bundle, device="cpu").info()["precision"]["generator"] == "fp32"
     only_int8 = make_stub_bundle(tmp_path / "int8", precisions=["int8"])
     assert galip_runtime.load(only_int8, device="cpu").info()["precision"]["generator"] == "int8"
+
+
+class Test_precisions_and_devices:
+    @pytest.mark.parametrize(
+        ("device", "precision"),
+        [
+            ("cpu", "fp16"),
+            ("openvino", "fp16"),
+            ("cpu", "bf16"),
+            ("cuda", "bf16"),
+            ("cuda", "int8"),
+            ("tensorrt", "int8"),
+        ],
+    )
+    def test_that_make_no_sense_together(self, shared_bundle, device, precision):
+        with pytest.raises(UsageError, match=f"'{precision}' makes no sense on {device}: it is for"):
+            galip_runtime.load(shared_bundle, device=device, precision=precision)
+
+    def test_auto_takes_only_what_computes_in_the_precision(self, built_with):
+        built_with("tensorrt", "cuda", "openvino", "cpu")
+        assert candidates("auto", "fp16") == ["cuda"]
+        assert candidates("auto", "bf16") == ["openvino"]
+        assert candidates("auto", "int8") == ["openvino", "cpu"]
+        assert (
+            candidates("auto", "w16a32") == candidates("auto", "a later one") == ["cuda", "openvino", "cpu"]
+        )
+
+    def test_nothing_that_computes_in_the_precision(self, shared_bundle, built_with):
+        built_with("cpu")
+        with pytest.raises(ProviderUnavailable, match=r"computes in fp16 .*galip-runtime\[gpu\]"):
+            galip_runtime.load(shared_bundle, precision="fp16")
+        with pytest.raises(ProviderUnavailable, match=r"computes in bf16 .*galip-runtime\[openvino-native\]"):
+            galip_runtime.load(shared_bundle, precision="bf16")
+
+    def test_a_cpu_without_bf16(self, tmp_path):
+        assert not cpus.computes_in_bf16(tmp_path)
+        (tmp_path / "proc").mkdir()
+        for flags, able in (("avx2 avx512f", False), ("avx2 avx512_bf16", True), ("amx_tile amx_bf16", True)):
+            (tmp_path / "proc/cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+            assert cpus.computes_in_bf16(tmp_path) == able
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
@@ -163,7 +205,9 @@ def test_without_onnxruntime_the_three_extras_are_named(bundle, tmp_path, kind):
         (package / "__init__.py").write_text("")
     code = f"""
 import sys; sys.path.insert(0, {str(tmp_path)!r})
-import galip_runtime; galip_runtime.load({str(bundle)!r})
+import galip_runtime, galip_runtime.devices
+galip_runtime.devices.has_openvino = lambda: False
+galip_runtime.load({str(bundle)!r})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
@@ -225,8 +269,9 @@ class Test_usable_cpus:
 
 @pytest.mark.parametrize("asked", [None, "0"])
 def test_nothing_is_reported_to_anyone_unless_asked_for(bundle, tmp_path, asked):
-    """onnxruntime's telemetry keeps files in the folders for caches and temporary files."""
-    code = "import os, sys, galip_runtime as g; g.load(sys.argv[1]).generate('a', [1]); "
+    """onnxruntime's telemetry and OpenVINO's keep files in the folders of the home and temporary files."""
+    code = "import os, sys, galip_runtime as g; [g.load(sys.argv[1], device=device).generate('a', [1]) "
+    code += "for device in ('cpu', 'openvino')]; "
     code += "print(os.environ['ORT_DISABLE_TELEMETRY'])"
     there = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
     folder = tmp_path / "home"
@@ -236,5 +281,5 @@ def test_nothing_is_reported_to_anyone_unless_asked_for(bundle, tmp_path, asked)
     call = [sys.executable, "-c", code, str(bundle)]
     done = subprocess.run(call, capture_output=True, text=True, timeout=60, env=there, check=True)
     assert done.stdout.strip() == (asked or "1")
-    if not asked:
-        assert list(folder.iterdir()) == []
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {name for name in left if not name.startswith("galip/openvino/")} == set() or asked

@@ -1,0 +1,234 @@
+"""int8: the generator's convolutions and matrix products of 8-bit integers, as far as the picture bears it.
+
+Static quantisation, written into the graph as QuantizeLinear and DequantizeLinear (QDQ): a weight w of
+output channel c is stored as round(w / s_c), s_c = max|w_c| / 127; an input x becomes round(x / s) + z with
+one s and z for the whole tensor, from the least and the greatest value that calibration sees. Outputs stay
+float, and so does all that is no convolution or product with a constant matrix.
+
+What costs the picture is the inputs' rounding where their range differs from sample to sample, in the first
+growing blocks above all. Clipping ranges (percentile, entropy, least squares) is worse in the worst pictures
+than taking them whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from galip_runtime.arrays import batches
+from galip_runtime.cpus import usable_cpus
+from galip_runtime.devices import import_onnxruntime
+from galip_runtime.errors import QualityGateFailed
+from galip_runtime.noise import noise
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from galip.clip import clip_tokenizer
+from galip.model import Galip
+from galip_export.prompts import CALIBRATION_PROMPTS
+
+__all__ = ["Samples", "calibration_inputs", "quantise"]
+
+_HELD_OUT = 12
+"""every so many-th sample is for errors, not for ranges"""
+_FIRST_SEED = 10**6  # the gate's pictures have others
+_AT_ONCE = 8
+_MARGIN_DB = 3.0
+
+_Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the generator is calibrated with."""
+
+    noise: npt.NDArray[np.float32]
+    """(N, Z)"""
+    sentence: npt.NDArray[np.float32]
+    """(N, D)"""
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.bool_]) -> Samples:
+        return Samples(self.noise[rows], self.sentence[rows])
+
+
+def calibration_inputs(model: Galip) -> Samples:
+    """Sentences of prompts, and noise, that no picture of the gate has."""
+    assert model.text is not None
+    text = model.config.clip.text
+    tokens = torch.from_numpy(clip_tokenizer(text.merges, text.context_length).encode(CALIBRATION_PROMPTS))
+    with torch.inference_mode():
+        parts = [model.text(tokens[part]).numpy() for part in batches(len(tokens), _AT_ONCE)]
+    seeds = range(_FIRST_SEED, _FIRST_SEED + len(tokens))
+    return Samples(noise(seeds, model.config.generator.noise_dim), np.concatenate(parts))
+
+
+def quantise(generator: ModelProto, samples: Samples, least_db: float) -> ModelProto:
+    """`generator` with what the picture bears in int8. `generator` stays as it is.
+
+    All that reads one tensor is one group, and all matrix products are one. Some of the samples give the
+    ranges; of the others, the error of the picture is measured with each group alone in int8. Errors that
+    have nothing to do with each other add up, so the worst groups stay float until the first percentile of
+    the sum's PSNR is `least_db` and a margin.
+
+    Raises QualityGateFailed where nothing can be in int8.
+    """
+    held_out = np.arange(len(samples.noise)) % _HELD_OUT == 0
+    groups = _groups(generator)
+    ranges = _ranges(
+        generator, sorted({node.input[0] for group in groups for node in group}), samples[~held_out]
+    )
+    expected = _pictures(generator, samples[held_out])
+    errors = [
+        np.square(_pictures(_rounded(generator, group, ranges), samples[held_out]) - expected).mean(
+            axis=(1, 2, 3), dtype=np.float64
+        )
+        for group in groups
+    ]  # (held out) each
+    order = sorted(range(len(groups)), key=lambda index: _first_percentile(errors[index]))  # worst first
+    while order and _first_percentile(sum(errors[index] for index in order)) < least_db + _MARGIN_DB:
+        del order[0]
+    if not order:
+        raise QualityGateFailed(
+            f"no part of the generator can be in int8: each alone costs more than {least_db:g} dB of PSNR "
+            "allow. No bundle was written. Export it without int8"
+        )
+    return _rounded(generator, [node for index in order for node in groups[index]], ranges)
+
+
+def _groups(generator: ModelProto) -> list[list[NodeProto]]:
+    """Convolutions that read the same tensor, and all products with a constant matrix."""
+    matrices = {tensor.name for tensor in generator.graph.initializer if len(tensor.dims) == 2}
+    groups: dict[str, list[NodeProto]] = {}
+    for node in generator.graph.node:
+        if node.op_type == "Conv":
+            groups.setdefault(node.input[0], []).append(node)
+        elif node.op_type == "MatMul" and node.input[1] in matrices:
+            groups.setdefault("", []).append(node)
+    return list(groups.values())
+
+
+def _run(model: ModelProto, samples: Samples) -> Iterator[list[npt.NDArray[np.float32]]]:
+    """What `model` gives of a few samples at a time."""
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_cpus()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    for part in batches(len(samples.noise), _AT_ONCE):
+        yield session.run(None, vars(samples[part]))
+
+
+def _pictures(model: ModelProto, samples: Samples) -> npt.NDArray[np.float32]:
+    return np.concatenate([image for (image,) in _run(model, samples)]).clip(-1, 1)
+
+
+def _first_percentile(errors: npt.NDArray[np.float64]) -> float:
+    """PSNR in dB of pictures in [-1, 1] whose mean squared errors are (N)."""
+    return float(np.quantile(10 * np.log10(4 / np.maximum(errors, 1e-20)), 0.01))
+
+
+def _ranges(model: ModelProto, tensors: Sequence[str], samples: Samples) -> dict[str, _Range]:
+    """Least and greatest value of each of `tensors`, 0 included."""
+    told = ModelProto()
+    told.CopyFrom(model)
+    del told.graph.output[:]
+    for name in tensors:
+        for kind in ("Min", "Max"):
+            output = f"{name}/{kind}"
+            told.graph.node.append(helper.make_node(f"Reduce{kind}", [name], [output], keepdims=0))
+            told.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, []))
+    found = np.array(list(_run(told, samples)))  # (batches, 2 tensors)
+    low, high = found[:, 0::2].min(axis=0), found[:, 1::2].max(axis=0)
+    return {
+        name: (min(0.0, float(least)), max(0.0, float(greatest)))
+        for name, least, greatest in zip(tensors, low, high, strict=True)
+    }
+
+
+def _rounded(model: ModelProto, nodes: Sequence[NodeProto], ranges: dict[str, _Range]) -> ModelProto:
+    """`model` with the inputs and weights of `nodes` between QuantizeLinear and DequantizeLinear."""
+    result = ModelProto()
+    result.CopyFrom(model)
+    graph = _Rounding(result.graph, ranges)
+    chosen = {node.name for node in nodes}
+    for node in model.graph.node:
+        graph.add(node, node.name in chosen)
+    graph.finish()
+    return result
+
+
+class _Rounding:
+    """Rebuilds a graph, node by node."""
+
+    def __init__(self, graph: onnx.GraphProto, ranges: dict[str, _Range]) -> None:
+        self._graph, self._ranges = graph, ranges
+        self._weights = {tensor.name: tensor for tensor in graph.initializer}
+        self._nodes: list[NodeProto] = []
+        self._done: dict[str, str] = {}
+
+    def add(self, node: NodeProto, rounded: bool) -> None:
+        """Append `node`, its first two inputs rounded if it is to be."""
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        if rounded:
+            conv = node.op_type == "Conv"
+            # OpenVINO 2026.4 refuses asymmetric inputs of products; theirs are nearly symmetric anyway
+            copy.input[0] = self._activation(node.input[0], symmetric=not conv)
+            copy.input[1] = self._weight(node.input[1], axis=0 if conv else 1)
+        self._nodes.append(copy)
+
+    def finish(self) -> None:
+        """Put the nodes into the graph, and drop the weights that nothing reads any more."""
+        del self._graph.node[:]
+        self._graph.node.extend(self._nodes)
+        used = {name for node in self._nodes for name in node.input}
+        kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
+        del self._graph.initializer[:]
+        self._graph.initializer.extend(kept)
+
+    def _activation(self, name: str, symmetric: bool) -> str:
+        key = f"{name}/{'int8' if symmetric else 'uint8'}"
+        if key not in self._done:
+            low, high = self._ranges[name]
+            if symmetric:
+                scale, zero = max(-low, high, 1e-6) / 127, np.array(0, np.int8)
+            else:
+                scale = max(high - low, 1e-6) / 255
+                zero = np.array(round(-low / scale), np.uint8)
+            both = self._constants(key, np.array(scale, np.float32), zero)
+            self._done[key] = self._dequantised(self._append("QuantizeLinear", [name, *both], key), both)
+        return self._done[key]
+
+    def _weight(self, name: str, axis: int) -> str:
+        if name not in self._done:
+            value = numpy_helper.to_array(self._weights[name])
+            others = tuple(index for index in range(value.ndim) if index != axis)
+            scale = np.maximum(np.abs(value).max(axis=others, keepdims=True), 1e-8) / 127
+            stored = self._constant(f"{name}/int8", np.rint(value / scale).astype(np.int8))
+            flat = scale.ravel().astype(np.float32)
+            both = self._constants(stored, flat, np.zeros(len(flat), np.int8))
+            self._done[name] = self._dequantised(stored, both, axis=axis)
+        return self._done[name]
+
+    def _dequantised(self, name: str, scale_and_zero: list[str], **axis: int) -> str:
+        return self._append("DequantizeLinear", [name, *scale_and_zero], f"{name}/float", **axis)
+
+    def _append(self, operation: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        name = f"{output}/{operation}"
+        self._nodes.append(helper.make_node(operation, inputs, [output], name=name, **attributes))
+        return output
+
+    def _constants(
+        self, name: str, scale: npt.NDArray[np.float32], zero: npt.NDArray[np.generic]
+    ) -> list[str]:
+        return [self._constant(f"{name}/scale", scale), self._constant(f"{name}/zero", zero)]
+
+    def _constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
+        self._graph.initializer.append(numpy_helper.from_array(value, name))
+        return name

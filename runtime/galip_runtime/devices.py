@@ -1,0 +1,205 @@
+"""Which devices there are, what each can compute in, and which of them to try."""
+
+import functools
+import importlib.util
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from galip_runtime.cpus import usable_cpus
+from galip_runtime.errors import ProviderUnavailable, UsageError
+
+__all__ = [
+    "DEVICES",
+    "PROVIDERS",
+    "Settings",
+    "available_devices",
+    "candidates",
+    "has_openvino",
+    "import_onnxruntime",
+    "import_openvino",
+    "makes_sense",
+    "parse_device",
+    "thread_count",
+]
+
+PROVIDERS = {
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+    "cuda": ("CUDAExecutionProvider",),
+    "openvino": ("OpenVINOExecutionProvider",),
+    "cpu": ("CPUExecutionProvider",),
+}
+"""device -> onnxruntime's providers for it, best first"""
+
+_EXTRAS = {"cpu": "cpu", "cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
+_AUTO = ("cuda", "openvino", "cpu")  # not tensorrt, which builds for minutes before the first picture
+_COMPUTES = {
+    "fp16": ("tensorrt", "cuda"),  # a CPU has no half-precision kernels: onnxruntime converts to and fro
+    "bf16": ("openvino",),
+    "int8": ("openvino",),  # onnxruntime would compute in float and round in between, slower than in fp32
+}
+_INSTALL = (
+    "Install exactly one of its builds: pip install 'galip-runtime[cpu]', "
+    "'galip-runtime[gpu]' (NVIDIA) or 'galip-runtime[openvino]' (Intel)"
+)
+
+DEVICES = ("auto", *sorted(PROVIDERS))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a graph is run."""
+
+    device: str
+    """one of `DEVICES` but `auto`"""
+    threads: int
+    """CPU threads of one run"""
+    gpu: int = 0
+    """which GPU, where the device is one"""
+    cache: Path | None = None
+    """folder for what a device compiles; None: it compiles each time"""
+
+
+def import_onnxruntime() -> ModuleType:
+    """`onnxruntime`. Raises ProviderUnavailable naming the packages that bring it.
+
+    Its builds from 1.29 on report sessions to Microsoft, names and hashes of the graphs included, unless a
+    variable of the environment says otherwise when it is first imported. Here it does, if the user has set
+    none.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ProviderUnavailable(f"onnxruntime cannot be imported ({error}). {_INSTALL}") from error
+    module: ModuleType = onnxruntime
+    if not hasattr(module, "InferenceSession"):  # what is left of one build when another is uninstalled
+        raise ProviderUnavailable(f"onnxruntime is installed in parts only. Uninstall all of it. {_INSTALL}")
+    return module
+
+
+@functools.cache
+def has_openvino() -> bool:
+    """Whether OpenVINO itself is installed, which needs no onnxruntime."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def import_openvino() -> ModuleType:
+    """`openvino`. Raises ProviderUnavailable where it cannot be imported.
+
+    As it is imported it tells its makers, through `openvino_telemetry`, unless that package is missing; here
+    it is.
+    """
+    name = "openvino_telemetry"
+    hidden = name not in sys.modules
+    if hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: cannot be imported
+    try:
+        import openvino
+    except Exception as error:  # not ImportErrors alone: a library of it may be missing
+        raise ProviderUnavailable(f"OpenVINO cannot be imported: {error}") from error
+    finally:
+        if hidden:
+            del sys.modules[name]
+    module: ModuleType = openvino
+    return module
+
+
+def available_devices() -> list[str]:
+    """Devices that the installed packages were built for; whether they start is another matter.
+
+    Raises ProviderUnavailable where neither onnxruntime nor OpenVINO is installed.
+    """
+    try:
+        built = import_onnxruntime().get_available_providers()
+    except ProviderUnavailable:
+        if not has_openvino():
+            raise
+        built = []
+    found = [device for device, providers in PROVIDERS.items() if providers[0] in built]
+    if has_openvino() and "openvino" not in found:
+        found.append("openvino")
+    return [device for device in PROVIDERS if device in found]
+
+
+def parse_device(device: str) -> tuple[str, int]:
+    """A device's name and the number of its GPU: `cuda:1` or `tensorrt:1`, the first one where none is given.
+
+    Raises UsageError for an unknown one.
+    """
+    match = re.fullmatch(r"(cuda|tensorrt):(\d{1,3})", str(device), re.ASCII)
+    name, gpu = (match[1], int(match[2])) if match else (device, 0)
+    if name not in DEVICES:
+        raise UsageError(
+            f"device {device!r} is unknown; use one of {', '.join(DEVICES)}, or cuda:1 for the second GPU"
+        )
+    return name, gpu
+
+
+def makes_sense(precision: str, device: str) -> bool:
+    """Whether `device`, one of `DEVICES` but `auto`, computes in `precision` rather than around it."""
+    return device in _COMPUTES.get(precision, PROVIDERS)
+
+
+def candidates(device: str, precision: str) -> list[str]:
+    """The devices to try for `device`, one of `DEVICES`, best first.
+
+    `auto`: those that are there and compute in `precision`; a GPU first, then OpenVINO, which is faster than
+    onnxruntime's own CPU provider in every precision (benchmarks/README.md).
+
+    Raises UsageError where `device` does not compute in `precision`, ProviderUnavailable where it is not
+    installed or, for `auto`, nothing that is computes in `precision`.
+    """
+    if device != "auto" and not makes_sense(precision, device):
+        raise UsageError(
+            f"precision {precision!r} makes no sense on {device}: it is for "
+            f"{' and '.join(_COMPUTES[precision])}. Use another precision, such as fp32, or another device"
+        )
+    found = available_devices()
+    if device == "auto":
+        fit = [each for each in _AUTO if each in found and makes_sense(precision, each)]
+        if not fit:
+            raise ProviderUnavailable(_nothing(precision, found))
+        return fit
+    if device not in found:
+        raise ProviderUnavailable(
+            f"device {device!r} needs {_what_it_needs(device)}, which the installed packages do not have "
+            f"(they have: {', '.join(found)}). {_how_to_get(device)}"
+        )
+    return [device]
+
+
+def _nothing(precision: str, found: list[str]) -> str:
+    if precision not in _COMPUTES:
+        return "the installed onnxruntime has no provider that galip-runtime can use"
+    device = _COMPUTES[precision][0]
+    return (
+        f"nothing that is installed computes in {precision} (it has: {', '.join(found)}): {precision} is for "
+        f"{' and '.join(_COMPUTES[precision])}. {_how_to_get(device)}, or use another precision"
+    )
+
+
+def _what_it_needs(device: str) -> str:
+    provider = PROVIDERS[device][0]
+    return f"OpenVINO or onnxruntime's {provider}" if device == "openvino" else provider
+
+
+def _how_to_get(device: str) -> str:
+    if device == "openvino":
+        return "pip install 'galip-runtime[openvino-native]', beside any onnxruntime"
+    return (
+        "onnxruntime's builds exclude one another: uninstall every onnxruntime package, then "
+        f"pip install 'galip-runtime[{_EXTRAS[device]}]'"
+    )
+
+
+def thread_count(threads: int | None) -> int:
+    """`threads`, or for None the CPUs that this process may use. Raises UsageError below 1."""
+    if threads is None:
+        return usable_cpus()
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise UsageError(f"threads is a whole number of at least 1 or None, not {threads!r}")
+    return threads

@@ -1,0 +1,79 @@
+"""A graph on a device, whatever runs it, and the file that it comes from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galip_runtime.devices import Settings
+from galip_runtime.errors import FileRefused, ProviderUnavailable
+from galip_runtime.manifest import GraphSpec, TensorSpec
+from galip_runtime.onnx_file import OnnxFile
+
+__all__ = ["Graph", "GraphFile"]
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A graph's file in a bundle, verified."""
+
+    path: Path
+    sha256: str
+    spec: GraphSpec
+    precision: str
+    onnx: OnnxFile
+
+
+class Graph(ABC):
+    """What computes `outputs` from `inputs`, tensors of a file. May be run by several threads at once."""
+
+    providers: list[str]
+    """what runs it, best first"""
+
+    def __init__(
+        self,
+        file: GraphFile,
+        settings: Settings,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+    ) -> None:
+        self.file, self.settings = file, settings
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+
+    @abstractmethod
+    def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """The one output."""
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """The graph's one output for `inputs`, which the caller has checked.
+
+        Raises ProviderUnavailable where the device gives up on it.
+        """
+        try:
+            return self._compute(dict(inputs))
+        except Exception as error:  # neither onnxruntime's errors nor OpenVINO's have a common base
+            raise ProviderUnavailable(
+                f"{self.settings.device} failed to run {self.file.spec.file}: {error}. If memory is short, a "
+                "smaller batch_size needs less; otherwise export the bundle again"
+            ) from error
+
+    def _check_tensors(self, inputs: list[tuple[Any, ...]], outputs: list[tuple[Any, ...]]) -> None:
+        """The graph's own inputs and outputs, (name, dtype, sizes), against those that are expected.
+
+        A dynamic size is None and may have any name. Raises FileRefused.
+        """
+        for what, found, specs in (("inputs", inputs, self.inputs), ("outputs", outputs, self.outputs)):
+            expected = [(spec.name, spec.dtype, _sizes(spec.shape)) for spec in specs]
+            if sorted(found, key=str) != sorted(expected, key=str):
+                raise FileRefused(
+                    f"{self.file.spec.file} is another graph than the manifest says: its {what} are "
+                    f"{found}, not {expected}. Export the bundle again"
+                )
+
+
+def _sizes(shape: Sequence[int | str]) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in shape)

@@ -1,0 +1,227 @@
+"""Just enough of the ONNX format to leave a file's weights where they are, and to cut a graph in two.
+
+An ONNX file is one protobuf message, `ModelProto`, of fields that are each a key (number and wire type) and a
+value. Read here are the graph's nodes, tensors and values; the numbers of the large tensors, which are nearly
+all of the file, are left on disk: `OnnxFile.cut` refers to them by their place in the file, the way ONNX has
+for tensors in a file of their own, so that a backend maps them into memory instead of copying them.
+"""
+
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from galip_runtime.errors import FileRefused
+
+__all__ = ["OnnxFile"]
+
+_ON_DISK = 4096
+"""bytes from which on a tensor's numbers stay on disk"""
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_FIXED = {_FIXED64: 8, _FIXED32: 4}
+
+# field numbers of onnx.proto
+_MODEL_GRAPH = 7
+_GRAPH_NODE, _GRAPH_NAME, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 2, 5, 15
+_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE = 11, 12, 13
+_NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
+_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
+_TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 9, 13, 14
+_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE = 1, 2, 1, 2, 1, 1
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+
+
+class _Field(NamedTuple):
+    number: int
+    wire: int
+    start: int
+    """of the whole field, its key included"""
+    begin: int
+    """of its value"""
+    end: int
+    value: int
+    """of a varint; 0 for others"""
+
+
+class _Node(NamedTuple):
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    whole: bytes
+    """the field of the graph, key included"""
+
+
+class OnnxFile:
+    """What `path` holds, without its large tensors' numbers."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Raises FileRefused where the file is no ONNX graph that stands by itself in this one file."""
+        self.path = os.fspath(path)
+        self._nodes: list[_Node] = []
+        self._tensors: dict[str, bytes] = {}
+        self._values: dict[str, bytes] = {}
+        self._rest = self._name = b""
+        try:
+            with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                self._read(data)
+        except (OSError, ValueError, IndexError) as error:  # ValueError: an empty file, a text that is none
+            raise self._refused(str(error)) from error
+        self._producers = {name: node for node in self._nodes for name in node.outputs}
+
+    def computes(self, name: str) -> bool:
+        """Whether a node gives the tensor `name`."""
+        return name in self._producers
+
+    def width(self, name: str) -> int:
+        """The last size of the tensor `name`. Raises FileRefused where the file does not say it."""
+        message = self._values.get(name, b"")
+        for number in (_VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM):
+            inner = [field for field in _fields(message, 0, len(message)) if field.number == number]
+            message = message[inner[-1].begin : inner[-1].end] if inner else b""
+        for field in _fields(message, 0, len(message)):
+            if field.number == _DIM_VALUE and field.value > 0:
+                return field.value
+        raise self._refused(f"it does not say how wide {name} is")
+
+    def cut(self, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+        """The `ModelProto` that computes `outputs` from `inputs` alone, any tensors of the graph.
+
+        Large tensors lie in external data: this file, named relative to its folder. Raises FileRefused where
+        something else than `inputs` is needed.
+        """
+        needed, wanted = set[str](), list(outputs)
+        while wanted:
+            name = wanted.pop()
+            if name in needed or name in inputs or not name:  # "": an optional input left out
+                continue
+            needed.add(name)
+            if name in self._producers:
+                wanted += self._producers[name].inputs
+            elif name not in self._tensors:
+                raise self._other(f"{', '.join(outputs)} needs {name}, not {', '.join(inputs)} alone")
+        graph = [node.whole for node in self._nodes if needed.intersection(node.outputs)]
+        graph.append(self._name)
+        graph += [whole for name, whole in self._tensors.items() if name in needed]
+        graph += [_message(_GRAPH_INPUT, self._value(name)) for name in inputs]
+        graph += [_message(_GRAPH_OUTPUT, self._value(name)) for name in outputs]
+        return self._rest + _message(_MODEL_GRAPH, b"".join(graph))
+
+    def _value(self, name: str) -> bytes:
+        if name not in self._values:
+            raise self._other(f"it has no input or output {name}")
+        return self._values[name]
+
+    def _read(self, data: mmap.mmap) -> None:
+        rest = []
+        graphs = []
+        for field in _fields(data, 0, len(data)):
+            if field.number == _MODEL_GRAPH:
+                graphs.append(field)
+            else:
+                rest.append(data[field.start : field.end])
+        if len(graphs) != 1:
+            raise self._refused(f"it has {len(graphs)} graphs")
+        self._rest = b"".join(rest)
+        for field in _fields(data, graphs[0].begin, graphs[0].end):
+            whole = slice(field.start, field.end)
+            if field.number == _GRAPH_NODE:
+                self._nodes.append(self._node(data, field))
+            elif field.number == _GRAPH_TENSOR:
+                name, tensor = self._tensor(data, field)
+                self._tensors[name] = tensor
+            elif field.number in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE):
+                name = _texts(data, field, _VALUE_NAME)[-1]
+                self._values[name] = data[field.begin : field.end]
+            elif field.number == _GRAPH_NAME:
+                self._name = data[whole]
+            elif field.number == _GRAPH_SPARSE:
+                raise self._refused("it has sparse tensors")
+
+    def _node(self, data: mmap.mmap, node: _Field) -> _Node:
+        for attribute in _fields(data, node.begin, node.end):
+            if attribute.number == _NODE_ATTRIBUTE:
+                inner = {field.number for field in _fields(data, attribute.begin, attribute.end)}
+                if inner & {_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS}:
+                    raise self._refused("a node of it holds a graph of its own")
+        inputs, outputs = (_texts(data, node, number) for number in (_NODE_INPUT, _NODE_OUTPUT))
+        return _Node(inputs, outputs, data[node.start : node.end])
+
+    def _tensor(self, data: mmap.mmap, tensor: _Field) -> tuple[str, bytes]:
+        """Its name and its field of the graph, which refers to the numbers' place where they are many."""
+        fields = list(_fields(data, tensor.begin, tensor.end))
+        if {_TENSOR_EXTERNAL, _TENSOR_LOCATION} & {field.number for field in fields}:
+            raise self._refused("its weights lie in another file (external data)")
+        name = _texts(data, tensor, _TENSOR_NAME)[-1]
+        raw = [field for field in fields if field.number == _TENSOR_RAW]
+        if len(raw) != 1 or raw[0].end - raw[0].begin < _ON_DISK:
+            return name, data[tensor.start : tensor.end]
+        place = {
+            "location": os.path.basename(self.path),
+            "offset": str(raw[0].begin),
+            "length": str(raw[0].end - raw[0].begin),
+        }
+        parts = [data[field.start : field.end] for field in fields if field.number != _TENSOR_RAW]
+        for key, value in place.items():
+            entry = _message(_ENTRY_KEY, key.encode()) + _message(_ENTRY_VALUE, value.encode())
+            parts.append(_message(_TENSOR_EXTERNAL, entry))
+        parts.append(_varint(_TENSOR_LOCATION << 3 | _VARINT) + _varint(1))
+        return name, _message(_GRAPH_TENSOR, b"".join(parts))
+
+    def _other(self, why: str) -> FileRefused:
+        return FileRefused(
+            f"{self.path} is another graph than the manifest says: {why}. Export the bundle again"
+        )
+
+    def _refused(self, why: str) -> FileRefused:
+        return FileRefused(f"{self.path} is no ONNX graph that can be run: {why}. Export the bundle again")
+
+
+def _fields(data: bytes | mmap.mmap, begin: int, end: int) -> Iterator[_Field]:
+    """The fields of the message that lies at `begin` to `end`. Raises ValueError for what is none."""
+    while begin < end:
+        start = begin
+        key, begin = _read_varint(data, begin, end)
+        number, wire, value = key >> 3, key & 7, 0
+        if wire == _VARINT:
+            value, stop = _read_varint(data, begin, end)
+        elif wire == _BYTES:
+            length, begin = _read_varint(data, begin, end)
+            stop = begin + length
+        elif wire in _FIXED:
+            stop = begin + _FIXED[wire]
+        else:
+            raise ValueError(f"byte {start} begins no field")
+        if stop > end or not number:
+            raise ValueError(f"the field at byte {start} does not end where it should")
+        yield _Field(number, wire, start, begin, stop, value)
+        begin = stop
+
+
+def _texts(data: bytes | mmap.mmap, message: _Field, number: int) -> tuple[str, ...]:
+    found = _fields(data, message.begin, message.end)
+    return tuple(data[field.begin : field.end].decode() for field in found if field.number == number)
+
+
+def _read_varint(data: bytes | mmap.mmap, begin: int, end: int) -> tuple[int, int]:
+    """A number of 7 bits a byte, least first, and where it ends."""
+    value = 0
+    for index in range(10):
+        if begin + index >= end:
+            break
+        byte = data[begin + index]
+        value |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            return value, begin + index + 1
+    raise ValueError(f"the number at byte {begin} does not end")
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def _message(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content

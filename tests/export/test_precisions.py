@@ -1,0 +1,296 @@
+"""Precisions other than fp32: what is stored, what is computed, and the gate that each has to pass."""
+
+import copy
+import json
+import shutil
+
+import galip_runtime
+import numpy as np
+import onnx
+import pytest
+from galip_export import bundle as bundle_module
+from galip_export import export_bundle, precision, quantise, verify
+from galip_export.half_weights import half_weights
+from galip_export.onnx_export import export_generator
+from galip_export.prompts import CALIBRATION_PROMPTS, GATE_PROMPTS
+from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
+from galip_runtime.cpus import computes_in_bf16
+from galip_runtime.manifest import read_manifest
+from onnx import numpy_helper
+
+from galip.checkpoint import save_galip
+
+BF16 = ["bf16"] if computes_in_bf16() else []
+ALL = ["fp32", "w16a32", *BF16, "int8"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    """The tiny one, its pictures of less contrast: random weights amplify rounding more than trained ones."""
+    model = copy.deepcopy(tiny_model)
+    for tensor in model.generator.to_rgb.parameters():
+        tensor.data *= 0.01
+    return model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoints") / "tame.safetensors"
+    save_galip(path, model)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory):
+    return export_bundle(checkpoint, tmp_path_factory.mktemp("bundles") / "all", precisions=ALL)
+
+
+@pytest.fixture(scope="module")
+def generator(model):
+    return export_generator(model)
+
+
+@pytest.fixture(scope="module")
+def samples(model):
+    return quantise.calibration_inputs(model)
+
+
+def weights(proto):
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+
+
+def psnr(a, b):
+    return 10 * np.log10(4 / np.square(a - b).mean())
+
+
+class Test_a_bundle_of_all:
+    def test_its_files(self, exported):
+        graphs = read_manifest(exported.bundle).graphs
+        files = {name: spec.file for name, spec in graphs["generator"].items()}
+        assert files == {
+            "fp32": "generator.onnx",
+            "w16a32": "generator.w16a32.onnx",
+            "int8": "generator.int8.onnx",
+            **dict.fromkeys(BF16, "generator.onnx"),
+        }
+        assert set(graphs["text_encoder"]) == {"fp32", "w16a32"}
+
+    @pytest.mark.parametrize("name", [name for name in ALL if name != "fp32"])
+    def test_its_pictures(self, exported, name):
+        expected = galip_runtime.load(exported.bundle, device="cpu", precision="fp32")
+        noise, sentence = expected.noise([1, 2, 3]), expected.encode_text(["a", "red house", "🍎"])
+        model = galip_runtime.load(exported.bundle, precision=name)
+        assert model.info()["precision"]["generator"] == name
+        assert model.info()["precision"]["text_encoder"] == ("w16a32" if name == "w16a32" else "fp32")
+        found = psnr(model.decode(noise, sentence), expected.decode(noise, sentence))
+        assert precision.PRECISIONS[name].psnr_db - 6 < found < 110
+        found = model.generate(["a", "red house", "🍎"], [1, 2, 3]).astype(int)
+        assert np.abs(found - expected.generate(["a", "red house", "🍎"], [1, 2, 3])).mean() < 3
+
+    def test_what_was_measured_goes_with_it(self, exported):
+        parity = json.loads((exported.bundle / "parity.json").read_text())
+        assert parity["gates"]["int8"] == {"relative": None, "psnr_db": 38}
+        measured = {(each["precision"], each["device"]): each for each in parity["pictures"]}
+        assert set(measured) == {
+            ("w16a32", "cpu"),
+            ("w16a32", "openvino"),
+            ("int8", "openvino"),
+            *((name, "openvino") for name in BF16),
+        }
+        for (name, _), each in measured.items():
+            assert each["pictures"] == 256
+            assert precision.PRECISIONS[name].psnr_db <= each["psnr_p1"] <= each["psnr_median"] < 120
+            assert each["psnr_min"] <= each["psnr_p1"]
+        cases = {(each["graph"], each["precision"], each["device"]) for each in parity["cases"]}
+        assert ("text_encoder", "w16a32", "openvino") in cases
+        assert ("generator", "int8", "cpu") not in cases
+        assert exported.to_dict()["pictures"] == parity["pictures"]
+
+    def test_it_says_what_it_is_smaller_by(self, exported):
+        sizes = {(graph.graph, graph.precision): graph.size for graph in exported.graphs}
+        for graph in ("text_encoder", "generator"):
+            assert sizes[graph, "w16a32"] < 0.8 * sizes[graph, "fp32"]
+        assert sizes["generator", "int8"] < sizes["generator", "fp32"]
+
+
+@pytest.mark.parametrize("name", ["int8", "w16a32", *BF16])
+def test_a_bundle_of_one(checkpoint, tmp_path, name):
+    calls = []
+    report = export_bundle(
+        checkpoint, tmp_path / "one", precisions=name, progress=lambda *call: calls.append(call)
+    )
+    assert calls[-1][1] == calls[-1][2] == len(calls) - 1
+    model = galip_runtime.load(report.bundle)
+    assert model.info()["precision"]["generator"] == name
+    assert model.generate("a red house", 1).shape == (1, 28, 28, 3)
+
+
+def test_nothing_here_computes_in_it(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "available_devices", lambda: ["cpu"])
+    for name in ("int8", "bf16"):
+        with pytest.raises(
+            ProviderUnavailable, match=rf"computes in {name}.*galip-runtime\[openvino-native\]"
+        ):
+            export_bundle(checkpoint, tmp_path / "out", precisions=name)
+    monkeypatch.setattr(precision, "available_devices", lambda: ["cpu", "openvino"])
+    monkeypatch.setattr(precision, "computes_in_bf16", lambda: False)
+    with pytest.raises(ProviderUnavailable, match="AVX512_BF16"):
+        export_bundle(checkpoint, tmp_path / "out", precisions="bf16")
+    with pytest.raises(UsageError, match="there are: fp32, w16a32, bf16, int8"):
+        export_bundle(checkpoint, tmp_path / "out", precisions="fp8")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "message"), [("w16a32", "70 are needed"), ("int8", "38 are needed")])
+def test_pictures_that_are_too_far_are_no_bundle(checkpoint, tmp_path, monkeypatch, name, message):
+    real = bundle_module._converted
+
+    def worse(proto, stored, model):
+        result = real(proto, stored, model)
+        for tensor in result.graph.initializer:
+            if tensor.name.startswith(("to_rgb.weight", "to_rgb.bias")) and "/zero" not in tensor.name:
+                value = numpy_helper.to_array(tensor) * 1.3 + 0.02
+                tensor.CopyFrom(
+                    numpy_helper.from_array(value.astype(numpy_helper.to_array(tensor).dtype), tensor.name)
+                )
+        return result
+
+    monkeypatch.setattr(bundle_module, "_converted", worse)
+    with pytest.raises(QualityGateFailed, match=f"in {name} is too far from the model on .*{message}"):
+        export_bundle(checkpoint, tmp_path / "out", precisions=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Test_half_weights:
+    def test_large_ones_are_stored_as_fp16_and_cast(self, generator):
+        before = generator.SerializeToString(deterministic=True)
+        result = half_weights(generator)
+        assert generator.SerializeToString(deterministic=True) == before
+        onnx.checker.check_model(result, full_check=True)
+        stored, plain = weights(result), weights(generator)
+        for name, weight in plain.items():
+            if weight.dtype == np.float32 and weight.size >= 1024:
+                assert (stored[f"{name}.fp16"] == weight.astype(np.float16)).all()
+            else:
+                assert (stored[name] == weight).all()
+        casts = [node for node in result.graph.node if node.op_type == "Cast"]
+        assert len(casts) == sum(array.dtype == np.float16 for array in stored.values()) > 0
+
+    def test_what_fp16_cannot_hold_stays(self, generator):
+        large = onnx.ModelProto()
+        large.CopyFrom(generator)
+        tensor = max(large.graph.initializer, key=lambda each: np.prod(each.dims))
+        value = numpy_helper.to_array(tensor).copy()
+        value.flat[0] = 1e5
+        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+        assert (weights(half_weights(large))[tensor.name] == value).all()
+
+
+class Test_quantise:
+    def test_weights_are_int8_of_a_scale_a_channel(self, generator, samples):
+        result = quantise.quantise(generator, samples, least_db=20)
+        onnx.checker.check_model(result, full_check=True)
+        stored, plain = weights(result), weights(generator)
+        names = [
+            name
+            for name in stored
+            if name.endswith("/int8") and f"{name}/zero" in stored and name[:-5] in plain
+        ]
+        assert len(names) > 10
+        for name in names:
+            weight, scale, found = plain[name[:-5]], stored[f"{name}/scale"], stored[name]
+            axis = 0 if weight.ndim == 4 else 1
+            assert (found.dtype, scale.shape) == (np.int8, (weight.shape[axis],))
+            shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
+            wide = scale.reshape(shape)
+            assert np.abs(found * wide - weight).max() <= wide.max() / 2 * 1.001
+            assert np.abs(found).max() == 127
+
+    def test_more_decibels_leave_more_in_float(self, generator, samples):
+        def rounded(least):
+            nodes = quantise.quantise(generator, samples, least).graph.node
+            return sum(node.op_type == "DequantizeLinear" for node in nodes)
+
+        assert rounded(20) >= rounded(45) > 0
+        with pytest.raises(QualityGateFailed, match="no part of the generator can be in int8"):
+            quantise.quantise(generator, samples, least_db=190)
+
+    def test_ranges_are_those_of_the_samples(self, generator, samples):
+        few = samples[slice(0, 20)]
+        name = next(node.input[0] for node in generator.graph.node if node.op_type == "Conv")
+        low, high = quantise._ranges(generator, [name], few)[name]
+        shown = onnx.ModelProto()
+        shown.CopyFrom(generator)
+        shown.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        values = np.concatenate([found[1] for found in quantise._run(shown, few)])
+        assert (low, high) == (min(0, values.min()), max(0, values.max()))
+
+    def test_convolutions_of_one_tensor_go_together(self, generator):
+        groups = quantise._groups(generator)
+        convolutions = [node.name for node in generator.graph.node if node.op_type == "Conv"]
+        grouped = [node.name for group in groups for node in group]
+        assert len(grouped) == len(set(grouped)) > len(convolutions)
+        assert set(convolutions) < set(grouped)
+        products = [group for group in groups if group[0].op_type == "MatMul"]
+        assert len(products) == 1
+        for group in groups:
+            if group[0].op_type == "Conv":
+                assert len({node.input[0] for node in group}) == 1
+
+
+def test_prompts_of_calibration_and_gate_have_nothing_in_common():
+    assert len(GATE_PROMPTS) == len(set(GATE_PROMPTS)) == 256
+    assert len(set(CALIBRATION_PROMPTS)) == 256
+    assert not set(GATE_PROMPTS) & set(CALIBRATION_PROMPTS)
+    for part in (GATE_PROMPTS, CALIBRATION_PROMPTS):  # of each kind, some in each
+        for word in ("blob style", "twemoji style", "this bird is", "in a park"):
+            assert any(word in prompt for prompt in part)
+
+
+def test_noise_of_calibration_and_gate_has_nothing_in_common(samples):
+    gate = verify.noise(range(verify.PICTURES), samples.noise.shape[1])
+    assert not {row.tobytes() for row in gate} & {row.tobytes() for row in samples.noise}
+
+
+def test_a_graph_that_is_altered_is_refused(exported, tmp_path):
+    broken = shutil.copytree(exported.bundle, tmp_path / "broken")
+    data = (broken / "generator.int8.onnx").read_bytes()
+    (broken / "generator.int8.onnx").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(FileRefused, match=r"generator\.int8\.onnx"):
+        galip_runtime.load(broken, precision="int8")
+
+
+def test_the_sentence_s_part_is_computed_once_a_sentence(tiny_export, monkeypatch):
+    model = galip_runtime.load(tiny_export.bundle, device="cpu")
+    graph = model._graphs["condition"]
+    rows, run = [], graph.run
+    monkeypatch.setattr(graph, "run", lambda inputs: rows.append(len(inputs["sentence"])) or run(inputs))
+    first = model.generate(["a", "b", "a"], [1, 2, 3])
+    assert rows == [2]
+    assert (model.generate(["b", "a"], [2, 3]) == first[1:]).all()
+    model.generate("a", range(20), batch_size=3)
+    assert rows == [2]
+    model.generate("c", 1)
+    assert rows == [2, 1]
+
+
+def test_the_graph_by_itself_still_takes_noise_and_sentence(tiny_export):
+    """For whoever runs the ONNX file without the runtime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        tiny_export.bundle / "generator.onnx", providers=["CPUExecutionProvider"]
+    )
+    assert [each.name for each in session.get_inputs()] == ["noise", "sentence"]
+    model = galip_runtime.load(tiny_export.bundle, device="cpu")
+    noise, sentence = model.noise([1, 2]), model.encode_text(["a", "b"])
+    (image,) = session.run(None, {"noise": noise, "sentence": sentence})
+    assert np.abs(image - model.decode(noise, sentence)).max() < 1e-5 * image.std()
+
+
+def test_without_rewrites_it_is_run_whole(tiny_checkpoint, tiny_export, tmp_path):
+    plain = export_bundle(tiny_checkpoint, tmp_path / "plain", rewrites="none")
+    model = galip_runtime.load(plain.bundle, device="cpu")
+    assert set(model._graphs) == {"text_encoder", "generator"}
+    ours = galip_runtime.load(tiny_export.bundle, device="cpu").generate("a", [1, 2])
+    assert np.abs(model.generate("a", [1, 2]).astype(int) - ours).max() <= 1

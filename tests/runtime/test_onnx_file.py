@@ -1,0 +1,162 @@
+"""Reading as much of an ONNX file as it takes to leave its weights on disk and to cut its graph."""
+
+import contextlib
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from galip_runtime import FileRefused
+from galip_runtime.onnx_file import OnnxFile, _fields, _message, _varint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+SIZE = 40  # a weight of 40 x 40 float32 stays on disk; a bias of 40 does not
+
+
+def chain(layers: int = 3, **options) -> onnx.ModelProto:
+    """x → layer 0 → … → y, each a Gemm with weights of its own; z is added to the last."""
+    rng = np.random.default_rng(0)
+    nodes, tensors = [], []
+    for index in range(layers):
+        source = f"h{index}" if index else "x"
+        tensors += [
+            numpy_helper.from_array(rng.normal(size=(SIZE, SIZE)).astype(np.float32) / 6, f"w{index}"),
+            numpy_helper.from_array(rng.normal(size=SIZE).astype(np.float32), f"b{index}"),
+        ]
+        nodes.append(helper.make_node("Gemm", [source, f"w{index}", f"b{index}"], [f"h{index + 1}"]))
+    nodes.append(helper.make_node("Add", [f"h{layers}", "z"], ["y"], doc_string="ünï"))
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", SIZE))
+        for name in ("x", "z", "y", *(f"h{index + 1}" for index in range(layers)))
+    }
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        [values["x"], values["z"]],
+        [values["y"]],
+        tensors,
+        value_info=[value for name, value in values.items() if name.startswith("h")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8, **options)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Saves a model, and gives its path."""
+
+    def save(model, name="graph.onnx"):
+        path = tmp_path / name
+        path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+        return path
+
+    return save
+
+
+def run(model: bytes, folder, **inputs):
+    options = onnxruntime.SessionOptions()
+    key = "session.model_external_initializers_file_folder_path"
+    options.add_session_config_entry(key, str(folder))
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)[0]
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(1).normal(size=(2, SIZE)).astype(np.float32)
+
+
+def test_a_graph_uncut_computes_the_same(saved, x):
+    path = saved(chain())
+    expected = run(path.read_bytes(), path.parent, x=x, z=x)
+    model = OnnxFile(path).cut(["x", "z"], ["y"])
+    assert len(model) < 3 * 4 * SIZE * SIZE / 10  # without the weights
+    assert (run(model, path.parent, x=x, z=x) == expected).all()
+
+
+@pytest.mark.parametrize("place", ["h1", "h2", "h3"])
+def test_the_two_halves_of_a_cut_are_the_whole(saved, x, place):
+    path = saved(chain(), "Graph 漢字.onnx")
+    whole = run(path.read_bytes(), path.parent, x=x, z=2 * x)
+    file = OnnxFile(path)
+    middle = run(file.cut(["x"], [place]), path.parent, x=x)
+    assert (run(file.cut([place, "z"], ["y"]), path.parent, z=2 * x, **{place: middle}) == whole).all()
+
+
+def test_a_cut_holds_what_it_needs_and_no_more(saved):
+    model = onnx.load_from_string(OnnxFile(saved(chain())).cut(["h1", "z"], ["y"]))
+    assert [node.op_type for node in model.graph.node] == ["Gemm", "Gemm", "Add"]
+    assert [tensor.name for tensor in model.graph.initializer] == ["w1", "b1", "w2", "b2"]
+    assert [tensor.data_location for tensor in model.graph.initializer] == [1, 0, 1, 0]
+    assert [value.name for value in model.graph.input] == ["h1", "z"]
+    assert (model.ir_version, model.opset_import[0].version, model.graph.name) == (8, 18, "chain")
+
+
+def test_what_it_knows_of_tensors(saved):
+    file = OnnxFile(saved(chain()))
+    assert file.computes("h1")
+    assert not file.computes("x")
+    assert not file.computes("w1")
+    assert file.width("h1") == SIZE
+    with pytest.raises(FileRefused, match="how wide w1"):
+        file.width("w1")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "message"),
+    [(["x"], ["y"], "needs z, not x alone"), (["x"], ["q"], "needs q"), (["q", "x"], ["h1"], "output q")],
+)
+def test_a_cut_that_cannot_be(saved, inputs, outputs, message):
+    with pytest.raises(FileRefused, match=message):
+        OnnxFile(saved(chain())).cut(inputs, outputs)
+
+
+def test_what_cannot_stand_by_itself_is_refused(saved):
+    external = chain()
+    onnx.external_data_helper.set_external_data(external.graph.initializer[0], "elsewhere")
+    sparse = chain()
+    sparse.graph.sparse_initializer.add()
+    nested = chain()
+    nested.graph.node[0].attribute.append(helper.make_attribute("body", helper.make_graph([], "g", [], [])))
+    refused = [
+        (external, "another file"),
+        (sparse, "sparse"),
+        (nested, "a graph of its own"),
+        (b"", "empty"),
+        (b"\0\0\0", "byte 0"),
+        (b"not a graph at all", "byte"),
+        (chain().SerializeToString() * 2, "2 graphs"),
+        (chain().SerializeToString()[:-7], "does not end"),
+        (helper.make_model(helper.make_graph([], "g", [], [])).SerializeToString()[:2], "0 graphs"),
+    ]
+    for content, message in refused:
+        with pytest.raises(FileRefused, match=f"no ONNX graph that can be run: .*{message}"):
+            OnnxFile(saved(content))
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damage_is_refused_or_read_but_never_crashes(tmp_path_factory, data):
+    whole = chain(1).SerializeToString()
+    head = whole[:200] + whole[-300:]
+    place = data.draw(st.integers(0, len(head) - 1))
+    byte = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damaged") / "graph.onnx"
+    path.write_bytes(head[:place] + bytes([byte]) + data.draw(st.sampled_from([head, whole]))[place + 1 :])
+    with contextlib.suppress(FileRefused):
+        OnnxFile(path).cut(["x", "z"], ["y"])
+
+
+@given(st.lists(st.tuples(st.integers(1, 2**29 - 1), st.binary(max_size=300) | st.integers(0, 2**64 - 1))))
+def test_fields_are_read_as_they_were_written(entries):
+    written = b"".join(
+        _message(number, value) if isinstance(value, bytes) else _varint(number << 3) + _varint(value)
+        for number, value in entries
+    )
+    found = [
+        (field.number, written[field.begin : field.end] if field.wire == 2 else field.value)
+        for field in _fields(written, 0, len(written))
+    ]
+    assert found == entries
+    assert all(written[field.start : field.end] for field in _fields(written, 0, len(written)))
