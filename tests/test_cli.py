@@ -106,9 +106,9 @@ COMMANDS = {
     "evaluate": "SUBJECT --against --metrics --count --reference-count --split --layout --exclude --captions "
     "--protocol --size --clip --inception --batch-size --seed --save-statistics --cache --no-cache --device "
     "--precision --threads --json",
-    "bench": "--bundle --model --subjects --batch --threads --launches --rounds --warmup --max-minutes "
-    "--cold-starts --pictures --fid --against --split --exclude --captions --inception --seed --worst --json "
-    "--html --markdown --repeat --compare --tolerance",
+    "bench": "--bundle --plain-bundle --model --subjects --batch --threads --launches --rounds --warmup "
+    "--max-minutes --cold-starts --pictures --fid --against --split --exclude --captions --inception --seed "
+    "--worst --json --html --markdown --repeat --compare --tolerance",
     "export": "MODEL --out --precision --rewrites --overwrite --json",
     "convert": "RELEASED --out --clip --allow-missing-text --json",
     "info": "PATH --json",

@@ -28,7 +28,7 @@ from galip_bench.machine import describe_machine
 from galip_bench.parity import Original, Parity, draw_raw, side_by_side
 from galip_bench.prompts import PROMPTS, prompts
 from galip_bench.report import Report
-from galip_bench.subjects import REFERENCE, choose, subjects
+from galip_bench.subjects import REFERENCE, choose, is_bundle, subjects
 from galip_bench.summary import ratio_of, spread, summarise
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class _Bench:
         measured.
         """
         config, models, found = self.config, self.models, {}
-        known = subjects(models.checkpoint, models.bundle, self.threads)
+        known = subjects(models, self.threads)
         chosen = choose(known, config.subjects)
         self.unavailable = {each.name: each.unavailable for each in known if each.unavailable}
         study, parities = self._fid_study(), _Parities(config, self.inception, self.pictures)
@@ -183,6 +183,7 @@ class _Bench:
             task = Task(
                 checkpoint=str(self.models.checkpoint),
                 bundle=str(self.models.bundle),
+                plain_bundle=str(self.models.plain_bundle or ""),
                 subjects=names,
                 batch=config.batch,
                 threads=self.threads,
@@ -202,8 +203,7 @@ class _Bench:
             try:
                 measured = fresh.measure(
                     name,
-                    self.models.checkpoint,
-                    self.models.bundle,
+                    self.models,
                     prompt=PROMPTS[0],
                     batch=max(self.config.batch) if number == count - 1 else 1,
                     threads=self.threads,
@@ -217,12 +217,13 @@ class _Bench:
 
     def _disk(self, name: str, drawer: Drawer) -> int:
         """Bytes of the files that the subject reads."""
-        if not name.startswith("bundle-"):
+        if not is_bundle(name):
             return self.models.checkpoint.stat().st_size
-        manifest, precision = read_manifest(self.models.bundle), drawer.info()["precision"]
+        bundle = Path(drawer.info()["path"])
+        manifest, precision = read_manifest(bundle), drawer.info()["precision"]
         graphs = [manifest.graphs[graph][chosen].file for graph, chosen in precision.items()]
         sizes = [manifest.files[file].size for file in {*graphs, manifest.tokenizer.file}]
-        return sum(sizes) + (self.models.bundle / MANIFEST_NAME).stat().st_size
+        return sum(sizes) + (bundle / MANIFEST_NAME).stat().st_size
 
 
 class _Parities:

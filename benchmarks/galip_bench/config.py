@@ -7,7 +7,7 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class BenchConfig:
     """Checkpoint that eager PyTorch runs; empty: the shipped one, from which `bundle` then has to be."""
     bundle: str = ""
     """What was exported from it; empty: exported for the run, the shipped model's taken from the cache."""
+    plain_bundle: str = ""
+    """One exported with `--rewrites none`, to be measured beside it; empty: none."""
     subjects: tuple[str, ...] = ()
     """Names; none: all that this machine can run. The reference is always measured."""
     batch: tuple[int, ...] = (1, 4, 8)
@@ -104,6 +106,8 @@ class Models:
 
     checkpoint: Path
     bundle: Path
+    plain_bundle: Path | None = None
+    """exported without rewrites"""
 
     @property
     def is_pair(self) -> bool:
@@ -127,11 +131,23 @@ class Models:
 
 @contextlib.contextmanager
 def prepared(config: BenchConfig, progress: Progress = lambda *_: None) -> Iterator[Models]:
-    """The checkpoint and the bundle that `config` names; one that has to be exported is there for the while.
+    """The checkpoint and the bundles that `config` names; one that has to be exported is there for the while.
 
     Raises `UsageError` for a bundle of a checkpoint that is neither named nor the shipped one, and as
     `read_manifest` and `export_bundle`.
     """
+    with _prepared(config, progress) as models:
+        if not config.plain_bundle:
+            yield models
+            return
+        plain = Path(config.plain_bundle)
+        if read_manifest(plain).source != read_manifest(models.bundle).source:
+            raise UsageError(f"{plain} and {models.bundle} were exported from different checkpoints")
+        yield replace(models, plain_bundle=plain)
+
+
+@contextlib.contextmanager
+def _prepared(config: BenchConfig, progress: Progress) -> Iterator[Models]:
     from galip.assets import default_bundle, default_checkpoint
 
     if config.bundle:

@@ -17,9 +17,12 @@ from pathlib import Path  # noqa: E402
 
 from galip_runtime.errors import ProviderUnavailable  # noqa: E402
 
+from galip_bench.config import Models  # noqa: E402
+
 __all__ = ["Fresh", "main", "measure"]
 
-ON_CPU = ("bundle-cpu", "bundle-openvino")
+ON_CPU = ("bundle-cpu", "bundle-openvino", "plain-cpu", "plain-openvino")
+_MEASURED = ("cpu_seconds", "peak_resident_bytes", "anonymous_bytes", "peak_device_bytes")
 STAGES = ("start", "import", "load", "first_picture")
 
 
@@ -29,22 +32,25 @@ class Fresh:
 
     seconds: dict[str, float]
     """`STAGES`: process start, imports, loading, the first picture; and their `total`."""
+    cpu_seconds: float
+    """Of all threads, from the process's start to its first picture."""
     peak_resident_bytes: int
     """After `batch` pictures at once."""
+    anonymous_bytes: int | None
+    """What is resident at the end and no file's, which the system could not read again; None if unknown."""
     peak_device_bytes: int | None
     """What the GPU has less of after them than before loading: context and libraries are in it. None without
     a GPU, and without the package nvidia-ml-py.
     """
 
 
-def measure(
-    name: str, checkpoint: Path, bundle: Path, *, prompt: str, batch: int = 1, threads: int | None = None
-) -> Fresh:
+def measure(name: str, models: Models, *, prompt: str, batch: int = 1, threads: int | None = None) -> Fresh:
     """Start a process for the subject `name` and wait for its first picture and its peak memory.
 
     Raises `ProviderUnavailable`, with what the process said, where it fails.
     """
-    arguments = [name, str(checkpoint), str(bundle), prompt, str(batch), str(threads or 0)]
+    files = [str(path or "") for path in (models.checkpoint, models.bundle, models.plain_bundle)]
+    arguments = [name, *files, prompt, str(batch), str(threads or 0)]
     began = time.time()
     done = subprocess.run(
         [sys.executable, "-m", "galip_bench.fresh", *arguments], capture_output=True, text=True, check=False
@@ -56,15 +62,15 @@ def measure(
     times = [began, *told["times"]]
     seconds = {stage: after - before for stage, before, after in zip(STAGES, times, times[1:], strict=False)}
     total = {"total": times[-1] - began}
-    return Fresh({**seconds, **total}, told["peak_resident_bytes"], told["peak_device_bytes"])
+    return Fresh({**seconds, **total}, **{name: told[name] for name in _MEASURED})
 
 
 def main() -> None:
     """What the fresh process does."""
-    name, checkpoint, bundle, prompt, batch, threads = sys.argv[1:]
-    from galip_bench.subjects import load
+    name, checkpoint, bundle, plain, prompt, batch, threads = sys.argv[1:]
+    from galip_bench.subjects import is_bundle, load
 
-    if name.startswith("bundle-"):
+    if is_bundle(name):
         import galip_runtime.pipeline  # noqa: F401
     else:
         from galip.clip import import_open_clip
@@ -72,29 +78,36 @@ def main() -> None:
         import_open_clip()
     imported = time.time()
     taken = None if name.startswith(ON_CPU) else _device_bytes()
-    drawer = load(name, Path(checkpoint), Path(bundle), int(threads) or None)
+    models = Models(Path(checkpoint), Path(bundle), Path(plain) if plain else None)
+    drawer = load(name, models, int(threads) or None)
     loaded = time.time()
     drawer.generate(prompt, 0)
-    times = [STARTED, imported, loaded, time.time()]
+    times, cpu = [STARTED, imported, loaded, time.time()], time.process_time()
     drawer.generate(prompt, list(range(int(batch))), batch_size=int(batch))
     report = {
         "times": times,
-        "peak_resident_bytes": _peak_resident(),
+        "cpu_seconds": cpu,
+        "peak_resident_bytes": _status("VmHWM") or _peak_resident(),
+        "anonymous_bytes": _status("RssAnon"),
         "peak_device_bytes": None if taken is None else (_device_bytes() or taken) - taken,
     }
     print(json.dumps(report))
 
 
-def _peak_resident() -> int:
-    try:  # not getrusage's maximum, which a child takes over from its parent
+def _status(name: str) -> int | None:
+    """Bytes that Linux says of this process; None elsewhere."""
+    try:  # for its peak not getrusage's maximum, which a child takes over from its parent
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
-        import resource
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    (peak_line,) = (line for line in lines if line.startswith("VmHWM"))
-    return int(peak_line.split()[1]) * 1024
+
+def _peak_resident() -> int:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _device_bytes() -> int | None:

@@ -18,6 +18,8 @@ from typing import Any
 
 from galip_runtime.errors import ProviderUnavailable
 
+from galip_bench.config import Models
+
 __all__ = ["Launch", "Task", "launch", "main"]
 
 
@@ -27,6 +29,8 @@ class Task:
 
     checkpoint: str
     bundle: str
+    plain_bundle: str
+    """Empty: none."""
     subjects: Sequence[str]
     batch: Sequence[int]
     threads: int
@@ -91,9 +95,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     task = Task(**json.loads(sys.argv[1]))
-    drawers = {
-        name: load(name, Path(task.checkpoint), Path(task.bundle), task.threads) for name in task.subjects
-    }
+    plain = Path(task.plain_bundle) if task.plain_bundle else None
+    models = Models(Path(task.checkpoint), Path(task.bundle), plain)
+    drawers = {name: load(name, models, task.threads) for name in task.subjects}
     others: Others | None = None
 
     def tell(done: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galip_bench import tables, throughput
+from galip_bench import operators, options, tables, throughput
 
 __all__ = ["main", "rendered"]
 
@@ -32,8 +32,9 @@ def rendered(text: str, results: Path = RESULTS) -> str:
 
 
 def _table(reports: Sequence[dict[str, Any]]) -> str:
-    if all(report.get("benchmark") == "training_throughput" for report in reports):
-        return throughput.table(reports)
+    own = {"training_throughput": throughput.table, "operators": operators.table, "options": options.table}
+    if (kind := reports[0].get("benchmark")) in own:
+        return own[kind](reports)
     parts = [tables.fid_summary if report["fid"] else tables.summary for report in reports]
     return "\n\n".join(part(report) for part, report in zip(parts, reports, strict=True))
 

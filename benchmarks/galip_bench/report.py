@@ -15,7 +15,7 @@ from galip_bench.subjects import REFERENCE
 
 __all__ = ["SCHEMA", "Report", "config_of", "read_report", "schema"]
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -9,16 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from galip_runtime.drawer import Drawer
 from galip_runtime.errors import ProviderUnavailable, UsageError
 
 if TYPE_CHECKING:
-    from galip.eager import EagerModel
+    from numpy.typing import NDArray
 
-__all__ = ["REFERENCE", "Subject", "choose", "load", "subjects"]
+    from galip.eager import EagerModel
+    from galip_bench.config import Models
+
+    Tokens = NDArray[np.int64]
+
+__all__ = ["REFERENCE", "RELEASED", "Subject", "choose", "is_bundle", "load", "subjects"]
 
 REFERENCE = "eager-fp32"
 """What all others are compared with."""
+
+RELEASED = "released-fp32"
+"""Eager PyTorch that computes in the released code's order."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +40,30 @@ class Subject:
     """Loads it. Raises `ProviderUnavailable` where it can't run after all."""
     unavailable: str = ""
     """Why it can't be had here; empty where it can."""
+    on_request: bool = False
+    """Whether it is measured only where it is named."""
 
 
-def load(name: str, checkpoint: Path, bundle: Path, threads: int | None = None) -> Drawer:
+def is_bundle(name: str) -> bool:
+    """Whether the subject `name` runs a bundle, not PyTorch."""
+    return name.startswith(("bundle-", "plain-"))
+
+
+def load(name: str, models: Models, threads: int | None = None) -> Drawer:
     """The subject `name`, loaded; one of a bundle without PyTorch being imported.
 
     Raises `UsageError` for a name there isn't, and as `Subject.load`.
     """
-    found = _of_bundle(bundle, threads) if name.startswith("bundle-") else _of_torch(checkpoint, threads)
+    found = _of_bundles(models, threads) if is_bundle(name) else _of_torch(models.checkpoint, threads)
     for subject in found:
         if subject.name == name:
             return subject.load()
     raise UsageError(f"no subject {name}; there are {', '.join(each.name for each in found)}")
 
 
-def subjects(checkpoint: Path, bundle: Path, threads: int | None = None) -> list[Subject]:
+def subjects(models: Models, threads: int | None = None) -> list[Subject]:
     """All there are, the reference first; those that this machine can't run say why."""
-    return [*_of_torch(checkpoint, threads), *_of_bundle(bundle, threads)]
+    return [*_of_torch(models.checkpoint, threads), *_of_bundles(models, threads)]
 
 
 def choose(all_of_them: Sequence[Subject], names: Sequence[str]) -> list[Subject]:
@@ -60,7 +77,8 @@ def choose(all_of_them: Sequence[Subject], names: Sequence[str]) -> list[Subject
     for name in names:
         if known[name].unavailable:
             raise ProviderUnavailable(f"{name} can't be measured here: {known[name].unavailable}")
-    wanted = {REFERENCE, *names} if names else {each.name for each in all_of_them if not each.unavailable}
+    offered = {each.name for each in all_of_them if not each.unavailable and not each.on_request}
+    wanted = {REFERENCE, *names} if names else offered
     return [subject for subject in all_of_them if subject.name in wanted]
 
 
@@ -84,6 +102,7 @@ def _of_torch(checkpoint: Path, threads: int | None) -> list[Subject]:
         Subject("eager-bf16", autocast(torch.bfloat16)),
         Subject("eager-fp16", autocast(torch.float16), needs_cuda),
         Subject("compiled-fp32", lambda: _compiled(eager()), _why_not_compiled(cuda)),
+        Subject(RELEASED, lambda: _released(eager()), on_request=True),
     ]
 
 
@@ -110,6 +129,21 @@ def _compiled(model: EagerModel) -> EagerModel:
     return _saying(model, compiled=True)
 
 
+def _released(model: EagerModel) -> EagerModel:
+    """`model`, in the released code's order: prompts padded to CLIP's context, blocks that grow first."""
+    from galip_bench.released_order import release_generator
+
+    release_generator(model.model.generator)
+    model._run_text = functools.partial(_padded, model, model._run_text)  # type: ignore[method-assign]
+    return _saying(model, order="released")
+
+
+def _padded(
+    model: EagerModel, run: Callable[[Tokens], NDArray[np.float32]], tokens: Tokens
+) -> NDArray[np.float32]:
+    return run(np.pad(tokens, ((0, 0), (0, model.dimensions.context_length - tokens.shape[1]))))
+
+
 def _saying(model: EagerModel, **more: Any) -> EagerModel:
     """`model`, whose `info` says `more`."""
     told = model.info()
@@ -117,9 +151,14 @@ def _saying(model: EagerModel, **more: Any) -> EagerModel:
     return model
 
 
-def _of_bundle(bundle: Path, threads: int | None) -> list[Subject]:
+def _of_bundles(models: Models, threads: int | None) -> list[Subject]:
+    plain = _of_bundle("plain", models.plain_bundle, threads) if models.plain_bundle else []
+    return [*_of_bundle("bundle", models.bundle, threads), *plain]
+
+
+def _of_bundle(kind: str, bundle: Path, threads: int | None) -> list[Subject]:
     import galip_runtime
-    from galip_runtime.devices import DEVICES, available_devices
+    from galip_runtime.devices import DEVICES, available_devices, makes_sense
     from galip_runtime.manifest import read_manifest
 
     there = available_devices()
@@ -130,7 +169,10 @@ def _of_bundle(bundle: Path, threads: int | None) -> list[Subject]:
 
     found = []
     for device in (each for each in DEVICES if each != "auto"):
-        missing = "" if device in there else "the installed onnxruntime was built without it"
+        missing = "" if device in there else "the installed packages were built without it"
         for precision in precisions:
-            found.append(Subject(f"bundle-{device}-{precision}", loading(device, precision), missing))
+            senseless = "" if makes_sense(precision, device) else f"{device} does not compute in {precision}"
+            found.append(
+                Subject(f"{kind}-{device}-{precision}", loading(device, precision), missing or senseless)
+            )
     return found

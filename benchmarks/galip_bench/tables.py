@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from galip_bench.latency import PHASES
+from galip_bench.subjects import RELEASED, is_bundle
+from galip_bench.summary import ratio_of
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -24,7 +26,7 @@ __all__ = [
     "warnings_of",
 ]
 
-_TOLD = ("torch", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "tensorrt")
+_TOLD = ("torch", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "openvino", "tensorrt")
 
 Table = tuple[str, list[str], list[list[str]]]
 """Title, column names, rows."""
@@ -49,7 +51,7 @@ def headlines(report: Mapping[str, Any]) -> list[str]:
     subjects = report["subjects"]
     lines = []
     for name, subject in subjects.items():
-        if not name.startswith("bundle-") or not subject["latency"]:
+        if not is_bundle(name) or not subject["latency"]:
             continue
         ratio = subject["latency"][str(batch)]["ratio"]
         low, high = ratio["rerun_interval_95"] or ratio["interval_95"]
@@ -68,10 +70,14 @@ def headlines(report: Mapping[str, Any]) -> list[str]:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """One small table as Markdown, a row a subject, and what it was measured on: for a README."""
+    """One small table as Markdown, a row a subject, and what it was measured on: for a README.
+
+    Ratios are to the released code's order where that was measured.
+    """
     batches, subjects = report["config"]["batch"], report["subjects"]
+    base = RELEASED if RELEASED in subjects else report["reference"]
     columns = ["", *(f"{pictures_of(batch)}, ms" for batch in batches)]
-    columns += ["cold start, s", "peak memory, MB", "disk, MB", "least PSNR, dB"]
+    columns += ["cold start, s", "CPU time of it, s", "peak memory, MB", "disk, MB", "least PSNR, dB"]
     rows = []
     for name, subject in subjects.items():
         if not subject["latency"]:
@@ -79,8 +85,11 @@ def summary(report: Mapping[str, Any]) -> str:
         row = [name]
         for batch in batches:
             measured = subject["latency"][str(batch)]
-            row.append(f"{_ms(measured['seconds']['total']['p50'])} ({measured['ratio']['median']:.2f}×)")
+            others = subjects[base]["latency"][str(batch)]["samples"]["total"]
+            ratio = ratio_of(measured["samples"]["total"], others).median
+            row.append(f"{_ms(measured['seconds']['total']['p50'])} ({ratio:.2f}×)")
         row.append(f"{_middle(subject['fresh'])['total']:.2f}" if subject["fresh"] else "–")
+        row.append(f"{_cpu(subject['fresh']):.2f}" if subject["fresh"] else "–")
         row.append(f"{_peak(subject['fresh']):.0f}" if subject["fresh"] else "–")
         parity = subject["parity"]
         row += [_mb(subject["disk_bytes"]), _decibels(parity["psnr_min"], parity) if parity else "–"]
@@ -223,7 +232,8 @@ def _phases(report: Mapping[str, Any], batch: int) -> Table:
 
 
 def _fresh(subjects: Mapping[str, Any]) -> Table:
-    columns = ["subject", "cold start, s", "import", "load", "first picture", "peak memory, MB", "disk, MB"]
+    columns = ["subject", "cold start, s", "import", "load", "first picture", "CPU time, s"]
+    columns += ["peak memory, MB", "of no file, MB", "disk, MB"]
     with_gpu = any(
         run["peak_device_bytes"] is not None for each in subjects.values() for run in each["fresh"]
     )
@@ -235,7 +245,9 @@ def _fresh(subjects: Mapping[str, Any]) -> Table:
         middle = _middle(runs)
         devices = [run["peak_device_bytes"] for run in runs if run["peak_device_bytes"] is not None]
         stages = [f"{middle[stage]:.2f}" for stage in ("total", "import", "load", "first_picture")]
-        row = [name, *stages, f"{_peak(runs):.0f}", _mb(subject["disk_bytes"])]
+        own = [run["anonymous_bytes"] for run in runs if run["anonymous_bytes"] is not None]
+        row = [name, *stages, f"{_cpu(runs):.2f}", f"{_peak(runs):.0f}"]
+        row += [f"{max(own) / 1e6:.0f}" if own else "–", _mb(subject["disk_bytes"])]
         if with_gpu:
             row.append(f"{max(devices) / 1e6:.0f}" if devices else "–")
         rows.append(row)
@@ -288,6 +300,11 @@ def _fid(report: Mapping[str, Any]) -> Table:
 def _middle(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Median seconds of each stage of cold starts."""
     return {stage: statistics.median(run["seconds"][stage] for run in runs) for stage in runs[0]["seconds"]}
+
+
+def _cpu(runs: Sequence[Mapping[str, Any]]) -> float:
+    """Median of all threads' seconds until the first picture."""
+    return statistics.median(run["cpu_seconds"] for run in runs)
 
 
 def _peak(runs: Sequence[Mapping[str, Any]]) -> float:

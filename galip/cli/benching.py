@@ -22,6 +22,14 @@ def bench(
             metavar="BUNDLE", help="Bundle folder; if not given, exported for the run.", show_default=False
         ),
     ] = "",
+    plain_bundle: Annotated[
+        str,
+        typer.Option(
+            metavar="BUNDLE",
+            help="One exported with --rewrites none, to be measured beside it.",
+            show_default=False,
+        ),
+    ] = "",
     model: Annotated[
         str,
         typer.Option(

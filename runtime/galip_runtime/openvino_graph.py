@@ -23,7 +23,7 @@ from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.graph import Graph, GraphFile
 from galip_runtime.manifest import TensorSpec
 
-__all__ = ["OpenvinoGraph", "openvino_settings"]
+__all__ = ["OpenvinoGraph", "openvino_core", "openvino_settings"]
 
 _log = logging.getLogger("galip_runtime")
 
@@ -47,7 +47,7 @@ def openvino_settings(precision: str, threads: int, bf16: bool) -> dict[str, Any
 
 
 @functools.cache
-def _core() -> Any:
+def openvino_core() -> Any:
     """OpenVINO's library of devices: one a process, and never given back.
 
     On CPUs with AMX it sets a stack for signals as it starts, and frees that at its end without taking it
@@ -78,7 +78,7 @@ class OpenvinoGraph(Graph):
         others.
         """
         super().__init__(file, settings, inputs, outputs)
-        openvino, core = import_openvino(), _core()
+        openvino, core = import_openvino(), openvino_core()
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._bf16 = "BF16" in able
         if file.precision == "bf16" and not self._bf16:

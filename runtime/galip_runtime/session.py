@@ -19,7 +19,7 @@ from galip_runtime.graph import Graph, GraphFile
 from galip_runtime.manifest import TensorSpec
 from galip_runtime.openvino_graph import openvino_settings
 
-__all__ = ["Session"]
+__all__ = ["Session", "session_options"]
 
 _Provider = tuple[str, dict[str, str]]
 
@@ -48,7 +48,7 @@ class Session(Graph):
             # without its own fall-back, which would also move a failed run to the CPU and print to stdout
             self._session = onnxruntime.InferenceSession(
                 model,
-                _options(onnxruntime, file, settings),
+                session_options(onnxruntime, file, settings),
                 providers=_providers(file.precision, settings),
                 enable_fallback=0,
             )
@@ -73,7 +73,8 @@ class Session(Graph):
         return result
 
 
-def _options(onnxruntime: ModuleType, file: GraphFile, settings: Settings) -> Any:
+def session_options(onnxruntime: ModuleType, file: GraphFile, settings: Settings) -> Any:
+    """As measured: benchmarks/README.md has what others cost."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1

@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 from galip_bench import BenchConfig, bench, run
+from galip_bench.config import Models
 from galip_bench.launch import Launch
 
 MEASURED = "bundle-cpu-fp32"
@@ -17,6 +18,11 @@ def tiny_bundle(tiny_checkpoint, tmp_path_factory):
     bundle = tmp_path_factory.mktemp("bench") / "bundle"
     export_bundle(tiny_checkpoint, bundle)
     return bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tiny_checkpoint, tiny_bundle):
+    return Models(tiny_checkpoint, tiny_bundle)
 
 
 @pytest.fixture(scope="session")

@@ -10,16 +10,28 @@ from galip_bench import fresh
 from galip_runtime.errors import ProviderUnavailable
 
 
-def test_a_fresh_process(tiny_checkpoint, tiny_bundle):
+def test_a_fresh_process(tiny_models):
     began = time.monotonic()
-    found = fresh.measure("bundle-cpu-fp32", tiny_checkpoint, tiny_bundle, prompt="a red box", batch=2)
+    found = fresh.measure("bundle-cpu-fp32", tiny_models, prompt="a red box", batch=2)
     assert list(found.seconds) == ["start", "import", "load", "first_picture", "total"]
     assert sum(list(found.seconds.values())[:4]) == pytest.approx(found.seconds["total"])
     assert 0 < found.seconds["total"] < time.monotonic() - began
+    assert 0.05 < found.cpu_seconds < 60
     assert 20e6 < found.peak_resident_bytes < 400e6  # without PyTorch, and without this process's memory
+    if sys.platform == "linux":
+        assert 10e6 < found.anonymous_bytes < found.peak_resident_bytes
     assert found.peak_device_bytes is None
     with pytest.raises(ProviderUnavailable, match=r"failed and said: .*no subject bundle-cpu-fp64"):
-        fresh.measure("bundle-cpu-fp64", tiny_checkpoint, tiny_bundle, prompt="a")
+        fresh.measure("bundle-cpu-fp64", tiny_models, prompt="a")
+
+
+def test_what_linux_does_not_tell(monkeypatch):
+    def hidden(*_):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(fresh.Path, "read_text", hidden)
+    assert fresh._status("RssAnon") is None
+    assert fresh._peak_resident() > 10e6
 
 
 def test_a_bundle_s_process_has_no_torch():

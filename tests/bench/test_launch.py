@@ -10,7 +10,7 @@ def task(tiny_checkpoint, tiny_bundle):
     def make(*subjects, **changes):
         options = {"batch": (1, 2), "threads": 1, "rounds": 3, "least_rounds": 3, "warmup": 2, "seed": 0}
         options |= {"max_seconds": 60.0, **changes}
-        return Task(str(tiny_checkpoint), str(tiny_bundle), subjects, **options)
+        return Task(str(tiny_checkpoint), str(tiny_bundle), "", subjects, **options)
 
     return make
 

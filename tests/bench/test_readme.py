@@ -10,7 +10,15 @@ from galip_bench.report import read_report
 ROOT = Path(__file__).parents[2]
 QUOTED = {
     "README.md": ["bench_default.json", "training_default.json training_released.json"],
-    "benchmarks/README.md": ["bench_default.json", "fid_default.json", "bench_full.json"],
+    "benchmarks/README.md": [
+        "bench_default.json",
+        "fid_default.json",
+        "cpu_full_latency.json",
+        "cpu_default_latency.json",
+        "cpu_full_operators.json",
+        "cpu_default_operators.json",
+        "cpu_full_options.json cpu_default_options.json",
+    ],
 }
 
 
@@ -37,7 +45,11 @@ def test_another_result_is_another_table():
     assert rendered(changed) == text
 
 
-@pytest.mark.parametrize("file", sorted(RESULTS.glob("[bf]*.json")), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file",
+    sorted([*RESULTS.glob("[bf]*.json"), *RESULTS.glob("cpu_*_latency.json")]),
+    ids=lambda file: file.name,
+)
 def test_results_are_what_a_clean_checkout_measured(file):
     report = read_report(file)
     assert not report["machine"]["commit"].endswith("+")

@@ -11,7 +11,8 @@ from galip_bench import bench, run, subjects
 from galip_bench.html import page
 from galip_bench.latency import PHASES, measure_latency, phases_of_one, watch_copies
 from galip_bench.launch import Launch
-from galip_bench.tables import markdown, tables_of
+from galip_bench.tables import markdown, summary, tables_of
+from galip_export import export_bundle
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
 
 from galip.checkpoint import save_galip
@@ -75,7 +76,7 @@ def test_tables_for_people(report):
     ]  # fmt: skip
     text = markdown(report)
     assert f"| {MEASURED} |" in text
-    assert "not measured: bundle-cuda-fp32: the installed onnxruntime was built without it" in text
+    assert "not measured: bundle-cuda-fp32: the installed packages were built without it" in text
     assert "equal" in text  # eager with itself
 
 
@@ -267,10 +268,51 @@ def test_what_does_not_start_is_listed_unless_it_was_named(config, monkeypatch, 
         run(config(subjects=("odd",)))
 
 
-def test_subjects_say_what_they_are(tiny_checkpoint, tiny_bundle):
-    half = subjects.load("eager-bf16", tiny_checkpoint, tiny_bundle)
+def test_subjects_say_what_they_are(tiny_models):
+    half = subjects.load("eager-bf16", tiny_models)
     assert half.info()["precision"] == "autocast to bfloat16"
-    assert subjects.load("compiled-fp32", tiny_checkpoint, tiny_bundle).info()["compiled"] is True
+    assert subjects.load("compiled-fp32", tiny_models).info()["compiled"] is True
+
+
+def test_the_released_order_gives_the_same_pictures(tiny_models):
+    eager, released = (subjects.load(name, tiny_models) for name in ("eager-fp32", "released-fp32"))
+    assert released.info()["order"] == "released"
+    seen, run = [], released.model.text.forward
+    released.model.text.forward = lambda tokens: seen.append(tokens.shape[1]) or run(tokens)
+    sentence = released.encode_text(["a", "b"])
+    assert seen == [released.dimensions.context_length]
+    np.testing.assert_allclose(sentence, eager.encode_text(["a", "b"]), atol=1e-5)
+    noise = eager.noise([1, 2])
+    image = eager.decode(noise, sentence)
+    assert np.abs(released.decode(noise, sentence) - image).max() < 1e-4 * image.std()
+
+
+def test_what_is_measured_on_request_only(tiny_models):
+    known = subjects.subjects(tiny_models)
+    assert "released-fp32" not in {each.name for each in subjects.choose(known, [])}
+    assert "bundle-openvino-fp32" in {each.name for each in subjects.choose(known, [])}
+    assert "released-fp32" in {each.name for each in subjects.choose(known, ["released-fp32"])}
+
+
+def test_a_bundle_without_rewrites_beside_it(config, tiny_checkpoint, tmp_path):
+    plain = tmp_path / "plain"
+    export_bundle(tiny_checkpoint, plain, rewrites="none")
+    names = ("plain-cpu-fp32", "plain-openvino-fp32", "released-fp32", MEASURED)
+    report = run(config(plain_bundle=str(plain), subjects=names, cold_starts=1))
+    assert set(report.subjects) == {"eager-fp32", *names}
+    for name in names[:2]:
+        assert (report.subjects[name]["parity"]["psnr_min"] or np.inf) > 60
+        assert report.subjects[name]["fresh"][0]["seconds"]["total"] > 0
+    assert report.subjects["plain-cpu-fp32"]["disk_bytes"] != report.subjects[MEASURED]["disk_bytes"]
+    table = summary(dataclasses.asdict(report))
+    (row,) = [line for line in table.splitlines() if line.startswith("| released-fp32 |")]
+    assert row.count("(1.00×)") == 2  # ratios are to it
+    other = tmp_path / "other"
+    checkpoint = tmp_path / "other.safetensors"
+    save_galip(checkpoint, Galip(preset("tiny")))
+    export_bundle(checkpoint, other)
+    with pytest.raises(UsageError, match="from different checkpoints"):
+        run(config(plain_bundle=str(other)))
 
 
 def test_others_are_noticed(monkeypatch):

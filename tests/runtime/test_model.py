@@ -237,10 +237,10 @@ def test_threads_share_a_model(shared_bundle):
 
 
 def test_precisions_of_the_same_graph_agree(shared_bundle):
-    expected = fresh(shared_bundle).generate("red", 7)
-    assert (
-        galip_runtime.load(shared_bundle, device="cpu", precision="int8").generate("red", 7) == expected
-    ).all()
+    model = galip_runtime.load(shared_bundle, device="openvino")
+    other = galip_runtime.load(shared_bundle, device="openvino", precision="int8")
+    difference = model.generate("red", 7).astype(int) - other.generate("red", 7)
+    assert np.abs(difference).max() <= 3  # what int8 leaves in float may be in bf16
 
 
 def test_prompts_of_nothing_and_of_anything(model):

@@ -104,11 +104,11 @@ def test_threads_share_a_model(bundle, cache):
 
 
 def test_a_cpu_without_bf16_says_so(shared_bundle, cache, monkeypatch):
-    class Core(type(openvino_graph._core())):
+    class Core(type(openvino_graph.openvino_core())):
         def get_property(self, device, name):
             return ["FP32", "INT8"] if name == "OPTIMIZATION_CAPABILITIES" else "a CPU"
 
-    monkeypatch.setattr(openvino_graph, "_core", Core)
+    monkeypatch.setattr(openvino_graph, "openvino_core", Core)
     with pytest.raises(ProviderUnavailable, match="this CPU has no bf16: use another precision"):
         load(shared_bundle, precision="bf16")
 

@@ -136,12 +136,14 @@ def test_a_precision_the_bundle_lacks_is_refused(bundle, precision):
 
 
 def test_precision_is_what_was_asked_for(shared_bundle, tmp_path):
-    info = galip_runtime.load(shared_bundle, device="cpu", precision="int8").info()
+    info = galip_runtime.load(shared_bundle, device="openvino", precision="int8").info()
     assert info["precision"] == {"text_encoder": "fp32", "generator": "int8"}
     assert info["precisions"] == ["bf16", "fp16", "fp32", "int8"]
     assert galip_runtime.load(shared_bundle, device="cpu").info()["precision"]["generator"] == "fp32"
     only_int8 = make_stub_bundle(tmp_path / "int8", precisions=["int8"])
-    assert galip_runtime.load(only_int8, device="cpu").info()["precision"]["generator"] == "int8"
+    assert galip_runtime.load(only_int8).info()["precision"]["generator"] == "int8"
+    with pytest.raises(UsageError, match="'int8' makes no sense on cpu"):
+        galip_runtime.load(only_int8, device="cpu")
 
 
 class Test_precisions_and_devices:
@@ -151,6 +153,7 @@ class Test_precisions_and_devices:
             ("cpu", "fp16"),
             ("openvino", "fp16"),
             ("cpu", "bf16"),
+            ("cpu", "int8"),
             ("cuda", "bf16"),
             ("cuda", "int8"),
             ("tensorrt", "int8"),
@@ -164,7 +167,7 @@ class Test_precisions_and_devices:
         built_with("tensorrt", "cuda", "openvino", "cpu")
         assert candidates("auto", "fp16") == ["cuda"]
         assert candidates("auto", "bf16") == ["openvino"]
-        assert candidates("auto", "int8") == ["openvino", "cpu"]
+        assert candidates("auto", "int8") == ["openvino"]
         assert (
             candidates("auto", "w16a32") == candidates("auto", "a later one") == ["cuda", "openvino", "cpu"]
         )

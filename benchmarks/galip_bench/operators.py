@@ -1,0 +1,237 @@
+"""Where the time of a picture goes on a CPU: `python -m galip_bench.operators BUNDLE --out RESULT.json`.
+
+OpenVINO, the fastest way there, tells how long each operation of the generator takes. Beside that stands how
+fast the whole is as a share of what this machine reaches at its best: a convolution or a matrix product large
+enough to do nothing else, through the same library, in the same precision, in turn with the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from galip_runtime.cpus import computes_in_bf16, usable_cpus
+from galip_runtime.errors import GalipError, UsageError
+from galip_runtime.manifest import read_manifest, verify_files
+from galip_runtime.openvino_graph import openvino_core, openvino_settings
+from onnx import TensorProto, helper, numpy_helper
+
+from galip_bench.machine import describe_machine
+
+__all__ = ["SCHEMA", "main", "measure", "multiply_adds", "table"]
+
+SCHEMA = 1
+_SHOWN = 0.02
+"""share of the time below which operations are put together"""
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Something to run again and again."""
+
+    request: Any
+    inputs: Mapping[str, np.ndarray]
+
+    def seconds(self) -> float:
+        began = time.perf_counter()
+        self.request.infer(self.inputs, share_inputs=True)
+        return time.perf_counter() - began
+
+    def operations(self) -> dict[str, float]:
+        """Seconds of the last run by type of operation."""
+        found: dict[str, float] = defaultdict(float)
+        for each in self.request.profiling_info:
+            found[each.node_type] += each.real_time.total_seconds()
+        return found
+
+
+def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, Any]:
+    """The result file's content. Raises `UsageError` for a bundle without fp32, and as `verify_files`."""
+    manifest, count = read_manifest(bundle), threads or usable_cpus()
+    verify_files(bundle, manifest)
+    specs = manifest.graphs["generator"]
+    if "fp32" not in specs:
+        raise UsageError(f"{bundle} has no fp32 generator; export it with --precision fp32,int8")
+    rng = np.random.default_rng(0)
+    sizes = {tensor.name: int(tensor.shape[1]) for tensor in specs["fp32"].inputs}
+    inputs = {name: rng.standard_normal((1, size), np.float32) for name, size in sizes.items()}
+    products = multiply_adds(onnx.load(bundle / specs["fp32"].file))
+    found = {
+        name: _of_precision(str(bundle / specs[name].file), inputs, products, name, rounds, count)
+        for name in ("fp32", "bf16", "int8")
+        if name in specs
+    }
+    return {
+        "schema": SCHEMA,
+        "benchmark": "operators",
+        "bundle": {"source": vars(manifest.source), "image_height": manifest.dimensions.image_height},
+        "machine": describe_machine(),
+        "threads": count,
+        "rounds": rounds,
+        "multiply_adds": products,
+        "precisions": found,
+    }
+
+
+def _of_precision(
+    graph: str, inputs: Mapping[str, np.ndarray], products: int, precision: str, rounds: int, threads: int
+) -> dict[str, Any]:
+    picture = _compiled(graph, inputs, precision, threads)
+    profiled = _compiled(graph, inputs, precision, threads, PERF_COUNT=True)
+    best = [_peak_network(kind, precision, threads) for kind in ("Conv", "MatMul")]
+    seconds: list[float] = []
+    rates: list[float] = []
+    operations: list[dict[str, float]] = []
+    for number in range(rounds + 2):
+        took = picture.seconds()
+        reached = max(count / network.seconds() for network, count in best)
+        profiled.seconds()
+        if number >= 2:
+            seconds.append(took)
+            rates.append(reached)
+            operations.append(profiled.operations())
+    kinds = {kind: statistics.median(each[kind] for each in operations) for kind in operations[0]}
+    whole = sum(kinds.values())
+    rate = products / statistics.median(seconds)
+    return {
+        "seconds": {"median": statistics.median(seconds), "samples": seconds},
+        "multiply_adds_per_second": rate,
+        "peak_multiply_adds_per_second": statistics.median(rates),
+        "share_of_peak": rate / statistics.median(rates),
+        "operations": {
+            kind: kinds[kind] / whole for kind in sorted(kinds, key=kinds.__getitem__, reverse=True)
+        },
+    }
+
+
+def _compiled(
+    graph: str | bytes, inputs: Mapping[str, np.ndarray], precision: str, threads: int, **more: Any
+) -> _Network:
+    core = openvino_core()
+    properties = openvino_settings(precision, threads, computes_in_bf16())
+    compiled = core.compile_model(core.read_model(graph), "CPU", {**properties, **more})
+    return _Network(compiled.create_infer_request(), inputs)
+
+
+def _peak_network(kind: str, precision: str, threads: int) -> tuple[_Network, int]:
+    """A convolution (256 channels, 3×3, 56×56) or a product (1024³) alone, and its multiply-adds."""
+    rng = np.random.default_rng(0)
+    shape, weight = {
+        "Conv": ((1, 256, 56, 56), (256, 256, 3, 3)),
+        "MatMul": ((1024, 1024), (1024, 1024)),
+    }[kind]
+    values = rng.standard_normal(weight, np.float32)
+    nodes = []
+    constants: dict[str, Any] = {"w": values}
+    source, factor = "x", "w"
+    if precision == "int8":
+        constants = {
+            "w": np.clip(np.rint(values * 30), -127, 127).astype(np.int8),
+            "w_scale": np.float32(1 / 30),
+            "w_zero": np.int8(0),
+            "x_scale": np.float32(1 / 30),
+            "x_zero": np.uint8(128) if kind == "Conv" else np.int8(0),
+        }
+        nodes += [
+            helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["x_int8"]),
+            helper.make_node("DequantizeLinear", ["x_int8", "x_scale", "x_zero"], ["x_float"]),
+            helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["w_float"]),
+        ]
+        source, factor = "x_float", "w_float"
+    attributes: dict[str, Any] = {"pads": [1, 1, 1, 1]} if kind == "Conv" else {}
+    nodes.append(helper.make_node(kind, [source, factor], ["y"], **attributes))
+    graph = helper.make_graph(
+        nodes,
+        "peak",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    inputs = {"x": rng.standard_normal(shape, np.float32)}
+    return _compiled(model.SerializeToString(), inputs, precision, threads), multiply_adds(model)
+
+
+def multiply_adds(model: onnx.ModelProto) -> int:
+    """Multiplications with an addition each, in convolutions and matrix products, for a batch of one."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    for value in (*inferred.input, *inferred.output, *inferred.value_info):
+        sizes = value.type.tensor_type.shape.dim
+        shapes[value.name] = tuple(size.dim_value or 1 for size in sizes)
+    total = 0
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            of_one = np.prod(shapes[node.input[1]][1:])
+        elif node.op_type == "Gemm":
+            flipped = any(each.name == "transA" and each.i for each in node.attribute)
+            of_one = shapes[node.input[0]][0 if flipped else 1]
+        elif node.op_type == "MatMul":
+            of_one = shapes[node.input[0]][-1]
+        else:
+            continue
+        total += int(np.prod(shapes[node.output[0]]) * of_one)
+    return total
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Result files' contents as a Markdown table: a column each precision, a row each kind of operation."""
+    parts = []
+    for result in results:
+        found = result["precisions"]
+        kinds = [
+            kind
+            for kind in dict.fromkeys(kind for each in found.values() for kind in each["operations"])
+            if any(each["operations"].get(kind, 0) >= _SHOWN for each in found.values())
+        ]
+        lines = [f"| | {' | '.join(found)} |", "|---" + "|--:" * len(found) + "|"]
+        rows: dict[str, list[str]] = {
+            "a picture, ms": [f"{1000 * each['seconds']['median']:.1f}" for each in found.values()],
+            "10⁹ multiply-adds a second": [
+                f"{each['multiply_adds_per_second'] / 1e9:.0f}" for each in found.values()
+            ],
+            "the machine's best": [
+                f"{each['peak_multiply_adds_per_second'] / 1e9:.0f}" for each in found.values()
+            ],
+            "share of it": [f"{each['share_of_peak']:.0%}" for each in found.values()],
+        }
+        for kind in kinds:
+            rows[f"time in {kind}"] = [f"{each['operations'].get(kind, 0):.0%}" for each in found.values()]
+        lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+        size = result["bundle"]["image_height"]
+        products = f"{result['multiply_adds'] / 1e9:.1f}·10⁹ multiply-adds a picture of {size}×{size}"
+        parts.append(
+            "\n".join(lines) + f"\n\n{products}; {result['machine']['cpu']}, {result['threads']} threads."
+        )
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m galip_bench.operators", description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="file for the result, JSON")
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    try:
+        result = measure(arguments.bundle, arguments.rounds, arguments.threads)
+    except GalipError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table([result]))
+
+
+if __name__ == "__main__":
+    main()

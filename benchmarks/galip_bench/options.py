@@ -1,0 +1,125 @@
+"""onnxruntime's options on a CPU: `python -m galip_bench.options BUNDLE --out RESULT.json`.
+
+The generator in fp32, one picture at a time, with the options that galip-runtime sets and with one of them
+changed, by turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from galip_runtime.cpus import usable_cpus
+from galip_runtime.devices import Settings, import_onnxruntime
+from galip_runtime.errors import GalipError
+from galip_runtime.graph import GraphFile
+from galip_runtime.manifest import read_manifest, verify_files
+from galip_runtime.onnx_file import OnnxFile
+from galip_runtime.session import session_options
+
+from galip_bench.machine import describe_machine
+from galip_bench.summary import ratio_of
+
+__all__ = ["AS_USED", "CHANGES", "SCHEMA", "main", "measure", "table"]
+
+SCHEMA = 1
+AS_USED = "as used"
+
+
+def _entry(name: str, value: str) -> Callable[[Any], None]:
+    return lambda options: options.add_session_config_entry(name, value)
+
+
+def _level(name: str) -> Callable[[Any], None]:
+    levels = import_onnxruntime().GraphOptimizationLevel
+    return lambda options: setattr(options, "graph_optimization_level", getattr(levels, name))
+
+
+CHANGES: dict[str, Callable[[Any], None]] = {
+    AS_USED: lambda options: None,
+    "idle threads spin": _entry("session.intra_op.allow_spinning", "1"),
+    "one thread": lambda options: setattr(options, "intra_op_num_threads", 1),
+    "twice the threads": lambda options: setattr(
+        options, "intra_op_num_threads", 2 * options.intra_op_num_threads
+    ),
+    "basic optimisation": _level("ORT_ENABLE_BASIC"),
+    "extended optimisation": _level("ORT_ENABLE_EXTENDED"),
+    "no arena": lambda options: setattr(options, "enable_cpu_mem_arena", False),
+    "no memory pattern": lambda options: setattr(options, "enable_mem_pattern", False),
+    "weights not packed": _entry("session.disable_prepacking", "1"),
+}
+
+
+def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, Any]:
+    """The result file's content. Raises as `read_manifest` and `verify_files`."""
+    manifest, settings = read_manifest(bundle), Settings("cpu", threads or usable_cpus())
+    verify_files(bundle, manifest)
+    spec = manifest.graphs["generator"]["fp32"]
+    path = bundle / spec.file
+    file = GraphFile(path, manifest.files[spec.file].sha256, spec, "fp32", OnnxFile(path))
+    names = [tensor.name for tensor in spec.inputs], [tensor.name for tensor in spec.outputs]
+    model, onnxruntime = file.onnx.cut(*names), import_onnxruntime()
+    rng = np.random.default_rng(0)
+    inputs = {each.name: rng.standard_normal((1, int(each.shape[1])), np.float32) for each in spec.inputs}
+    onnxruntime.set_default_logger_severity(3)  # that an option is set twice is meant
+    sessions = {}
+    for name, change in CHANGES.items():
+        options = session_options(onnxruntime, file, settings)
+        change(options)
+        sessions[name] = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    seconds: dict[str, list[float]] = {name: [] for name in sessions}
+    for number in range(rounds + 2):
+        for name, session in sessions.items():
+            began = time.perf_counter()
+            session.run(None, inputs)
+            if number >= 2:
+                seconds[name].append(time.perf_counter() - began)
+    return {
+        "schema": SCHEMA,
+        "benchmark": "options",
+        "bundle": {"source": vars(manifest.source), "image_height": manifest.dimensions.image_height},
+        "machine": describe_machine(),
+        "threads": settings.threads,
+        "seconds": seconds,
+    }
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Result files' contents as a Markdown table: a row each change, a column each result."""
+    sizes = [f"{result['bundle']['image_height']} pixels" for result in results]
+    lines = [f"| | {' | '.join(sizes)} |", "|---" + "|--:" * len(results) + "|"]
+    for name in results[0]["seconds"]:
+        cells = []
+        for result in results:
+            ratio = ratio_of(result["seconds"][name], result["seconds"][AS_USED])
+            low, high = ratio.interval_95
+            cells.append("1" if name == AS_USED else f"{ratio.median:.2f} ({low:.2f} to {high:.2f})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m galip_bench.options", description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="file for the result, JSON")
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    try:
+        result = measure(arguments.bundle, arguments.rounds, arguments.threads)
+    except GalipError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table([result]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Where the time goes on a CPU, and what onnxruntime's options cost."""
+
+import json
+import math
+import subprocess
+import sys
+
+import onnx
+import pytest
+from galip_bench import operators, options
+from galip_runtime.errors import FileRefused, UsageError
+from onnx import TensorProto, helper
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_bundle):
+    return operators.measure(tiny_bundle, rounds=2, threads=1)
+
+
+def test_where_the_time_goes(measured):
+    assert list(measured["precisions"]) == ["fp32"]
+    found = measured["precisions"]["fp32"]
+    assert sum(found["operations"].values()) == pytest.approx(1)
+    assert found["operations"]["Convolution"] > 0
+    assert list(found["operations"].values()) == sorted(found["operations"].values(), reverse=True)
+    assert len(found["seconds"]["samples"]) == 2
+    rate = measured["multiply_adds"] / found["seconds"]["median"]
+    assert found["multiply_adds_per_second"] == pytest.approx(rate)
+    assert 0 < found["share_of_peak"] < 1
+    json.dumps(measured, allow_nan=False)
+
+
+def test_its_table(measured):
+    table = operators.table([measured]).splitlines()
+    assert table[0] == "| | fp32 |"
+    assert any(line.startswith("| time in Convolution | ") for line in table)
+    assert "multiply-adds a picture of 28×28" in table[-1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize(("kind", "products"), [("Conv", 256 * 256 * 9 * 56 * 56), ("MatMul", 1024**3)])
+def test_the_machine_s_best(kind, products, precision):
+    network, count = operators._peak_network(kind, precision, threads=1)
+    assert count == products
+    assert network.seconds() > 0
+
+
+def test_multiply_adds():
+    def value(name, *shape):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], group=2, pads=[1, 1, 1, 1]),
+        helper.make_node("Flatten", ["c"], ["f"]),
+        helper.make_node("Gemm", ["f", "g"], ["m"], transB=1),
+        helper.make_node("MatMul", ["m", "p"], ["y"]),
+    ]
+    shapes = {"w": (6, 2, 3, 3), "g": (7, 6 * 25), "p": (7, 3)}
+    constants = [
+        helper.make_tensor(name, TensorProto.FLOAT, shape, b"\0" * 4 * math.prod(shape), raw=True)
+        for name, shape in shapes.items()
+    ]
+    graph = helper.make_graph(nodes, "g", [value("x", "N", 4, 5, 5)], [value("y", "N", 3)], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    onnx.checker.check_model(model)
+    assert operators.multiply_adds(model) == 6 * 25 * 2 * 9 + 7 * 150 + 3 * 7
+
+
+def test_options(tiny_bundle):
+    result = options.measure(tiny_bundle, rounds=2, threads=1)
+    assert set(result["seconds"]) == set(options.CHANGES)
+    assert all(len(samples) == 2 and min(samples) > 0 for samples in result["seconds"].values())
+    table = options.table([result, result]).splitlines()
+    assert table[0] == "| | 28 pixels | 28 pixels |"
+    assert table[2] == "| as used | 1 | 1 |"
+    assert len(table) == 2 + len(options.CHANGES)
+
+
+@pytest.mark.parametrize("module", ["operators", "options"])
+def test_the_commands(tiny_bundle, tmp_path, module):
+    call = [sys.executable, "-m", f"galip_bench.{module}"]
+    done = subprocess.run(
+        [*call, tiny_bundle, "--out", tmp_path / "a.json", "--rounds", "1", "--threads", "1"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("| |")
+    assert json.loads((tmp_path / "a.json").read_text())["benchmark"] == module
+    done = subprocess.run([*call, tmp_path, "--out", tmp_path / "b.json"], capture_output=True, text=True)
+    assert done.returncode == FileRefused.exit_code
+    assert done.stderr.startswith("error: ")
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_a_bundle_without_fp32(tiny_checkpoint, tmp_path):
+    from galip_export import export_bundle
+
+    export_bundle(tiny_checkpoint, tmp_path / "bundle", precisions="w16a32")
+    with pytest.raises(UsageError, match="no fp32 generator"):
+        operators.measure(tmp_path / "bundle", rounds=1)
