@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from galip_runtime.devices import (
@@ -22,6 +22,7 @@ from galip_runtime.manifest import (
     GraphSpec,
     Manifest,
     TensorSpec,
+    check_files,
     read_manifest,
     read_verified,
     stamp,
@@ -53,9 +54,10 @@ def load(
     `precision`: `auto` (fp32 where the bundle has it) or one that the bundle has.
     `threads`: CPU threads of a run; None for as many CPUs as this process may use.
 
-    Every listed file is checked against the manifest first. The graphs' weights are mapped from their files
-    as they are needed: a file may be replaced by another while a model is loaded, as `galip export` does, but
-    not be written to. What OpenVINO compiles is kept under `GALIP_CACHE`, or galip's folder for caches.
+    Every listed file is checked against the manifest first: its sha256, too, but for graphs in precisions
+    that are not loaded. The graphs' weights are mapped from their files as they are needed: a file may be
+    replaced by another while a model is loaded, as `galip export` does, but not be written to. What OpenVINO
+    compiles is kept under `GALIP_CACHE`, or galip's folder for caches.
 
     Raises FileRefused for a bundle that is not whole and as it was exported, ProviderUnavailable where the
     device is not to be had, UsageError for an unknown device or precision, and for a precision that the
@@ -67,7 +69,8 @@ def load(
     chosen = {graph: _choose(manifest, graph, precision, name) for graph in GRAPHS}
     devices = candidates(name, chosen["generator"])
     stamps = {spec.file: stamp(Path(path) / spec.file) for spec in _specs(manifest, chosen)}
-    verify_files(path, manifest)
+    check_files(path, manifest)
+    verify_files(path, manifest, _needed(manifest, stamps))
     tokenizer = _tokenizer(manifest, read_verified(path, manifest, manifest.tokenizer.file))
     files = {graph: _open(Path(path), manifest, graph, precision) for graph, precision in chosen.items()}
     passed_over = []
@@ -103,6 +106,12 @@ def _choose(manifest: Manifest, graph: str, precision: str, device: str) -> str:
         return precision
     order = [name for name in ("fp32", "w16a32", *sorted(specs)) if name in specs]
     return next((name for name in order if device == "auto" or makes_sense(name, device)), order[0])
+
+
+def _needed(manifest: Manifest, loaded: Iterable[str]) -> set[str]:
+    """All files but graphs that are not `loaded`."""
+    graphs = {spec.file for specs in manifest.graphs.values() for spec in specs.values()}
+    return set(manifest.files) - graphs | set(loaded)
 
 
 def _specs(manifest: Manifest, chosen: Mapping[str, str]) -> list[GraphSpec]:

@@ -32,6 +32,7 @@ __all__ = [
     "Source",
     "TensorSpec",
     "TokenizerSpec",
+    "check_files",
     "check_name",
     "describe_file",
     "graph_contract",
@@ -241,6 +242,12 @@ def _manifest_in(folder: Path) -> Manifest:
         return Manifest.from_json(path.read_bytes())
     except FileRefused as error:
         raise FileRefused(f"{path} is refused: {error}") from error
+
+
+def check_files(bundle: str | os.PathLike[str], manifest: Manifest) -> None:
+    """Check that every listed file is there, no link, and of its size. Raises FileRefused."""
+    for name, entry in manifest.files.items():
+        _compare(Path(bundle) / name, "size", _regular_size(Path(bundle), check_name(name)), entry.size)
 
 
 def verify_files(

@@ -247,6 +247,20 @@ def test_files_in_folders_and_files_not_listed(bundle):
     galip_runtime.load(bundle, device="cpu")
 
 
+def test_a_graph_that_is_not_loaded_is_not_hashed(tmp_path):
+    """A bundle of many precisions loads as fast as one of one; a file cut short is refused all the same."""
+    bundle = make_stub_bundle(tmp_path / "bundle", precisions=["fp32", "int8"])
+    other = bundle / "generator.int8.onnx"
+    data = other.read_bytes()
+    other.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    galip_runtime.load(bundle, device="cpu", precision="fp32")
+    with pytest.raises(FileRefused, match=r"generator\.int8\.onnx .*sha256"):
+        galip_runtime.load(bundle, precision="int8")
+    other.write_bytes(data[:-1])
+    with pytest.raises(FileRefused, match=r"generator\.int8\.onnx .*size"):
+        galip_runtime.load(bundle, device="cpu", precision="fp32")
+
+
 @pytest.mark.parametrize("device", ["cpu", "openvino"])
 @pytest.mark.parametrize("name", ["generator.onnx", "text_encoder.onnx"])
 def test_a_file_written_between_check_and_use_is_refused(bundle, monkeypatch, name, device):
