@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from galip_runtime.cpus import computes_in_bf16, usable_cpus
+from galip_runtime.cpus import usable_cpus
 from galip_runtime.errors import GalipError, UsageError
 from galip_runtime.manifest import read_manifest, verify_files
-from galip_runtime.openvino_graph import openvino_core, openvino_settings
+from galip_runtime.openvino_graph import openvino_core, openvino_has_bf16, openvino_settings
 from onnx import TensorProto, helper, numpy_helper
 
 from galip_bench.machine import describe_machine
@@ -118,7 +118,7 @@ def _compiled(
     graph: str | bytes, inputs: Mapping[str, np.ndarray], precision: str, threads: int, **more: Any
 ) -> _Network:
     core = openvino_core()
-    properties = openvino_settings(precision, threads, computes_in_bf16())
+    properties = openvino_settings(precision, threads, openvino_has_bf16())
     compiled = core.compile_model(core.read_model(graph), "CPU", {**properties, **more})
     return _Network(compiled.create_infer_request(), inputs)
 

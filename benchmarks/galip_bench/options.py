@@ -19,7 +19,7 @@ from galip_runtime.cpus import usable_cpus
 from galip_runtime.devices import Settings, import_onnxruntime
 from galip_runtime.errors import GalipError
 from galip_runtime.graph import GraphFile
-from galip_runtime.manifest import read_manifest, verify_files
+from galip_runtime.manifest import read_manifest, stamp, verify_files
 from galip_runtime.onnx_file import OnnxFile
 from galip_runtime.session import session_options
 
@@ -62,7 +62,7 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
     verify_files(bundle, manifest)
     spec = manifest.graphs["generator"]["fp32"]
     path = bundle / spec.file
-    file = GraphFile(path, manifest.files[spec.file].sha256, spec, "fp32", OnnxFile(path))
+    file = GraphFile(path, manifest.files[spec.file].sha256, spec, "fp32", OnnxFile(path), stamp(path))
     names = [tensor.name for tensor in spec.inputs], [tensor.name for tensor in spec.outputs]
     model, onnxruntime = file.onnx.cut(*names), import_onnxruntime()
     rng = np.random.default_rng(0)

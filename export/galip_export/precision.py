@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from galip_runtime.cpus import computes_in_bf16
 from galip_runtime.devices import available_devices, makes_sense
 from galip_runtime.errors import ProviderUnavailable, UsageError
 from galip_runtime.manifest import GRAPHS
+from galip_runtime.openvino_graph import openvino_has_bf16
 
 __all__ = ["PRECISIONS", "Precision", "check_precisions", "graph_file", "text_precisions", "verified_on"]
 
@@ -63,13 +63,10 @@ def check_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
 
 def verified_on(precision: str) -> list[str]:
     """The devices of this machine's CPU that compute in `precision`."""
-    if precision == "bf16" and not computes_in_bf16():
+    there = [each for each in available_devices() if each in ("cpu", "openvino")]
+    if precision == "bf16" and not ("openvino" in there and openvino_has_bf16()):
         return []
-    return [
-        device
-        for device in available_devices()
-        if device in ("cpu", "openvino") and makes_sense(precision, device)
-    ]
+    return [each for each in there if makes_sense(precision, each)]
 
 
 def text_precisions(precisions: Collection[str]) -> tuple[str, ...]:

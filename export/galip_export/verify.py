@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from galip_runtime.arrays import batches
-from galip_runtime.errors import FileRefused, QualityGateFailed
+from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFailed
 from galip_runtime.noise import MAX_SEED, noise
 
 from galip.clip import clip_tokenizer
@@ -194,7 +194,7 @@ def _eager(graph: str, module: Any, *tensors: torch.Tensor) -> npt.NDArray[Any]:
 def _load(bundle: Path, device: str, precision: str) -> galip_runtime.Model:
     try:
         return galip_runtime.load(bundle, device=device, precision=precision)
-    except FileRefused as error:
+    except (FileRefused, ProviderUnavailable) as error:
         raise QualityGateFailed(f"the exported bundle does not load: {error}. {_ADVICE}") from error
 
 

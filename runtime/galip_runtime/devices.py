@@ -5,6 +5,7 @@ import importlib.util
 import os
 import re
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -42,11 +43,13 @@ _COMPUTES = {
     "int8": ("openvino",),  # onnxruntime would compute in float and round in between, slower than in fp32
 }
 _INSTALL = (
-    "Install exactly one of its builds: pip install 'galip-runtime[cpu]', "
-    "'galip-runtime[gpu]' (NVIDIA) or 'galip-runtime[openvino]' (Intel)"
+    "Install exactly one of its builds: pip install 'galip-runtime[cpu]', 'galip-runtime[gpu]' (NVIDIA) or "
+    "'galip-runtime[openvino]' (Intel); or OpenVINO alone: 'galip-runtime[openvino-native]'"
 )
 
 DEVICES = ("auto", *sorted(PROVIDERS))
+
+_importing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -93,18 +96,21 @@ def import_openvino() -> ModuleType:
     As it is imported it tells its makers, through `openvino_telemetry`, unless that package is missing; here
     it is.
     """
-    name = "openvino_telemetry"
-    hidden = name not in sys.modules
-    if hidden:
-        sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: cannot be imported
-    try:
-        import openvino
-    except Exception as error:  # not ImportErrors alone: a library of it may be missing
-        raise ProviderUnavailable(f"OpenVINO cannot be imported: {error}") from error
-    finally:
+    name, remedy = "openvino_telemetry", "pip install --force-reinstall 'galip-runtime[openvino-native]'"
+    with _importing:
+        hidden = name not in sys.modules
         if hidden:
-            del sys.modules[name]
+            sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: cannot be imported
+        try:
+            import openvino
+        except Exception as error:  # not ImportErrors alone: a library of it may be missing
+            raise ProviderUnavailable(f"OpenVINO cannot be imported ({error}): {remedy}") from error
+        finally:
+            if hidden:
+                sys.modules.pop(name, None)
     module: ModuleType = openvino
+    if not hasattr(module, "Core"):  # what is left of one that was uninstalled
+        raise ProviderUnavailable(f"OpenVINO is installed in parts only: {remedy}")
     return module
 
 
@@ -167,18 +173,19 @@ def candidates(device: str, precision: str) -> list[str]:
     if device not in found:
         raise ProviderUnavailable(
             f"device {device!r} needs {_what_it_needs(device)}, which the installed packages do not have "
-            f"(they have: {', '.join(found)}). {_how_to_get(device)}"
+            f"(they have: {', '.join(found) or 'none'}). {_how_to_get(device)}"
         )
     return [device]
 
 
 def _nothing(precision: str, found: list[str]) -> str:
     if precision not in _COMPUTES:
-        return "the installed onnxruntime has no provider that galip-runtime can use"
+        return f"the installed onnxruntime has no provider that galip-runtime can use. {_INSTALL}"
     device = _COMPUTES[precision][0]
     return (
-        f"nothing that is installed computes in {precision} (it has: {', '.join(found)}): {precision} is for "
-        f"{' and '.join(_COMPUTES[precision])}. {_how_to_get(device)}, or use another precision"
+        f"nothing that is installed computes in {precision} (there is: {', '.join(found) or 'none'}): "
+        f"{precision} is for {' and '.join(_COMPUTES[precision])}. {_how_to_get(device)}, or use another "
+        "precision"
     )
 
 

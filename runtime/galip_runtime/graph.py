@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from galip_runtime.devices import Settings
 from galip_runtime.errors import FileRefused, ProviderUnavailable
-from galip_runtime.manifest import GraphSpec, TensorSpec
+from galip_runtime.manifest import GraphSpec, TensorSpec, stamp
 from galip_runtime.onnx_file import OnnxFile
 
 __all__ = ["Graph", "GraphFile"]
@@ -26,6 +26,13 @@ class GraphFile:
     spec: GraphSpec
     precision: str
     onnx: OnnxFile
+    stamp: tuple[int, ...]
+    """the file's, from before it was verified"""
+
+    def check_unchanged(self) -> None:
+        """Raises FileRefused where the file was written or replaced since it was verified."""
+        if stamp(self.path) != self.stamp:
+            raise FileRefused(f"{self.path} was written while it was loaded: load it again")
 
 
 class Graph(ABC):

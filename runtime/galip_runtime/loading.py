@@ -7,6 +7,7 @@ from pathlib import Path
 
 from galip_runtime.devices import (
     Settings,
+    available_devices,
     candidates,
     has_openvino,
     makes_sense,
@@ -68,14 +69,18 @@ def load(
     name, gpu = parse_device(device)
     chosen = {graph: _choose(manifest, graph, precision, name) for graph in GRAPHS}
     devices = candidates(name, chosen["generator"])
-    stamps = {spec.file: stamp(Path(path) / spec.file) for spec in _specs(manifest, chosen)}
+    specs = {graph: manifest.graphs[graph][each] for graph, each in chosen.items()}
+    stamps = {graph: stamp(Path(path) / spec.file) for graph, spec in specs.items()}
     check_files(path, manifest)
-    verify_files(path, manifest, _needed(manifest, stamps))
+    verify_files(path, manifest, _needed(manifest, specs.values()))
     tokenizer = _tokenizer(manifest, read_verified(path, manifest, manifest.tokenizer.file))
-    files = {graph: _open(Path(path), manifest, graph, precision) for graph, precision in chosen.items()}
+    files = {}
+    for graph, spec in specs.items():
+        file, sha256 = Path(path) / spec.file, manifest.files[spec.file].sha256
+        files[graph] = GraphFile(file, sha256, spec, chosen[graph], OnnxFile(file), stamps[graph])
     passed_over = []
     for each in devices:
-        settings = Settings(each, count, gpu, cache_home() / "openvino")
+        settings = Settings(each, count, gpu, _cache() if each == "openvino" else None)
         try:
             graphs = _start(manifest, files, settings)
         except ProviderUnavailable as error:
@@ -84,9 +89,8 @@ def load(
             _log.warning("%s is passed over: %s", each, error)
             passed_over.append(str(error))
             continue
-        for file, before in stamps.items():
-            if stamp(Path(path) / file) != before:
-                raise FileRefused(f"{Path(path) / file} was written while it was loaded: load it again")
+        for opened in files.values():
+            opened.check_unchanged()
         _log.info("%s was asked for, %s is used with %s", device, each, graphs["generator"].providers)
         requested = {"device": device, "precision": precision, "threads": threads}
         return Model(Path(path), manifest, tokenizer, graphs, settings, requested, passed_over)
@@ -105,23 +109,21 @@ def _choose(manifest: Manifest, graph: str, precision: str, device: str) -> str:
     if precision in specs:
         return precision
     order = [name for name in ("fp32", "w16a32", *sorted(specs)) if name in specs]
-    return next((name for name in order if device == "auto" or makes_sense(name, device)), order[0])
+    devices = available_devices() if device == "auto" else [device]
+    return next((name for name in order if any(makes_sense(name, each) for each in devices)), order[0])
 
 
-def _needed(manifest: Manifest, loaded: Iterable[str]) -> set[str]:
+def _needed(manifest: Manifest, loaded: Iterable[GraphSpec]) -> set[str]:
     """All files but graphs that are not `loaded`."""
     graphs = {spec.file for specs in manifest.graphs.values() for spec in specs.values()}
-    return set(manifest.files) - graphs | set(loaded)
+    return set(manifest.files) - graphs | {spec.file for spec in loaded}
 
 
-def _specs(manifest: Manifest, chosen: Mapping[str, str]) -> list[GraphSpec]:
-    return [manifest.graphs[graph][precision] for graph, precision in chosen.items()]
-
-
-def _open(folder: Path, manifest: Manifest, graph: str, precision: str) -> GraphFile:
-    spec = manifest.graphs[graph][precision]
-    path = folder / spec.file
-    return GraphFile(path, manifest.files[spec.file].sha256, spec, precision, OnnxFile(path))
+def _cache() -> Path | None:
+    try:
+        return cache_home() / "openvino"
+    except RuntimeError:  # a user without a home
+        return None
 
 
 def _start(manifest: Manifest, files: Mapping[str, GraphFile], settings: Settings) -> dict[str, Graph]:

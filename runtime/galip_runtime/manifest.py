@@ -276,7 +276,8 @@ def stamp(path: Path) -> tuple[int, ...]:
         status = path.stat()
     except OSError as error:
         raise FileRefused(f"{path} cannot be read ({error.strerror}): {_REPAIR}") from error
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    # Windows has the time of creation in st_ctime, elsewhere it is that of any change, which nobody can set
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -8,7 +8,7 @@ for tensors in a file of their own, so that a backend maps them into memory inst
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import NamedTuple
 
 from galip_runtime.errors import FileRefused
@@ -21,13 +21,19 @@ _ON_DISK = 4096
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED = {_FIXED64: 8, _FIXED32: 4}
 
-# field numbers of onnx.proto
-_MODEL_GRAPH = 7
-_GRAPH_NODE, _GRAPH_NAME, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 2, 5, 15
+# Field numbers of onnx.proto, and all that may be in a graph. What is missing could hold tensors in other
+# files: functions, training information, sparse tensors, lists of tensors, graphs within graphs.
+_IR_VERSION, _MODEL_GRAPH, _OPSETS = 1, 7, 8
+_MODEL = {_IR_VERSION, 2, 3, 4, 5, 6, _MODEL_GRAPH, _OPSETS, 14}
+_GRAPH_NODE, _GRAPH_NAME, _GRAPH_TENSOR = 1, 2, 5
 _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE = 11, 12, 13
-_NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
-_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
+_GRAPH = {_GRAPH_NODE, _GRAPH_NAME, _GRAPH_TENSOR, 10, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE, 14, 16}
+_NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 5, 7
+_NODE = {_NODE_INPUT, _NODE_OUTPUT, 3, 4, _NODE_ATTRIBUTE, 6, _NODE_DOMAIN, 9}
+_ATTRIBUTE_TENSOR = 5
+_ATTRIBUTE = {1, 2, 3, 4, _ATTRIBUTE_TENSOR, 7, 8, 9, 13, 20}
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 9, 13, 14
+_TENSOR = {1, 2, 4, 5, 6, 7, _TENSOR_NAME, _TENSOR_RAW, 10, 11, 12, 16}
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE = 1, 2, 1, 2, 1, 1
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
@@ -60,11 +66,11 @@ class OnnxFile:
         self._nodes: list[_Node] = []
         self._tensors: dict[str, bytes] = {}
         self._values: dict[str, bytes] = {}
-        self._rest = self._name = b""
+        self._head = self._name = b""
         try:
             with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 self._read(data)
-        except (OSError, ValueError, IndexError) as error:  # ValueError: an empty file, a text that is none
+        except (OSError, ValueError) as error:  # ValueError: an empty file, too
             raise self._refused(str(error)) from error
         self._producers = {name: node for node in self._nodes for name in node.outputs}
 
@@ -75,12 +81,15 @@ class OnnxFile:
     def width(self, name: str) -> int:
         """The last size of the tensor `name`. Raises FileRefused where the file does not say it."""
         message = self._values.get(name, b"")
-        for number in (_VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM):
-            inner = [field for field in _fields(message, 0, len(message)) if field.number == number]
-            message = message[inner[-1].begin : inner[-1].end] if inner else b""
-        for field in _fields(message, 0, len(message)):
-            if field.number == _DIM_VALUE and field.value > 0:
-                return field.value
+        try:
+            for number in (_VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM):
+                inner = [field for field in _fields(message, 0, len(message)) if field.number == number]
+                message = message[inner[-1].begin : inner[-1].end] if inner else b""
+            for field in _fields(message, 0, len(message)):
+                if field.number == _DIM_VALUE and field.value > 0:
+                    return field.value
+        except ValueError as error:
+            raise self._refused(str(error)) from error
         raise self._refused(f"it does not say how wide {name} is")
 
     def cut(self, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
@@ -104,7 +113,7 @@ class OnnxFile:
         graph += [whole for name, whole in self._tensors.items() if name in needed]
         graph += [_message(_GRAPH_INPUT, self._value(name)) for name in inputs]
         graph += [_message(_GRAPH_OUTPUT, self._value(name)) for name in outputs]
-        return self._rest + _message(_MODEL_GRAPH, b"".join(graph))
+        return self._head + _message(_MODEL_GRAPH, b"".join(graph))
 
     def _value(self, name: str) -> bytes:
         if name not in self._values:
@@ -112,46 +121,27 @@ class OnnxFile:
         return self._values[name]
 
     def _read(self, data: mmap.mmap) -> None:
-        rest = []
-        graphs = []
-        for field in _fields(data, 0, len(data)):
-            if field.number == _MODEL_GRAPH:
-                graphs.append(field)
-            else:
-                rest.append(data[field.start : field.end])
+        model = list(_fields(data, 0, len(data), _MODEL))
+        graphs = [field for field in model if field.number == _MODEL_GRAPH]
         if len(graphs) != 1:
-            raise self._refused(f"it has {len(graphs)} graphs")
-        self._rest = b"".join(rest)
-        for field in _fields(data, graphs[0].begin, graphs[0].end):
-            whole = slice(field.start, field.end)
+            raise ValueError(f"it has {len(graphs)} graphs")
+        heads = [field for number in (_IR_VERSION, _OPSETS) for field in model if field.number == number]
+        self._head = b"".join(data[field.start : field.end] for field in heads)
+        for field in _fields(data, graphs[0].begin, graphs[0].end, _GRAPH):
             if field.number == _GRAPH_NODE:
-                self._nodes.append(self._node(data, field))
+                self._nodes.append(_node(data, field))
             elif field.number == _GRAPH_TENSOR:
                 name, tensor = self._tensor(data, field)
                 self._tensors[name] = tensor
             elif field.number in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE):
-                name = _texts(data, field, _VALUE_NAME)[-1]
+                name = _name(data, field, _VALUE_NAME)
                 self._values[name] = data[field.begin : field.end]
             elif field.number == _GRAPH_NAME:
-                self._name = data[whole]
-            elif field.number == _GRAPH_SPARSE:
-                raise self._refused("it has sparse tensors")
-
-    def _node(self, data: mmap.mmap, node: _Field) -> _Node:
-        for attribute in _fields(data, node.begin, node.end):
-            if attribute.number == _NODE_ATTRIBUTE:
-                inner = {field.number for field in _fields(data, attribute.begin, attribute.end)}
-                if inner & {_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS}:
-                    raise self._refused("a node of it holds a graph of its own")
-        inputs, outputs = (_texts(data, node, number) for number in (_NODE_INPUT, _NODE_OUTPUT))
-        return _Node(inputs, outputs, data[node.start : node.end])
+                self._name = data[field.start : field.end]
 
     def _tensor(self, data: mmap.mmap, tensor: _Field) -> tuple[str, bytes]:
         """Its name and its field of the graph, which refers to the numbers' place where they are many."""
-        fields = list(_fields(data, tensor.begin, tensor.end))
-        if {_TENSOR_EXTERNAL, _TENSOR_LOCATION} & {field.number for field in fields}:
-            raise self._refused("its weights lie in another file (external data)")
-        name = _texts(data, tensor, _TENSOR_NAME)[-1]
+        fields, name = _tensor_fields(data, tensor), _name(data, tensor, _TENSOR_NAME)
         raw = [field for field in fields if field.number == _TENSOR_RAW]
         if len(raw) != 1 or raw[0].end - raw[0].begin < _ON_DISK:
             return name, data[tensor.start : tensor.end]
@@ -176,8 +166,34 @@ class OnnxFile:
         return FileRefused(f"{self.path} is no ONNX graph that can be run: {why}. Export the bundle again")
 
 
-def _fields(data: bytes | mmap.mmap, begin: int, end: int) -> Iterator[_Field]:
-    """The fields of the message that lies at `begin` to `end`. Raises ValueError for what is none."""
+def _node(data: mmap.mmap, node: _Field) -> _Node:
+    if any(_texts(data, node, _NODE_DOMAIN)):  # such as EPContext, which names files itself
+        raise ValueError("a node of it is not of ONNX's own operators")
+    for field in _fields(data, node.begin, node.end, _NODE):
+        if field.number == _NODE_ATTRIBUTE:
+            for each in _fields(data, field.begin, field.end, _ATTRIBUTE):
+                if each.number == _ATTRIBUTE_TENSOR:
+                    _tensor_fields(data, each)
+    inputs, outputs = (_texts(data, node, number) for number in (_NODE_INPUT, _NODE_OUTPUT))
+    return _Node(inputs, outputs, data[node.start : node.end])
+
+
+def _tensor_fields(data: mmap.mmap, tensor: _Field) -> list[_Field]:
+    """The fields of a tensor whose numbers are with it. Raises ValueError for another one."""
+    fields = list(_fields(data, tensor.begin, tensor.end))
+    if {_TENSOR_EXTERNAL, _TENSOR_LOCATION}.intersection(field.number for field in fields):
+        raise ValueError("its weights lie in another file (external data)")
+    return list(_fields(data, tensor.begin, tensor.end, _TENSOR))
+
+
+def _fields(
+    data: bytes | mmap.mmap, begin: int, end: int, allowed: Set[int] | None = None
+) -> Iterator[_Field]:
+    """The fields of the message that lies at `begin` to `end`.
+
+    Raises ValueError for what is none, and for a field that is not `allowed`: a reader that knows more fields
+    than this one does must not find any.
+    """
     while begin < end:
         start = begin
         key, begin = _read_varint(data, begin, end)
@@ -191,15 +207,27 @@ def _fields(data: bytes | mmap.mmap, begin: int, end: int) -> Iterator[_Field]:
             stop = begin + _FIXED[wire]
         else:
             raise ValueError(f"byte {start} begins no field")
-        if stop > end or not number:
+        if stop > end or not number or key >> 32:  # other readers take the key's last 32 bits
             raise ValueError(f"the field at byte {start} does not end where it should")
+        if allowed is not None and number not in allowed:
+            raise ValueError(f"the field {number} at byte {start} is none of a graph for a bundle")
         yield _Field(number, wire, start, begin, stop, value)
         begin = stop
 
 
+def _name(data: mmap.mmap, message: _Field, number: int) -> str:
+    names = _texts(data, message, number)
+    if len(names) != 1:
+        raise ValueError(f"the tensor at byte {message.start} has {len(names)} names")
+    return names[0]
+
+
 def _texts(data: bytes | mmap.mmap, message: _Field, number: int) -> tuple[str, ...]:
-    found = _fields(data, message.begin, message.end)
-    return tuple(data[field.begin : field.end].decode() for field in found if field.number == number)
+    """The texts in field `number`, which has to be one of texts."""
+    found = [field for field in _fields(data, message.begin, message.end) if field.number == number]
+    if any(field.wire != _BYTES for field in found):
+        raise ValueError(f"the field {number} within byte {message.start} is no text")
+    return tuple(data[field.begin : field.end].decode() for field in found)
 
 
 def _read_varint(data: bytes | mmap.mmap, begin: int, end: int) -> tuple[int, int]:

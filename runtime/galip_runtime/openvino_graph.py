@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galip_runtime.devices import Settings, import_openvino
+from galip_runtime.cpus import computes_in_bf16
+from galip_runtime.devices import Settings, has_openvino, import_openvino
 from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.graph import Graph, GraphFile
 from galip_runtime.manifest import TensorSpec
 
-__all__ = ["OpenvinoGraph", "openvino_core", "openvino_settings"]
+__all__ = ["OpenvinoGraph", "openvino_core", "openvino_has_bf16", "openvino_settings"]
 
 _log = logging.getLogger("galip_runtime")
 
-_KEPT_BLOBS = 16
+_FORMAT = 1
+"""of what is kept; another one whenever `_cut` or `openvino_settings` makes other graphs of the same file"""
+_KEPT_BYTES = 4 * 2**30
+_ABANDONED = 3600  # seconds after which a file that was not finished is removed
 _TYPES = {"f32": "float32", "i64": "int64"}
 
 
@@ -47,12 +52,7 @@ def openvino_settings(precision: str, threads: int, bf16: bool) -> dict[str, Any
 
 
 @functools.cache
-def openvino_core() -> Any:
-    """OpenVINO's library of devices: one a process, and never given back.
-
-    On CPUs with AMX it sets a stack for signals as it starts, and frees that at its end without taking it
-    back: the next Ctrl-C would be a segmentation fault (2026.4).
-    """
+def _started() -> Any:
     openvino = import_openvino()
     try:
         core = openvino.Core()
@@ -60,6 +60,28 @@ def openvino_core() -> Any:
     except RuntimeError as error:
         raise ProviderUnavailable(f"OpenVINO does not start: {error}") from error
     return core
+
+
+_starting = threading.Lock()
+
+
+def openvino_core() -> Any:
+    """OpenVINO's library of devices: one a process, and never given back.
+
+    On CPUs with AMX it sets a stack for signals as it starts, and frees that at its end without taking it
+    back: the next Ctrl-C would be a segmentation fault (2026.4).
+
+    Raises ProviderUnavailable where it does not start.
+    """
+    with _starting:
+        return _started()
+
+
+def openvino_has_bf16() -> bool:
+    """Whether OpenVINO, by itself or within onnxruntime, computes in bf16 on this CPU."""
+    if not has_openvino():
+        return computes_in_bf16()
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenvinoGraph(Graph):
@@ -79,8 +101,7 @@ class OpenvinoGraph(Graph):
         """
         super().__init__(file, settings, inputs, outputs)
         openvino, core = import_openvino(), openvino_core()
-        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self._bf16 = "BF16" in able
+        self._bf16 = openvino_has_bf16()
         if file.precision == "bf16" and not self._bf16:
             raise ProviderUnavailable("this CPU has no bf16: use another precision, such as fp32")
         self.providers = [f"OpenVINO {openvino.__version__}"]
@@ -99,79 +120,113 @@ class OpenvinoGraph(Graph):
         properties = openvino_settings(self.file.precision, self.settings.threads, self._bf16)
         if self.settings.cache is None:
             return self._compile(core, properties)
-        key = self._key(openvino, core)
+        key = self._key(openvino, core, properties)
         for blob in self.settings.cache.glob(f"{key}-*.blob"):
             try:
-                if blob.stat().st_size == int(blob.stem.rpartition("-")[2]):
-                    data = np.memmap(blob, np.uint8, mode="c")  # OpenVINO takes no read-only memory
-                    tensor = openvino.Tensor(data, shared_memory=True)
-                    compiled = core.import_model(tensor, "CPU", properties)
-                    self._blob = data, tensor  # it reads from there as long as it runs
-                    os.utime(blob)  # the ones used last are kept
-                    return compiled
+                if blob.stat().st_size != int(blob.stem.rpartition("-")[2]):
+                    continue
+                data = np.memmap(blob, np.uint8, mode="c")  # OpenVINO takes no read-only memory
+                tensor = openvino.Tensor(data, shared_memory=True)
+                compiled = core.import_model(tensor, "CPU", properties)
             except (OSError, RuntimeError, ValueError) as error:
                 _log.warning("%s is not used and compiled anew: %s", blob, error)
+                with contextlib.suppress(OSError):  # somebody else's file, or mapped (Windows)
+                    blob.unlink()
+                continue
+            self._blob = data, tensor  # it reads from there as long as it runs
+            with contextlib.suppress(OSError):  # somebody else's file
+                os.utime(blob)  # the ones used last are kept
+            return compiled
         compiled = self._compile(core, properties)
+        self.file.check_unchanged()  # else another graph would be found under this one's key
         try:
             _store(self.settings.cache, key, compiled)
-        except OSError as error:  # a full disk, a folder of somebody else: the model works all the same
+        except (OSError, RuntimeError) as error:  # a full disk, somebody else's folder: it works all the same
             _log.warning("%s cannot keep what OpenVINO compiled: %s", self.settings.cache, error)
         return compiled
 
-    def _key(self, openvino: Any, core: Any) -> str:
+    def _key(self, openvino: Any, core: Any, properties: dict[str, Any]) -> str:
         """All that a blob depends on; not the number of threads."""
         cpu = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
         names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
-        parts = [self.file.sha256, self.file.precision, names, openvino.get_version(), cpu]
+        settings = {name: value for name, value in properties.items() if name != "INFERENCE_NUM_THREADS"}
+        parts = [_FORMAT, self.file.sha256, names, settings, openvino.get_version(), cpu]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     def _compile(self, core: Any, properties: dict[str, Any]) -> Any:
+        from openvino import frontend
+
         try:
-            model = core.read_model(self.file.path)
-            return core.compile_model(_cut(model, self.inputs, self.outputs), "CPU", properties)
-        except RuntimeError as error:
-            raise FileRefused(
-                f"OpenVINO cannot load {self.file.spec.file}: {error}. Export it again"
+            # this reader and no other: left to choose, OpenVINO would take a file for whatever it looks like
+            reader = frontend.FrontEndManager().load_by_framework("onnx")
+            model = reader.convert(reader.load(str(self.file.path)))
+            return core.compile_model(self._cut(model), "CPU", properties)
+        except FileRefused:
+            raise
+        except Exception as error:  # OpenVINO's errors have no common base
+            raise ProviderUnavailable(
+                f"OpenVINO cannot load {self.file.spec.file}: {error}. Use device 'cpu', or export it again"
             ) from error
 
+    def _cut(self, model: Any) -> Any:
+        """The part of `model` that computes the outputs from the inputs, any tensors of it by name."""
+        from openvino import Model, opset13
 
-def _cut(model: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Any:
-    """The part of `model` that computes `outputs` from `inputs`, any tensors of it by name."""
-    from openvino import Model, opset13
-
-    named = {
-        name: output for node in model.get_ordered_ops() for output in node.outputs() for name in output.names
-    }
-    own = {name: result for result in model.results for name in result.output(0).names}
-    results = [own.get(tensor.name) or opset13.result(named[tensor.name]) for tensor in outputs]
-    parameters = []
-    for tensor in inputs:
-        output = named[tensor.name]
-        if output.node.get_type_name() == "Parameter":
-            parameters.append(output.node)
-            continue
-        parameter = opset13.parameter(output.partial_shape, output.element_type)
-        for reader in output.get_target_inputs():
-            reader.replace_source_output(parameter.output(0))
-        parameter.output(0).set_names({tensor.name})
-        parameters.append(parameter)
-    return Model(results, parameters, model.friendly_name)
+        ports = [port for node in model.get_ordered_ops() for port in node.outputs()]
+        named = {name: port for port in ports for name in port.names}
+        if missing := [each.name for each in (*self.inputs, *self.outputs) if each.name not in named]:
+            raise FileRefused(
+                f"{self.file.path} is another graph than the manifest says: it has no {', '.join(missing)}. "
+                "Export the bundle again"
+            )
+        own = {name: result for result in model.results for name in result.output(0).names}
+        results = [own.get(tensor.name) or opset13.result(named[tensor.name]) for tensor in self.outputs]
+        parameters = []
+        for tensor in self.inputs:
+            port = named[tensor.name]
+            if port.node.get_type_name() == "Parameter":
+                parameters.append(port.node)
+                continue
+            parameter = opset13.parameter(port.partial_shape, port.element_type)
+            for reader in port.get_target_inputs():
+                reader.replace_source_output(parameter.output(0))
+            parameter.output(0).set_names({tensor.name})
+            parameters.append(parameter)
+        return Model(results, parameters, model.friendly_name)
 
 
 def _store(folder: Path, key: str, compiled: Any) -> None:
     """Write a blob, whole or not at all; those not used for longest make room."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = folder / f".{secrets.token_hex(6)}.tmp"
     try:
         data = compiled.export_model().getbuffer()
-        temporary.write_bytes(data)
-        os.replace(temporary, folder / f"{key}-{len(data)}.blob")
+        with temporary.open("wb") as file:
+            file.write(data)
+            os.fsync(file.fileno())
+        blob = folder / f"{key}-{len(data)}.blob"
+        os.replace(temporary, blob)
     finally:
         temporary.unlink(missing_ok=True)
-    blobs = sorted(folder.glob("*.blob"), key=lambda blob: blob.stat().st_mtime, reverse=True)
-    for old in blobs[_KEPT_BLOBS:]:
-        with contextlib.suppress(OSError):  # another process has removed it, or maps it (Windows)
-            old.unlink()
+    _make_room(folder, blob)
+
+
+def _make_room(folder: Path, newest: Path) -> None:
+    """Remove blobs beyond `_KEPT_BYTES`, but `newest`, and what was never finished."""
+    ages: list[tuple[float, int, Path]] = []
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):  # another process has removed it
+            status = path.stat()
+            if path.suffix == ".blob":
+                ages.append((status.st_mtime, status.st_size, path))
+            elif path.suffix == ".tmp" and status.st_mtime < time.time() - _ABANDONED:
+                path.unlink()
+    taken = 0
+    for _, size, path in sorted(ages, reverse=True):
+        taken += size
+        if taken > _KEPT_BYTES and path != newest:
+            with contextlib.suppress(OSError):  # removed by another process, or mapped by one (Windows)
+                path.unlink()
 
 
 def _described(ports: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -93,6 +93,6 @@ class Model(Drawer):
 
 def _backends() -> dict[str, str]:
     """Versions of what is loaded of onnxruntime and OpenVINO."""
-    return {
-        name: sys.modules[name].__version__ for name in ("onnxruntime", "openvino") if name in sys.modules
-    }
+    loaded = {name: sys.modules.get(name) for name in ("onnxruntime", "openvino")}
+    versions = {name: getattr(module, "__version__", None) for name, module in loaded.items()}
+    return {name: str(version) for name, version in versions.items() if version}

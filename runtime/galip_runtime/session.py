@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galip_runtime.cpus import computes_in_bf16
 from galip_runtime.devices import PROVIDERS, Settings, import_onnxruntime
 from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.graph import Graph, GraphFile
 from galip_runtime.manifest import TensorSpec
-from galip_runtime.openvino_graph import openvino_settings
+from galip_runtime.openvino_graph import openvino_has_bf16, openvino_settings
 
 __all__ = ["Session", "session_options"]
 
@@ -84,6 +83,7 @@ def session_options(onnxruntime: ModuleType, file: GraphFile, settings: Settings
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(file.path.parent.resolve())
     )
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # and not what the bytes look like
     if settings.device == "cpu":
         options.log_severity_level = _ERRORS_ONLY
     if (
@@ -105,7 +105,7 @@ def _providers(precision: str, settings: Settings) -> list[_Provider]:
 
 def _openvino(precision: str, threads: int) -> dict[str, str]:
     """Its `cache_dir` is left out: onnxruntime-openvino 1.24 writes there each time and loads no faster."""
-    bf16 = computes_in_bf16()
+    bf16 = openvino_has_bf16()
     if precision == "bf16" and not bf16:
         raise ProviderUnavailable("this CPU has no bf16: use another precision, such as fp32")
     settings = openvino_settings(precision, threads, bf16)

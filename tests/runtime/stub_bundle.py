@@ -1,7 +1,7 @@
 """A bundle of a few kilobytes that obeys the format: `python stub_bundle.py FOLDER` or `make_stub_bundle`.
 
-The text encoder adds up the embeddings of a caption's tokens; the generator is one linear layer. Both depend
-on all of their input, so a wrong token, seed or batch order shows in the picture.
+The text encoder adds up the embeddings of a caption's tokens; the generator adds two linear layers, of the
+sentence and of the noise. Both depend on all of their input, so a wrong token, seed or batch order shows.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from galip_runtime.manifest import (
+    CONDITION,
     MANIFEST_NAME,
     Dimensions,
     GraphSpec,
@@ -104,25 +105,31 @@ def text_encoder(dimensions: Dimensions, vocabulary: int) -> bytes:
 
 def generator(dimensions: Dimensions, nan: bool = False) -> bytes:
     shape = np.array([-1, 3, dimensions.image_height, dimensions.image_width])
-    inputs = dimensions.noise_dim + dimensions.sentence_dim
-    weight = np.random.default_rng(1).standard_normal((inputs, abs(shape.prod())), dtype=np.float32) / 4
+    rng, width = np.random.default_rng(1), int(abs(shape.prod()))
+    constants = {
+        "weight": rng.standard_normal((dimensions.sentence_dim, width), dtype=np.float32) / 4,
+        "of_noise": rng.standard_normal((dimensions.noise_dim, width), dtype=np.float32) / 4,
+        "shape": shape,
+    }
     if nan:
-        weight[0, 0] = np.nan
+        constants["of_noise"][0, 0] = np.nan
     nodes = [
-        helper.make_node("Concat", ["noise", "sentence"], ["both"], axis=1),
-        helper.make_node("MatMul", ["both", "weight"], ["flat"]),
+        helper.make_node("MatMul", ["sentence", "weight"], [CONDITION]),
+        helper.make_node("MatMul", ["noise", "of_noise"], ["drawn"]),
+        helper.make_node("Add", ["drawn", CONDITION], ["flat"]),
         helper.make_node("Reshape", ["flat", "shape"], ["image"]),
     ]
-    return _graph("generator", dimensions, nodes, {"weight": weight, "shape": shape})
+    condition = helper.make_tensor_value_info(CONDITION, TensorProto.FLOAT, ["N", width])
+    return _graph("generator", dimensions, nodes, constants, [condition])
 
 
-def _graph(name, dimensions, nodes, constants) -> bytes:
+def _graph(name, dimensions, nodes, constants, values=()) -> bytes:
     inputs, outputs = (
         [helper.make_tensor_value_info(spec.name, _TYPES[spec.dtype], spec.shape) for spec in specs]
         for specs in graph_contract(dimensions, name)
     )
     initializers = [numpy_helper.from_array(array, key) for key, array in constants.items()]
-    graph = helper.make_graph(nodes, name, inputs, outputs, initializers)
+    graph = helper.make_graph(nodes, name, inputs, outputs, initializers, value_info=values)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     return model.SerializeToString()
 

@@ -62,7 +62,9 @@ def test_the_cache_is_bounded(bundle):
     assert (model.encode_text(prompts[::-1]) == sentences[::-1]).all()
 
 
-def test_a_picture_is_the_same_whatever_it_is_batched_with(model):
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_a_picture_is_the_same_whatever_it_is_batched_with(shared_bundle, device):
+    model = galip_runtime.load(shared_bundle, device=device)
     prompts = [f"{word} {number}" for number, word in enumerate(WORDS)]
     together = model.generate(prompts, seeds=range(10))
     for batch_size in (1, 3, 10, 10**9):

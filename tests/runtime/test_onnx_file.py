@@ -112,6 +112,21 @@ def test_a_cut_that_cannot_be(saved, inputs, outputs, message):
         OnnxFile(saved(chain())).cut(inputs, outputs)
 
 
+def test_a_width_that_is_damaged(saved):
+    model = chain()
+    del model.graph.value_info[:]
+    graph = model.graph.SerializeToString() + _message(13, _message(1, b"h1") + _message(2, b"\0\0"))
+    path = saved(_message(7, graph))
+    with pytest.raises(FileRefused, match=r"byte 0 begins no field|does not end"):
+        OnnxFile(path).width("h1")
+
+
+def test_the_cut_begins_with_what_is_no_text(saved):
+    """A producer's name could make it look like another format: onnxruntime goes by the first bytes."""
+    model = chain(producer_name="xxORTM")
+    assert OnnxFile(saved(model)).cut(["x"], ["h1"]).startswith(b"\x08\x08\x42")
+
+
 def test_what_cannot_stand_by_itself_is_refused(saved):
     external = chain()
     onnx.external_data_helper.set_external_data(external.graph.initializer[0], "elsewhere")
@@ -119,10 +134,33 @@ def test_what_cannot_stand_by_itself_is_refused(saved):
     sparse.graph.sparse_initializer.add()
     nested = chain()
     nested.graph.node[0].attribute.append(helper.make_attribute("body", helper.make_graph([], "g", [], [])))
+    constant = chain()
+    constant.graph.node.append(helper.make_node("Constant", [], ["c"], value=external.graph.initializer[0]))
+    several = chain()
+    several.graph.node[0].attribute.append(helper.make_attribute("all", [external.graph.initializer[0]]))
+    function = chain()
+    function.functions.add(name="f")
+    foreign = chain()
+    foreign.graph.node[0].domain = "com.microsoft"
+    plain = chain().graph.initializer[0].SerializeToString()
+    wide = b"".join(  # keys that a reader of 32 bits takes for external_data's and data_location's
+        _varint((number << 3 | wire) + 2**32) + value
+        for number, wire, value in ((13, 2, b"\0"), (14, 0, b"\1"))
+    )
+    hidden = _message(7, _message(1, b"") + _message(5, plain + wide))
+    nameless = _message(7, _message(5, b""))
+    numbered = _message(7, _message(5, _varint(8 << 3) + b"\1"))
     refused = [
         (external, "another file"),
-        (sparse, "sparse"),
-        (nested, "a graph of its own"),
+        (sparse, "field 15 "),
+        (nested, "field 6 "),
+        (constant, "another file"),
+        (several, "field 10 "),
+        (function, "field 25 "),
+        (foreign, "not of ONNX's own operators"),
+        (hidden, "does not end where it should"),
+        (nameless, "0 names"),
+        (numbered, "no text"),
         (b"", "empty"),
         (b"\0\0\0", "byte 0"),
         (b"not a graph at all", "byte"),
@@ -145,7 +183,12 @@ def test_damage_is_refused_or_read_but_never_crashes(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("damaged") / "graph.onnx"
     path.write_bytes(head[:place] + bytes([byte]) + data.draw(st.sampled_from([head, whole]))[place + 1 :])
     with contextlib.suppress(FileRefused):
-        OnnxFile(path).cut(["x", "z"], ["y"])
+        file = OnnxFile(path)
+        for name in ("x", "h1", "w0", "y", ""):
+            file.computes(name)
+            with contextlib.suppress(FileRefused):
+                file.width(name)
+        file.cut(["x", "z"], ["y"])
 
 
 @given(st.lists(st.tuples(st.integers(1, 2**29 - 1), st.binary(max_size=300) | st.integers(0, 2**64 - 1))))

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import galip_runtime
 import numpy as np
+import onnx
 import pytest
-from galip_runtime import FileRefused, ProviderUnavailable, devices, openvino_graph
+from galip_runtime import FileRefused, ProviderUnavailable, devices, loading, openvino_graph
 from stub_bundle import relist
 
 
@@ -33,7 +35,7 @@ def test_the_same_pictures_from_the_graph_and_from_the_cache(bundle, cache, pict
     assert model.info()["providers"]["generator"] == model.info()["providers"]["text_encoder"]
     assert model.info()["providers"]["generator"][0].startswith("OpenVINO 20")
     assert "openvino" in model.info()["versions"]
-    assert len(list(cache.glob("*.blob"))) == 2
+    assert len(list(cache.glob("*.blob"))) == 3  # the text encoder, the sentence's part, the generator
     monkeypatch.setattr(openvino_graph.OpenvinoGraph, "_compile", lambda *_: pytest.fail("compiled again"))
     again = load(bundle)
     assert (again.generate(["red", "a pan"], [1, 2]) == model.generate(["red", "a pan"], [1, 2])).all()
@@ -42,9 +44,10 @@ def test_the_same_pictures_from_the_graph_and_from_the_cache(bundle, cache, pict
 def test_precisions_and_threads_and_graphs_have_blobs_of_their_own(shared_bundle, cache):
     load(shared_bundle)
     load(shared_bundle, threads=1)
-    assert len(list(cache.iterdir())) == 2
-    load(shared_bundle, precision="int8")
-    assert len(list(cache.iterdir())) == 3  # the text encoder is the one in fp32
+    assert len(list(cache.iterdir())) == 3
+    if devices.has_openvino() and openvino_graph.openvino_has_bf16():
+        load(shared_bundle, precision="bf16")
+        assert len(list(cache.iterdir())) == 5  # the text encoder is the one in fp32
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
@@ -75,16 +78,64 @@ def test_a_cache_that_is_a_file(bundle, cache, pictures, caplog):
     assert "cannot keep what OpenVINO compiled" in caplog.text
 
 
-def test_the_blobs_used_last_are_kept(bundle, cache, monkeypatch):
-    monkeypatch.setattr(openvino_graph, "_KEPT_BLOBS", 3)
-    cache.mkdir(parents=True)
-    for age in range(5):
-        path = cache / f"{age}-0.blob"
-        path.write_text("")
+def test_the_blobs_used_last_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(openvino_graph, "_KEPT_BYTES", 30)
+    for age, size in enumerate((10, 5, 20, 1)):
+        path = tmp_path / f"{age}.blob"
+        path.write_bytes(b"x" * size)
         os.utime(path, (1000 - age, 1000 - age))
+    for name, age in (("old.tmp", 7200), ("new.tmp", 60)):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    openvino_graph._make_room(tmp_path, tmp_path / "3.blob")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.blob", "1.blob", "3.blob", "new.tmp"]
+
+
+def test_blobs_are_kept_within_bounds(bundle, cache, monkeypatch):
+    monkeypatch.setattr(openvino_graph, "_KEPT_BYTES", 0)
     load(bundle)
-    assert len(list(cache.iterdir())) == 3
-    assert (cache / "0-0.blob").exists()
+    assert len(list(cache.iterdir())) == 1  # the newest
+
+
+def test_a_cache_of_somebody_else_is_used(bundle, cache, monkeypatch, caplog):
+    load(bundle)
+    monkeypatch.setattr(openvino_graph.OpenvinoGraph, "_compile", lambda *_: pytest.fail("compiled again"))
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(openvino_graph.os, "utime", refuse)
+    load(bundle)
+    assert caplog.text == ""
+
+
+def test_a_user_without_a_home(bundle, monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory")
+
+    monkeypatch.setattr(loading, "cache_home", nowhere)
+    for device in ("cpu", "openvino"):
+        assert galip_runtime.load(bundle, device=device).generate("red", 1).shape == (1, 8, 8, 3)
+
+
+def test_a_change_while_it_loads_does_not_stay_in_the_cache(bundle, cache, pictures, monkeypatch):
+    right = (bundle / "generator.onnx").read_bytes()
+    model = onnx.load_from_string(right)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "of_noise")
+    weight.raw_data = bytes(len(weight.raw_data))
+    original = loading._start
+
+    def swap_before(*arguments):
+        (bundle / "generator.onnx").write_bytes(model.SerializeToString())
+        return original(*arguments)
+
+    monkeypatch.setattr(loading, "_start", swap_before)
+    with pytest.raises(FileRefused, match=r"generator\.onnx was written while it was loaded"):
+        load(bundle)
+    monkeypatch.undo()
+    monkeypatch.setenv("GALIP_CACHE", str(cache.parent))
+    (bundle / "generator.onnx").write_bytes(right)
+    assert np.abs(load(bundle).generate(["red", "a pan"], [1, 2]).astype(int) - pictures).max() <= 1
 
 
 def test_several_at_once_share_a_cache(bundle, cache, pictures):
@@ -104,11 +155,7 @@ def test_threads_share_a_model(bundle, cache):
 
 
 def test_a_cpu_without_bf16_says_so(shared_bundle, cache, monkeypatch):
-    class Core(type(openvino_graph.openvino_core())):
-        def get_property(self, device, name):
-            return ["FP32", "INT8"] if name == "OPTIMIZATION_CAPABILITIES" else "a CPU"
-
-    monkeypatch.setattr(openvino_graph, "openvino_core", Core)
+    monkeypatch.setattr(openvino_graph, "openvino_has_bf16", lambda: False)
     with pytest.raises(ProviderUnavailable, match="this CPU has no bf16: use another precision"):
         load(shared_bundle, precision="bf16")
 
@@ -132,8 +179,55 @@ def test_a_graph_that_it_cannot_run(bundle, cache):
     data = (bundle / "generator.onnx").read_bytes()
     (bundle / "generator.onnx").write_bytes(data.replace(b"MatMul", b"NoSuch"))
     relist(bundle, "generator.onnx")
-    with pytest.raises(FileRefused, match=r"OpenVINO cannot load generator\.onnx"):
+    with pytest.raises(
+        ProviderUnavailable, match=r"(?s)OpenVINO cannot load generator\.onnx.*Use device 'cpu'"
+    ):
         load(bundle)
+
+
+def test_auto_passes_over_what_it_cannot_run(bundle, cache, monkeypatch):
+    def fail(*_):
+        raise ProviderUnavailable("OpenVINO cannot load it")
+
+    monkeypatch.setattr(openvino_graph.OpenvinoGraph, "_compile", fail)
+    info = galip_runtime.load(bundle).info()
+    assert (info["device"], info["passed_over"]) == ("cpu", ["OpenVINO cannot load it"])
+
+
+def test_a_file_is_read_as_onnx_whatever_it_looks_like(bundle, cache, tmp_path):
+    """Left to choose, OpenVINO reads XML as its own format, and weights from another file beside it."""
+    xml = b"\n!--" + b"-" * 27 + b'--><net name="x" version="11"><layers/><edges/></net>'
+    (bundle / "generator.onnx").write_bytes(xml)
+    relist(bundle, "generator.onnx")
+    with pytest.raises(FileRefused):
+        load(bundle)
+
+
+def test_remains_of_openvino(bundle, tmp_path):
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("")
+    code = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+import galip_runtime
+print(galip_runtime.load({str(bundle)!r}).info()["device"])
+galip_runtime.load({str(bundle)!r}, device="openvino")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "cpu\n"
+    assert "ProviderUnavailable: OpenVINO is installed in parts only: pip install" in done.stderr
+
+
+def test_a_process_has_one_core(monkeypatch):
+    openvino_graph._started.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        cores = list(pool.map(lambda _: openvino_graph.openvino_core(), range(16)))
+    assert len(set(map(id, cores))) == 1
+
+
+def test_threads_are_as_asked_for(bundle, cache):
+    for threads in (1, 2):
+        request = load(bundle, threads=threads)._graphs["generator"]._request
+        assert request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == threads
 
 
 def test_without_onnxruntime(bundle, cache, pictures, monkeypatch):

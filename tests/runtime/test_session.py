@@ -1,12 +1,13 @@
 """The device that was asked for, or an error that says what to do."""
 
+import json
 import os
 import subprocess
 import sys
 
 import galip_runtime
 import pytest
-from galip_runtime import ProviderUnavailable, UsageError, cpus, devices, loading
+from galip_runtime import ProviderUnavailable, UsageError, cpus, devices, loading, session
 from galip_runtime.devices import DEVICES, available_devices, candidates, thread_count
 from galip_runtime.manifest import read_manifest
 from stub_bundle import make_stub_bundle, relist, text_encoder
@@ -33,9 +34,11 @@ def built_with(monkeypatch):
         monkeypatch.setattr(loading, "has_openvino", lambda: False)
         asked = []
         pretend.gpus = []
+        pretend.told = []
 
         def fall_back(data, options, providers, enable_fallback):  # as onnxruntime does: no exception
             asked.append([name for name, _ in providers])
+            pretend.told.append((options, dict(providers)))
             pretend.gpus.append({each["device_id"] for _, each in providers if "device_id" in each})
             assert not enable_fallback  # of a run that fails
             return real(data, options, providers=["CPUExecutionProvider"])
@@ -79,13 +82,53 @@ def test_a_silent_fall_back_to_the_cpu_is_an_error(bundle, built_with, device):
     assert asked[0][-1] == PROVIDERS["cpu"]
 
 
+def test_openvino_through_onnxruntime_is_told_all(shared_bundle, built_with, monkeypatch):
+    built_with("openvino", "cpu")
+    monkeypatch.setattr(session, "openvino_has_bf16", lambda: True)
+    for precision in ("fp32", "bf16", "int8"):
+        with pytest.raises(ProviderUnavailable, match="started only CPU"):
+            galip_runtime.load(shared_bundle, device="openvino", precision=precision, threads=3)
+    for options, providers in built_with.told:
+        given = json.loads(providers["OpenVINOExecutionProvider"]["load_config"])["CPU"]
+        assert given["INFERENCE_PRECISION_HINT"] == "f32"  # the text encoder is the first graph
+        assert (given["INFERENCE_NUM_THREADS"], given["NUM_STREAMS"]) == (3, 1)
+        assert options.graph_optimization_level == options.graph_optimization_level.ORT_DISABLE_ALL
+    monkeypatch.setattr(session, "openvino_has_bf16", lambda: False)
+    with pytest.raises(ProviderUnavailable, match="no bf16"):
+        session._openvino("bf16", 2)
+    for precision, bf16, hint in (("fp32", True, "f32"), ("int8", True, "bf16"), ("int8", False, "f32")):
+        monkeypatch.setattr(session, "openvino_has_bf16", lambda bf16=bf16: bf16)
+        given = json.loads(session._openvino(precision, 2)["load_config"])["CPU"]
+        assert given["INFERENCE_PRECISION_HINT"] == hint
+
+
+def test_threads_reach_onnxruntime(bundle):
+    for threads in (1, 2):
+        graph = galip_runtime.load(bundle, device="cpu", threads=threads)._graphs["generator"]
+        assert graph._session.get_session_options().intra_op_num_threads == threads
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone has it")
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_a_process_on_one_cpu_uses_one_thread(bundle, device):
+    code = f"""
+import os, galip_runtime
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+print(galip_runtime.load({str(bundle)!r}, device={device!r}).info()["threads"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "1\n"
+
+
 def test_auto_passes_over_what_does_not_start_and_says_so(bundle, built_with, caplog):
     asked = built_with("tensorrt", "cuda", "cpu")
     model = galip_runtime.load(bundle)
     assert model.info()["device"] == "cpu"
     assert "cuda" in model.info()["passed_over"][0]
     assert "cuda is passed over" in caplog.text
-    assert [names[0] for names in asked] == [PROVIDERS["cuda"], PROVIDERS["cpu"], PROVIDERS["cpu"]]
+    assert [names[0] for names in asked] == [PROVIDERS["cuda"], *[PROVIDERS["cpu"]] * 3]
 
 
 def test_auto_does_not_choose_what_builds_for_minutes(built_with):
