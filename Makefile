@@ -50,7 +50,7 @@ default-model: setup
 # What the READMEs say of speed, memory and parity; to be run on a machine with nothing else to do. `bench` is the
 # default suite on the shipped model (5 minutes on two cores). `bench-cpu` and `bench-full` measure every way to run on
 # a CPU, with what was left out beside it, and where the time goes: the shipped model (15 minutes), and the released
-# size with random weights (45). Without bf16 (AVX512_BF16, AMX), take it out of the two lists.
+# size with random weights (45). A CPU without bf16 (AVX512_BF16, AMX): take it out of the lists.
 bench: setup
 	mkdir -p demo
 	$(BIN)/galip bench --json benchmarks/results/bench_default.json --html demo/bench_default.html

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from galip_runtime.errors import UsageError
-from galip_runtime.manifest import MANIFEST_NAME, read_manifest
+from galip_runtime.manifest import MANIFEST_NAME, read_manifest, read_verified
+from galip_runtime.strict_json import parse
 
 __all__ = ["FID_SETS", "LEAST_ROUNDS", "BenchConfig", "Models", "Progress", "prepared"]
 
@@ -141,8 +142,7 @@ def prepared(config: BenchConfig, progress: Progress = lambda *_: None) -> Itera
             yield models
             return
         plain = Path(config.plain_bundle)
-        if read_manifest(plain).source != read_manifest(models.bundle).source:
-            raise UsageError(f"{plain} and {models.bundle} were exported from different checkpoints")
+        _check_plain(plain, models)
         yield replace(models, plain_bundle=plain)
 
 
@@ -168,6 +168,16 @@ def _prepared(config: BenchConfig, progress: Progress) -> Iterator[Models]:
         with tempfile.TemporaryDirectory() as folder:
             export_bundle(checkpoint, Path(folder) / "bundle", progress=progress)
             yield Models(checkpoint, Path(folder) / "bundle")
+
+
+def _check_plain(plain: Path, models: Models) -> None:
+    """Raises `UsageError` unless `plain` is of the same checkpoint, without rewrites."""
+    manifest = read_manifest(plain)
+    remedy = f"export {models.checkpoint} again with --rewrites none"
+    if manifest.source.sha256 != read_manifest(models.bundle).source.sha256:
+        raise UsageError(f"{plain} and {models.bundle} were exported from different checkpoints; {remedy}")
+    if parse(read_verified(plain, manifest, "parity.json")).get("rewrites") != "none":
+        raise UsageError(f"{plain} is not without rewrites; {remedy}")
 
 
 def _there(model: str) -> Path:

@@ -1,16 +1,13 @@
 """Where the time of a picture goes on a CPU: `python -m galip_bench.operators BUNDLE --out RESULT.json`.
 
 OpenVINO, the fastest way there, tells how long each operation of the generator takes. Beside that stands how
-fast the whole is as a share of what this machine reaches at its best: a convolution or a matrix product large
-enough to do nothing else, through the same library, in the same precision, in turn with the picture.
+fast the whole is as a share of what this machine reaches at its best: a convolution or a matrix product that
+nothing but arithmetic holds up, through the same library, in the same precision, in turn with the picture.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,12 +18,10 @@ from typing import Any
 import numpy as np
 import onnx
 from galip_runtime.cpus import usable_cpus
-from galip_runtime.errors import GalipError, UsageError
-from galip_runtime.manifest import read_manifest, verify_files
-from galip_runtime.openvino_graph import openvino_core, openvino_has_bf16, openvino_settings
+from galip_runtime.openvino_graph import openvino_computes_in, openvino_core, openvino_settings
 from onnx import TensorProto, helper, numpy_helper
 
-from galip_bench.machine import describe_machine
+from galip_bench.alone import Alone, command
 
 __all__ = ["SCHEMA", "main", "measure", "multiply_adds", "table"]
 
@@ -56,27 +51,18 @@ class _Network:
 
 
 def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, Any]:
-    """The result file's content. Raises `UsageError` for a bundle without fp32, and as `verify_files`."""
-    manifest, count = read_manifest(bundle), threads or usable_cpus()
-    verify_files(bundle, manifest)
-    specs = manifest.graphs["generator"]
-    if "fp32" not in specs:
-        raise UsageError(f"{bundle} has no fp32 generator; export it with --precision fp32,int8")
-    rng = np.random.default_rng(0)
-    sizes = {tensor.name: int(tensor.shape[1]) for tensor in specs["fp32"].inputs}
-    inputs = {name: rng.standard_normal((1, size), np.float32) for name, size in sizes.items()}
-    products = multiply_adds(onnx.load(bundle / specs["fp32"].file))
+    """The result file's content. Raises as `Alone.of`."""
+    alone, count = Alone.of(bundle), threads or usable_cpus()
+    products = multiply_adds(onnx.load(alone.path("fp32")))
     found = {
-        name: _of_precision(str(bundle / specs[name].file), inputs, products, name, rounds, count)
+        name: _of_precision(str(alone.path(name)), alone.inputs, products, name, rounds, count)
         for name in ("fp32", "bf16", "int8")
-        if name in specs
+        if name in alone.manifest.graphs["generator"] and openvino_computes_in(name)
     }
     return {
         "schema": SCHEMA,
         "benchmark": "operators",
-        "bundle": {"source": vars(manifest.source), "image_height": manifest.dimensions.image_height},
-        "machine": describe_machine(),
-        "threads": count,
+        **alone.facts(count),
         "rounds": rounds,
         "multiply_adds": products,
         "precisions": found,
@@ -118,17 +104,17 @@ def _compiled(
     graph: str | bytes, inputs: Mapping[str, np.ndarray], precision: str, threads: int, **more: Any
 ) -> _Network:
     core = openvino_core()
-    properties = openvino_settings(precision, threads, openvino_has_bf16())
+    properties = openvino_settings(precision, threads)
     compiled = core.compile_model(core.read_model(graph), "CPU", {**properties, **more})
     return _Network(compiled.create_infer_request(), inputs)
 
 
 def _peak_network(kind: str, precision: str, threads: int) -> tuple[_Network, int]:
-    """A convolution (256 channels, 3×3, 56×56) or a product (1024³) alone, and its multiply-adds."""
+    """A convolution (1024 channels, 3×3, 28×28) or a product (2048³) alone, and its multiply-adds."""
     rng = np.random.default_rng(0)
     shape, weight = {
-        "Conv": ((1, 256, 56, 56), (256, 256, 3, 3)),
-        "MatMul": ((1024, 1024), (1024, 1024)),
+        "Conv": ((1, 1024, 28, 28), (1024, 1024, 3, 3)),
+        "MatMul": ((2048, 2048), (2048, 2048)),
     }[kind]
     values = rng.standard_normal(weight, np.float32)
     nodes = []
@@ -218,19 +204,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m galip_bench.operators", description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="file for the result, JSON")
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--threads", type=int, default=None)
-    arguments = parser.parse_args()
-    try:
-        result = measure(arguments.bundle, arguments.rounds, arguments.threads)
-    except GalipError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table([result]))
+    command("operators", __doc__, measure, table, rounds=21)
 
 
 if __name__ == "__main__":

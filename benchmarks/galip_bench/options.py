@@ -6,24 +6,19 @@ changed, by turns.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from galip_runtime.cpus import usable_cpus
 from galip_runtime.devices import Settings, import_onnxruntime
-from galip_runtime.errors import GalipError
 from galip_runtime.graph import GraphFile
-from galip_runtime.manifest import read_manifest, stamp, verify_files
+from galip_runtime.manifest import stamp
 from galip_runtime.onnx_file import OnnxFile
 from galip_runtime.session import session_options
 
-from galip_bench.machine import describe_machine
+from galip_bench.alone import Alone, command
 from galip_bench.summary import ratio_of
 
 __all__ = ["AS_USED", "CHANGES", "SCHEMA", "main", "measure", "table"]
@@ -37,8 +32,10 @@ def _entry(name: str, value: str) -> Callable[[Any], None]:
 
 
 def _level(name: str) -> Callable[[Any], None]:
-    levels = import_onnxruntime().GraphOptimizationLevel
-    return lambda options: setattr(options, "graph_optimization_level", getattr(levels, name))
+    def change(options: Any) -> None:
+        options.graph_optimization_level = getattr(import_onnxruntime().GraphOptimizationLevel, name)
+
+    return change
 
 
 CHANGES: dict[str, Callable[[Any], None]] = {
@@ -57,16 +54,12 @@ CHANGES: dict[str, Callable[[Any], None]] = {
 
 
 def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, Any]:
-    """The result file's content. Raises as `read_manifest` and `verify_files`."""
-    manifest, settings = read_manifest(bundle), Settings("cpu", threads or usable_cpus())
-    verify_files(bundle, manifest)
-    spec = manifest.graphs["generator"]["fp32"]
-    path = bundle / spec.file
-    file = GraphFile(path, manifest.files[spec.file].sha256, spec, "fp32", OnnxFile(path), stamp(path))
-    names = [tensor.name for tensor in spec.inputs], [tensor.name for tensor in spec.outputs]
-    model, onnxruntime = file.onnx.cut(*names), import_onnxruntime()
-    rng = np.random.default_rng(0)
-    inputs = {each.name: rng.standard_normal((1, int(each.shape[1])), np.float32) for each in spec.inputs}
+    """The result file's content. Raises as `Alone.of`, and `ProviderUnavailable` without onnxruntime."""
+    alone, onnxruntime = Alone.of(bundle), import_onnxruntime()
+    settings = Settings("cpu", threads or usable_cpus())
+    spec, path = alone.manifest.graphs["generator"]["fp32"], alone.path("fp32")
+    file = GraphFile(path, alone.manifest.files[spec.file].sha256, spec, "fp32", OnnxFile(path), stamp(path))
+    model = file.onnx.cut([tensor.name for tensor in spec.inputs], [tensor.name for tensor in spec.outputs])
     onnxruntime.set_default_logger_severity(3)  # that an option is set twice is meant
     sessions = {}
     for name, change in CHANGES.items():
@@ -77,17 +70,10 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
     for number in range(rounds + 2):
         for name, session in sessions.items():
             began = time.perf_counter()
-            session.run(None, inputs)
+            session.run(None, alone.inputs)
             if number >= 2:
                 seconds[name].append(time.perf_counter() - began)
-    return {
-        "schema": SCHEMA,
-        "benchmark": "options",
-        "bundle": {"source": vars(manifest.source), "image_height": manifest.dimensions.image_height},
-        "machine": describe_machine(),
-        "threads": settings.threads,
-        "seconds": seconds,
-    }
+    return {"schema": SCHEMA, "benchmark": "options", **alone.facts(settings.threads), "seconds": seconds}
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -106,19 +92,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m galip_bench.options", description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="file for the result, JSON")
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--threads", type=int, default=None)
-    arguments = parser.parse_args()
-    try:
-        result = measure(arguments.bundle, arguments.rounds, arguments.threads)
-    except GalipError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table([result]))
+    command("options", __doc__, measure, table, rounds=25)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def subjects(models: Models, threads: int | None = None) -> list[Subject]:
 
 
 def choose(all_of_them: Sequence[Subject], names: Sequence[str]) -> list[Subject]:
-    """Those `names`, or all that can be had for none; always with the reference.
+    """Those `names`, or for none all that can be had and are not on request; always with the reference.
 
     Raises `UsageError` for a name there isn't, `ProviderUnavailable` for one that can't be had.
     """

@@ -113,6 +113,10 @@ def notes_of(report: Mapping[str, Any]) -> list[str]:
         notes.append(
             "cold starts find files in the system's cache, those of compiled-fp32 its compiler's, too"
         )
+    if any("-openvino-" in name for name in report["subjects"]) and report["config"]["cold_starts"]:
+        notes.append(
+            "cold starts of openvino find the graphs that it compiled when the bundle was first loaded"
+        )
     if (fid := report["fid"]) and not fid["against"]:
         notes.append("no real pictures were given (--against), so there is no FID against them")
     return notes

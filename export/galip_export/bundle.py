@@ -8,13 +8,14 @@ import platform
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
-from galip_runtime.devices import import_onnxruntime
+from galip_runtime.devices import backend_versions, has_openvino, import_openvino
 from galip_runtime.manifest import (
     GRAPHS,
     MANIFEST_NAME,
@@ -37,10 +38,14 @@ from galip_export.publish import staged_bundle, write
 from galip_export.rewrites import check_rewrites
 from galip_export.verify import GraphParity, PictureParity, steps, verify_bundle
 
+if TYPE_CHECKING:
+    from galip_export.quantise import Group
+
 __all__ = ["ExportReport", "GraphReport", "export_bundle"]
 
 PARITY_NAME = "parity.json"
 _TOKENIZER_NAME = "merges.txt.gz"
+_SIZES = {"fp32": 1.0, "w16a32": 0.5, "int8": 1.0}  # of fp32's files; how much is in int8 is not known before
 _SMALL_FILES = 16 * 2**20  # bytes: vocabulary, manifest, the graphs without their weights
 
 Progress = Callable[[str, int, int], None]
@@ -103,11 +108,13 @@ def export_bundle(
 
     `out` appears whole at the end or not at all; with `overwrite` it replaces a bundle or an empty folder.
     `rewrites`: `exact`, the generator computes the same with less work; `none`, it is as in the checkpoint.
-    The same checkpoint gives the same graphs, byte for byte. `progress` is called as each step begins.
+    The same checkpoint gives the same graphs, byte for byte; in int8 on the same kind of machine. `progress`
+    is called as each step begins.
 
     Raises UsageError for an unknown precision or rewrites and an `out` that cannot be written, FileRefused
-    for a checkpoint that is broken or has no text tower, QualityGateFailed where a graph is not equal to the
-    model.
+    for a checkpoint that is broken or has no text tower, QualityGateFailed where a graph or its pictures are
+    farther from the model's than the precision allows, ProviderUnavailable where nothing here computes in a
+    precision.
     """
     started = time.perf_counter()
     wanted = check_precisions(precisions)
@@ -116,7 +123,8 @@ def export_bundle(
     texts = text_precisions(wanted)
     stored = {PRECISIONS[name].stored for name in wanted}
     told = _Steps(progress, 4 + len(wanted) + steps(wanted))
-    with staged_bundle(out, overwrite=overwrite, size=_size(info) * len(stored)) as folder:
+    size = sum(round(_size(info) * _SIZES[each]) for each in stored)
+    with staged_bundle(out, overwrite=overwrite, size=size) as folder:
         told.begin("reading the checkpoint")
         model = load_galip(checkpoint, needs=("text", "generator"))
         del model.image, model.discriminator  # not exported: memory for what is
@@ -124,18 +132,23 @@ def export_bundle(
         encoder = export_text_encoder(model)
         told.begin("exporting the generator")
         generator = export_generator(model, rewrites)
-        graphs = [_write_graph(folder, "text_encoder", name, encoder, model) for name in texts]
+        writer = _Writer(folder, model, told)
+        for name in texts:
+            writer.write("text_encoder", name, encoder)
         for name in wanted:
             told.begin(f"writing {name}")
-            graphs.append(_write_graph(folder, "generator", name, generator, model))
-        manifest = _write_manifest(folder, model, graphs, Source(checkpoint.name, sha256_file(checkpoint)))
-        parity, pictures = verify_bundle(
-            folder, model, wanted, lambda: told.begin("verifying against PyTorch")
-        )
+            writer.write("generator", name, generator)
+        del encoder, generator  # as large as the model each
+        source = Source(checkpoint.name, sha256_file(checkpoint))
+        manifest = _write_manifest(folder, model, writer.graphs, source)
+        verifying = partial(told.begin, "verifying against PyTorch")
+        parity, pictures = verify_bundle(folder, model, wanted, verifying)
         told.begin("finishing")
-        _write_parity(folder, manifest, parity, pictures, rewrites)
+        _write_parity(folder, manifest, parity, pictures, rewrites, writer.groups)
     told.end()
-    return ExportReport(out, checkpoint, tuple(graphs), parity, pictures, time.perf_counter() - started)
+    return ExportReport(
+        out, checkpoint, tuple(writer.graphs), parity, pictures, time.perf_counter() - started
+    )
 
 
 class _Steps:
@@ -148,6 +161,11 @@ class _Steps:
         if self._progress:
             self._progress(what, self._begun, self._total)
         self._begun += 1
+
+    def say(self, what: str) -> None:
+        """Tell how the step is going."""
+        if self._progress:
+            self._progress(what, self._begun - 1, self._total)
 
     def end(self) -> None:
         assert self._begun == self._total, (self._begun, self._total)
@@ -164,27 +182,38 @@ def _size(info: CheckpointInfo) -> int:
     return 4 * numbers + _SMALL_FILES
 
 
-def _write_graph(
-    folder: Path, graph: str, precision: str, proto: onnx.ModelProto, model: Galip
-) -> GraphReport:
-    """Write `graph`, fp32 in `proto`, in `precision`, unless its file is there for another precision."""
-    path = folder / graph_file(graph, precision)
-    if not path.exists():
-        proto = _converted(proto, PRECISIONS[precision].stored, model)
-        write(path, proto.SerializeToString(deterministic=True))
-    return GraphReport(graph, precision, path.name, path.stat().st_size, len(proto.graph.node), OPSET)
+class _Writer:
+    """Writes graphs, given in fp32, in the precisions asked for."""
 
+    def __init__(self, folder: Path, model: Galip, told: _Steps) -> None:
+        self.graphs: list[GraphReport] = []
+        self.groups: tuple[Group, ...] = ()
+        """what is in int8"""
+        self._folder, self._model, self._told = folder, model, told
 
-def _converted(proto: onnx.ModelProto, stored: str, model: Galip) -> onnx.ModelProto:
-    if stored == "w16a32":
-        return half_weights(proto)
-    if stored == "int8":
-        from galip_export.quantise import calibration_inputs, quantise  # takes a second to import
+    def write(self, graph: str, precision: str, proto: onnx.ModelProto) -> None:
+        """Write `graph` in `precision`, unless its file is there for another precision."""
+        path = self._folder / graph_file(graph, precision)
+        if not path.exists():
+            proto = self._converted(proto, PRECISIONS[precision].stored)
+            write(path, proto.SerializeToString(deterministic=True))
+        size, nodes = path.stat().st_size, len(proto.graph.node)
+        self.graphs.append(GraphReport(graph, precision, path.name, size, nodes, OPSET))
 
-        least = PRECISIONS["int8"].psnr_db
-        assert least is not None
-        return quantise(proto, calibration_inputs(model), least)
-    return proto
+    def _converted(self, proto: onnx.ModelProto, stored: str) -> onnx.ModelProto:
+        if stored == "w16a32":
+            return half_weights(proto)
+        if stored == "int8":
+            from galip_export.quantise import calibration_inputs, quantise  # takes a second to import
+
+            least = PRECISIONS["int8"].psnr_db
+            assert least is not None
+            samples = calibration_inputs(self._model)
+            proto, self.groups = quantise(proto, samples, least, self._calibrating)
+        return proto
+
+    def _calibrating(self, done: int, total: int) -> None:
+        self._told.say(f"calibrating int8, part {done + 1} of {total}")
 
 
 def _write_manifest(folder: Path, model: Galip, graphs: list[GraphReport], source: Source) -> Manifest:
@@ -218,6 +247,7 @@ def _write_parity(
     parity: tuple[GraphParity, ...],
     pictures: tuple[PictureParity, ...],
     rewrites: str,
+    groups: tuple[Group, ...],
 ) -> None:
     """Write `parity.json`, and the manifest with it."""
     precisions = dict.fromkeys(case.precision for case in parity)
@@ -228,8 +258,11 @@ def _write_parity(
             name: {"relative": PRECISIONS[name].relative, "psnr_db": PRECISIONS[name].psnr_db}
             for name in precisions
         },
+        "psnr_of_cases": "dB, against the range of what eager PyTorch gives",
         "cases": [case.to_dict() for case in parity],
+        "psnr_of_pictures": "dB, of pictures clamped to [-1, 1] and not rounded, against a range of 2",
         "pictures": [asdict(each) for each in pictures],
+        "int8": [asdict(each) for each in groups],
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write(folder / PARITY_NAME, text.encode())
@@ -238,10 +271,12 @@ def _write_parity(
 
 
 def _versions() -> dict[str, str]:
-    """Of everything that made the bundle. onnxruntime's distribution has several names, its module one."""
+    """Of everything that made the bundle or verified it. onnxruntime's distribution has several names, its module one."""
+    if has_openvino():
+        import_openvino()
     distributions = ("galip", "galip-runtime", "torch", "onnx", "onnxscript", "numpy", "open_clip_torch")
     return {
         **{name: version(name) for name in distributions},
-        "onnxruntime": import_onnxruntime().__version__,
+        **backend_versions(),
         "python": platform.python_version(),
     }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import NoReturn
 
-from galip_runtime.devices import available_devices, makes_sense
+from galip_runtime.devices import available_devices, import_onnxruntime, makes_sense
 from galip_runtime.errors import ProviderUnavailable, UsageError
-from galip_runtime.manifest import GRAPHS
-from galip_runtime.openvino_graph import openvino_has_bf16
+from galip_runtime.openvino_graph import check_cpu, openvino_computes_in
 
 __all__ = ["PRECISIONS", "Precision", "check_precisions", "graph_file", "text_precisions", "verified_on"]
 
@@ -17,21 +17,23 @@ __all__ = ["PRECISIONS", "Precision", "check_precisions", "graph_file", "text_pr
 class Precision:
     """What is computed how, and the gate that it has to pass."""
 
-    graphs: tuple[str, ...]
-    """that there are in it; the text encoder, once a caption, is in fp32 otherwise"""
+    text: bool
+    """whether the text encoder has it, too; it runs once a caption"""
     stored: str
     """the precision whose files it has"""
     relative: float | None = None
     """largest error allowed anywhere, as a share of the standard deviation of what eager gives"""
     psnr_db: float | None = None
-    """least PSNR allowed: of the pictures' first percentile, of each batch of sentences"""
+    """least PSNR allowed: of the pictures' first percentile, of each batch of sentences; and 12 dB less of
+    each odd batch of pictures, which may be a picture or two that are harder than most
+    """
 
 
 PRECISIONS = {
-    "fp32": Precision(GRAPHS, "fp32", relative=1e-4),
-    "w16a32": Precision(GRAPHS, "w16a32", psnr_db=70),
-    "bf16": Precision(("generator",), "fp32", psnr_db=45),
-    "int8": Precision(("generator",), "int8", psnr_db=38),
+    "fp32": Precision(True, "fp32", relative=1e-4),
+    "w16a32": Precision(True, "w16a32", psnr_db=70),
+    "bf16": Precision(False, "fp32", psnr_db=45),
+    "int8": Precision(False, "int8", psnr_db=38),
 }
 """`fp32`; `w16a32`, weights stored as fp16 and computed with in fp32; `bf16`, the fp32 graph that OpenVINO
 computes in bf16; `int8`, convolutions and matrix products of 8-bit integers, scaled as calibration says.
@@ -53,25 +55,37 @@ def check_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
         raise UsageError(f"{what}; there are: {', '.join(PRECISIONS)}")
     for name in wanted:
         if not verified_on(name):
-            raise ProviderUnavailable(
-                f"nothing here computes in {name}, so that it could not be verified. It takes OpenVINO (pip "
-                "install 'galip-runtime[openvino-native]')"
-                + (" and a CPU with AVX512_BF16 or AMX" if name == "bf16" else "")
-            )
+            _explain(name)
+    if "int8" in wanted:
+        import_onnxruntime()  # which calibrates
     return tuple(dict.fromkeys(wanted))
 
 
 def verified_on(precision: str) -> list[str]:
     """The devices of this machine's CPU that compute in `precision`."""
     there = [each for each in available_devices() if each in ("cpu", "openvino")]
-    if precision == "bf16" and not ("openvino" in there and openvino_has_bf16()):
-        return []
-    return [each for each in there if makes_sense(precision, each)]
+    fit = [each for each in there if makes_sense(precision, each)]
+    return [each for each in fit if each != "openvino" or openvino_computes_in(precision)]
+
+
+def _explain(precision: str) -> NoReturn:
+    """Raises ProviderUnavailable for a precision that nothing here computes in."""
+    if "openvino" in available_devices():
+        try:
+            check_cpu(precision)
+        except ProviderUnavailable as error:
+            raise ProviderUnavailable(
+                f"{precision} could not be verified here: {error}. Export it elsewhere, or without it"
+            ) from error
+    raise ProviderUnavailable(
+        f"nothing here computes in {precision}, so that it could not be verified: pip install "
+        "'galip-runtime[openvino-native]', or export without it"
+    )
 
 
 def text_precisions(precisions: Collection[str]) -> tuple[str, ...]:
     """The text encoder's beside a generator's `precisions`; the first is for one that it does not have."""
-    found = [name for name, each in PRECISIONS.items() if name in precisions and each.graphs == GRAPHS]
+    found = [name for name, each in PRECISIONS.items() if name in precisions and each.text]
     return tuple(found) or ("fp32",)
 
 

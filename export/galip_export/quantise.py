@@ -3,7 +3,8 @@
 Static quantisation, written into the graph as QuantizeLinear and DequantizeLinear (QDQ): a weight w of
 output channel c is stored as round(w / s_c), s_c = max|w_c| / 127; an input x becomes round(x / s) + z with
 one s and z for the whole tensor, from the least and the greatest value that calibration sees. Outputs stay
-float, and so does all that is no convolution or product with a constant matrix.
+float, and so does all that is no convolution or MatMul with a constant matrix: attention, the affine
+networks, the few Gemms from noise and sentence.
 
 What costs the picture is the inputs' rounding where their range differs from sample to sample, in the first
 growing blocks above all. Clipping ranges (percentile, entropy, least squares) is worse in the worst pictures
@@ -12,7 +13,7 @@ than taking them whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,15 +30,18 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from galip.clip import clip_tokenizer
 from galip.model import Galip
+from galip_export.comparison import first_percentile, picture_psnr
 from galip_export.prompts import CALIBRATION_PROMPTS
 
-__all__ = ["Samples", "calibration_inputs", "quantise"]
+__all__ = ["Group", "Samples", "calibration_inputs", "quantise"]
+
+Progress = Callable[[int, int], object]
 
 _HELD_OUT = 12
 """every so many-th sample is for errors, not for ranges"""
 _FIRST_SEED = 10**6  # the gate's pictures have others
 _AT_ONCE = 8
-_MARGIN_DB = 3.0
+_MARGIN_DB = 3.0  # for samples that are harder than those held out
 
 _Range = tuple[float, float]
 
@@ -66,37 +70,65 @@ def calibration_inputs(model: Galip) -> Samples:
     return Samples(noise(seeds, model.config.generator.noise_dim), np.concatenate(parts))
 
 
-def quantise(generator: ModelProto, samples: Samples, least_db: float) -> ModelProto:
-    """`generator` with what the picture bears in int8. `generator` stays as it is.
+@dataclass(frozen=True)
+class Group:
+    """Convolutions or products that are in int8 together or not at all."""
+
+    nodes: tuple[str, ...]
+    psnr_db: float
+    """of the held-out pictures, the least, with this group alone in int8"""
+    int8: bool
+
+
+def quantise(
+    generator: ModelProto, samples: Samples, least_db: float, progress: Progress = lambda *_: None
+) -> tuple[ModelProto, tuple[Group, ...]]:
+    """`generator` with what the picture bears in int8, and what that is. `generator` stays as it is.
 
     All that reads one tensor is one group, and all matrix products are one. Some of the samples give the
     ranges; of the others, the error of the picture is measured with each group alone in int8. Errors that
-    have nothing to do with each other add up, so the worst groups stay float until the first percentile of
-    the sum's PSNR is `least_db` and a margin.
+    have nothing to do with each other add up, so the worst groups stay float until the least PSNR of the sum
+    is `least_db` and a margin; and for as long as it is less when measured with all of them.
+
+    `progress` is called with (groups measured, groups).
 
     Raises QualityGateFailed where nothing can be in int8.
     """
     held_out = np.arange(len(samples.noise)) % _HELD_OUT == 0
     groups = _groups(generator)
-    ranges = _ranges(
-        generator, sorted({node.input[0] for group in groups for node in group}), samples[~held_out]
-    )
+    tensors = sorted({node.input[0] for group in groups for node in group})
+    ranges = _ranges(generator, tensors, samples[~held_out])
     expected = _pictures(generator, samples[held_out])
-    errors = [
-        np.square(_pictures(_rounded(generator, group, ranges), samples[held_out]) - expected).mean(
-            axis=(1, 2, 3), dtype=np.float64
-        )
-        for group in groups
-    ]  # (held out) each
-    order = sorted(range(len(groups)), key=lambda index: _first_percentile(errors[index]))  # worst first
-    while order and _first_percentile(sum(errors[index] for index in order)) < least_db + _MARGIN_DB:
+
+    def psnr(chosen: Sequence[int]) -> npt.NDArray[np.float64]:
+        nodes = [node for index in chosen for node in groups[index]]
+        return picture_psnr(expected, _pictures(_rounded(generator, nodes, ranges), samples[held_out]))
+
+    alone = []
+    for index in range(len(groups)):
+        progress(index, len(groups))
+        alone.append(psnr([index]))
+    order = sorted(range(len(groups)), key=lambda index: first_percentile(alone[index]))  # worst first
+    goal = least_db + _MARGIN_DB
+    while order and first_percentile(_sum([alone[index] for index in order])) < goal:
+        del order[0]
+    while order and first_percentile(psnr(order)) < goal:
         del order[0]
     if not order:
         raise QualityGateFailed(
-            f"no part of the generator can be in int8: each alone costs more than {least_db:g} dB of PSNR "
-            "allow. No bundle was written. Export it without int8"
+            f"no part of the generator can be in int8: each alone leaves less than the {goal:g} dB of PSNR "
+            "that calibration asks for. No bundle was written. Export it without int8"
         )
-    return _rounded(generator, [node for index in order for node in groups[index]], ranges)
+    report = tuple(
+        Group(tuple(node.name for node in group), first_percentile(alone[index]), index in order)
+        for index, group in enumerate(groups)
+    )
+    return _rounded(generator, [node for index in order for node in groups[index]], ranges), report
+
+
+def _sum(psnrs: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """PSNR of errors that add up, from the PSNR of each."""
+    return np.asarray(-10 * np.log10(sum(10 ** (-each / 10) for each in psnrs)))
 
 
 def _groups(generator: ModelProto) -> list[list[NodeProto]]:
@@ -117,6 +149,7 @@ def _run(model: ModelProto, samples: Samples) -> Iterator[list[npt.NDArray[np.fl
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cpus()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # rounding alone, the same on any CPU
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -125,12 +158,7 @@ def _run(model: ModelProto, samples: Samples) -> Iterator[list[npt.NDArray[np.fl
 
 
 def _pictures(model: ModelProto, samples: Samples) -> npt.NDArray[np.float32]:
-    return np.concatenate([image for (image,) in _run(model, samples)]).clip(-1, 1)
-
-
-def _first_percentile(errors: npt.NDArray[np.float64]) -> float:
-    """PSNR in dB of pictures in [-1, 1] whose mean squared errors are (N)."""
-    return float(np.quantile(10 * np.log10(4 / np.maximum(errors, 1e-20)), 0.01))
+    return np.concatenate([image for (image,) in _run(model, samples)])
 
 
 def _ranges(model: ModelProto, tensors: Sequence[str], samples: Samples) -> dict[str, _Range]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["computes_in_bf16", "usable_cpus"]
+__all__ = ["computes_in", "usable_cpus"]
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
@@ -13,16 +13,27 @@ def usable_cpus(root: Path = Path("/")) -> int:
     return max(1, min([allowed, *(int(quota) for quota in _quotas(root))]))
 
 
-def computes_in_bf16(root: Path = Path("/")) -> bool:
-    """Whether the CPUs multiply bf16 numbers (AVX512_BF16, AMX); False where Linux does not say.
+_NEEDED = {
+    "bf16": {"avx512_bf16", "amx_bf16"},
+    "int8": {
+        "avx512_vnni",
+        "avx_vnni",
+        "amx_int8",
+        "asimddp",
+    },  # without, sums saturate in 16 bits
+}
+
+
+def computes_in(precision: str, root: Path = Path("/")) -> bool | None:
+    """Whether the CPUs have what `precision` (`bf16` or `int8`) takes; None where Linux does not say.
 
     `root` is where `/proc` is.
     """
     try:
         words = (root / "proc/cpuinfo").read_text().split()
     except OSError:
-        return False
-    return bool({"avx512_bf16", "amx_bf16"}.intersection(words))
+        return None
+    return bool(_NEEDED[precision].intersection(words))
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -18,6 +18,7 @@ __all__ = [
     "PROVIDERS",
     "Settings",
     "available_devices",
+    "backend_versions",
     "candidates",
     "has_openvino",
     "import_onnxruntime",
@@ -112,6 +113,13 @@ def import_openvino() -> ModuleType:
     if not hasattr(module, "Core"):  # what is left of one that was uninstalled
         raise ProviderUnavailable(f"OpenVINO is installed in parts only: {remedy}")
     return module
+
+
+def backend_versions() -> dict[str, str]:
+    """Versions of what is loaded of onnxruntime and OpenVINO."""
+    loaded = {name: sys.modules.get(name) for name in ("onnxruntime", "openvino")}
+    versions = {name: getattr(module, "__version__", None) for name, module in loaded.items()}
+    return {name: str(version) for name, version in versions.items() if version}
 
 
 def available_devices() -> list[str]:

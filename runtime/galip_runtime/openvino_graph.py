@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galip_runtime.cpus import computes_in_bf16
+from galip_runtime.cpus import computes_in
 from galip_runtime.devices import Settings, has_openvino, import_openvino
 from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.graph import Graph, GraphFile
 from galip_runtime.manifest import TensorSpec
 
-__all__ = ["OpenvinoGraph", "openvino_core", "openvino_has_bf16", "openvino_settings"]
+__all__ = ["OpenvinoGraph", "check_cpu", "openvino_computes_in", "openvino_core", "openvino_settings"]
 
 _log = logging.getLogger("galip_runtime")
 
@@ -36,14 +36,15 @@ _ABANDONED = 3600  # seconds after which a file that was not finished is removed
 _TYPES = {"f32": "float32", "i64": "int64"}
 
 
-def openvino_settings(precision: str, threads: int, bf16: bool) -> dict[str, Any]:
+def openvino_settings(precision: str, threads: int) -> dict[str, Any]:
     """OpenVINO's properties for one run at a time in `precision` on `threads` threads.
 
     Unless it is told, OpenVINO takes the precision that it thinks best for the CPU. What int8 leaves in float
-    is in bf16 where the CPU has it (`bf16`). A thread pinned to a core would share it with other models.
+    is in bf16 where the CPU has it. A thread pinned to a core would share it with other models.
     """
+    half = precision in ("bf16", "int8") and openvino_computes_in("bf16")
     return {
-        "INFERENCE_PRECISION_HINT": "bf16" if bf16 and precision in ("bf16", "int8") else "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
@@ -77,11 +78,23 @@ def openvino_core() -> Any:
         return _started()
 
 
-def openvino_has_bf16() -> bool:
-    """Whether OpenVINO, by itself or within onnxruntime, computes in bf16 on this CPU."""
-    if not has_openvino():
-        return computes_in_bf16()
-    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+def openvino_computes_in(precision: str) -> bool:
+    """Whether OpenVINO, by itself or within onnxruntime, computes in `precision` on this CPU."""
+    if precision == "bf16" and has_openvino():
+        return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "int8":
+        return computes_in(precision) is not False
+    return precision != "bf16" or bool(computes_in(precision))
+
+
+def check_cpu(precision: str) -> None:
+    """Raises ProviderUnavailable where this CPU lacks what `precision` takes."""
+    if not openvino_computes_in(precision):
+        needed = {"bf16": "AVX512_BF16 or AMX", "int8": "AVX512_VNNI, AVX_VNNI or AMX"}[precision]
+        raise ProviderUnavailable(
+            f"this CPU does not compute in {precision}, which takes {needed}: use another precision, such as "
+            "fp32"
+        )
 
 
 class OpenvinoGraph(Graph):
@@ -101,9 +114,7 @@ class OpenvinoGraph(Graph):
         """
         super().__init__(file, settings, inputs, outputs)
         openvino, core = import_openvino(), openvino_core()
-        self._bf16 = openvino_has_bf16()
-        if file.precision == "bf16" and not self._bf16:
-            raise ProviderUnavailable("this CPU has no bf16: use another precision, such as fp32")
+        check_cpu(file.precision)
         self.providers = [f"OpenVINO {openvino.__version__}"]
         compiled = self._compiled(openvino, core)
         self._check_tensors(_described(compiled.inputs), _described(compiled.outputs))
@@ -117,7 +128,7 @@ class OpenvinoGraph(Graph):
 
     def _compiled(self, openvino: Any, core: Any) -> Any:
         """The compiled graph, from the cache if it is there, else to be found there the next time."""
-        properties = openvino_settings(self.file.precision, self.settings.threads, self._bf16)
+        properties = openvino_settings(self.file.precision, self.settings.threads)
         if self.settings.cache is None:
             return self._compile(core, properties)
         key = self._key(openvino, core, properties)

@@ -1,7 +1,6 @@
 """A loaded bundle: `Model`."""
 
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import galip_runtime
-from galip_runtime.devices import Settings
+from galip_runtime.devices import Settings, backend_versions
 from galip_runtime.drawer import Drawer
 from galip_runtime.graph import Graph
 from galip_runtime.manifest import CONDITION, GRAPHS, Manifest
@@ -84,15 +83,8 @@ class Model(Drawer):
             "made_with": dict(self.manifest.versions),
             "versions": {
                 "galip-runtime": galip_runtime.__version__,
-                **_backends(),
+                **backend_versions(),
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
         }
-
-
-def _backends() -> dict[str, str]:
-    """Versions of what is loaded of onnxruntime and OpenVINO."""
-    loaded = {name: sys.modules.get(name) for name in ("onnxruntime", "openvino")}
-    versions = {name: getattr(module, "__version__", None) for name, module in loaded.items()}
-    return {name: str(version) for name, version in versions.items() if version}

@@ -16,7 +16,7 @@ from galip_runtime.devices import PROVIDERS, Settings, import_onnxruntime
 from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.graph import Graph, GraphFile
 from galip_runtime.manifest import TensorSpec
-from galip_runtime.openvino_graph import openvino_has_bf16, openvino_settings
+from galip_runtime.openvino_graph import check_cpu, openvino_settings
 
 __all__ = ["Session", "session_options"]
 
@@ -105,11 +105,8 @@ def _providers(precision: str, settings: Settings) -> list[_Provider]:
 
 def _openvino(precision: str, threads: int) -> dict[str, str]:
     """Its `cache_dir` is left out: onnxruntime-openvino 1.24 writes there each time and loads no faster."""
-    bf16 = openvino_has_bf16()
-    if precision == "bf16" and not bf16:
-        raise ProviderUnavailable("this CPU has no bf16: use another precision, such as fp32")
-    settings = openvino_settings(precision, threads, bf16)
-    return {"device_type": "CPU", "load_config": json.dumps({"CPU": settings})}
+    check_cpu(precision)
+    return {"device_type": "CPU", "load_config": json.dumps({"CPU": openvino_settings(precision, threads)})}
 
 
 def _described(tensors: list[Any]) -> list[tuple[Any, ...]]:

@@ -38,7 +38,7 @@ def test_its_table(measured):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize(("kind", "products"), [("Conv", 256 * 256 * 9 * 56 * 56), ("MatMul", 1024**3)])
+@pytest.mark.parametrize(("kind", "products"), [("Conv", 1024 * 1024 * 9 * 28 * 28), ("MatMul", 2048**3)])
 def test_the_machine_s_best(kind, products, precision):
     network, count = operators._peak_network(kind, precision, threads=1)
     assert count == products
@@ -85,6 +85,10 @@ def test_the_commands(tiny_bundle, tmp_path, module):
     )  # fmt: skip
     assert done.stdout.startswith("| |")
     assert json.loads((tmp_path / "a.json").read_text())["benchmark"] == module
+    none = subprocess.run(
+        [*call, tiny_bundle, "--out", tmp_path / "b.json", "--rounds", "0"], capture_output=True
+    )
+    assert none.returncode == UsageError.exit_code
     done = subprocess.run([*call, tmp_path, "--out", tmp_path / "b.json"], capture_output=True, text=True)
     assert done.returncode == FileRefused.exit_code
     assert done.stderr.startswith("error: ")
@@ -95,5 +99,6 @@ def test_a_bundle_without_fp32(tiny_checkpoint, tmp_path):
     from galip_export import export_bundle
 
     export_bundle(tiny_checkpoint, tmp_path / "bundle", precisions="w16a32")
-    with pytest.raises(UsageError, match="no fp32 generator"):
-        operators.measure(tmp_path / "bundle", rounds=1)
+    for module in (operators, options):
+        with pytest.raises(UsageError, match="no fp32 generator"):
+            module.measure(tmp_path / "bundle", rounds=1)

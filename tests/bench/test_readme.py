@@ -58,3 +58,18 @@ def test_results_are_what_a_clean_checkout_measured(file):
         assert subject["parity"]["not_finite"] == 0
     assert str(Path.home()) not in file.read_text()
     assert json.loads(file.read_text())["config"]["threads"] is None
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("cpu_*_o*.json")), ids=lambda file: file.name)
+def test_what_looks_into_a_cpu_is_of_a_clean_checkout(file):
+    result = json.loads(file.read_text())
+    assert not result["machine"]["commit"].endswith("+")
+    assert str(Path.home()) not in file.read_text()
+
+
+def test_int8_keeps_fid():
+    """The gate that takes real pictures: at most half a percent of the shipped model's FID."""
+    subjects = read_report(RESULTS / "fid_default.json")["subjects"]
+    fid = subjects["bundle-openvino-int8"]["fid"]
+    assert abs(fid["delta"]) <= 0.005 * subjects["eager-fp32"]["fid"]["fid"]
+    assert fid["delta_interval_95"]

@@ -311,8 +311,10 @@ def test_a_bundle_without_rewrites_beside_it(config, tiny_checkpoint, tmp_path):
     checkpoint = tmp_path / "other.safetensors"
     save_galip(checkpoint, Galip(preset("tiny")))
     export_bundle(checkpoint, other)
-    with pytest.raises(UsageError, match="from different checkpoints"):
+    with pytest.raises(UsageError, match=r"from different checkpoints; export .* --rewrites none"):
         run(config(plain_bundle=str(other)))
+    with pytest.raises(UsageError, match="is not without rewrites"):
+        run(config(plain_bundle=config().bundle))
 
 
 def test_others_are_noticed(monkeypatch):

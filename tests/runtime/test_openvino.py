@@ -45,7 +45,7 @@ def test_precisions_and_threads_and_graphs_have_blobs_of_their_own(shared_bundle
     load(shared_bundle)
     load(shared_bundle, threads=1)
     assert len(list(cache.iterdir())) == 3
-    if devices.has_openvino() and openvino_graph.openvino_has_bf16():
+    if openvino_graph.openvino_computes_in("bf16"):
         load(shared_bundle, precision="bf16")
         assert len(list(cache.iterdir())) == 5  # the text encoder is the one in fp32
 
@@ -154,10 +154,11 @@ def test_threads_share_a_model(bundle, cache):
     assert all((one == other).all() for one, other in zip(alone, together, strict=True))
 
 
-def test_a_cpu_without_bf16_says_so(shared_bundle, cache, monkeypatch):
-    monkeypatch.setattr(openvino_graph, "openvino_has_bf16", lambda: False)
-    with pytest.raises(ProviderUnavailable, match="this CPU has no bf16: use another precision"):
-        load(shared_bundle, precision="bf16")
+def test_a_cpu_without_the_precision_says_so(shared_bundle, cache, monkeypatch):
+    monkeypatch.setattr(openvino_graph, "openvino_computes_in", lambda precision: precision == "fp32")
+    for precision in ("bf16", "int8"):
+        with pytest.raises(ProviderUnavailable, match=f"does not compute in {precision}.*such as fp32"):
+            load(shared_bundle, precision=precision)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another thing there")

@@ -7,7 +7,7 @@ import sys
 
 import galip_runtime
 import pytest
-from galip_runtime import ProviderUnavailable, UsageError, cpus, devices, loading, session
+from galip_runtime import ProviderUnavailable, UsageError, cpus, devices, loading, openvino_graph, session
 from galip_runtime.devices import DEVICES, available_devices, candidates, thread_count
 from galip_runtime.manifest import read_manifest
 from stub_bundle import make_stub_bundle, relist, text_encoder
@@ -84,7 +84,7 @@ def test_a_silent_fall_back_to_the_cpu_is_an_error(bundle, built_with, device):
 
 def test_openvino_through_onnxruntime_is_told_all(shared_bundle, built_with, monkeypatch):
     built_with("openvino", "cpu")
-    monkeypatch.setattr(session, "openvino_has_bf16", lambda: True)
+    monkeypatch.setattr(openvino_graph, "computes_in", lambda precision: True)
     for precision in ("fp32", "bf16", "int8"):
         with pytest.raises(ProviderUnavailable, match="started only CPU"):
             galip_runtime.load(shared_bundle, device="openvino", precision=precision, threads=3)
@@ -93,11 +93,14 @@ def test_openvino_through_onnxruntime_is_told_all(shared_bundle, built_with, mon
         assert given["INFERENCE_PRECISION_HINT"] == "f32"  # the text encoder is the first graph
         assert (given["INFERENCE_NUM_THREADS"], given["NUM_STREAMS"]) == (3, 1)
         assert options.graph_optimization_level == options.graph_optimization_level.ORT_DISABLE_ALL
-    monkeypatch.setattr(session, "openvino_has_bf16", lambda: False)
-    with pytest.raises(ProviderUnavailable, match="no bf16"):
-        session._openvino("bf16", 2)
+    monkeypatch.setattr(openvino_graph, "has_openvino", lambda: False)
+    monkeypatch.setattr(openvino_graph, "computes_in", lambda precision: False)
+    for precision, needed in (("bf16", "AVX512_BF16"), ("int8", "AVX512_VNNI")):
+        with pytest.raises(ProviderUnavailable, match=f"does not compute in {precision}.*{needed}"):
+            session._openvino(precision, 2)
     for precision, bf16, hint in (("fp32", True, "f32"), ("int8", True, "bf16"), ("int8", False, "f32")):
-        monkeypatch.setattr(session, "openvino_has_bf16", lambda bf16=bf16: bf16)
+        able = {"bf16": bf16, "int8": None}
+        monkeypatch.setattr(openvino_graph, "computes_in", able.get)
         given = json.loads(session._openvino(precision, 2)["load_config"])["CPU"]
         assert given["INFERENCE_PRECISION_HINT"] == hint
 
@@ -179,6 +182,8 @@ def test_a_precision_the_bundle_lacks_is_refused(bundle, precision):
 
 
 def test_precision_is_what_was_asked_for(shared_bundle, tmp_path):
+    if not openvino_graph.openvino_computes_in("int8"):
+        pytest.skip("this CPU does not compute in int8")
     info = galip_runtime.load(shared_bundle, device="openvino", precision="int8").info()
     assert info["precision"] == {"text_encoder": "fp32", "generator": "int8"}
     assert info["precisions"] == ["bf16", "fp16", "fp32", "int8"]
@@ -223,11 +228,14 @@ class Test_precisions_and_devices:
             galip_runtime.load(shared_bundle, precision="bf16")
 
     def test_a_cpu_without_bf16(self, tmp_path):
-        assert not cpus.computes_in_bf16(tmp_path)
+        assert cpus.computes_in("bf16", tmp_path) is None
         (tmp_path / "proc").mkdir()
         for flags, able in (("avx2 avx512f", False), ("avx2 avx512_bf16", True), ("amx_tile amx_bf16", True)):
             (tmp_path / "proc/cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
-            assert cpus.computes_in_bf16(tmp_path) == able
+            assert cpus.computes_in("bf16", tmp_path) is able
+        for flags, able in (("avx2 avx512f", False), ("avx2 avx_vnni", True), ("avx512_vnni", True)):
+            (tmp_path / "proc/cpuinfo").write_text(f"flags : {flags}\n")
+            assert cpus.computes_in("int8", tmp_path) is able
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])

@@ -1,0 +1,81 @@
+"""The generator alone, out of a bundle: what `operators.py` and `options.py` measure, and their commands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from galip_runtime.errors import GalipError, UsageError
+from galip_runtime.manifest import Manifest, read_manifest, verify_files
+from numpy.typing import NDArray
+
+from galip_bench.machine import describe_machine
+
+__all__ = ["Alone", "command"]
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A bundle's generator."""
+
+    bundle: Path
+    manifest: Manifest
+    inputs: dict[str, NDArray[np.float32]]
+    """of one picture, random"""
+
+    @classmethod
+    def of(cls, bundle: Path) -> Alone:
+        """Raises `UsageError` for a bundle without fp32, and as `read_manifest` and `verify_files`."""
+        manifest = read_manifest(bundle)
+        verify_files(bundle, manifest)
+        specs = manifest.graphs["generator"]
+        if "fp32" not in specs:
+            raise UsageError(f"{bundle} has no fp32 generator; export it with --precision fp32")
+        rng = np.random.default_rng(0)
+        sizes = {tensor.name: int(tensor.shape[1]) for tensor in specs["fp32"].inputs}
+        inputs = {name: rng.standard_normal((1, size), np.float32) for name, size in sizes.items()}
+        return cls(bundle, manifest, inputs)
+
+    def path(self, precision: str) -> Path:
+        """The graph's file."""
+        return self.bundle / self.manifest.graphs["generator"][precision].file
+
+    def facts(self, threads: int) -> dict[str, Any]:
+        """What a result says of what was measured, and on what."""
+        height = self.manifest.dimensions.image_height
+        return {
+            "bundle": {"source": vars(self.manifest.source), "image_height": height},
+            "machine": describe_machine(),
+            "threads": threads,
+        }
+
+
+def command(
+    name: str,
+    description: str | None,
+    measure: Callable[[Path, int, int | None], Mapping[str, Any]],
+    table: Callable[[Sequence[Mapping[str, Any]]], str],
+    rounds: int,
+) -> None:
+    """Measure what the command line says, write the result, print its table."""
+    parser = argparse.ArgumentParser(prog=f"python -m galip_bench.{name}", description=description)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="file for the result, JSON")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    try:
+        if arguments.rounds < 1:
+            raise UsageError(f"--rounds is {arguments.rounds}; it must be 1 or more")
+        result = measure(arguments.bundle, arguments.rounds, arguments.threads)
+    except GalipError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table([result]))
