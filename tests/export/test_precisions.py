@@ -17,7 +17,7 @@ from galip_export.comparison import first_percentile, picture_psnr
 from galip_export.half_weights import half_weights
 from galip_export.onnx_export import export_generator
 from galip_export.prompts import CALIBRATION_PROMPTS, GATE_PROMPTS
-from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
+from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError, openvino_graph
 from galip_runtime.manifest import read_manifest
 from galip_runtime.openvino_graph import openvino_computes_in, openvino_core, openvino_settings
 from onnx import numpy_helper
