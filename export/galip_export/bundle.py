@@ -271,7 +271,7 @@ def _write_parity(
 
 
 def _versions() -> dict[str, str]:
-    """Of all that made or verified the bundle. onnxruntime's distribution has several names, its module one."""
+    """Of all that made or verified the bundle; onnxruntime's distribution has several names."""
     if has_openvino():
         import_openvino()
     distributions = ("galip", "galip-runtime", "torch", "onnx", "onnxscript", "numpy", "open_clip_torch")
