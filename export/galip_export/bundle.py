@@ -162,10 +162,10 @@ class _Steps:
             self._progress(what, self._begun, self._total)
         self._begun += 1
 
-    def say(self, what: str) -> None:
-        """Tell how the step is going."""
+    def within(self, what: str, done: int, total: int) -> None:
+        """Tell how far the step itself is."""
         if self._progress:
-            self._progress(what, self._begun - 1, self._total)
+            self._progress(what, done, total)
 
     def end(self) -> None:
         assert self._begun == self._total, (self._begun, self._total)
@@ -209,11 +209,9 @@ class _Writer:
             least = PRECISIONS["int8"].psnr_db
             assert least is not None
             samples = calibration_inputs(self._model)
-            proto, self.groups = quantise(proto, samples, least, self._calibrating)
+            calibrating = partial(self._told.within, "calibrating int8")
+            proto, self.groups = quantise(proto, samples, least, calibrating)
         return proto
-
-    def _calibrating(self, done: int, total: int) -> None:
-        self._told.say(f"calibrating int8, part {done + 1} of {total}")
 
 
 def _write_manifest(folder: Path, model: Galip, graphs: list[GraphReport], source: Source) -> Manifest:

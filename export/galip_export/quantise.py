@@ -97,6 +97,7 @@ def quantise(
     held_out = np.arange(len(samples.noise)) % _HELD_OUT == 0
     groups = _groups(generator)
     tensors = sorted({node.input[0] for group in groups for node in group})
+    progress(0, len(groups))
     ranges = _ranges(generator, tensors, samples[~held_out])
     expected = _pictures(generator, samples[held_out])
 
@@ -106,8 +107,8 @@ def quantise(
 
     alone = []
     for index in range(len(groups)):
-        progress(index, len(groups))
         alone.append(psnr([index]))
+        progress(index + 1, len(groups))
     order = sorted(range(len(groups)), key=lambda index: first_percentile(alone[index]))  # worst first
     goal = least_db + _MARGIN_DB
     while order and first_percentile(_sum([alone[index] for index in order])) < goal:

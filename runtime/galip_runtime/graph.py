@@ -48,8 +48,17 @@ class Graph(ABC):
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
     ) -> None:
+        """Raises ProviderUnavailable where the device does not start or the CPU lacks the precision.
+
+        Raises FileRefused where the file holds no graph that can be run, or another one.
+        """
         self.file, self.settings = file, settings
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self._start()
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Make it ready to run, and set `providers`. Raises as the constructor."""
 
     @abstractmethod
     def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:

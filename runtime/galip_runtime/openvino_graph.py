@@ -20,10 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.cpus import computes_in
-from galip_runtime.devices import Settings, has_openvino, import_openvino
+from galip_runtime.devices import has_openvino, import_openvino
 from galip_runtime.errors import FileRefused, ProviderUnavailable
-from galip_runtime.graph import Graph, GraphFile
-from galip_runtime.manifest import TensorSpec
+from galip_runtime.graph import Graph
 
 __all__ = ["OpenvinoGraph", "check_cpu", "openvino_computes_in", "openvino_core", "openvino_settings"]
 
@@ -100,21 +99,9 @@ def check_cpu(precision: str) -> None:
 class OpenvinoGraph(Graph):
     """A graph that OpenVINO runs on the CPU."""
 
-    def __init__(
-        self,
-        file: GraphFile,
-        settings: Settings,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-    ) -> None:
-        """Raises ProviderUnavailable where OpenVINO does not start or the CPU lacks the precision.
-
-        Raises FileRefused where the file holds no graph that OpenVINO can run, or its inputs and outputs are
-        others.
-        """
-        super().__init__(file, settings, inputs, outputs)
+    def _start(self) -> None:
         openvino, core = import_openvino(), openvino_core()
-        check_cpu(file.precision)
+        check_cpu(self.file.precision)
         self.providers = [f"OpenVINO {openvino.__version__}"]
         compiled = self._compiled(openvino, core)
         self._check_tensors(_described(compiled.inputs), _described(compiled.outputs))

@@ -5,7 +5,6 @@ session's own list of providers tells the truth, so that is what is checked and 
 """
 
 import json
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy.typing as npt
 from galip_runtime.devices import PROVIDERS, Settings, import_onnxruntime
 from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.graph import Graph, GraphFile
-from galip_runtime.manifest import TensorSpec
 from galip_runtime.openvino_graph import check_cpu, openvino_settings
 
 __all__ = ["Session", "session_options"]
@@ -29,38 +27,28 @@ _ERRORS_ONLY = 3
 class Session(Graph):
     """A graph that onnxruntime runs."""
 
-    def __init__(
-        self,
-        file: GraphFile,
-        settings: Settings,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-    ) -> None:
-        """Raises ProviderUnavailable where the device does not start, FileRefused where the file holds no
-        graph that onnxruntime can run or its inputs and outputs are others.
-        """
-        super().__init__(file, settings, inputs, outputs)
+    def _start(self) -> None:
         onnxruntime = import_onnxruntime()
-        model = file.onnx.cut([each.name for each in inputs], [each.name for each in outputs])
-        wanted, name = PROVIDERS[settings.device], file.spec.file
+        model = self.file.onnx.cut([each.name for each in self.inputs], [each.name for each in self.outputs])
+        wanted, name = PROVIDERS[self.settings.device], self.file.spec.file
         try:
             # without its own fall-back, which would also move a failed run to the CPU and print to stdout
             self._session = onnxruntime.InferenceSession(
                 model,
-                session_options(onnxruntime, file, settings),
-                providers=_providers(file.precision, settings),
+                session_options(onnxruntime, self.file, self.settings),
+                providers=_providers(self.file.precision, self.settings),
                 enable_fallback=0,
             )
         except ProviderUnavailable:
             raise
         except Exception as error:  # onnxruntime's errors have no common base of their own
-            if settings.device == "cpu":
+            if self.settings.device == "cpu":
                 raise FileRefused(f"onnxruntime cannot load {name}: {error}. Export it again") from error
-            raise ProviderUnavailable(f"{settings.device} cannot load {name}: {error}") from error
+            raise ProviderUnavailable(f"{self.settings.device} cannot load {name}: {error}") from error
         self.providers = self._session.get_providers()
         if wanted[0] not in self.providers:
             raise ProviderUnavailable(
-                f"device {settings.device!r} was asked for, but onnxruntime started only "
+                f"device {self.settings.device!r} was asked for, but onnxruntime started only "
                 f"{', '.join(self.providers)}; what it printed above says why (most often a driver, or a "
                 "library of CUDA, cuDNN or TensorRT, that is missing or too old)"
             )
