@@ -9,9 +9,8 @@ from galip_bench.report import read_report
 
 ROOT = Path(__file__).parents[2]
 QUOTED = {
-    "README.md": ["bench_default.json", "training_default.json training_released.json"],
+    "README.md": ["cpu_default_latency.json", "training_default.json training_released.json"],
     "benchmarks/README.md": [
-        "bench_default.json",
         "fid_default.json",
         "cpu_full_latency.json",
         "cpu_default_latency.json",
@@ -31,7 +30,7 @@ def test_tables_are_those_of_the_results(name):
 
 
 def test_blocks_are_filled_one_by_one():
-    block = "<!-- bench_default.json -->\n<!-- end -->\n"
+    block = "<!-- cpu_default_latency.json -->\n<!-- end -->\n"
     text = rendered(f"{block}between\n{block}")
     assert text.count("| eager-fp32 |") == text.count("<!-- end -->") == 2
     assert text.index("eager-fp32") < text.index("between") < text.rindex("eager-fp32")
@@ -47,7 +46,7 @@ def test_another_result_is_another_table():
 
 @pytest.mark.parametrize(
     "file",
-    sorted([*RESULTS.glob("[bf]*.json"), *RESULTS.glob("cpu_*_latency.json")]),
+    sorted([*RESULTS.glob("fid_*.json"), *RESULTS.glob("cpu_*_latency.json")]),
     ids=lambda file: file.name,
 )
 def test_results_are_what_a_clean_checkout_measured(file):
