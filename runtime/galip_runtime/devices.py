@@ -162,7 +162,7 @@ def candidates(device: str, precision: str) -> list[str]:
     """The devices to try for `device`, one of `DEVICES`, best first.
 
     `auto`: those that are there and compute in `precision`; a GPU first, then OpenVINO, which is faster than
-    onnxruntime's own CPU provider in every precision (benchmarks/README.md).
+    onnxruntime's own CPU provider but for single pictures of very small models (benchmarks/README.md).
 
     Raises UsageError where `device` does not compute in `precision`, ProviderUnavailable where it is not
     installed or, for `auto`, nothing that is computes in `precision`.
