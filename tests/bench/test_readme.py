@@ -66,9 +66,10 @@ def test_what_looks_into_a_cpu_is_of_a_clean_checkout(file):
     assert str(Path.home()) not in file.read_text()
 
 
-def test_int8_keeps_fid():
-    """The gate that takes real pictures: at most half a percent of the shipped model's FID."""
+def test_bf16_keeps_fid():
+    """The bar that takes real pictures: at most half a percent of the shipped model's FID. int8 misses it."""
     subjects = read_report(RESULTS / "fid_default.json")["subjects"]
-    fid = subjects["bundle-openvino-int8"]["fid"]
-    assert abs(fid["delta"]) <= 0.005 * subjects["eager-fp32"]["fid"]["fid"]
-    assert fid["delta_interval_95"]
+    bar = 0.005 * subjects["eager-fp32"]["fid"]["fid"]
+    assert abs(subjects["bundle-openvino-bf16"]["fid"]["delta"]) <= bar
+    missed = abs(subjects["bundle-openvino-int8"]["fid"]["delta"]) > bar
+    assert missed == ("**int8 does not**" in (ROOT / "benchmarks/README.md").read_text())
