@@ -80,7 +80,7 @@ demo/random.safetensors: | setup
 	mkdir -p demo
 	$(BIN)/python -m galip_bench.random_weights released $@
 
-# FID of the shipped model and of what was exported from it, against the icons it was trained on (15 minutes).
+# FID of the shipped model and of what was exported from it, against the icons it was trained on (10 minutes).
 FID_SUBJECTS ?= bundle-cpu-fp32,bundle-openvino-bf16,bundle-openvino-int8
 SEEN := skin_tone group=people-body group=flags group=symbols group=component group=other rank>5771
 data/icons128: | setup
