@@ -1,4 +1,4 @@
-"""The generator alone, out of a bundle: what `operators.py` and `options.py` measure, and their commands."""
+"""The generator alone: out of a bundle, what `operators.py` and `options.py` measure; all such commands."""
 
 from __future__ import annotations
 
@@ -62,10 +62,11 @@ def command(
     measure: Callable[[Path, int, int | None], Mapping[str, Any]],
     table: Callable[[Sequence[Mapping[str, Any]]], str],
     rounds: int,
+    subject: str = "bundle",
 ) -> None:
-    """Measure what the command line says, write the result, print its table."""
+    """Measure the `subject` that the command line names, write the result, print its table."""
     parser = argparse.ArgumentParser(prog=f"python -m galip_bench.{name}", description=description)
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument(subject, type=Path)
     parser.add_argument("--out", type=Path, required=True, help="file for the result, JSON")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, default=None)
@@ -73,7 +74,7 @@ def command(
     try:
         if arguments.rounds < 1:
             raise UsageError(f"--rounds is {arguments.rounds}; it must be 1 or more")
-        result = measure(arguments.bundle, arguments.rounds, arguments.threads)
+        result = measure(getattr(arguments, subject), arguments.rounds, arguments.threads)
     except GalipError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galip_bench import operators, options, tables, throughput
+from galip_bench import operators, options, rewrites, tables, throughput
 
 __all__ = ["main", "rendered"]
 
@@ -32,7 +32,12 @@ def rendered(text: str, results: Path = RESULTS) -> str:
 
 
 def _table(reports: Sequence[dict[str, Any]]) -> str:
-    own = {"training_throughput": throughput.table, "operators": operators.table, "options": options.table}
+    own = {
+        "training_throughput": throughput.table,
+        "operators": operators.table,
+        "options": options.table,
+        "rewrites": rewrites.table,
+    }
     if (kind := reports[0].get("benchmark")) in own:
         return own[kind](reports)
     parts = [tables.fid_summary if report["fid"] else tables.summary for report in reports]

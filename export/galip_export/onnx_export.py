@@ -28,7 +28,7 @@ from galip_export.graph_check import check_graph
 from galip_export.rewrites import Rewritten, rewrite
 from galip_export.simplify import finish, name_condition, simplify
 
-__all__ = ["OPSET", "dimensions", "export_generator", "export_text_encoder"]
+__all__ = ["OPSET", "dimensions", "export_generator", "export_module", "export_text_encoder"]
 
 OPSET = 18
 """Of the default ONNX domain; the graphs use no other."""
@@ -72,8 +72,11 @@ def export_generator(model: Galip, rewrites: str = "exact") -> onnx.ModelProto:
     `rewrites`: one of `REWRITES`. Raises UsageError for another, QualityGateFailed where the graph turns out
     other than its contract.
     """
-    config = model.config
-    module = rewrite(model.generator, rewrites)
+    return export_module(model.config, rewrite(model.generator, rewrites))
+
+
+def export_module(config: GalipConfig, module: nn.Module) -> onnx.ModelProto:
+    """`module`, which computes what the generator of `config` does, as a graph like `export_generator`'s."""
     inputs = (
         torch.zeros(_TRACED_BATCH, config.generator.noise_dim),
         torch.zeros(_TRACED_BATCH, config.clip.embed_dim),

@@ -41,7 +41,10 @@ _HELD_OUT = 12
 """every so many-th sample is for errors, not for ranges"""
 _FIRST_SEED = 10**6  # the gate's pictures have others
 _AT_ONCE = 8
-_MARGIN_DB = 3.0  # for samples that are harder than those held out
+_MARGIN_DB = 16.0
+"""asked of calibration beyond the gate, which allows faint noise on white backgrounds. FID sees that: the
+shipped model's changed by 3.6 % with a margin of 3, by 1.6 % with 10
+"""
 
 _Range = tuple[float, float]
 

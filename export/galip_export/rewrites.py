@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from galip_runtime.errors import UsageError
 from torch import Tensor, nn
 
-from galip.model import AffineMlp, DFBlock, FusionBlock, GenerationBlock, Generator
+from galip.model import AffineMlp, FusionBlock, GenerationBlock, Generator
 
 __all__ = [
     "REWRITES",
@@ -25,6 +25,7 @@ __all__ = [
     "Doubling",
     "FoldedBlock",
     "Rewritten",
+    "affine_networks",
     "check_rewrites",
     "fold_norm",
     "rewrite",
@@ -56,10 +57,8 @@ class Rewritten(nn.Module):
         super().__init__()
         config = generator.config
         self.use_clip, self.grid = config.use_clip, generator.grid
-        blocks = list(_df_blocks(generator))
-        networks = [net for block in blocks for net in _networks(block)]
         self.conditioning = Conditioning(
-            networks, generator.prompt if config.use_clip else None, config.noise_dim
+            affine_networks(generator), generator.prompt if config.use_clip else None, config.noise_dim
         )
         if config.use_clip:
             self.bridge, self.concept = generator.bridge, generator.concept
@@ -292,17 +291,15 @@ def _layers(network: AffineMlp) -> tuple[nn.Linear, nn.Linear]:
     return first, second
 
 
-def _df_blocks(generator: Generator) -> Iterator[DFBlock]:
-    """In the order in which they are computed."""
+def affine_networks(generator: Generator) -> list[AffineMlp]:
+    """γ₀, β₀, γ₁, β₁ of every DFBlock, in the order in which they are needed."""
     fusions = list(generator.bridge.fusion) if generator.config.use_clip else []
+    found: list[AffineMlp] = []
     for block in (*fusions, *generator.blocks):
         assert isinstance(block, FusionBlock | GenerationBlock)
-        yield from (block.df1, block.df2)
-
-
-def _networks(block: DFBlock) -> tuple[AffineMlp, ...]:
-    """γ₀, β₀, γ₁, β₁."""
-    return block.affine0.gamma, block.affine0.beta, block.affine1.gamma, block.affine1.beta
+        for affine in (block.df1.affine0, block.df1.affine1, block.df2.affine0, block.df2.affine1):
+            found += affine.gamma, affine.beta
+    return found
 
 
 def _growing(generator: Generator) -> Iterator[GrowingBlock]:

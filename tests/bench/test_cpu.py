@@ -7,9 +7,14 @@ import sys
 
 import onnx
 import pytest
-from galip_bench import operators, options
-from galip_runtime.errors import FileRefused, UsageError
+import torch
+from galip_bench import operators, options, rewrites
+from galip_export.onnx_export import export_module
+from galip_export.rewrites import Rewritten
+from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
 from onnx import TensorProto, helper
+
+from galip.checkpoint import load_galip
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +81,51 @@ def test_options(tiny_bundle):
     assert len(table) == 2 + len(options.CHANGES)
 
 
-@pytest.mark.parametrize("module", ["operators", "options"])
-def test_the_commands(tiny_bundle, tmp_path, module):
+def test_rewrites(tiny_checkpoint):
+    result = rewrites.measure(tiny_checkpoint, rounds=2, threads=1)
+    for of_backend in result["seconds"].values():
+        assert list(of_backend) == list(rewrites.LEFT_OUT)
+        for samples in of_backend.values():
+            assert {name: len(each) for name, each in samples.items()} == {"with": 2, "without": 2}
+    assert result["model"]["name"] == tiny_checkpoint.name
+    table = rewrites.table([result]).splitlines()
+    assert table[0] == "| without | 28 pixels, onnxruntime | 28 pixels, openvino |"
+    assert len(table) == 2 + len(rewrites.LEFT_OUT)
+
+
+@pytest.mark.parametrize("name", rewrites.LEFT_OUT)
+def test_what_is_left_out_is_another_graph_of_equal_pictures(tiny_checkpoint, name):
+    model = load_galip(tiny_checkpoint)
+    whole, less = Rewritten(model.generator), Rewritten(model.generator)
+    rewrites.LEFT_OUT[name](less, model.generator)
+    whole, less = (export_module(model.config, each.eval()) for each in (whole, less))
+    assert (
+        operators.multiply_adds(less) > operators.multiply_adds(whole) or "folded" in name or "once" in name
+    )
+    assert len(less.graph.node) != len(whole.graph.node)
+
+
+def test_a_rewrite_that_changes_the_picture_has_no_time(tiny_checkpoint, monkeypatch):
+    def brighter(rewritten, generator):
+        rewritten.to_rgb = torch.nn.Sequential(rewritten.to_rgb, torch.nn.Hardtanh(0.01, 9))
+
+    monkeypatch.setattr(rewrites, "LEFT_OUT", {"truth": brighter})
+    with pytest.raises(QualityGateFailed, match="another one"):
+        rewrites.measure(tiny_checkpoint, rounds=1, threads=1)
+
+
+@pytest.mark.parametrize("module", ["operators", "options", "rewrites"])
+def test_the_commands(tiny_bundle, tiny_checkpoint, tmp_path, module):
     call = [sys.executable, "-m", f"galip_bench.{module}"]
+    subject = tiny_checkpoint if module == "rewrites" else tiny_bundle
     done = subprocess.run(
-        [*call, tiny_bundle, "--out", tmp_path / "a.json", "--rounds", "1", "--threads", "1"],
+        [*call, subject, "--out", tmp_path / "a.json", "--rounds", "1", "--threads", "1"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.startswith("| |")
+    assert done.stdout.startswith("| ")
     assert json.loads((tmp_path / "a.json").read_text())["benchmark"] == module
     none = subprocess.run(
-        [*call, tiny_bundle, "--out", tmp_path / "b.json", "--rounds", "0"], capture_output=True
+        [*call, subject, "--out", tmp_path / "b.json", "--rounds", "0"], capture_output=True
     )
     assert none.returncode == UsageError.exit_code
     done = subprocess.run([*call, tmp_path, "--out", tmp_path / "b.json"], capture_output=True, text=True)

@@ -1,0 +1,218 @@
+"""What each rewrite of the exporter saves on a CPU: `python -m galip_bench.rewrites MODEL --out RESULT.json`.
+
+The generator in fp32, one picture at a time, through onnxruntime and OpenVINO: with one of the rewrites left
+out by turns with all of them. Two rewrites are of no use without another, with which they are left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from galip_export.onnx_export import OPSET, dimensions, export_module
+from galip_export.rewrites import FoldedVit, GrowingBlock, Rewritten, affine_networks, fuse
+from galip_runtime.cpus import usable_cpus
+from galip_runtime.devices import Settings
+from galip_runtime.errors import QualityGateFailed
+from galip_runtime.graph import GraphFile
+from galip_runtime.manifest import GraphSpec, graph_contract, sha256_file, stamp
+from galip_runtime.onnx_file import OnnxFile
+from galip_runtime.openvino_graph import OpenvinoGraph
+from galip_runtime.session import Session
+from torch import Tensor, nn
+
+from galip.checkpoint import load_galip
+from galip.clip import run_block
+from galip.model import Galip, Generator
+from galip_bench.alone import command
+from galip_bench.machine import describe_machine
+from galip_bench.summary import ratio_of
+
+__all__ = ["LEFT_OUT", "SCHEMA", "main", "measure", "table"]
+
+SCHEMA = 1
+_BACKENDS = {"onnxruntime": (Session, "cpu"), "openvino": (OpenvinoGraph, "openvino")}
+_FILE = "generator.onnx"
+_TOLERANCE = 1e-3  # of the picture's standard deviation
+_WARMUP = 2
+
+_Samples = dict[str, list[float]]
+
+
+def _without_sub_pixels(rewritten: Rewritten, _: Generator) -> None:
+    for block in rewritten.blocks:
+        assert isinstance(block, GrowingBlock)
+        block.doubling = None
+
+
+def _growing_first(rewritten: Rewritten, _: Generator) -> None:
+    for block in rewritten.blocks:
+        assert isinstance(block, GrowingBlock)
+        block.forward = functools.partial(_grow_first, block)  # type: ignore[method-assign]
+
+
+def _grow_first(growing: GrowingBlock, x: Tensor, affines: Iterator[Tensor]) -> Tensor:
+    block = growing.block
+    x = block.upsample(x)  # (N, Ci, size, size)
+    h = block.conv1(fuse(x, affines))  # (N, Co, size, size)
+    return block.shortcut(x) + block.conv2(fuse(h, affines))
+
+
+def _with_all_rows(rewritten: Rewritten, _: Generator) -> None:
+    vit = rewritten.vit
+    assert isinstance(vit, FoldedVit)
+    vit.blocks = nn.ModuleList(
+        _AllRows(block, functools.partial(block, prompt=None, skip=0)) for block in vit.blocks
+    )
+
+
+def _with_plain_blocks(rewritten: Rewritten, generator: Generator) -> None:
+    vit = rewritten.vit
+    assert isinstance(vit, FoldedVit)
+    blocks = generator.clip_vit.resblocks
+    vit.blocks = nn.ModuleList(_AllRows(block, functools.partial(run_block, block)) for block in blocks)
+
+
+class _AllRows(nn.Module):
+    """A block of the image tower that computes every row, read or not."""
+
+    def __init__(self, block: nn.Module, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.block, self.run = block, run
+
+    def forward(self, x: Tensor, prompt: Tensor | None, skip: int) -> Tensor:
+        """X (N, T, W), prompt (N, 1, W) or None → (N, T - skip, W)."""
+        rows = x.shape[1]
+        if prompt is not None:
+            x = torch.cat([x, prompt], dim=1)  # (N, T+1, W)
+        return self.run(x)[:, skip:rows]
+
+
+def _with_networks_alone(rewritten: Rewritten, generator: Generator) -> None:
+    rewritten.conditioning = _Alone(generator)  # type: ignore[assignment]
+
+
+class _Alone(nn.Module):
+    """What `Conditioning` gives, each affine network computed by itself."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(affine_networks(generator))
+        self.prompt = generator.prompt if generator.config.use_clip else None
+
+    def forward(self, noise: Tensor, sentence: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Noise (N, Z), sentence (N, D) → what each network gives, (N, C, 1, 1), and prompts (N, P·W)."""
+        cond = torch.cat([noise, sentence], dim=1)  # (N, Z+D)
+        maps = [network(cond)[:, :, None, None] for network in self.networks]
+        return maps, self.prompt(cond) if self.prompt else None
+
+
+LEFT_OUT: dict[str, Callable[[Rewritten, Generator], None]] = {
+    "sub-pixel convolutions": _without_sub_pixels,
+    "these, and growing after the first block": _growing_first,
+    "unread rows of the ViT left out": _with_all_rows,
+    "this, and its norms and scale folded": _with_plain_blocks,
+    "affine networks at once": _with_networks_alone,
+}
+"""What is left out, and how that is put back."""
+
+
+def measure(model: Path, rounds: int, threads: int | None = None) -> dict[str, Any]:
+    """The result file's content.
+
+    Raises as `load_galip`, `ProviderUnavailable` without onnxruntime or OpenVINO, and `QualityGateFailed`
+    where the picture is another one without a rewrite.
+    """
+    count = threads or usable_cpus()
+    loaded = load_galip(model)
+    spec = GraphSpec(_FILE, *graph_contract(dimensions(loaded.config), "generator"), OPSET)
+    rng = np.random.default_rng(0)
+    inputs = {each.name: rng.standard_normal((1, int(each.shape[1])), np.float32) for each in spec.inputs}
+    seconds: dict[str, dict[str, _Samples]] = {backend: {} for backend in _BACKENDS}
+    with tempfile.TemporaryDirectory() as whole_folder:
+        whole = _file(Path(whole_folder), spec, loaded)
+        for name, put_back in LEFT_OUT.items():
+            with tempfile.TemporaryDirectory() as folder:
+                less = _file(Path(folder), spec, loaded, put_back)
+                for backend in _BACKENDS:
+                    seconds[backend][name] = _compare(backend, count, (whole, less), inputs, rounds)
+    return {
+        "schema": SCHEMA,
+        "benchmark": "rewrites",
+        "model": {"name": model.name, "sha256": sha256_file(model), "image_height": spec.outputs[0].shape[2]},
+        "machine": describe_machine(),
+        "threads": count,
+        "seconds": seconds,
+    }
+
+
+def _file(
+    folder: Path,
+    spec: GraphSpec,
+    model: Galip,
+    put_back: Callable[[Rewritten, Generator], None] | None = None,
+) -> GraphFile:
+    rewritten = Rewritten(model.generator).eval()
+    if put_back:
+        put_back(rewritten, model.generator)
+    path = folder / spec.file
+    onnx.save(export_module(model.config, rewritten), path)
+    return GraphFile(path, sha256_file(path), spec, "fp32", OnnxFile(path), stamp(path))
+
+
+def _compare(
+    backend: str,
+    threads: int,
+    files: tuple[GraphFile, GraphFile],
+    inputs: Mapping[str, np.ndarray],
+    rounds: int,
+) -> _Samples:
+    """Seconds of a picture with all rewrites and with one left out, by turns."""
+    kind, device = _BACKENDS[backend]
+    graphs = [kind(file, Settings(device, threads), file.spec.inputs, file.spec.outputs) for file in files]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + _WARMUP):
+        images = []
+        for graph, samples in zip(graphs, seconds, strict=True):
+            began = time.perf_counter()
+            images.append(graph.run(inputs))
+            if number >= _WARMUP:
+                samples.append(time.perf_counter() - began)
+        difference = float(np.abs(images[1] - images[0]).max() / images[0].std())
+        if not difference <= _TOLERANCE:
+            raise QualityGateFailed(
+                f"without a rewrite the picture is {difference:.2g} of its std another one"
+            )
+    return {"with": seconds[0], "without": seconds[1]}
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Result files' contents as a Markdown table: a row each rewrite, two columns each result."""
+    columns = [(result, backend) for result in results for backend in _BACKENDS]
+    heads = [f"{result['model']['image_height']} pixels, {backend}" for result, backend in columns]
+    lines = [f"| without | {' | '.join(heads)} |", "|---" + "|--:" * len(heads) + "|"]
+    for name in results[0]["seconds"]["onnxruntime"]:
+        cells = []
+        for result, backend in columns:
+            samples = result["seconds"][backend][name]
+            ratio = ratio_of(samples["without"], samples["with"])
+            low, high = ratio.interval_95
+            cells.append(f"{ratio.median:.2f} ({low:.2f} to {high:.2f})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    command("rewrites", __doc__, measure, table, rounds=25, subject="model")
+
+
+if __name__ == "__main__":
+    main()
