@@ -34,6 +34,7 @@ from galip_runtime.openvino_graph import OpenvinoGraph
 from galip_runtime.pipeline import Model
 from galip_runtime.session import Session
 from galip_runtime.tokenizer import Tokenizer
+from galip_runtime.verified import Verified
 
 __all__ = ["load"]
 
@@ -56,9 +57,10 @@ def load(
     `threads`: CPU threads of a run; None for as many CPUs as this process may use.
 
     Every listed file is checked against the manifest first: its sha256, too, but for graphs in precisions
-    that are not loaded. The graphs' weights are mapped from their files as they are needed: a file may be
-    replaced by another while a model is loaded, as `galip export` does, but not be written to. What OpenVINO
-    compiles is kept under `GALIP_CACHE`, or galip's folder for caches.
+    that are not loaded, and for graphs that were verified before and have not changed since (`Verified`). The
+    graphs' weights are mapped from their files as they are needed: a file may be replaced by another while a
+    model is loaded, as `galip export` does, but not be written to. What was verified, and what OpenVINO
+    compiled, is kept under `GALIP_CACHE`, or galip's folder for caches.
 
     Raises FileRefused for a bundle that is not whole and as it was exported, ProviderUnavailable where the
     device is not to be had, UsageError for an unknown device or precision, and for a precision that the
@@ -72,7 +74,13 @@ def load(
     specs = {graph: manifest.graphs[graph][each] for graph, each in chosen.items()}
     stamps = {graph: stamp(Path(path) / spec.file) for graph, spec in specs.items()}
     check_files(path, manifest)
-    verify_files(path, manifest, _needed(manifest, specs.values()))
+    verified = Verified(_cache("verified"))
+    known = {
+        spec.file
+        for graph, spec in specs.items()
+        if verified.has(Path(path) / spec.file, stamps[graph], manifest.files[spec.file].sha256)
+    }
+    verify_files(path, manifest, _needed(manifest, specs.values()) - known)
     tokenizer = _tokenizer(manifest, read_verified(path, manifest, manifest.tokenizer.file))
     files = {}
     for graph, spec in specs.items():
@@ -80,7 +88,7 @@ def load(
         files[graph] = GraphFile(file, sha256, spec, chosen[graph], OnnxFile(file), stamps[graph])
     passed_over = []
     for each in devices:
-        settings = Settings(each, count, gpu, _cache() if each == "openvino" else None)
+        settings = Settings(each, count, gpu, _cache("openvino") if each == "openvino" else None)
         try:
             graphs = _start(manifest, files, settings)
         except ProviderUnavailable as error:
@@ -91,6 +99,8 @@ def load(
             continue
         for opened in files.values():
             opened.check_unchanged()
+            if opened.spec.file not in known:
+                verified.add(opened.path, opened.stamp, opened.sha256)
         _log.info("%s was asked for, %s is used with %s", device, each, graphs["generator"].providers)
         requested = {"device": device, "precision": precision, "threads": threads}
         return Model(Path(path), manifest, tokenizer, graphs, settings, requested, passed_over)
@@ -119,9 +129,9 @@ def _needed(manifest: Manifest, loaded: Iterable[GraphSpec]) -> set[str]:
     return set(manifest.files) - graphs | {spec.file for spec in loaded}
 
 
-def _cache() -> Path | None:
+def _cache(name: str) -> Path | None:
     try:
-        return cache_home() / "openvino"
+        return cache_home() / name
     except RuntimeError:  # a user without a home
         return None
 

@@ -1,0 +1,62 @@
+"""Which files were hashed before: a graph is when it is first loaded, and whenever it has changed since.
+
+What is kept is an empty file, its name the hash of all that tells a change: where the graph lies, its
+`manifest.stamp` and the sha256 that it had.
+"""
+
+import contextlib
+import hashlib
+import logging
+import time
+from pathlib import Path
+
+__all__ = ["Verified"]
+
+_log = logging.getLogger("galip_runtime")
+
+_KEPT = 1000
+_SETTLED = 2  # seconds: a file changed twice within a clock's tick may have the same stamp
+
+
+class Verified:
+    """A folder of what was verified; None keeps nothing."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def has(self, path: Path, stamp: tuple[int, ...], sha256: str) -> bool:
+        """Whether the file at `path`, unchanged by its `stamp`, was found to have this sha256."""
+        return self._folder is not None and (self._folder / _name(path, stamp, sha256)).exists()
+
+    def add(self, path: Path, stamp: tuple[int, ...], sha256: str) -> None:
+        """The file at `path` has this sha256, and had `stamp` before and after it was hashed."""
+        changed = max(stamp[-2:]) / 1e9
+        if self._folder is None or time.time() - changed < _SETTLED:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self._folder / _name(path, stamp, sha256)).touch(mode=0o600)
+            self._make_room(self._folder)
+        except OSError as error:  # a full disk, somebody else's folder: it is hashed again the next time
+            _log.info("%s cannot keep that %s was verified: %s", self._folder, path, error)
+
+    def _make_room(self, folder: Path) -> None:
+        """Remove all but the newest."""
+        found = list(folder.iterdir())
+        if len(found) > _KEPT:
+            for old in sorted(found, key=_age)[:-_KEPT]:
+                with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                    old.unlink()
+
+
+def _name(path: Path, stamp: tuple[int, ...], sha256: str) -> str:
+    return hashlib.sha256(
+        repr((str(path.resolve()), stamp, sha256)).encode("utf-8", "surrogateescape")
+    ).hexdigest()
+
+
+def _age(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -1,0 +1,138 @@
+"""A graph is hashed once, and again whenever its file has changed."""
+
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+
+import galip_runtime
+import pytest
+from galip_runtime import FileRefused, loading, verified
+from galip_runtime.manifest import stamp
+from galip_runtime.verified import Verified
+
+GRAPHS = {"text_encoder.onnx", "generator.onnx"}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(verified, "_SETTLED", 0)
+    return tmp_path / "cache" / "verified"
+
+
+@pytest.fixture
+def hashed(bundle, monkeypatch):
+    """A load, and which graphs it hashed."""
+    found = []
+    original = loading.verify_files
+
+    def record(path, manifest, names):
+        found.append(set(names))
+        original(path, manifest, names)
+
+    monkeypatch.setattr(loading, "verify_files", record)
+
+    def load(path=bundle, **options):
+        galip_runtime.load(path, device="cpu", **options)
+        return found[-1] & {f"{name}.onnx" for name in ("text_encoder", "generator", "generator.w16a32")}
+
+    return load
+
+
+def test_once(cache, hashed):
+    assert hashed() == GRAPHS
+    assert hashed() == set()
+    assert len(list(cache.iterdir())) == 2
+    assert {path.stat().st_size for path in cache.iterdir()} == {0}
+
+
+def test_what_changed_is_hashed_again(cache, bundle, hashed):
+    hashed()
+    path = bundle / "generator.onnx"
+    times, data = path.stat(), path.read_bytes()
+    path.write_bytes(data)
+    assert hashed() == {path.name}
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(FileRefused, match=r"generator\.onnx .*sha256"):
+        hashed()
+    with pytest.raises(FileRefused, match=r"generator\.onnx .*sha256"):  # it was not taken for verified
+        hashed()
+
+
+def test_a_copy_is_hashed(cache, bundle, hashed, tmp_path):
+    hashed()
+    shutil.copytree(bundle, tmp_path / "copy", copy_function=shutil.copy2)
+    assert hashed(tmp_path / "copy") == GRAPHS
+    (tmp_path / "moved").mkdir()
+    os.rename(bundle, tmp_path / "moved" / "bundle")
+    assert hashed(tmp_path / "moved" / "bundle") == GRAPHS
+
+
+def test_another_sha256_asked_for_is_another_file(cache, bundle):
+    path = bundle / "generator.onnx"
+    known = Verified(cache)
+    known.add(path, stamp(path), "0" * 64)
+    assert known.has(path, stamp(path), "0" * 64)
+    assert not known.has(path, stamp(path), "1" * 64)
+    assert not Verified(cache.parent / "other").has(path, stamp(path), "0" * 64)
+
+
+def test_a_file_just_written_is_not_trusted_yet(cache, hashed, monkeypatch):
+    monkeypatch.setattr(verified, "_SETTLED", 3600)
+    assert hashed() == hashed() == GRAPHS
+    assert not cache.exists()
+
+
+def test_one_that_changed_while_it_was_loaded_is_not_kept(cache, bundle, hashed, monkeypatch):
+    original = loading._start
+
+    def touch_before(*arguments):
+        os.utime(bundle / "generator.onnx")
+        return original(*arguments)
+
+    monkeypatch.setattr(loading, "_start", touch_before)
+    with pytest.raises(FileRefused, match="written while it was loaded"):
+        hashed()
+    monkeypatch.setattr(loading, "_start", original)
+    assert "generator.onnx" in hashed()
+
+
+def test_a_cache_that_cannot_be_written(cache, hashed, caplog):
+    cache.parent.mkdir()
+    cache.touch()  # a file where the folder should be
+    caplog.set_level(logging.INFO, "galip_runtime")
+    assert hashed() == hashed() == GRAPHS
+    assert "cannot keep that" in caplog.text
+
+
+def test_a_user_without_a_home(hashed, monkeypatch):
+    def nowhere():
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(loading, "cache_home", nowhere)
+    assert hashed() == hashed() == GRAPHS
+
+
+def test_no_more_than_so_many_are_kept(cache, bundle, monkeypatch):
+    monkeypatch.setattr(verified, "_KEPT", 3)
+    path, known = bundle / "generator.onnx", Verified(cache)
+    for number in range(6):
+        known.add(path, stamp(path), str(number))
+        time.sleep(0.02)
+    assert [known.has(path, stamp(path), str(number)) for number in range(6)] == [False] * 3 + [True] * 3
+
+
+def test_a_place_with_an_odd_name(cache, bundle, hashed, tmp_path):
+    strange = tmp_path / "пакет 🍎 \n"
+    shutil.copytree(bundle, strange)
+    assert hashed(strange) == GRAPHS
+    assert hashed(strange) == set()
+
+
+def test_a_name_that_is_no_text():
+    path = Path(os.fsdecode(b"\xff"))
+    assert Verified(None).has(path, (0,), "") is False
+    assert len(verified._name(path, (0,), "")) == 64
