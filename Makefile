@@ -68,6 +68,8 @@ define measure-cpu
 		--subjects $(CPU_SUBJECTS) --json benchmarks/results/cpu_$(1)_latency.json --html demo/cpu_$(1).html
 	$(BIN)/python -m galip_bench.operators demo/cpu_$(1) --out benchmarks/results/cpu_$(1)_operators.json
 	$(BIN)/python -m galip_bench.options demo/cpu_$(1) --out benchmarks/results/cpu_$(1)_options.json
+	$(BIN)/python -m galip_bench.rewrites $(or $(2),galip/assets/default.safetensors) \
+		--out benchmarks/results/cpu_$(1)_rewrites.json
 endef
 
 bench-cpu: setup

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+from galip_export.work import multiply_adds
 from galip_runtime.cpus import usable_cpus
 from galip_runtime.openvino_graph import openvino_computes_in, openvino_core, openvino_settings
 from onnx import TensorProto, helper, numpy_helper
 
 from galip_bench.alone import Alone, command
 
-__all__ = ["SCHEMA", "main", "measure", "multiply_adds", "table"]
+__all__ = ["SCHEMA", "main", "measure", "table"]
 
 SCHEMA = 1
 _SHOWN = 0.02
@@ -53,7 +54,7 @@ class _Network:
 def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, Any]:
     """The result file's content. Raises as `Alone.of`."""
     alone, count = Alone.of(bundle), threads or usable_cpus()
-    products = multiply_adds(onnx.load(alone.path("fp32")))
+    products = _products(onnx.load(alone.path("fp32")))
     found = {
         name: _of_precision(str(alone.path(name)), alone.inputs, products, name, rounds, count)
         for name in ("fp32", "bf16", "int8")
@@ -109,6 +110,10 @@ def _compiled(
     return _Network(compiled.create_infer_request(), inputs)
 
 
+def _products(model: onnx.ModelProto) -> int:
+    return sum(multiply_adds(model).values())
+
+
 def _peak_network(kind: str, precision: str, threads: int) -> tuple[_Network, int]:
     """A convolution (1024 channels, 3×3, 28×28) or a product (2048³) alone, and its multiply-adds."""
     rng = np.random.default_rng(0)
@@ -145,29 +150,7 @@ def _peak_network(kind: str, precision: str, threads: int) -> tuple[_Network, in
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     inputs = {"x": rng.standard_normal(shape, np.float32)}
-    return _compiled(model.SerializeToString(), inputs, precision, threads), multiply_adds(model)
-
-
-def multiply_adds(model: onnx.ModelProto) -> int:
-    """Multiplications with an addition each, in convolutions and matrix products, for a batch of one."""
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    for value in (*inferred.input, *inferred.output, *inferred.value_info):
-        sizes = value.type.tensor_type.shape.dim
-        shapes[value.name] = tuple(size.dim_value or 1 for size in sizes)
-    total = 0
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            of_one = np.prod(shapes[node.input[1]][1:])
-        elif node.op_type == "Gemm":
-            flipped = any(each.name == "transA" and each.i for each in node.attribute)
-            of_one = shapes[node.input[0]][0 if flipped else 1]
-        elif node.op_type == "MatMul":
-            of_one = shapes[node.input[0]][-1]
-        else:
-            continue
-        total += int(np.prod(shapes[node.output[0]]) * of_one)
-    return total
+    return _compiled(model.SerializeToString(), inputs, precision, threads), _products(model)
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:

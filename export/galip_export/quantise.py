@@ -32,6 +32,7 @@ from galip.clip import clip_tokenizer
 from galip.model import Galip
 from galip_export.comparison import first_percentile, picture_psnr
 from galip_export.prompts import CALIBRATION_PROMPTS
+from galip_export.work import multiply_adds
 
 __all__ = ["Group", "Samples", "calibration_inputs", "quantise"]
 
@@ -79,7 +80,9 @@ class Group:
 
     nodes: tuple[str, ...]
     psnr_db: float
-    """of the held-out pictures, the least, with this group alone in int8"""
+    """of the held-out pictures, the first percentile, with this group alone in int8"""
+    multiply_adds: int
+    """of a picture"""
     int8: bool
 
 
@@ -90,8 +93,9 @@ def quantise(
 
     All that reads one tensor is one group, and all matrix products are one. Some of the samples give the
     ranges; of the others, the error of the picture is measured with each group alone in int8. Errors that
-    have nothing to do with each other add up, so the worst groups stay float until the least PSNR of the sum
-    is `least_db` and a margin; and for as long as it is less when measured with all of them.
+    have nothing to do with each other add up, so groups stay float, those with the most error for their work
+    first, until the least PSNR of the sum is `least_db` and a margin; and for as long as it is less when
+    measured with all of them.
 
     `progress` is called with (groups measured, groups).
 
@@ -112,7 +116,13 @@ def quantise(
     for index in range(len(groups)):
         alone.append(psnr([index]))
         progress(index + 1, len(groups))
-    order = sorted(range(len(groups)), key=lambda index: first_percentile(alone[index]))  # worst first
+    work = multiply_adds(generator)
+    works = [sum(work[node.name] for node in group) for group in groups]
+
+    def loss(index: int) -> float:
+        return float(10 ** (-first_percentile(alone[index]) / 10) / works[index])
+
+    order = sorted(range(len(groups)), key=loss, reverse=True)
     goal = least_db + _MARGIN_DB
     while order and first_percentile(_sum([alone[index] for index in order])) < goal:
         del order[0]
@@ -124,7 +134,9 @@ def quantise(
             "that calibration asks for. No bundle was written. Export it without int8"
         )
     report = tuple(
-        Group(tuple(node.name for node in group), first_percentile(alone[index]), index in order)
+        Group(
+            tuple(node.name for node in group), first_percentile(alone[index]), works[index], index in order
+        )
         for index, group in enumerate(groups)
     )
     return _rounded(generator, [node for index in order for node in groups[index]], ranges), report

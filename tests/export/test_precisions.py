@@ -17,6 +17,7 @@ from galip_export.comparison import first_percentile, picture_psnr
 from galip_export.half_weights import half_weights
 from galip_export.onnx_export import export_generator
 from galip_export.prompts import CALIBRATION_PROMPTS, GATE_PROMPTS
+from galip_export.work import multiply_adds
 from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError, openvino_graph
 from galip_runtime.manifest import read_manifest
 from galip_runtime.openvino_graph import openvino_computes_in, openvino_core, openvino_settings
@@ -241,9 +242,21 @@ class Test_quantise:
             nodes = quantise.quantise(generator, samples, least)[0].graph.node
             return sum(node.op_type == "DequantizeLinear" for node in nodes)
 
-        assert rounded(20) >= rounded(45) > 0
+        assert rounded(10) > rounded(45) > 0
         with pytest.raises(QualityGateFailed, match="no part of the generator can be in int8"):
             quantise.quantise(generator, samples, least_db=190)
+
+    def test_what_errs_most_for_its_work_stays_float(self, generator, samples):
+        _, groups = quantise.quantise(generator, samples, least_db=40)
+        work = multiply_adds(generator)
+        assert all(group.multiply_adds == sum(work[name] for name in group.nodes) for group in groups)
+        loss = {
+            kept: [
+                10 ** (-group.psnr_db / 10) / group.multiply_adds for group in groups if group.int8 == kept
+            ]
+            for kept in (True, False)
+        }
+        assert max(loss[True]) <= min(loss[False])
 
     def test_ranges_are_those_of_the_samples(self, generator, samples):
         few = samples[slice(0, 20)]
