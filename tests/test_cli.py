@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import galip_export
+import galip_export.engines
 import numpy as np
 import pytest
 import typer.main
+from galip_runtime import doctor
 from galip_runtime.errors import QualityGateFailed, UsageError
 from PIL import Image
 from runtime.stub_bundle import make_stub_bundle
@@ -109,9 +111,11 @@ COMMANDS = {
     "bench": "--bundle --plain-bundle --model --subjects --batch --threads --launches --rounds --warmup "
     "--max-minutes --cold-starts --pictures --fid --against --split --exclude --captions --inception --seed "
     "--worst --json --html --markdown --repeat --compare --tolerance",
-    "export": "MODEL --out --precision --rewrites --overwrite --json",
+    "export": "MODEL --out --precision --rewrites --trt --trt-batch --trt-arch --trt-refit --trt-compatible "
+    "--overwrite --json",
     "convert": "RELEASED --out --clip --allow-missing-text --json",
     "info": "PATH --json",
+    "doctor": "--json",
     "data check": "PATH --layout --split --sheet --decode --no-decode --json",
     "data icons": "--out --size --from --skin-tones --no-skin-tones --exclude-group --json",
     "train-clip": "--data --out --model --steps --batch-size --lr --weight-decay --patch-dropout "
@@ -369,6 +373,62 @@ def test_info_tells_the_worst_parity_of_each_graph(run, tmp_path):
         "pictures int8 on openvino": shown,
     }
     assert "psnr_db: 85" in run("info", bundle)[1]
+
+
+def test_engines_of_a_bundle(run, fail, bundle, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(galip_export.engines, "add_engines", lambda *a, **k: calls.append((a, k)) or ())
+    out = tmp_path / "out"
+    code, told, _ = run(
+        "export", bundle, "--trt", "--trt-batch", "2", "--trt-arch", "sm86", "--out", out, "--json"
+    )
+    assert code == 0
+    assert json.loads(told) == {"bundle": str(out), "engines": []}
+    (given, how), options = calls[0], galip_export.BuildOptions((2,), ("8.6",))
+    assert (given, how["overwrite"]) == ((bundle, out, options), False)
+    assert "--trt builds engines" in fail(2, "export", bundle, "--out", out)
+    assert "--trt builds engines" in fail(2, "export", bundle, "--out", out, "--trt", "--precision", "fp16")
+    assert "architecture 'ampere'" in fail(2, "export", bundle, "--trt", "--trt-arch", "ampere", "--out", out)
+
+
+def test_trt_asks_for_fp16(run, tiny_checkpoint, tmp_path, monkeypatch):
+    asked = []
+
+    def export(*arguments, precisions, engines, **options):
+        asked.append((precisions, engines))
+        raise UsageError("enough")
+
+    monkeypatch.setattr(galip_export, "export_bundle", export)
+    run("export", tiny_checkpoint, "--out", tmp_path / "a")
+    run("export", tiny_checkpoint, "--out", tmp_path / "a", "--trt")
+    run("export", tiny_checkpoint, "--out", tmp_path / "a", "--trt", "--precision", "fp16, int8")
+    engines = galip_export.BuildOptions()
+    assert asked == [(("fp32",), None), (("fp32", "fp16"), engines), (("fp16", "int8"), engines)]
+
+
+def test_doctor(run, monkeypatch):
+    code, out, err = run("doctor")
+    assert (code, err) == (0, "")
+    assert "  cpu: works, in fp32, w16a32" in out
+    found = json.loads(run("doctor", "--json")[1])
+    assert found["devices"]["cpu"]["works"] is True
+    for name, device in found["devices"].items():
+        device.update(works=False, why=f"no {name} here", precisions=[])
+    found["onnxruntime"]["problem"] = "two builds"
+    found["gpus"] = {
+        "driver": "13.0",
+        "why": None,
+        "found": [{"name": "H200", "compute_capability": "9.0", "memory": 2**37}],
+    }
+    monkeypatch.setattr(doctor, "examine", lambda: found)
+    code, out, _ = run("doctor")
+    assert code == 5
+    for line in (
+        "  cpu: no: no cpu here",
+        "  problem: two builds",
+        "  0: H200, compute capability 9.0, 128 GiB",
+    ):
+        assert f"\n{line}\n" in f"\n{out}"
 
 
 def test_generate(run, bundle, tmp_path):

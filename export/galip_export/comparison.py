@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from galip_runtime.errors import QualityGateFailed
 
-__all__ = ["Comparison", "compare", "first_percentile", "picture_psnr"]
+__all__ = ["Comparison", "compare", "first_percentile", "picture_psnr", "row_psnr"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,14 @@ def picture_psnr(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> npt.N
     """
     error = np.square(result.clip(-1, 1).astype(np.float64) - reference.clip(-1, 1)).mean(axis=(1, 2, 3))
     return np.asarray(10 * np.log10(4 / np.maximum(error, 1e-20)))
+
+
+def row_psnr(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """PSNR in dB (N) of rows (N, D), against the range of the reference's row. Equal rows have 200 dB."""
+    wide = reference.astype(np.float64)
+    error = np.square(result.astype(np.float64) - wide).mean(axis=1)
+    peak = np.square(wide.max(axis=1) - wide.min(axis=1))
+    return np.asarray(10 * np.log10(peak / np.maximum(error, 1e-20 * peak)))
 
 
 def first_percentile(values: npt.NDArray[np.float64]) -> float:

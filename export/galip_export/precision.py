@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -9,8 +10,17 @@ from typing import NoReturn
 from galip_runtime.devices import available_devices, import_onnxruntime, makes_sense
 from galip_runtime.errors import ProviderUnavailable, UsageError
 from galip_runtime.openvino_graph import check_cpu, openvino_computes_in
+from galip_runtime.probe import why_not
 
-__all__ = ["PRECISIONS", "Precision", "check_precisions", "graph_file", "text_precisions", "verified_on"]
+__all__ = [
+    "EMULATED",
+    "PRECISIONS",
+    "Precision",
+    "check_precisions",
+    "graph_file",
+    "text_precisions",
+    "verified_on",
+]
 
 
 @dataclass(frozen=True)
@@ -32,12 +42,17 @@ class Precision:
 PRECISIONS = {
     "fp32": Precision(True, "fp32", relative=1e-4),
     "w16a32": Precision(True, "w16a32", psnr_db=70),
+    "fp16": Precision(True, "fp16", psnr_db=45),
     "bf16": Precision(False, "fp32", psnr_db=45),
     "int8": Precision(False, "int8", psnr_db=38),
 }
-"""`fp32`; `w16a32`, weights stored as fp16 and computed with in fp32; `bf16`, the fp32 graph that OpenVINO
-computes in bf16; `int8`, convolutions and matrix products of 8-bit integers, scaled as calibration says.
+"""`fp32`; `w16a32`, weights stored as fp16 and computed with in fp32; `fp16`, computed in fp16 but for what
+measurement keeps in fp32; `bf16`, the fp32 graph that OpenVINO computes in bf16; `int8`, convolutions and
+matrix products of 8-bit integers, scaled as calibration says.
 """
+
+EMULATED = "emulated"
+"""in place of a device: on the CPU in fp32, every number rounded as in fp16"""
 
 
 def check_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
@@ -56,16 +71,26 @@ def check_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
     for name in wanted:
         if not verified_on(name):
             _explain(name)
-    if "int8" in wanted:
+    if {"int8", "fp16"} & set(wanted):
         import_onnxruntime()  # which calibrates
     return tuple(dict.fromkeys(wanted))
 
 
 def verified_on(precision: str) -> list[str]:
-    """The devices of this machine's CPU that compute in `precision`."""
+    """Where `precision` is verified: the devices of this machine's CPU that compute in it.
+
+    fp16 needs a GPU; where none runs graphs, it is `EMULATED`.
+    """
+    if precision == "fp16":
+        return ["cuda" if _cuda_works() else EMULATED]
     there = [each for each in available_devices() if each in ("cpu", "openvino")]
     fit = [each for each in there if makes_sense(precision, each)]
     return [each for each in fit if each != "openvino" or openvino_computes_in(precision)]
+
+
+@functools.cache
+def _cuda_works() -> bool:
+    return "cuda" in available_devices() and why_not("cuda") is None
 
 
 def _explain(precision: str) -> NoReturn:
@@ -84,9 +109,10 @@ def _explain(precision: str) -> NoReturn:
 
 
 def text_precisions(precisions: Collection[str]) -> tuple[str, ...]:
-    """The text encoder's beside a generator's `precisions`; the first is for one that it does not have."""
-    found = [name for name, each in PRECISIONS.items() if name in precisions and each.text]
-    return tuple(found) or ("fp32",)
+    """The text encoder's beside a generator's `precisions`; the first is for those that it does not have."""
+    found = tuple(name for name, each in PRECISIONS.items() if name in precisions and each.text)
+    others = any(not PRECISIONS[name].text for name in precisions)  # they run on CPUs, which lack fp16
+    return ("fp32", *found) if others and not {"fp32", "w16a32"} & set(found) else found
 
 
 def graph_file(graph: str, precision: str) -> str:

@@ -13,65 +13,29 @@ than taking them whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import torch
-from galip_runtime.arrays import batches
-from galip_runtime.cpus import usable_cpus
-from galip_runtime.devices import import_onnxruntime
 from galip_runtime.errors import QualityGateFailed
-from galip_runtime.noise import noise
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from galip.clip import clip_tokenizer
-from galip.model import Galip
+from galip_export.calibration import Inputs, Range, held_out, output, ranges, rows
 from galip_export.comparison import first_percentile, picture_psnr
-from galip_export.prompts import CALIBRATION_PROMPTS
+from galip_export.selection import Psnr, select
 from galip_export.work import multiply_adds
 
-__all__ = ["Group", "Samples", "calibration_inputs", "quantise"]
+__all__ = ["Group", "quantise"]
 
 Progress = Callable[[int, int], object]
 
-_HELD_OUT = 12
-"""every so many-th sample is for errors, not for ranges"""
-_FIRST_SEED = 10**6  # the gate's pictures have others
-_AT_ONCE = 8
 _MARGIN_DB = 16.0
 """asked of calibration beyond the gate, which allows faint noise on white backgrounds. FID sees that: the
 shipped model's changed by 3.6 % with a margin of 3, by 1.6 % with 10
 """
-
-_Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What the generator is calibrated with."""
-
-    noise: npt.NDArray[np.float32]
-    """(N, Z)"""
-    sentence: npt.NDArray[np.float32]
-    """(N, D)"""
-
-    def __getitem__(self, rows: slice | npt.NDArray[np.bool_]) -> Samples:
-        return Samples(self.noise[rows], self.sentence[rows])
-
-
-def calibration_inputs(model: Galip) -> Samples:
-    """Sentences of prompts, and noise, that no picture of the gate has."""
-    assert model.text is not None
-    text = model.config.clip.text
-    tokens = torch.from_numpy(clip_tokenizer(text.merges, text.context_length).encode(CALIBRATION_PROMPTS))
-    with torch.inference_mode():
-        parts = [model.text(tokens[part]).numpy() for part in batches(len(tokens), _AT_ONCE)]
-    seeds = range(_FIRST_SEED, _FIRST_SEED + len(tokens))
-    return Samples(noise(seeds, model.config.generator.noise_dim), np.concatenate(parts))
 
 
 @dataclass(frozen=True)
@@ -87,30 +51,28 @@ class Group:
 
 
 def quantise(
-    generator: ModelProto, samples: Samples, least_db: float, progress: Progress = lambda *_: None
+    generator: ModelProto, samples: Inputs, least_db: float, progress: Progress = lambda *_: None
 ) -> tuple[ModelProto, tuple[Group, ...]]:
     """`generator` with what the picture bears in int8, and what that is. `generator` stays as it is.
 
     All that reads one tensor is one group, and all matrix products are one. Some of the samples give the
-    ranges; of the others, the error of the picture is measured with each group alone in int8. Errors that
-    have nothing to do with each other add up, so groups stay float, those with the most error for their work
-    first, until the least PSNR of the sum is `least_db` and a margin; and for as long as it is less when
-    measured with all of them.
+    ranges; of the others, the error of the picture is measured with each group alone in int8, and `select`
+    keeps the PSNR at `least_db` and a margin.
 
     `progress` is called with (groups measured, groups).
 
     Raises QualityGateFailed where nothing can be in int8.
     """
-    held_out = np.arange(len(samples.noise)) % _HELD_OUT == 0
+    judged = held_out(samples)
     groups = _groups(generator)
     tensors = sorted({node.input[0] for group in groups for node in group})
     progress(0, len(groups))
-    ranges = _ranges(generator, tensors, samples[~held_out])
-    expected = _pictures(generator, samples[held_out])
+    seen = ranges(generator, tensors, rows(samples, ~judged))
+    expected = output(generator, rows(samples, judged))
 
-    def psnr(chosen: Sequence[int]) -> npt.NDArray[np.float64]:
+    def psnr(chosen: Sequence[int]) -> Psnr:
         nodes = [node for index in chosen for node in groups[index]]
-        return picture_psnr(expected, _pictures(_rounded(generator, nodes, ranges), samples[held_out]))
+        return picture_psnr(expected, output(_rounded(generator, nodes, seen), rows(samples, judged)))
 
     alone = []
     for index in range(len(groups)):
@@ -118,16 +80,7 @@ def quantise(
         progress(index + 1, len(groups))
     work = multiply_adds(generator)
     works = [sum(work[node.name] for node in group) for group in groups]
-
-    def loss(index: int) -> float:
-        return float(10 ** (-first_percentile(alone[index]) / 10) / works[index])
-
-    order = sorted(range(len(groups)), key=loss, reverse=True)
-    goal = least_db + _MARGIN_DB
-    while order and first_percentile(_sum([alone[index] for index in order])) < goal:
-        del order[0]
-    while order and first_percentile(psnr(order)) < goal:
-        del order[0]
+    order = select(alone, works, psnr, goal := least_db + _MARGIN_DB)
     if not order:
         raise QualityGateFailed(
             f"no part of the generator can be in int8: each alone leaves less than the {goal:g} dB of PSNR "
@@ -139,12 +92,7 @@ def quantise(
         )
         for index, group in enumerate(groups)
     )
-    return _rounded(generator, [node for index in order for node in groups[index]], ranges), report
-
-
-def _sum(psnrs: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """PSNR of errors that add up, from the PSNR of each."""
-    return np.asarray(-10 * np.log10(sum(10 ** (-each / 10) for each in psnrs)))
+    return _rounded(generator, [node for index in order for node in groups[index]], seen), report
 
 
 def _groups(generator: ModelProto) -> list[list[NodeProto]]:
@@ -159,43 +107,7 @@ def _groups(generator: ModelProto) -> list[list[NodeProto]]:
     return list(groups.values())
 
 
-def _run(model: ModelProto, samples: Samples) -> Iterator[list[npt.NDArray[np.float32]]]:
-    """What `model` gives of a few samples at a time."""
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cpus()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.disable_quant_qdq", "1")  # rounding alone, the same on any CPU
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    for part in batches(len(samples.noise), _AT_ONCE):
-        yield session.run(None, vars(samples[part]))
-
-
-def _pictures(model: ModelProto, samples: Samples) -> npt.NDArray[np.float32]:
-    return np.concatenate([image for (image,) in _run(model, samples)])
-
-
-def _ranges(model: ModelProto, tensors: Sequence[str], samples: Samples) -> dict[str, _Range]:
-    """Least and greatest value of each of `tensors`, 0 included."""
-    told = ModelProto()
-    told.CopyFrom(model)
-    del told.graph.output[:]
-    for name in tensors:
-        for kind in ("Min", "Max"):
-            output = f"{name}/{kind}"
-            told.graph.node.append(helper.make_node(f"Reduce{kind}", [name], [output], keepdims=0))
-            told.graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, []))
-    found = np.array(list(_run(told, samples)))  # (batches, 2 tensors)
-    low, high = found[:, 0::2].min(axis=0), found[:, 1::2].max(axis=0)
-    return {
-        name: (min(0.0, float(least)), max(0.0, float(greatest)))
-        for name, least, greatest in zip(tensors, low, high, strict=True)
-    }
-
-
-def _rounded(model: ModelProto, nodes: Sequence[NodeProto], ranges: dict[str, _Range]) -> ModelProto:
+def _rounded(model: ModelProto, nodes: Sequence[NodeProto], ranges: dict[str, Range]) -> ModelProto:
     """`model` with the inputs and weights of `nodes` between QuantizeLinear and DequantizeLinear."""
     result = ModelProto()
     result.CopyFrom(model)
@@ -210,7 +122,7 @@ def _rounded(model: ModelProto, nodes: Sequence[NodeProto], ranges: dict[str, _R
 class _Rounding:
     """Rebuilds a graph, node by node."""
 
-    def __init__(self, graph: onnx.GraphProto, ranges: dict[str, _Range]) -> None:
+    def __init__(self, graph: onnx.GraphProto, ranges: dict[str, Range]) -> None:
         self._graph, self._ranges = graph, ranges
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
         self._nodes: list[NodeProto] = []

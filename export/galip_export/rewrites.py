@@ -205,7 +205,7 @@ class GrowingBlock(nn.Module):
 
 
 class FoldedVit(nn.Module):
-    """ClipVit, its blocks folded, without the rows that nobody reads, and times the generator's weight."""
+    """ClipVit, its blocks folded, times the generator's weight."""
 
     class_token: Tensor
     position: Tensor
@@ -223,23 +223,22 @@ class FoldedVit(nn.Module):
         n, width, grid, _ = bridge.shape
         patches = bridge.flatten(2).transpose(1, 2) + self.position  # (N, G², W)
         x = self.ln_pre(torch.cat([self.class_token.expand(n, 1, width), patches], dim=1))  # (N, 1+G², W)
-        last = len(self.blocks) - 1
         for index, block in enumerate(self.blocks):
-            prompt = None
             if index in self.prompt_layers:
                 assert prompts is not None
                 place = self.prompt_layers.index(index) * width
                 prompt = prompts[:, None, place : place + width]  # (N, 1, W)
-            x = block(x, prompt, skip=1 if index == last else 0)
-        return self.weight * x.transpose(1, 2).reshape(n, width, grid, grid)
+                x = block(torch.cat([x, prompt], dim=1))[:, :-1]  # (N, 1+G², W)
+            else:
+                x = block(x)
+        return self.weight * x[:, 1:].transpose(1, 2).reshape(n, width, grid, grid)
 
 
 class FoldedBlock(nn.Module):
     """A residual attention block of CLIP, its norms' weights and attention's scale within its matrices.
 
     γ and β of a norm before a linear layer: W(γ∘x̂ + β) + b = (W·diag γ)x̂ + (Wβ + b). Attention's 1/√(W/H)
-    goes into the queries' rows. A prompt's row is never read again, so it gives a key and a value but asks
-    nothing; nor does the class token in the last block.
+    goes into the queries' rows.
     """
 
     def __init__(self, block: Any) -> None:
@@ -247,28 +246,24 @@ class FoldedBlock(nn.Module):
         self.heads = block.attn.num_heads
         width = block.attn.embed_dim
         weight, bias = fold_norm(block.ln_1, block.attn.in_proj_weight, block.attn.in_proj_bias)
-        scale = (width // self.heads) ** -0.5
-        self.query = _linear(weight[:width] * scale, bias[:width] * scale)
-        self.key_value = _linear(weight[width:], bias[width:])
+        weight[:width] *= (width // self.heads) ** -0.5
+        bias[:width] *= (width // self.heads) ** -0.5
+        self.query_key_value = _linear(weight, bias)
         self.out = block.attn.out_proj
         self.eps_1, self.eps_2 = block.ln_1.eps, block.ln_2.eps
         self.mlp_in = _linear(*fold_norm(block.ln_2, block.mlp.c_fc.weight, block.mlp.c_fc.bias))
         self.gelu, self.mlp_out = block.mlp.gelu, block.mlp.c_proj
 
-    def forward(self, x: Tensor, prompt: Tensor | None, skip: int) -> Tensor:
-        """X (N, T, W), prompt (N, 1, W) or None → (N, T - skip, W), the first `skip` rows left out."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, W) → (N, T, W)."""
         n, _, width = x.shape
         heads = (n, -1, self.heads, width // self.heads)
-        normed = F.layer_norm(x, (width,), eps=self.eps_1)
-        seen = normed
-        if prompt is not None:
-            seen = torch.cat([normed, F.layer_norm(prompt, (width,), eps=self.eps_1)], dim=1)  # (N, T+1, W)
-        query = self.query(normed[:, skip:]).view(heads).transpose(1, 2)  # (N, H, T, W/H)
-        key, value = (
-            each.view(heads).transpose(1, 2) for each in self.key_value(seen).chunk(2, dim=-1)
-        )  # (N, H, T+1, W/H)
+        found = self.query_key_value(F.layer_norm(x, (width,), eps=self.eps_1))  # (N, T, 3W)
+        query, key, value = (
+            each.view(heads).transpose(1, 2) for each in found.chunk(3, dim=-1)
+        )  # (N, H, T, W/H)
         attended = (query @ key.transpose(-2, -1)).softmax(dim=-1) @ value  # (N, H, T, W/H)
-        x = x[:, skip:] + self.out(attended.transpose(1, 2).reshape(n, -1, width))
+        x = x + self.out(attended.transpose(1, 2).reshape(n, -1, width))
         h = F.layer_norm(x, (width,), eps=self.eps_2)
         return x + self.mlp_out(self.gelu(self.mlp_in(h)))
 

@@ -1,13 +1,15 @@
 """The parity gate: what the runtime computes from a bundle, against eager PyTorch.
 
 Every precision is judged on a few odd batches, graph by graph; one that is not as exact as fp32 on many whole
-pictures, too. Each on every device of this machine's CPU that computes in it.
+pictures, too. Each on every device of this machine's CPU that computes in it; fp16 on a GPU, or emulated.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from galip_runtime.noise import MAX_SEED, noise
 from galip.clip import clip_tokenizer
 from galip.model import Galip
 from galip_export.comparison import Comparison, compare, first_percentile, picture_psnr
-from galip_export.precision import PRECISIONS, text_precisions, verified_on
+from galip_export.emulation import emulated_bundle
+from galip_export.precision import EMULATED, PRECISIONS, text_precisions, verified_on
 from galip_export.prompts import GATE_PROMPTS
 
 __all__ = ["GraphParity", "PictureParity", "steps", "verify_bundle"]
@@ -122,19 +125,18 @@ def verify_bundle(
     pictures: list[PictureParity] = []
     for precision in precisions:
         for device in verified_on(precision):
-            runtime = _load(bundle, device, precision)
-            of_text = runtime.info()["precision"]["text_encoder"]
-            new = (of_text, device) not in {(case.precision, case.device) for case in cases}
-            for graph, name, inputs, tensors, reference in [
-                *(("text_encoder", of_text, *each) for each in texts if new),
-                *(("generator", precision, *each) for each in generators),
-            ]:
-                advance()
-                result = _run(runtime, graph, name, inputs, tensors)
-                comparison = _judge(graph, name, device, inputs, reference, result)
-                cases.append(GraphParity(graph, name, device, inputs, comparison))
-            if originals is not None and _by_pictures(precision):
-                pictures.append(_judge_pictures(runtime, precision, device, originals, advance))
+            with _opened(bundle, device, precision) as (runtime, of_text):
+                new = (of_text, device) not in {(case.precision, case.device) for case in cases}
+                for graph, name, inputs, tensors, reference in [
+                    *(("text_encoder", of_text, *each) for each in texts if new),
+                    *(("generator", precision, *each) for each in generators),
+                ]:
+                    advance()
+                    result = _run(runtime, graph, name, inputs, tensors)
+                    comparison = _judge(graph, name, device, inputs, reference, result)
+                    cases.append(GraphParity(graph, name, device, inputs, comparison))
+                if originals is not None and _by_pictures(precision):
+                    pictures.append(_judge_pictures(runtime, precision, device, originals, advance))
     return tuple(cases), tuple(pictures)
 
 
@@ -195,11 +197,19 @@ def _eager(graph: str, module: Any, *tensors: torch.Tensor) -> npt.NDArray[Any]:
     return result
 
 
-def _load(bundle: Path, device: str, precision: str) -> galip_runtime.Model:
-    try:
-        return galip_runtime.load(bundle, device=device, precision=precision)
-    except FileRefused as error:
-        raise QualityGateFailed(f"the exported bundle does not load: {error}. {_ADVICE}") from error
+@contextlib.contextmanager
+def _opened(bundle: Path, device: str, precision: str) -> Iterator[tuple[galip_runtime.Model, str]]:
+    """The bundle on a device or `EMULATED`, and its text encoder's precision."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if device == EMULATED:
+                copy = emulated_bundle(bundle, Path(folder) / "bundle", precision)
+                yield galip_runtime.load(copy, device="cpu"), precision
+                return
+            runtime = galip_runtime.load(bundle, device=device, precision=precision)
+        except FileRefused as error:
+            raise QualityGateFailed(f"the exported bundle does not load: {error}. {_ADVICE}") from error
+        yield runtime, runtime.info()["precision"]["text_encoder"]
 
 
 def _run(

@@ -10,7 +10,7 @@ import typer
 import typer.exceptions
 from galip_runtime.errors import GalipError
 
-from galip.cli import benching, data, evaluating, exporting, pictures, training
+from galip.cli import benching, data, doctor, evaluating, exporting, pictures, training
 
 __all__ = ["app", "main"]
 
@@ -36,6 +36,7 @@ app.command("bench")(benching.bench)
 app.command("export")(exporting.export)
 app.command("convert")(exporting.convert)
 app.command("info")(exporting.info)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.command("train-clip")(training.train_clip)
 app.command("train")(training.train)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from galip_runtime.errors import FileRefused
+from galip_runtime.errors import FileRefused, UsageError
 
 from galip.cli.common import Json, Progress, emit
 
 if TYPE_CHECKING:
     from galip_export import ExportReport
+    from galip_runtime.engines import EngineRecord
 
 __all__ = ["convert", "export", "info"]
 
@@ -21,41 +23,87 @@ __all__ = ["convert", "export", "info"]
 def export(
     model: Annotated[
         Path | None,
-        typer.Argument(help="Checkpoint (.safetensors); the shipped model if not given.", show_default=False),
+        typer.Argument(
+            help="Checkpoint (.safetensors), the shipped model if not given; or a bundle, for engines.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to make: the bundle.")] = ...,  # type: ignore[assignment]
     precision: Annotated[
-        str, typer.Option(help="Precisions, separated by commas: fp32, w16a32 (weights as fp16), bf16, int8.")
-    ] = "fp32",
+        str | None,
+        typer.Option(
+            help="Precisions, separated by commas: fp32, w16a32 (weights as fp16), fp16, bf16, int8. fp32 if "
+            "not given, with --trt fp32,fp16.",
+            show_default=False,
+        ),
+    ] = None,
     rewrites: Annotated[
         str,
         typer.Option(
             help="exact: the generator computes the same with less work; none: as in the checkpoint."
         ),
     ] = "exact",
+    trt: Annotated[bool, typer.Option("--trt", help="Build TensorRT engines, too.")] = False,
+    trt_batch: Annotated[
+        str, typer.Option(help="Batch sizes that engines are fastest for; the largest is the most they take.")
+    ] = "1,4,16",
+    trt_arch: Annotated[
+        str | None,
+        typer.Option(
+            help="GPUs that engines are for, such as sm86,sm89 (TensorRT for RTX); else this machine's.",
+            show_default=False,
+        ),
+    ] = None,
+    trt_refit: Annotated[
+        bool, typer.Option("--trt-refit", help="Engines whose weights can be replaced.")
+    ] = False,
+    trt_compatible: Annotated[
+        bool, typer.Option("--trt-compatible", help="Engines that later minor versions of TensorRT run.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")] = False,
     json: Json = False,
 ) -> None:
-    """Turn a checkpoint into a verified bundle of ONNX graphs.
+    """Turn a checkpoint into a verified bundle of ONNX graphs, and TensorRT engines with --trt.
 
     Every export is compared with eager PyTorch on several prompts, seeds and batch sizes, each precision but
     fp32 on 256 pictures, too. A bundle that is farther from the model than its precisions allow is not
-    written (exit code 3).
+    written, nor is one with engines that should be in fp16 and are not (exit code 3).
     """
     from galip_export import export_bundle
+    from galip_export.engines import add_engines
+    from galip_export.tensorrt import build_options
 
     from galip.assets import default_checkpoint
 
+    options = build_options(trt_batch, trt_arch, trt_refit, trt_compatible)
     with Progress() as progress:
+        if model is not None and model.is_dir():
+            if not trt or precision is not None:
+                raise UsageError(
+                    f"{model} is a bundle: of that, --trt builds engines, in the precision that it has. For "
+                    "anything else name the checkpoint"
+                )
+            records = add_engines(model, out, options, overwrite=overwrite, progress=progress)
+            emit(
+                {"bundle": str(out), "engines": [asdict(each) for each in records]},
+                json,
+                "\n".join([f"{out}: engines built", *map(_engine, records)]),
+            )
+            return
         report = export_bundle(
             model or default_checkpoint(),
             out,
-            precisions=tuple(each.strip() for each in precision.split(",")),
+            precisions=_named(precision or ("fp32,fp16" if trt else "fp32")),
             rewrites=rewrites,
+            engines=options if trt else None,
             overwrite=overwrite,
             progress=progress,
         )
     emit(report.to_dict(), json, _summary(report))
+
+
+def _named(precisions: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in precisions.split(","))
 
 
 def convert(
@@ -113,7 +161,17 @@ def _summary(report: ExportReport) -> str:
             f"  {each.precision} on {each.device}: PSNR of {each.pictures} pictures at least "
             f"{each.psnr_min:.1f} dB, first percentile {each.psnr_p1:.1f}, median {each.psnr_median:.1f}"
         )
+    lines += map(_engine, report.engines)
     return "\n".join(lines)
+
+
+def _engine(record: EngineRecord) -> str:
+    half, total = record.weights.get("fp16", 0), sum(record.weights.values())
+    sizes = ", ".join(str(profile.opt) for profile in record.profiles)
+    return (
+        f"  {record.plan}: {record.package} {record.package_version}, batches {sizes}; {half / total:.0%} of "
+        f"its weights in fp16 (counted in the {record.inspected})"
+    )
 
 
 def _bundle_info(path: Path) -> dict[str, Any]:

@@ -1,10 +1,17 @@
 """How many CPUs this process may use, by the scheduler and a container's quota, and what they can do."""
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["computes_in", "usable_cpus"]
+__all__ = ["computes_in", "cpu_features", "cpu_name", "usable_cpus"]
+
+_FEATURES = (
+    "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
+    "amx_bf16", "amx_int8", "asimd", "asimddp", "fphp", "bf16", "i8mm", "sve",
+)  # fmt: skip
+"""Instructions that matter for networks, as Linux names them (x86 and Arm)."""
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
@@ -34,6 +41,26 @@ def computes_in(precision: str, root: Path = Path("/")) -> bool | None:
     except OSError:
         return None
     return bool(_NEEDED[precision].intersection(words))
+
+
+def cpu_name() -> str:
+    """The processor's."""
+    return _of_cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_features() -> list[str]:
+    """Which instructions that matter for networks the CPU has; none where Linux does not say."""
+    flags = (_of_cpuinfo("flags", "Features") or "").split()
+    return [name for name in _FEATURES if name in flags]
+
+
+def _of_cpuinfo(*names: str) -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return next((value.strip() for name, value in pairs if name.strip() in names), None)
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from galip_runtime.cpus import usable_cpus
+from galip_runtime.engines import has_tensorrt
 from galip_runtime.errors import ProviderUnavailable, UsageError
 
 __all__ = [
@@ -125,18 +126,20 @@ def backend_versions() -> dict[str, str]:
 def available_devices() -> list[str]:
     """Devices that the installed packages were built for; whether they start is another matter.
 
-    Raises ProviderUnavailable where neither onnxruntime nor OpenVINO is installed.
+    Raises ProviderUnavailable where none of onnxruntime, OpenVINO and TensorRT is installed.
     """
     try:
         built = import_onnxruntime().get_available_providers()
     except ProviderUnavailable:
-        if not has_openvino():
+        if not (has_openvino() or has_tensorrt()):
             raise
         built = []
-    found = [device for device, providers in PROVIDERS.items() if providers[0] in built]
-    if has_openvino() and "openvino" not in found:
-        found.append("openvino")
-    return [device for device in PROVIDERS if device in found]
+    native = {"openvino": has_openvino(), "tensorrt": has_tensorrt()}
+    return [
+        device
+        for device, providers in PROVIDERS.items()
+        if providers[0] in built or native.get(device, False)
+    ]
 
 
 def parse_device(device: str) -> tuple[str, int]:

@@ -10,11 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.devices import Settings
+from galip_runtime.engines import EngineRecord
 from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.manifest import GraphSpec, TensorSpec, stamp
 from galip_runtime.onnx_file import OnnxFile
 
-__all__ = ["Graph", "GraphFile"]
+__all__ = ["Engine", "Graph", "GraphFile"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A plan and the record beside it."""
+
+    plan: Path
+    record: EngineRecord
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,8 @@ class GraphFile:
     onnx: OnnxFile
     stamp: tuple[int, ...]
     """the file's, from before it was verified"""
+    engine: Engine | None = None
+    """TensorRT's, of this graph, for this GPU; verified"""
 
     def check_unchanged(self) -> None:
         """Raises FileRefused where the file was written or replaced since it was verified."""

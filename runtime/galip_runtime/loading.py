@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from galip_runtime.devices import (
@@ -14,13 +14,13 @@ from galip_runtime.devices import (
     parse_device,
     thread_count,
 )
+from galip_runtime.engines import ENGINES, choose_engine, has_tensorrt, place_of
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
 from galip_runtime.folders import cache_home
-from galip_runtime.graph import Graph, GraphFile
+from galip_runtime.graph import Engine, Graph, GraphFile
 from galip_runtime.manifest import (
     CONDITION,
     GRAPHS,
-    GraphSpec,
     Manifest,
     TensorSpec,
     check_files,
@@ -33,6 +33,7 @@ from galip_runtime.onnx_file import OnnxFile
 from galip_runtime.openvino_graph import OpenvinoGraph
 from galip_runtime.pipeline import Model
 from galip_runtime.session import Session
+from galip_runtime.tensorrt_graph import TensorrtGraph
 from galip_runtime.tokenizer import Tokenizer
 from galip_runtime.verified import Verified
 
@@ -53,7 +54,7 @@ def load(
     `device`: `auto`, `cpu`, `cuda`, `tensorrt` or `openvino`; all but `auto` are kept to, or an error.
     `cuda:1` and `tensorrt:1` are the second GPU. `auto` is the first of cuda, openvino and cpu that is
     installed, starts, and computes in the precision.
-    `precision`: `auto` (fp32 where the bundle has it) or one that the bundle has.
+    `precision`: `auto` (fp32 where the bundle has it, for tensorrt fp16) or one that the bundle has.
     `threads`: CPU threads of a run; None for as many CPUs as this process may use.
 
     Every listed file is checked against the manifest first: its sha256, too, but for graphs in precisions
@@ -71,21 +72,10 @@ def load(
     name, gpu = parse_device(device)
     chosen = {graph: _choose(manifest, graph, precision, name) for graph in GRAPHS}
     devices = candidates(name, chosen["generator"])
-    specs = {graph: manifest.graphs[graph][each] for graph, each in chosen.items()}
-    stamps = {graph: stamp(Path(path) / spec.file) for graph, spec in specs.items()}
     check_files(path, manifest)
-    verified = Verified(_cache("verified"))
-    known = {
-        spec.file
-        for graph, spec in specs.items()
-        if verified.has(Path(path) / spec.file, stamps[graph], manifest.files[spec.file].sha256)
-    }
-    verify_files(path, manifest, _needed(manifest, specs.values()) - known)
+    engines = _engines(path, manifest, chosen, gpu) if name == "tensorrt" and has_tensorrt() else {}
+    files, remember = _opened(Path(path), manifest, chosen, engines)
     tokenizer = _tokenizer(manifest, read_verified(path, manifest, manifest.tokenizer.file))
-    files = {}
-    for graph, spec in specs.items():
-        file, sha256 = Path(path) / spec.file, manifest.files[spec.file].sha256
-        files[graph] = GraphFile(file, sha256, spec, chosen[graph], OnnxFile(file), stamps[graph])
     passed_over = []
     for each in devices:
         settings = Settings(each, count, gpu, _cache("openvino") if each == "openvino" else None)
@@ -99,8 +89,7 @@ def load(
             continue
         for opened in files.values():
             opened.check_unchanged()
-            if opened.spec.file not in known:
-                verified.add(opened.path, opened.stamp, opened.sha256)
+        remember()
         _log.info("%s was asked for, %s is used with %s", device, each, graphs["generator"].providers)
         requested = {"device": device, "precision": precision, "threads": threads}
         return Model(Path(path), manifest, tokenizer, graphs, settings, requested, passed_over)
@@ -118,15 +107,51 @@ def _choose(manifest: Manifest, graph: str, precision: str, device: str) -> str:
         )
     if precision in specs:
         return precision
-    order = [name for name in ("fp32", "w16a32", *sorted(specs)) if name in specs]
+    first = ("fp16", "fp32") if device == "tensorrt" else ("fp32", "w16a32")
+    order = [name for name in (*first, *sorted(specs)) if name in specs]
     devices = available_devices() if device == "auto" else [device]
     return next((name for name in order if any(makes_sense(name, each) for each in devices)), order[0])
 
 
-def _needed(manifest: Manifest, loaded: Iterable[GraphSpec]) -> set[str]:
-    """All files but graphs that are not `loaded`."""
-    graphs = {spec.file for specs in manifest.graphs.values() for spec in specs.values()}
-    return set(manifest.files) - graphs | {spec.file for spec in loaded}
+def _opened(
+    path: Path, manifest: Manifest, chosen: Mapping[str, str], engines: Mapping[str, Engine]
+) -> tuple[dict[str, GraphFile], Callable[[], None]]:
+    """The graphs' files, verified with all others that are used, and what keeps that they are.
+
+    Graphs and plans are hashed only where that is not known of them; those not `chosen` are not.
+    """
+    specs = {graph: manifest.graphs[graph][precision] for graph, precision in chosen.items()}
+    graphs = {spec.file for of_graph in manifest.graphs.values() for spec in of_graph.values()}
+    large = {spec.file for spec in specs.values()} | {each.record.plan for each in engines.values()}
+    small = {name for name in manifest.files if name not in graphs and not name.startswith(f"{ENGINES}/")}
+    stamps = {name: stamp(path / name) for name in large}
+    verified = Verified(_cache("verified"))
+    unknown = [
+        name for name in large if not verified.has(path / name, stamps[name], manifest.files[name].sha256)
+    ]
+    verify_files(path, manifest, {*small, *unknown})
+    files = {}
+    for graph, spec in specs.items():
+        file, sha256 = path / spec.file, manifest.files[spec.file].sha256
+        onnx, engine = OnnxFile(file), engines.get(graph)
+        files[graph] = GraphFile(file, sha256, spec, chosen[graph], onnx, stamps[spec.file], engine)
+
+    def remember() -> None:
+        for name in unknown:
+            verified.add(path / name, stamps[name], manifest.files[name].sha256)
+
+    return files, remember
+
+
+def _engines(
+    path: str | os.PathLike[str], manifest: Manifest, chosen: Mapping[str, str], gpu: int
+) -> dict[str, Engine]:
+    """The engine of each graph for this machine, not verified. Raises as `choose_engine` and `place_of`."""
+    place = place_of(gpu)
+    records = {
+        graph: choose_engine(path, manifest, graph, precision, place) for graph, precision in chosen.items()
+    }
+    return {graph: Engine(Path(path) / record.plan, record) for graph, record in records.items()}
 
 
 def _cache(name: str) -> Path | None:
@@ -141,7 +166,7 @@ def _start(manifest: Manifest, files: Mapping[str, GraphFile], settings: Setting
     text, generator = files["text_encoder"], files["generator"]
     graphs = {"text_encoder": _graph(text, settings, text.spec.inputs, text.spec.outputs)}
     inputs, outputs = generator.spec.inputs, generator.spec.outputs
-    if generator.onnx.computes(CONDITION):
+    if generator.engine is None and generator.onnx.computes(CONDITION):
         condition = TensorSpec(CONDITION, "float32", ("N", generator.onnx.width(CONDITION)))
         sentence = [tensor for tensor in inputs if tensor.name == "sentence"]
         graphs[CONDITION] = _graph(generator, settings, sentence, [condition])
@@ -153,8 +178,9 @@ def _start(manifest: Manifest, files: Mapping[str, GraphFile], settings: Setting
 def _graph(
     file: GraphFile, settings: Settings, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> Graph:
-    native = settings.device == "openvino" and has_openvino()
-    return (OpenvinoGraph if native else Session)(file, settings, inputs, outputs)
+    if settings.device == "openvino" and has_openvino():
+        return OpenvinoGraph(file, settings, inputs, outputs)
+    return (TensorrtGraph if file.engine else Session)(file, settings, inputs, outputs)
 
 
 def _tokenizer(manifest: Manifest, data: bytes) -> Tokenizer:

@@ -11,9 +11,9 @@ import onnx
 import pytest
 import torch
 from galip_bench.random_weights import CONTRAST, set_contrast
-from galip_export import bundle as bundle_module
-from galip_export import export_bundle, precision, quantise, verify
+from galip_export import calibration, export_bundle, precision, quantise, verify
 from galip_export.comparison import first_percentile, picture_psnr
+from galip_export.conversion import Converter
 from galip_export.half_weights import half_weights
 from galip_export.onnx_export import export_generator
 from galip_export.prompts import CALIBRATION_PROMPTS, GATE_PROMPTS
@@ -65,7 +65,7 @@ def generator(model):
 
 @pytest.fixture(scope="module")
 def samples(model):
-    return quantise.calibration_inputs(model)
+    return calibration.generator_inputs(model)
 
 
 def weights(proto):
@@ -167,17 +167,17 @@ def test_nothing_here_computes_in_it(checkpoint, tmp_path, monkeypatch):
     for name, needed in (("bf16", "AVX512_BF16"), ("int8", "AVX512_VNNI")):
         with pytest.raises(ProviderUnavailable, match=f"{name} could not be verified here: .*{needed}"):
             export_bundle(checkpoint, tmp_path / "out", precisions=name)
-    with pytest.raises(UsageError, match="there are: fp32, w16a32, bf16, int8"):
+    with pytest.raises(UsageError, match="there are: fp32, w16a32, fp16, bf16, int8"):
         export_bundle(checkpoint, tmp_path / "out", precisions="fp8")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["w16a32", *INT8])
 def test_pictures_that_are_too_far_are_no_bundle(checkpoint, tmp_path, monkeypatch, name):
-    real = bundle_module._Writer._converted
+    real = Converter.convert
 
-    def worse(self, proto, stored):
-        result = real(self, proto, stored)
+    def worse(self, graph, proto, stored):
+        result = real(self, graph, proto, stored)
         for tensor in result.graph.initializer:
             if tensor.name.startswith(("to_rgb.weight", "to_rgb.bias")) and "/zero" not in tensor.name:
                 value = numpy_helper.to_array(tensor) * 1.3 + 0.02
@@ -186,7 +186,7 @@ def test_pictures_that_are_too_far_are_no_bundle(checkpoint, tmp_path, monkeypat
                 )
         return result
 
-    monkeypatch.setattr(bundle_module._Writer, "_converted", worse)
+    monkeypatch.setattr(Converter, "convert", worse)
     with pytest.raises(QualityGateFailed, match=f"in {name} is (too far from|not equal to) the model on"):
         export_bundle(checkpoint, tmp_path / "out", precisions=name)
     assert list(tmp_path.iterdir()) == []
@@ -259,13 +259,13 @@ class Test_quantise:
         assert max(loss[True]) <= min(loss[False])
 
     def test_ranges_are_those_of_the_samples(self, generator, samples):
-        few = samples[slice(0, 20)]
+        few = calibration.rows(samples, slice(0, 20))
         name = next(node.input[0] for node in generator.graph.node if node.op_type == "Conv")
-        low, high = quantise._ranges(generator, [name], few)[name]
+        low, high = calibration.ranges(generator, [name], few)[name]
         shown = onnx.ModelProto()
         shown.CopyFrom(generator)
         shown.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-        values = np.concatenate([found[1] for found in quantise._run(shown, few)])
+        values = np.concatenate([found[1] for found in calibration.run(shown, few)])
         assert (low, high) == (min(0, values.min()), max(0, values.max()))
 
     def test_convolutions_of_one_tensor_go_together(self, generator):
@@ -291,8 +291,8 @@ def test_prompts_of_calibration_and_gate_have_nothing_in_common():
 
 
 def test_noise_of_calibration_and_gate_has_nothing_in_common(samples):
-    gate = verify.noise(range(verify.PICTURES), samples.noise.shape[1])
-    assert not {row.tobytes() for row in gate} & {row.tobytes() for row in samples.noise}
+    gate = verify.noise(range(verify.PICTURES), samples["noise"].shape[1])
+    assert not {row.tobytes() for row in gate} & {row.tobytes() for row in samples["noise"]}
 
 
 def test_a_graph_that_is_altered_is_refused(exported, tmp_path):

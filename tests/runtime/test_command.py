@@ -65,7 +65,7 @@ def test_a_drawn_seed_is_told_and_gives_the_picture_again(shared_bundle, tmp_pat
         (["--precision", "int4"], 2, "it has bf16, fp16, fp32, int8"),
         (["-o", "a.txt"], 2, "ending '.txt' is unknown"),
         (["-o", "/nowhere/a.png"], 2, "does not exist"),
-        (["--device", "tensorrt"], 5, "galip-runtime[gpu]"),
+        (["--device", "cuda"], 5, "galip-runtime[gpu]"),
     ],
     ids=str,
 )

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 PROJECT = Path(__file__).parents[2] / "runtime"
-ALLOWED = {"numpy", "regex", "ftfy", "onnxruntime", "openvino", "PIL", "galip_runtime"}
+ALLOWED = {"numpy", "regex", "ftfy", "onnxruntime", "openvino", "cuda", "PIL", "galip_runtime"}
 
 
 def python(code, executable=sys.executable, **options):

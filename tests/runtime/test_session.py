@@ -30,8 +30,9 @@ def built_with(monkeypatch):
             onnxruntime, "get_available_providers", lambda: [PROVIDERS[name] for name in names]
         )
         real = onnxruntime.InferenceSession
-        monkeypatch.setattr(devices, "has_openvino", lambda: False)
-        monkeypatch.setattr(loading, "has_openvino", lambda: False)
+        for module in (devices, loading):
+            monkeypatch.setattr(module, "has_openvino", lambda: False)
+            monkeypatch.setattr(module, "has_tensorrt", lambda: False)
         asked = []
         pretend.gpus = []
         pretend.told = []

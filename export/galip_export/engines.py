@@ -1,0 +1,127 @@
+"""TensorRT's engines of a bundle's graphs: built, counted, and put into the bundle with a record each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from galip_runtime.engines import ENGINES, EngineRecord
+from galip_runtime.errors import UsageError
+from galip_runtime.gpus import driver
+from galip_runtime.manifest import (
+    GRAPHS,
+    MANIFEST_NAME,
+    FileEntry,
+    Manifest,
+    describe_file,
+    read_manifest,
+    verify_files,
+)
+
+from galip_export.publish import staged_bundle, write
+from galip_export.tensorrt import Builder, BuildOptions, profiles
+
+__all__ = ["add_engines", "build_engines", "engine_precision"]
+
+Progress = Callable[[str, int, int], object]
+"""(what is being done, steps done, steps in all)"""
+
+_LARGER = 1.3
+"""engine over graph, in bytes: it has code, too"""
+
+
+def add_engines(
+    bundle: Path,
+    out: Path,
+    options: BuildOptions,
+    *,
+    overwrite: bool = False,
+    progress: Progress = lambda *_: None,
+) -> tuple[EngineRecord, ...]:
+    """A copy of `bundle` at `out` with engines of its graphs, in place of those that it had.
+
+    `out` appears whole at the end or not at all; with `overwrite` it replaces a bundle, `bundle` itself, too.
+
+    Raises FileRefused for a bundle that is not whole, UsageError for an `out` that cannot be written,
+    ProviderUnavailable where no package builds engines for the GPU, QualityGateFailed as `Builder.build`.
+    """
+    manifest = read_manifest(bundle)
+    verify_files(bundle, manifest)
+    kept = [name for name in manifest.files if not name.startswith(f"{ENGINES}/")]
+    builder = Builder(options)
+    builder.archs()
+    size = sum(manifest.files[name].size for name in kept)
+    with staged_bundle(out, overwrite=overwrite, size=round(size * (1 + _LARGER))) as folder:
+        for name in kept:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle / name, folder / name)
+        plain = replace(manifest, files={name: manifest.files[name] for name in kept})
+        records, files = build_engines(folder, plain, builder, progress)
+        write(folder / MANIFEST_NAME, replace(plain, files={**plain.files, **files}).to_json().encode())
+    return records
+
+
+def build_engines(
+    folder: Path, manifest: Manifest, builder: Builder, progress: Progress = lambda *_: None
+) -> tuple[tuple[EngineRecord, ...], dict[str, FileEntry]]:
+    """Build the engines of the bundle in `folder`, whose manifest has none; their records and files.
+
+    Raises as `Builder.build`.
+    """
+    (folder / ENGINES).mkdir()
+    records: list[EngineRecord] = []
+    files: dict[str, FileEntry] = {}
+    precision = engine_precision(manifest)
+    for arch in builder.archs():
+        for graph in GRAPHS:
+            of_graph = precision if precision in manifest.graphs[graph] else "fp32"
+            onnx = manifest.graphs[graph][of_graph].file
+            stem = f"{ENGINES}/{graph}.{of_graph}.sm{arch.replace('.', '')}"
+
+            def told(phase: str, done: int, total: int, stem: str = stem) -> None:
+                progress(f"{stem}: {phase.lower()}", done, total)
+
+            built = builder.build(folder / onnx, of_graph, arch, manifest.dimensions.context_length, told)
+            write(folder / f"{stem}.plan", built.plan)
+            plan = describe_file(folder / f"{stem}.plan")
+            record = EngineRecord(
+                format_version=1,
+                graph=graph,
+                precision=of_graph,
+                onnx_sha256=manifest.files[onnx].sha256,
+                plan=f"{stem}.plan",
+                plan_sha256=plan.sha256,
+                package=built.package,
+                package_version=built.package_version,
+                compute_capability=built.compute_capability,
+                driver=_driver(),
+                profiles=profiles(builder.options),
+                flags=built.flags,
+                inspected=built.inspected,
+                layers=built.layers,
+                weights=built.weights,
+            )
+            write(folder / f"{stem}.json", record.to_json().encode())
+            records.append(record)
+            files |= {f"{stem}.plan": plan, f"{stem}.json": describe_file(folder / f"{stem}.json")}
+    return tuple(records), files
+
+
+def engine_precision(manifest: Manifest) -> str:
+    """What a bundle's engines are built from: fp16, else fp32. Raises UsageError where it has neither."""
+    for precision in ("fp16", "fp32"):
+        if precision in manifest.graphs["generator"]:
+            return precision
+    raise UsageError(
+        "TensorRT needs the graphs in fp16 or fp32, and the bundle has neither: export the checkpoint with "
+        "--precision fp16"
+    )
+
+
+def _driver() -> str:
+    try:
+        return driver()
+    except OSError:
+        return ""

@@ -1,0 +1,137 @@
+"""What this machine can run, and why not the rest: every device is tried, nothing is guessed from a list."""
+
+import contextlib
+import ctypes
+import importlib.metadata
+import platform
+import sys
+from typing import Any
+
+from galip_runtime.cpus import computes_in, cpu_features, cpu_name, usable_cpus
+from galip_runtime.devices import PROVIDERS, import_onnxruntime, import_openvino, makes_sense
+from galip_runtime.engines import PACKAGES, import_tensorrt
+from galip_runtime.errors import GalipError, ProviderUnavailable
+from galip_runtime.gpus import driver, gpus
+from galip_runtime.openvino_graph import openvino_computes_in
+from galip_runtime.probe import why_not
+
+__all__ = ["examine"]
+
+_BUILDS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-qnn",
+)
+_LIBRARIES = {
+    "cudart": (13, 12), "cublas": (13, 12), "cublasLt": (13, 12), "cudnn": (9,), "cufft": (12, 11),
+    "curand": (10,), "nvrtc": (13, 12), "nvinfer": (11, 10),
+}  # fmt: skip
+"""libraries that onnxruntime's providers for NVIDIA's GPUs load, by name, and their versions"""
+_PRECISIONS = ("fp32", "w16a32", "fp16", "bf16", "int8")
+
+
+def examine() -> dict[str, Any]:
+    """All of it, fit for JSON.
+
+    `devices` has every device that `load` takes but auto: `works`, and `why` not or None; `precisions` are
+    those that it computes in.
+    """
+    return {
+        "python": {
+            "version": platform.python_version(),
+            "executable": sys.executable,
+            "system": platform.platform(),
+        },
+        "cpu": {
+            "name": cpu_name(),
+            "features": cpu_features(),
+            "usable": usable_cpus(),
+            "computes_in": {name: computes_in(name) for name in ("bf16", "int8")},
+        },
+        "gpus": _gpus(),
+        "cuda_libraries": {name: _library(name, versions) for name, versions in _LIBRARIES.items()},
+        "onnxruntime": _onnxruntime(),
+        "openvino": _openvino(),
+        "tensorrt": {name: _tensorrt(name) for name in PACKAGES},
+        "devices": {name: _device(name) for name in PROVIDERS},
+    }
+
+
+def _gpus() -> dict[str, Any]:
+    try:
+        return {"driver": driver(), "found": [vars(gpu) for gpu in gpus()], "why": None}
+    except OSError as error:
+        return {"driver": None, "found": [], "why": str(error)}
+
+
+def _library(name: str, versions: tuple[int, ...]) -> dict[str, Any]:
+    """Whether the system's loader finds it: the newest version, and why not."""
+    problems = []
+    for version in versions:
+        file = f"{name}64_{version}.dll" if sys.platform == "win32" else f"lib{name}.so.{version}"
+        try:
+            ctypes.CDLL(file)
+        except OSError as error:
+            problems.append(str(error))
+        else:
+            return {"loads": file, "why": None}
+    return {"loads": None, "why": problems[0]}
+
+
+def _onnxruntime() -> dict[str, Any]:
+    """Which builds are installed, which one is imported, and what is wrong with that."""
+    builds = {}
+    for name in _BUILDS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            builds[name] = importlib.metadata.version(name)
+    found: dict[str, Any] = {"builds": builds, "imported": None, "providers": [], "problem": None}
+    try:
+        onnxruntime = import_onnxruntime()
+    except ProviderUnavailable as error:
+        found["problem"] = str(error)
+    else:
+        found["imported"] = onnxruntime.__version__
+        found["providers"] = onnxruntime.get_available_providers()
+    if len(builds) > 1:
+        wanted = (
+            "gpu"
+            if "onnxruntime-gpu" in builds
+            else "openvino"
+            if "onnxruntime-openvino" in builds
+            else "cpu"
+        )
+        found["problem"] = (
+            f"{' and '.join(builds)} are installed into one folder: the last one installed is what runs, and "
+            f"removing either breaks the other. pip uninstall -y {' '.join(builds)}, then pip install "
+            f"'galip-runtime[{wanted}]'"
+        )
+    return found
+
+
+def _openvino() -> dict[str, Any]:
+    try:
+        return {"version": import_openvino().__version__, "why": None}
+    except ProviderUnavailable as error:
+        return {"version": None, "why": str(error)}
+
+
+def _tensorrt(package: str) -> dict[str, Any]:
+    try:
+        return {"version": import_tensorrt(package)[1].__version__, "why": None}
+    except ProviderUnavailable as error:
+        return {"version": None, "why": str(error)}
+
+
+def _device(name: str) -> dict[str, Any]:
+    why = why_not(name)
+    precisions = [each for each in _PRECISIONS if why is None and _computes(name, each)]
+    return {"works": why is None, "why": why, "precisions": precisions}
+
+
+def _computes(device: str, precision: str) -> bool:
+    try:
+        return makes_sense(precision, device) and (device != "openvino" or openvino_computes_in(precision))
+    except GalipError:
+        return False
