@@ -146,7 +146,9 @@ class Builder:
         trt = self._trt
         logger = _logger(trt)
         builder = trt.Builder(logger)
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        # one without the flag has no other networks
+        network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse_from_file(str(onnx)):
             errors = "; ".join(parser.get_error(number).desc() for number in range(parser.num_errors))

@@ -234,7 +234,7 @@ def test_checkpoints_that_are_refused(tiny_model, tiny_checkpoint, tmp_path, out
 
 
 def test_unknown_precisions(tiny_checkpoint, out):
-    for precisions in (("fp16",), ("fp32", "int4"), "fp8", (), ""):
+    for precisions in (("fp17",), ("fp32", "int4"), "fp8", (), ""):
         with pytest.raises(UsageError, match="fp32"):
             export_bundle(tiny_checkpoint, out, precisions=precisions)
     assert contents(out.parent) == []

@@ -1,18 +1,26 @@
-"""The released model's size: converted, exported, and the runtime's output equal to the golden numbers."""
+"""The released model's size: converted, exported, equal to the golden numbers, and built by TensorRT."""
 
 import galip_runtime
 import numpy as np
+import onnx
 import pytest
-from galip_export import export_bundle
+from galip_export import BuildOptions, export_bundle
+from galip_export.half import in_half
+from galip_export.tensorrt import Builder
+from galip_runtime.manifest import GRAPHS
+
+
+@pytest.fixture(scope="module")
+def exported(released_checkpoint, tmp_path_factory):
+    return export_bundle(released_checkpoint, tmp_path_factory.mktemp("released") / "bundle")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # a minute or two, but a busy machine takes its time
-def test_the_released_model_s_pictures(golden, released_checkpoint, tmp_path):
-    report = export_bundle(released_checkpoint, tmp_path / "bundle")
-    for graph in ("text_encoder", "generator"):
-        assert report.worst(graph, "fp32").comparison.relative <= 1e-4
-    runtime = galip_runtime.load(report.bundle, device="cpu")
+def test_the_released_model_s_pictures(golden, exported):
+    for graph in GRAPHS:
+        assert exported.worst(graph, "fp32").comparison.relative <= 1e-4
+    runtime = galip_runtime.load(exported.bundle, device="cpu")
     np.testing.assert_allclose(runtime.encode_text(golden["captions"]), golden["sent"], atol=2e-5)
     image = runtime.decode(golden["z"], golden["sent"][:3])
     assert np.abs(image - golden["image"]).max() < 1e-3
@@ -22,3 +30,22 @@ def test_the_released_model_s_pictures(golden, released_checkpoint, tmp_path):
         ).max()
         < 1e-3
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_its_engines(exported, tmp_path, precision):
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    builder = Builder(BuildOptions((1, 4), ("8.6", "8.9")))
+    for graph in GRAPHS:
+        path = exported.bundle / f"{graph}.onnx"
+        if precision == "fp16":
+            half = in_half(onnx.load(path))
+            path = tmp_path / path.name
+            onnx.save(half, path)
+        for arch in builder.archs():
+            built = builder.build(path, precision, arch, longest=77)
+            assert built.weights[precision] > 0.99 * sum(built.weights.values())
+            assert built.layers[precision] > 0.9 * sum(built.layers.values())
+            assert 0.95 * path.stat().st_size < len(built.plan) < 1.5 * path.stat().st_size
