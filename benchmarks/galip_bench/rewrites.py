@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import torch
 from galip_export.onnx_export import OPSET, dimensions, export_module
-from galip_export.rewrites import FoldedVit, GrowingBlock, Rewritten, affine_networks, fuse
+from galip_export.rewrites import GrowingBlock, Rewritten, affine_networks, fuse
 from galip_runtime.cpus import usable_cpus
 from galip_runtime.devices import Settings
 from galip_runtime.errors import QualityGateFailed
@@ -29,7 +29,6 @@ from galip_runtime.session import Session
 from torch import Tensor, nn
 
 from galip.checkpoint import load_galip
-from galip.clip import run_block
 from galip.model import Galip, Generator
 from galip_bench.alone import command
 from galip_bench.machine import describe_machine
@@ -65,24 +64,6 @@ def _grow_first(growing: GrowingBlock, x: Tensor, affines: Iterator[Tensor]) -> 
     return block.shortcut(x) + block.conv2(fuse(h, affines))
 
 
-def _with_plain_blocks(rewritten: Rewritten, generator: Generator) -> None:
-    vit = rewritten.vit
-    assert isinstance(vit, FoldedVit)
-    vit.blocks = nn.ModuleList(_Plain(block) for block in generator.clip_vit.resblocks)
-
-
-class _Plain(nn.Module):
-    """A block of the image tower as it is."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, T, W) → (N, T, W)."""
-        return run_block(self.block, x)
-
-
 def _with_networks_alone(rewritten: Rewritten, generator: Generator) -> None:
     rewritten.conditioning = _Alone(generator)  # type: ignore[assignment]
 
@@ -105,7 +86,6 @@ class _Alone(nn.Module):
 LEFT_OUT: dict[str, Callable[[Rewritten, Generator], None]] = {
     "sub-pixel convolutions": _without_sub_pixels,
     "these, and growing after the first block": _growing_first,
-    "norms and scale of the ViT folded": _with_plain_blocks,
     "affine networks at once": _with_networks_alone,
 }
 """What is left out, and how that is put back."""

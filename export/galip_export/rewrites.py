@@ -4,13 +4,12 @@ Every function here turns a module or its weights into an equal one, up to round
 algebra. `Rewritten` puts them together.
 
 Shapes: N batch, Z noise, D sentence, K all first layers' outputs, B affine networks of one width, C channels,
-Ci and Co channels in and out, S side, T tokens, W token width, H heads, G CLIP grid, P prompts.
+Ci and Co channels in and out, S side, W token width, G CLIP grid, P prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +22,9 @@ __all__ = [
     "REWRITES",
     "Conditioning",
     "Doubling",
-    "FoldedBlock",
     "Rewritten",
     "affine_networks",
     "check_rewrites",
-    "fold_norm",
     "rewrite",
     "sub_pixel_kernels",
 ]
@@ -62,7 +59,7 @@ class Rewritten(nn.Module):
         )
         if config.use_clip:
             self.bridge, self.concept = generator.bridge, generator.concept
-            self.vit = FoldedVit(generator.clip_vit, config.clip_weight)
+            self.vit, self.clip_weight = generator.clip_vit, config.clip_weight
         else:
             self.fc = generator.fc
         self.blocks = nn.ModuleList(_growing(generator))
@@ -87,7 +84,9 @@ class Rewritten(nn.Module):
             h = fuse(block.conv1(x), affines)
             x = x + fuse(block.conv2(h), affines)
         bridge = self.bridge.out(x)  # (N, W, G, G)
-        return self.concept(bridge + self.vit(bridge, prompts))  # (N, channels[0], G, G)
+        rows = bridge.new_empty(n, 0) if prompts is None else prompts
+        concepts = self.vit(bridge, rows.view(n, -1, bridge.shape[1]))  # (N, W, G, G)
+        return self.concept(bridge + self.clip_weight * concepts)  # (N, channels[0], G, G)
 
 
 def fuse(x: Tensor, affines: Iterator[Tensor]) -> Tensor:
@@ -202,81 +201,6 @@ class GrowingBlock(nn.Module):
         h = fuse(x, affines)
         h = self.doubling(h) if self.doubling else block.grow(h)  # (N, Co, size, size)
         return block.upsample(block.shortcut(x)) + block.conv2(fuse(h, affines))
-
-
-class FoldedVit(nn.Module):
-    """ClipVit, its blocks folded, times the generator's weight."""
-
-    class_token: Tensor
-    position: Tensor
-
-    def __init__(self, vit: Any, weight: float) -> None:
-        super().__init__()
-        self.register_buffer("class_token", (vit.class_embedding + vit.positional_embedding[0])[None, None])
-        self.register_buffer("position", vit.positional_embedding[1:])
-        self.ln_pre, self.weight = vit.ln_pre, weight
-        self.prompt_layers = vit.prompt_layers
-        self.blocks = nn.ModuleList(FoldedBlock(block) for block in vit.resblocks)
-
-    def forward(self, bridge: Tensor, prompts: Tensor | None) -> Tensor:
-        """Bridge (N, W, G, G), prompts (N, P·W) → visual concepts times the weight (N, W, G, G)."""
-        n, width, grid, _ = bridge.shape
-        patches = bridge.flatten(2).transpose(1, 2) + self.position  # (N, G², W)
-        x = self.ln_pre(torch.cat([self.class_token.expand(n, 1, width), patches], dim=1))  # (N, 1+G², W)
-        for index, block in enumerate(self.blocks):
-            if index in self.prompt_layers:
-                assert prompts is not None
-                place = self.prompt_layers.index(index) * width
-                prompt = prompts[:, None, place : place + width]  # (N, 1, W)
-                x = block(torch.cat([x, prompt], dim=1))[:, :-1]  # (N, 1+G², W)
-            else:
-                x = block(x)
-        return self.weight * x[:, 1:].transpose(1, 2).reshape(n, width, grid, grid)
-
-
-class FoldedBlock(nn.Module):
-    """A residual attention block of CLIP, its norms' weights and attention's scale within its matrices.
-
-    γ and β of a norm before a linear layer: W(γ∘x̂ + β) + b = (W·diag γ)x̂ + (Wβ + b). Attention's 1/√(W/H)
-    goes into the queries' rows.
-    """
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.heads = block.attn.num_heads
-        width = block.attn.embed_dim
-        weight, bias = fold_norm(block.ln_1, block.attn.in_proj_weight, block.attn.in_proj_bias)
-        weight[:width] *= (width // self.heads) ** -0.5
-        bias[:width] *= (width // self.heads) ** -0.5
-        self.query_key_value = _linear(weight, bias)
-        self.out = block.attn.out_proj
-        self.eps_1, self.eps_2 = block.ln_1.eps, block.ln_2.eps
-        self.mlp_in = _linear(*fold_norm(block.ln_2, block.mlp.c_fc.weight, block.mlp.c_fc.bias))
-        self.gelu, self.mlp_out = block.mlp.gelu, block.mlp.c_proj
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, T, W) → (N, T, W)."""
-        n, _, width = x.shape
-        heads = (n, -1, self.heads, width // self.heads)
-        found = self.query_key_value(F.layer_norm(x, (width,), eps=self.eps_1))  # (N, T, 3W)
-        query, key, value = (
-            each.view(heads).transpose(1, 2) for each in found.chunk(3, dim=-1)
-        )  # (N, H, T, W/H)
-        attended = (query @ key.transpose(-2, -1)).softmax(dim=-1) @ value  # (N, H, T, W/H)
-        x = x + self.out(attended.transpose(1, 2).reshape(n, -1, width))
-        h = F.layer_norm(x, (width,), eps=self.eps_2)
-        return x + self.mlp_out(self.gelu(self.mlp_in(h)))
-
-
-def fold_norm(norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight (O, W) and bias (O) of a linear layer behind the norm's bare part, as `FoldedBlock` says."""
-    return (weight * norm.weight).detach(), (bias + weight @ norm.bias).detach()
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
-    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
-    return layer
 
 
 def _layers(network: AffineMlp) -> tuple[nn.Linear, nn.Linear]:

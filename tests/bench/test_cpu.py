@@ -85,7 +85,7 @@ def test_what_is_left_out_makes_equal_pictures_with_more_work(tiny_checkpoint):
             image = rewritten(noise, sentence)
             assert torch.allclose(image, generator(noise, sentence), atol=1e-4 * float(image.std()))
         work[name] = counter.get_total_flops()
-    whole, sub_pixel, growing, _, networks = work.values()  # attention is counted in two ways
+    whole, sub_pixel, growing, networks = work.values()
     assert growing > sub_pixel > whole
     assert networks == whole
 

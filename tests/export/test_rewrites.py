@@ -3,12 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from galip_export.rewrites import Conditioning, Doubling, FoldedBlock, rewrite, sub_pixel_kernels
+from galip_export.rewrites import Conditioning, Doubling, rewrite, sub_pixel_kernels
 from torch import nn
 
-from galip.clip import build_clip, run_block
 from galip.model import AffineMlp
-from galip.presets import preset
 
 BATCHES = (1, 2, 5)
 
@@ -65,14 +63,6 @@ def test_all_affine_networks_at_once(batch, with_prompt):
         again, _ = conditioning.finish(noise, once)
         same = torch.cat([noise, sentence[:1].expand(batch, -1)], dim=1)
         close(again[2][:, :, 0, 0], networks[2](same))
-
-
-@pytest.mark.parametrize("batch", BATCHES)
-def test_a_folded_block(batch):
-    block = shaken(build_clip(preset("tiny").clip).visual.transformer.resblocks[0])
-    x = torch.randn(batch, 5, block.attn.embed_dim)
-    with torch.no_grad():
-        close(FoldedBlock(block)(x), run_block(block, x))
 
 
 GENERATORS = {
