@@ -15,7 +15,7 @@ from typing import Any
 from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.manifest import MANIFEST_NAME, read_manifest
 
-__all__ = ["staged_bundle", "write"]
+__all__ = ["signals_wait", "staged_bundle", "write"]
 
 _TEMPORARY = ".galip-export-"
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -38,10 +38,10 @@ def staged_bundle(out: Path, *, overwrite: bool, size: int) -> Iterator[Path]:
         try:
             _prepare(staging, out, overwrite, size, created)
             yield staging
-            with _signals_wait():
+            with signals_wait():
                 _publish(staging, out, overwrite)
         except BaseException:
-            with _signals_wait():
+            with signals_wait():
                 if staging.exists():
                     shutil.rmtree(staging)
                 for folder in reversed(created):
@@ -143,15 +143,15 @@ def _signals_raise() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Hold back what would interrupt the block until it is through."""
+def signals_wait() -> Iterator[list[int]]:
+    """Hold back what would interrupt the block until it is through; the signals that wait, as they come."""
     waiting: list[int] = []
     ignored = (signal.SIG_IGN, None)  # and stay so
     with _handled(
         [each for each in _SIGNALS if signal.getsignal(each) not in ignored],
         lambda number, frame: waiting.append(number),
     ):
-        yield
+        yield waiting
     if waiting:
         signal.raise_signal(waiting[0])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,8 @@ from typing import Any
 from galip_runtime.engines import VERSION_COMPATIBLE, Profile, import_tensorrt
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
 from galip_runtime.gpus import gpus
+
+from galip_export.publish import signals_wait
 
 __all__ = ["BuildOptions", "Builder", "Built", "build_options", "profiles"]
 
@@ -153,9 +155,11 @@ class Builder:
         if not parser.parse_from_file(str(onnx)):
             errors = "; ".join(parser.get_error(number).desc() for number in range(parser.num_errors))
             raise QualityGateFailed(f"{self.package} {self.version} does not read {onnx.name}: {errors}")
-        config, flags = self._config(builder, network, arch, longest, progress)
+        config, flags = self._config(builder, network, arch, longest)
         layers, weights = _counted(trt, network)
-        plan = builder.build_serialized_network(network, config)
+        with signals_wait() as waiting:  # TensorRT drops what is raised while it builds
+            config.progress_monitor = _monitor(trt, progress, waiting)
+            plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise QualityGateFailed(
                 f"{self.package} {self.version} builds no engine of {onnx.name}: {logger.told()}"
@@ -170,12 +174,9 @@ class Builder:
             _check_half(built, logger.weights, onnx.name)
         return built
 
-    def _config(
-        self, builder: Any, network: Any, arch: str, longest: int, progress: Progress
-    ) -> tuple[Any, tuple[str, ...]]:
+    def _config(self, builder: Any, network: Any, arch: str, longest: int) -> tuple[Any, tuple[str, ...]]:
         trt, options, flags = self._trt, self.options, []
         config = builder.create_builder_config()
-        config.progress_monitor = _monitor(trt, progress)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the types of layers, for `_inspected`
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE)
         config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is to be fp32
@@ -240,8 +241,8 @@ def _logger(trt: ModuleType) -> Any:
     return Log()
 
 
-def _monitor(trt: ModuleType, progress: Progress) -> Any:
-    """Tells `progress` of the outermost phase; Ctrl-C ends a build between two steps."""
+def _monitor(trt: ModuleType, progress: Progress, waiting: Sequence[int]) -> Any:
+    """Tells `progress` of the outermost phase, and ends the build where a signal is `waiting`."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
         def __init__(self) -> None:
@@ -256,7 +257,7 @@ def _monitor(trt: ModuleType, progress: Progress) -> Any:
         def step_complete(self, name: str, step: int) -> bool:
             if name in self._phases:
                 progress(name, step + 1, self._phases[name])
-            return True
+            return not waiting
 
         def phase_finish(self, name: str) -> None:
             self._phases.pop(name, None)

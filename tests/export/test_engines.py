@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import signal
 from types import SimpleNamespace
 
 import galip_runtime
@@ -122,6 +123,18 @@ class Test_a_bundle_with_engines:
         assert record.profiles == (Profile(1, 2, 2),)
         assert len(list((copy / "engines").iterdir())) == 4
         verify_files(copy, read_manifest(copy))
+
+
+def test_interrupted(half, tmp_path):
+    """TensorRT itself would drop what Python raises while it builds."""
+
+    def interrupt(what, done, total):
+        if done:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        add_engines(half, tmp_path / "out" / "bundle", TWO, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_with_the_export(tiny_checkpoint, tmp_path):
