@@ -66,11 +66,15 @@ def picture_psnr(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> npt.N
 
 
 def row_psnr(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """PSNR in dB (N) of rows (N, D), against the range of the reference's row. Equal rows have 200 dB."""
+    """PSNR in dB (N) of rows (N, D), against the range of the reference's row.
+
+    Equal rows have 200 dB; a reference without a range has minus infinity beside anything else.
+    """
     wide = reference.astype(np.float64)
     error = np.square(result.astype(np.float64) - wide).mean(axis=1)
     peak = np.square(wide.max(axis=1) - wide.min(axis=1))
-    return np.asarray(10 * np.log10(peak / np.maximum(error, 1e-20 * peak)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error == 0, 200.0, 10 * np.log10(peak / np.maximum(error, 1e-20 * peak)))
 
 
 def first_percentile(values: npt.NDArray[np.float64]) -> float:

@@ -215,6 +215,13 @@ class Test_mixed:
             mixed(graph, {"x": x}, row_psnr, 45)
 
 
+def test_psnr_of_rows():
+    reference = np.array([[0, 1, 2], [5, 5, 5], [5, 5, 5], [0, 0, 4]], np.float32)
+    found = row_psnr(reference, np.array([[0, 1, 2], [5, 5, 5], [5, 5, 6], [0, 0, 3]], np.float32))
+    assert found[:3].tolist() == [200, 200, -np.inf]
+    assert found[3] == pytest.approx(10 * np.log10(4**2 / (1 / 3)))
+
+
 class Test_select:
     def test_the_most_error_for_the_work_goes_first(self):
         alone = [np.array([40.0]), np.array([50.0]), np.array([45.0])]
@@ -234,11 +241,12 @@ class Test_select:
         assert select(alone, [1, 1, 1], lambda chosen: np.array([np.nan]), 50) == []
 
 
-class Test_a_bundle:
-    @pytest.fixture(scope="class")
-    def exported(self, tiny_checkpoint, tmp_path_factory):
-        return export_bundle(tiny_checkpoint, tmp_path_factory.mktemp("half") / "bundle", precisions=["fp16"])
+@pytest.fixture(scope="module")
+def exported(tiny_checkpoint, tmp_path_factory):
+    return export_bundle(tiny_checkpoint, tmp_path_factory.mktemp("half") / "bundle", precisions=["fp16"])
 
+
+class Test_a_bundle:
     def test_its_files(self, exported):
         graphs = read_manifest(exported.bundle).graphs
         assert {
