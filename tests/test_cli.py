@@ -388,6 +388,9 @@ def test_engines_of_a_bundle(run, fail, bundle, tmp_path, monkeypatch):
     assert (given, how["overwrite"]) == ((bundle, out, options), False)
     assert "--trt builds engines" in fail(2, "export", bundle, "--out", out)
     assert "--trt builds engines" in fail(2, "export", bundle, "--out", out, "--trt", "--precision", "fp16")
+    assert "--trt builds engines" in fail(2, "export", bundle, "--out", out, "--trt", "--rewrites", "none")
+    assert "add --trt" in fail(2, "export", "--trt-arch", "sm86", "--out", out)
+    assert "add --trt" in fail(2, "export", "--trt-batch", "2", "--out", out)
     assert "architecture 'ampere'" in fail(2, "export", bundle, "--trt", "--trt-arch", "ampere", "--out", out)
 
 

@@ -45,12 +45,8 @@ __all__ = ["ExportReport", "GraphReport", "export_bundle"]
 
 PARITY_NAME = "parity.json"
 _TOKENIZER_NAME = "merges.txt.gz"
-_SIZES = {
-    "fp32": 1.0,
-    "w16a32": 0.5,
-    "fp16": 1.0,
-    "int8": 1.0,
-}  # of fp32's files; how much is in fp16 or int8 is not known before
+# of fp32's files; how much is in fp16 or int8 is not known before
+_SIZES = {"fp32": 1.0, "w16a32": 0.5, "fp16": 1.0, "int8": 1.0}
 _SMALL_FILES = 16 * 2**20  # bytes: vocabulary, manifest, the graphs without their weights
 
 Progress = Callable[[str, int, int], None]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from galip_runtime.engines import ENGINES, EngineRecord
+from galip_runtime.engines import ENGINES, RECORD_VERSION, EngineRecord
 from galip_runtime.errors import UsageError
 from galip_runtime.gpus import driver
 from galip_runtime.manifest import (
@@ -87,7 +87,7 @@ def build_engines(
             write(folder / f"{stem}.plan", built.plan)
             plan = describe_file(folder / f"{stem}.plan")
             record = EngineRecord(
-                format_version=1,
+                format_version=RECORD_VERSION,
                 graph=graph,
                 precision=of_graph,
                 onnx_sha256=manifest.files[onnx].sha256,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from galip_export.comparison import first_percentile
 
-__all__ = ["Psnr", "select", "summed"]
+__all__ = ["Psnr", "select"]
 
 Psnr = npt.NDArray[np.float64]
 """of each sample, in dB (N)"""
@@ -33,13 +33,13 @@ def select(
         return float(10 ** (-first_percentile(alone[part]) / 10) / max(works[part], 1))
 
     order = sorted(range(len(alone)), key=loss, reverse=True)
-    while order and first_percentile(summed([alone[part] for part in order])) < goal:
+    while order and first_percentile(_summed([alone[part] for part in order])) < goal:
         del order[0]
     while order and not first_percentile(psnr(order)) >= goal:
         del order[0]
     return order
 
 
-def summed(psnrs: Sequence[Psnr]) -> Psnr:
+def _summed(psnrs: Sequence[Psnr]) -> Psnr:
     """PSNR of errors that add up, from the PSNR of each."""
     return np.asarray(-10 * np.log10(sum(10 ** (-each / 10) for each in psnrs)))

@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,18 +95,14 @@ def profiles(options: BuildOptions) -> tuple[Profile, ...]:
     return tuple(Profile(1, batch, batch) for batch in sorted(options.batches))
 
 
-@dataclass
 class Builder:
-    """Builds engines with one of TensorRT's packages. Raises ProviderUnavailable where none is installed."""
+    """Builds engines with one of TensorRT's packages."""
 
-    options: BuildOptions
-    package: str = field(init=False)
-    _trt: ModuleType = field(init=False)
-    _timing: bytes = b""
-    """its cache, which makes later builds quicker"""
-
-    def __post_init__(self) -> None:
+    def __init__(self, options: BuildOptions) -> None:
+        """Raises ProviderUnavailable where no package is installed."""
+        self.options = options
         self.package, self._trt = import_tensorrt()
+        self._timing = b""  # its cache, which makes later builds quicker
 
     @property
     def version(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from galip_runtime.engines import EngineRecord
 
 __all__ = ["convert", "export", "info"]
+
+_BATCHES = "1,4,16"
 
 
 def export(
@@ -46,7 +47,7 @@ def export(
     trt: Annotated[bool, typer.Option("--trt", help="Build TensorRT engines, too.")] = False,
     trt_batch: Annotated[
         str, typer.Option(help="Batch sizes that engines are fastest for; the largest is the most they take.")
-    ] = "1,4,16",
+    ] = _BATCHES,
     trt_arch: Annotated[
         str | None,
         typer.Option(
@@ -76,16 +77,20 @@ def export(
     from galip.assets import default_checkpoint
 
     options = build_options(trt_batch, trt_arch, trt_refit, trt_compatible)
+    if not trt and options != build_options(_BATCHES):
+        raise UsageError(
+            "--trt-batch, --trt-arch, --trt-refit and --trt-compatible are for engines: add --trt"
+        )
     with Progress() as progress:
         if model is not None and model.is_dir():
-            if not trt or precision is not None:
+            if not trt or precision is not None or rewrites != "exact":
                 raise UsageError(
                     f"{model} is a bundle: of that, --trt builds engines, in the precision that it has. For "
                     "anything else name the checkpoint"
                 )
             records = add_engines(model, out, options, overwrite=overwrite, progress=progress)
             emit(
-                {"bundle": str(out), "engines": [asdict(each) for each in records]},
+                {"bundle": str(out), "engines": [dataclasses.asdict(each) for each in records]},
                 json,
                 "\n".join([f"{out}: engines built", *map(_engine, records)]),
             )

@@ -10,7 +10,7 @@ from typing import Any
 from galip_runtime.cpus import computes_in, cpu_features, cpu_name, usable_cpus
 from galip_runtime.devices import PROVIDERS, import_onnxruntime, import_openvino, makes_sense
 from galip_runtime.engines import PACKAGES, import_tensorrt
-from galip_runtime.errors import GalipError, ProviderUnavailable
+from galip_runtime.errors import ProviderUnavailable
 from galip_runtime.gpus import driver, gpus
 from galip_runtime.openvino_graph import openvino_computes_in
 from galip_runtime.probe import why_not
@@ -131,7 +131,5 @@ def _device(name: str) -> dict[str, Any]:
 
 
 def _computes(device: str, precision: str) -> bool:
-    try:
-        return makes_sense(precision, device) and (device != "openvino" or openvino_computes_in(precision))
-    except GalipError:
-        return False
+    """Whether `device`, which works, has it."""
+    return makes_sense(precision, device) and (device != "openvino" or openvino_computes_in(precision))

@@ -21,6 +21,7 @@ from galip_runtime.strict_json import parse, typed
 __all__ = [
     "ENGINES",
     "PACKAGES",
+    "RECORD_VERSION",
     "EngineRecord",
     "Place",
     "Profile",
@@ -39,7 +40,7 @@ PACKAGES = {"tensorrt": ("tensorrt",), "tensorrt_rtx": ("tensorrt_rtx", "tensorr
 VERSION_COMPATIBLE = "version_compatible"
 """of a record's flags: any version of the package with the same first number runs the plan"""
 
-_FORMAT_VERSION = 1
+RECORD_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,8 @@ class EngineRecord:
         """Read `to_json`'s text. Raises FileRefused."""
         data = parse(text)
         version = data.get("format_version") if isinstance(data, dict) else None
-        if version != _FORMAT_VERSION:
-            raise FileRefused(
-                f"it is no record of an engine in format {_FORMAT_VERSION}, but {version!r:.40}"
-            )
+        if version != RECORD_VERSION:
+            raise FileRefused(f"it is no record of an engine in format {RECORD_VERSION}, but {version!r:.40}")
         record: EngineRecord = typed(cls, data)
         return record
 
