@@ -243,10 +243,9 @@ class ClipVit(nn.Module):
         Before block `prompt_layers[i]` prompt i is appended to the tokens; after it, dropped again.
         """
         n, c, grid, _ = bridge.shape
-        tokens = torch.cat(
-            [self.class_embedding.expand(n, 1, c).to(bridge.dtype), bridge.flatten(2).transpose(1, 2)], dim=1
-        )  # (N, 1+G², C)
-        x = self.ln_pre(tokens + self.positional_embedding)  # (N, 1+G², C)
+        tokens = F.pad(bridge.flatten(2).transpose(1, 2), (0, 0, 1, 0))  # (N, 1+G², C)
+        first = F.pad(self.class_embedding[None], (0, 0, 0, grid**2))  # (1+G², C)
+        x = self.ln_pre(tokens + (self.positional_embedding + first))  # (N, 1+G², C)
         for index, block in enumerate(self.resblocks):
             if index in self.prompt_layers:
                 prompt = prompts[:, self.prompt_layers.index(index)].unsqueeze(1)  # (N, 1, C)

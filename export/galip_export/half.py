@@ -20,8 +20,8 @@ LARGEST = float(np.finfo(np.float16).max)
 """65504: beyond, fp16 has infinity alone"""
 
 _FLOAT, _HALF = TensorProto.FLOAT, TensorProto.FLOAT16
-_ALWAYS_FLOAT = {("Resize", 1), ("Resize", 2)}
-"""inputs, by operator and place, that are float32 whatever is computed: a region and scales"""
+_ALWAYS_FLOAT = {("ArgMax", 0), ("Resize", 1), ("Resize", 2)}
+"""inputs, by operator and place, that are float32 whatever is computed: token ids, a region and scales"""
 
 
 def in_half(model: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelProto:

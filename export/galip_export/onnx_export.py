@@ -18,7 +18,7 @@ import onnx
 import torch
 from galip_runtime.errors import UsageError
 from galip_runtime.manifest import Dimensions, graph_contract
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from onnxscript import opset18 as op
 from torch import Tensor, nn
 
@@ -126,6 +126,7 @@ def _export(
 def _translations(context: int) -> dict[Callable[..., Any], Callable[..., Any]]:
     """Translations that replace the exporter's own where those compute shapes that are known beforehand."""
     return {
+        torch.ops.aten.argmax.default: _argmax,
         torch.ops.aten.scaled_dot_product_attention.default: _attention(context),
         torch.ops.aten.unbind.int: _unbind,
         torch.ops.aten.upsample_nearest2d.vec: _upsample,
@@ -136,19 +137,23 @@ def _constant(value: npt.NDArray[Any] | np.generic) -> Any:
     return op.Constant(value=numpy_helper.from_array(np.asarray(value)))
 
 
+def _argmax(tokens: Any, dim: int, keepdim: bool = False) -> Any:
+    """Of integers below 2^24: as float32, because onnxruntime's CUDA provider has none of int64."""
+    ids: Any = op.Cast(tokens, to=TensorProto.FLOAT)
+    return op.ArgMax(ids, axis=dim, keepdims=int(keepdim))
+
+
 def _attention(context: int) -> Callable[..., Any]:
     """softmax(query·keyᵀ / √W + mask)·value. The causal mask is cut to L once, for all blocks."""
     shared: list[Any] = []
 
     def mask(query: Any) -> Any:
         if not shared:
-            length = op.Shape(query, start=2, end=3)
-            whole = np.triu(np.full((context, context), -np.inf, np.float32), 1)
-            shared.append(
-                op.Slice(
-                    _constant(whole), _constant(np.zeros(2, np.int64)), op.Concat(length, length, axis=0)
-                )
-            )  # (L, L)
+            length, zero = op.Shape(query, start=2, end=3), _constant(np.zeros(1, np.int64))
+            cut = _constant(np.triu(np.full((context, context), -np.inf, np.float32), 1))
+            for axis in range(2):  # one at a time: a node that joins both lengths would run on the CPU
+                cut = op.Slice(cut, zero, length, _constant(np.array([axis])))
+            shared.append(cut)  # (L, L)
         return shared[0]
 
     def attention(

@@ -17,11 +17,14 @@ from galip_export.graph_check import described
 __all__ = ["finish", "name_condition", "simplify"]
 
 _IR_VERSION = 8  # the one that came with opset 18: every reader of that opset takes it
+_FOLDED = 2**21
+"""numbers of a tensor that is computed from constants alone at most: the ViT's table of positions"""
 
 
 def simplify(model: ir.Model) -> None:
     """Fold constants, make the shapes of reshapes constant, drop what nothing uses. In place."""
-    optimize_ir(model, num_iterations=1)  # a second finds nothing more and takes as long
+    # a second iteration finds nothing more and takes as long
+    optimize_ir(model, num_iterations=1, input_size_limit=_FOLDED, output_size_limit=_FOLDED)
     for node in model.graph:
         if node.op_type == "Reshape":
             _make_constant(model.graph, node)
