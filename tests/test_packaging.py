@@ -67,7 +67,7 @@ def test_the_runtime_needs_neither_torch_nor_onnx(runtime):
     assert runtime.needs() == {"numpy", "regex", "ftfy"}
     assert not HEAVY & runtime.needs()
     assert runtime.needs("cpu") == {"onnxruntime"}
-    assert runtime.needs("gpu") == {"onnxruntime-gpu"}
+    assert runtime.needs("gpu") == {"onnxruntime-gpu", "cuda-bindings"}
     assert runtime.needs("openvino") == {"onnxruntime-openvino"}
     assert runtime.needs("openvino-native") == {"openvino"}
     assert runtime.needs("trt") == {"tensorrt", "cuda-bindings"}

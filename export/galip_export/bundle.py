@@ -124,7 +124,7 @@ def export_bundle(
     started = time.perf_counter()
     wanted = check_precisions(precisions)
     check_rewrites(rewrites)
-    builder = Builder(engines) if engines else None
+    builder = Builder(engines, out) if engines else None
     if builder:
         builder.archs()
     info = read_info(checkpoint)

@@ -50,7 +50,7 @@ def add_engines(
     manifest = read_manifest(bundle)
     verify_files(bundle, manifest)
     kept = [name for name in manifest.files if not name.startswith(f"{ENGINES}/")]
-    builder = Builder(options)
+    builder = Builder(options, out)
     builder.archs()
     size = sum(manifest.files[name].size for name in kept)
     with staged_bundle(out, overwrite=overwrite, size=round(size * (1 + _LARGER))) as folder:
@@ -77,20 +77,20 @@ def build_engines(
     for arch in builder.archs():
         for graph in GRAPHS:
             of_graph = precision if precision in manifest.graphs[graph] else "fp32"
-            onnx = manifest.graphs[graph][of_graph].file
+            spec = manifest.graphs[graph][of_graph]
             stem = f"{ENGINES}/{graph}.{of_graph}.sm{arch.replace('.', '')}"
 
             def told(phase: str, done: int, total: int, stem: str = stem) -> None:
                 progress(f"{stem}: {phase.lower()}", done, total)
 
-            built = builder.build(folder / onnx, of_graph, arch, manifest.dimensions.context_length, told)
+            built = builder.build(folder, spec, of_graph, arch, manifest.dimensions.context_length, told)
             write(folder / f"{stem}.plan", built.plan)
             plan = describe_file(folder / f"{stem}.plan")
             record = EngineRecord(
                 format_version=RECORD_VERSION,
                 graph=graph,
                 precision=of_graph,
-                onnx_sha256=manifest.files[onnx].sha256,
+                onnx_sha256=manifest.files[spec.file].sha256,
                 plan=f"{stem}.plan",
                 plan_sha256=plan.sha256,
                 package=built.package,

@@ -18,8 +18,12 @@ from typing import Any
 from galip_runtime.engines import VERSION_COMPATIBLE, Profile, import_tensorrt
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
 from galip_runtime.gpus import gpus
+from galip_runtime.manifest import GraphSpec
+from galip_runtime.onnx_file import OnnxFile
+from galip_runtime.pixels import with_pixels
 
 from galip_export.publish import signals_wait
+from galip_export.timing import TimingCache
 
 __all__ = ["BuildOptions", "Builder", "Built", "build_options", "profiles"]
 
@@ -98,11 +102,16 @@ def profiles(options: BuildOptions) -> tuple[Profile, ...]:
 class Builder:
     """Builds engines with one of TensorRT's packages."""
 
-    def __init__(self, options: BuildOptions) -> None:
-        """Raises ProviderUnavailable where no package is installed."""
+    def __init__(self, options: BuildOptions, out: Path) -> None:
+        """Of the bundle that is to be at `out`. Raises ProviderUnavailable where no package is installed."""
         self.options = options
         self.package, self._trt = import_tensorrt()
-        self._timing = b""  # its cache, which makes later builds quicker
+        self._timing = TimingCache(out)
+
+    @property
+    def _ahead(self) -> bool:
+        """Whether it builds ahead of time for GPUs that need not be here, and so times no kernels."""
+        return self.package == "tensorrt_rtx"
 
     @property
     def version(self) -> str:
@@ -120,7 +129,7 @@ class Builder:
                 "be refitted for a GPU that is named, too: --trt-arch sm86"
             )
         archs = self.options.archs or (str(here),)
-        if hasattr(self._trt.IBuilderConfig, "set_compute_capability"):
+        if self._ahead:
             known = [name for name in dir(self._trt.ComputeCapability) if name.startswith("SM")]
             unknown = [arch for arch in archs if _sm(arch) not in known and arch != here]
             able = ", ".join(known).lower()
@@ -134,12 +143,19 @@ class Builder:
         return archs
 
     def build(
-        self, onnx: Path, precision: str, arch: str, longest: int, progress: Progress = lambda *_: None
+        self,
+        bundle: Path,
+        spec: GraphSpec,
+        precision: str,
+        arch: str,
+        longest: int,
+        progress: Progress = lambda *_: None,
     ) -> Built:
-        """The engine of the graph in `onnx` for the compute capability `arch`.
+        """The engine of the graph `spec` in the folder `bundle` for the compute capability `arch`.
 
-        Inputs are (N, …), or (N, L) with L up to `longest`. Raises QualityGateFailed where TensorRT refuses
-        the graph, or an fp16 one comes out in fp32.
+        Inputs are (N, …), or (N, L) with L up to `longest`. The generator's engine has the outputs of
+        `galip_runtime.pixels`, too. Raises QualityGateFailed where TensorRT refuses the graph, or an fp16 one
+        comes out in fp32; FileRefused where the file is no graph.
         """
         trt = self._trt
         logger = _logger(trt)
@@ -148,9 +164,9 @@ class Builder:
         # one without the flag has no other networks
         network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
         parser = trt.OnnxParser(network, logger)
-        if not parser.parse_from_file(str(onnx)):
+        if not parser.parse(_model(bundle, spec), str(bundle / spec.file)):
             errors = "; ".join(parser.get_error(number).desc() for number in range(parser.num_errors))
-            raise QualityGateFailed(f"{self.package} {self.version} does not read {onnx.name}: {errors}")
+            raise QualityGateFailed(f"{self.package} {self.version} does not read {spec.file}: {errors}")
         config, flags = self._config(builder, network, arch, longest)
         layers, weights = _counted(trt, network)
         with signals_wait() as waiting:  # TensorRT drops what is raised while it builds
@@ -158,16 +174,17 @@ class Builder:
             plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise QualityGateFailed(
-                f"{self.package} {self.version} builds no engine of {onnx.name}: {logger.told()}"
+                f"{self.package} {self.version} builds no engine of {spec.file}: {logger.told()}"
             )
-        self._keep_timing(config)
+        if not self._ahead:
+            self._timing.keep(config)
         data = bytes(plan)
         inspected = "network"
         if (found := _inspected(trt, data)) is not None:
             inspected, layers = "engine", found
         built = Built(data, self.package, self.version, arch, flags, inspected, layers, weights)
         if precision == "fp16":
-            _check_half(built, logger.weights, onnx.name)
+            _check_half(built, logger.weights, spec.file)
         return built
 
     def _config(self, builder: Any, network: Any, arch: str, longest: int) -> tuple[Any, tuple[str, ...]]:
@@ -182,12 +199,12 @@ class Builder:
         if options.version_compatible:
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
             flags.append(VERSION_COMPATIBLE)
-        if hasattr(config, "set_compute_capability"):
+        if self._ahead:
             config.num_compute_capabilities = 1
             capability = getattr(trt.ComputeCapability, _sm(arch), trt.ComputeCapability.CURRENT)
             config.set_compute_capability(capability, 0)
         else:
-            config.set_timing_cache(config.create_timing_cache(self._timing), ignore_mismatch=False)
+            self._timing.give(config)
         for each in profiles(options):
             profile = builder.create_optimization_profile()
             for number in range(network.num_inputs):
@@ -199,9 +216,12 @@ class Builder:
             config.add_optimization_profile(profile)
         return config, tuple(flags)
 
-    def _keep_timing(self, config: Any) -> None:
-        if not hasattr(config, "set_compute_capability"):
-            self._timing = bytes(config.get_timing_cache().serialize())
+
+def _model(bundle: Path, spec: GraphSpec) -> bytes:
+    """The graph; a generator gives pictures as uint8, too, which the runtime asks for."""
+    inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (spec.inputs, spec.outputs))
+    model = OnnxFile(bundle / spec.file).cut(inputs, outputs)
+    return with_pixels(model, spec.outputs[0]) if outputs == ["image"] else model
 
 
 def _here() -> str | None:

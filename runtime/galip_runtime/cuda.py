@@ -1,6 +1,7 @@
-"""CUDA memory, copies and graphs, as far as engines need them: cuda-bindings, its errors raised."""
+"""CUDA memory, copies and graphs, as far as graphs on a GPU need them: cuda-bindings, its errors raised."""
 
 import ctypes
+import threading
 import weakref
 from collections.abc import Callable
 from types import ModuleType
@@ -20,31 +21,51 @@ def import_cuda() -> ModuleType:
         from cuda.bindings import runtime
     except ImportError as error:
         raise ProviderUnavailable(
-            f"cuda-bindings cannot be imported ({error}): pip install 'galip-runtime[trt]'"
+            f"cuda-bindings cannot be imported ({error}), which GPUs take beside onnxruntime or TensorRT: "
+            "pip install cuda-bindings"
         ) from error
     module: ModuleType = runtime
     return module
 
 
 class Stream:
-    """A stream of one GPU, in which all of a model's work is done in order."""
+    """A stream of one GPU, in which all of a model's work is done in order: of one thread at a time.
+
+    A context: `with stream:` waits for its turn and makes the GPU this thread's.
+    """
 
     def __init__(self, gpu: int) -> None:
         """Raises ProviderUnavailable where the GPU does not start."""
         self.cuda, self.gpu = import_cuda(), gpu
-        self.use()
-        self.handle = self.call("cudaStreamCreate")
+        self._turn = threading.Lock()
+        try:
+            with self:
+                self.handle = self.call("cudaStreamCreate")
+        except ProviderUnavailable as error:
+            raise ProviderUnavailable(
+                f"GPU {gpu} does not start: {error}. nvidia-smi shows which GPUs and driver there are, "
+                "galip doctor what is missing"
+            ) from error
         weakref.finalize(self, self.cuda.cudaStreamDestroy, self.handle)
 
-    def use(self) -> None:
-        """Make the GPU this thread's: each thread has a current one."""
-        self.call("cudaSetDevice", self.gpu)
+    def __enter__(self) -> "Stream":
+        self._turn.acquire()
+        try:
+            self.call("cudaSetDevice", self.gpu)  # each thread has a current one
+        except BaseException:
+            self._turn.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._turn.release()
 
     def call(self, name: str, *arguments: Any) -> Any:
         """What CUDA's function gives. Raises ProviderUnavailable with its error."""
         error, *results = getattr(self.cuda, name)(*arguments)
         if int(error):
-            raise ProviderUnavailable(f"{name} failed on GPU {self.gpu}: {getattr(error, 'name', error)}")
+            _, why = self.cuda.cudaGetErrorString(error)
+            raise ProviderUnavailable(f"{name} failed on GPU {self.gpu}: {error.name} ({why.decode()})")
         return results[0] if results else None
 
     def wait(self) -> None:

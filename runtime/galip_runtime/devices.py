@@ -11,11 +11,13 @@ from pathlib import Path
 from types import ModuleType
 
 from galip_runtime.cpus import usable_cpus
-from galip_runtime.engines import has_tensorrt
+from galip_runtime.cuda import Stream
+from galip_runtime.engines import has_tensorrt, import_tensorrt
 from galip_runtime.errors import ProviderUnavailable, UsageError
 
 __all__ = [
     "DEVICES",
+    "GPU_DEVICES",
     "PROVIDERS",
     "Settings",
     "available_devices",
@@ -26,6 +28,7 @@ __all__ = [
     "import_openvino",
     "makes_sense",
     "parse_device",
+    "runs_engines",
     "thread_count",
 ]
 
@@ -49,6 +52,7 @@ _INSTALL = (
     "'galip-runtime[openvino]' (Intel); or OpenVINO alone: 'galip-runtime[openvino-native]'"
 )
 
+GPU_DEVICES = ("cuda", "tensorrt")
 DEVICES = ("auto", *sorted(PROVIDERS))
 
 _importing = threading.Lock()
@@ -66,6 +70,8 @@ class Settings:
     """which GPU, where the device is one"""
     cache: Path | None = None
     """folder for what a device compiles; None: it compiles each time"""
+    stream: Stream | None = None
+    """where the graphs of one model run on a GPU, one after the other; None on other devices"""
 
 
 def import_onnxruntime() -> ModuleType:
@@ -128,18 +134,35 @@ def available_devices() -> list[str]:
 
     Raises ProviderUnavailable where none of onnxruntime, OpenVINO and TensorRT is installed.
     """
-    try:
-        built = import_onnxruntime().get_available_providers()
-    except ProviderUnavailable:
-        if not (has_openvino() or has_tensorrt()):
-            raise
-        built = []
+    built = _providers()
+    if not (built or has_openvino() or has_tensorrt()):
+        import_onnxruntime()
     native = {"openvino": has_openvino(), "tensorrt": has_tensorrt()}
     return [
         device
         for device, providers in PROVIDERS.items()
         if providers[0] in built or native.get(device, False)
     ]
+
+
+def runs_engines() -> bool:
+    """Whether device tensorrt runs a bundle's engines: TensorRT does, onnxruntime's provider does not."""
+    if not has_tensorrt():
+        return False
+    try:
+        import_tensorrt()
+    except ProviderUnavailable:  # a placeholder, or broken: what it lacks is told where nothing else is there
+        return "TensorrtExecutionProvider" not in _providers()
+    return True
+
+
+def _providers() -> list[str]:
+    """Those that the installed onnxruntime was built with; none where there is no onnxruntime."""
+    try:
+        providers: list[str] = import_onnxruntime().get_available_providers()
+    except ProviderUnavailable:
+        return []
+    return providers
 
 
 def parse_device(device: str) -> tuple[str, int]:

@@ -51,6 +51,12 @@ class Drawer(ABC):
     ) -> npt.NDArray[np.float32]:
         """Noise float32 (N, Z) and sentence float32 (N, D) to pictures float32 (N, 3, H, W)."""
 
+    def _run_pictures(
+        self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.uint8]:
+        """The same to pictures uint8 (N, H, W, 3). Raises QualityGateFailed where one is not finite."""
+        return to_uint8(check_finite(self._run_generator(noise, sentence), "generator"))
+
     def encode_text(self, prompts: str | Sequence[str]) -> npt.NDArray[np.float32]:
         """Sentence vectors, float32 (N, D), not normalised. Repeated captions come from a cache.
 
@@ -79,11 +85,7 @@ class Drawer(ABC):
         made at once. Raises UsageError for another shape or dtype and for values that are not finite, and
         QualityGateFailed where the picture itself is not finite.
         """
-        z = check_rows(noise, "noise", self.dimensions.noise_dim)
-        e = check_rows(sentence, "sentence", self.dimensions.sentence_dim)
-        if len(z) != len(e):
-            raise UsageError(f"noise has {len(z)} rows and sentence {len(e)}; each picture takes one of both")
-        return check_finite(self._run_generator(z, e), "generator")
+        return check_finite(self._run_generator(*self._rows(noise, sentence)), "generator")
 
     def generate(
         self,
@@ -151,8 +153,18 @@ class Drawer(ABC):
         size = (self.dimensions.image_height, self.dimensions.image_width)
         pictures = np.empty((len(noise), *size, 3), np.uint8)
         for part in batches(len(noise), check_count(batch_size, "batch_size")):
-            pictures[part] = to_uint8(self.decode(noise[part], sentence[part]))
+            pictures[part] = self._run_pictures(*self._rows(noise[part], sentence[part]))
         return pictures
+
+    def _rows(
+        self, noise: Floats, sentence: Floats
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Both as float32, a row each for every picture. Raises UsageError as `decode`."""
+        z = check_rows(noise, "noise", self.dimensions.noise_dim)
+        e = check_rows(sentence, "sentence", self.dimensions.sentence_dim)
+        if len(z) != len(e):
+            raise UsageError(f"noise has {len(z)} rows and sentence {len(e)}; each picture takes one of both")
+        return z, e
 
 
 _Path = Callable[[Floats, Floats, npt.NDArray[np.float64]], Floats]

@@ -1,21 +1,24 @@
 """A graph on a device, whatever runs it, and the file that it comes from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from galip_runtime.arrays import check_finite, to_uint8
 from galip_runtime.devices import Settings
 from galip_runtime.engines import EngineRecord
-from galip_runtime.errors import FileRefused, ProviderUnavailable
+from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFailed
 from galip_runtime.manifest import GraphSpec, TensorSpec, stamp
 from galip_runtime.onnx_file import OnnxFile
 
 __all__ = ["Engine", "Graph", "GraphFile"]
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class GraphFile:
     """the file's, from before it was verified"""
     engine: Engine | None = None
     """TensorRT's, of this graph, for this GPU; verified"""
+    longest: int = 0
+    """the largest size of an input's dynamic axis but the first: tokens of a prompt"""
 
     def check_unchanged(self) -> None:
         """Raises FileRefused where the file was written or replaced since it was verified."""
@@ -80,8 +85,27 @@ class Graph(ABC):
 
         Raises ProviderUnavailable where the device gives up on it.
         """
+        return self._guarded(self._compute, inputs)
+
+    def draw(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+        """Pictures, uint8 (N, H, W, 3), of a graph whose output is `image`, for `inputs`, checked.
+
+        Raises ProviderUnavailable as `run`, and QualityGateFailed where a picture is not finite.
+        """
+        return self._guarded(self._draw, inputs)
+
+    def _draw(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+        return to_uint8(check_finite(self._compute(inputs), "generator"))
+
+    def _guarded(
+        self,
+        compute: Callable[[dict[str, npt.NDArray[Any]]], _Result],
+        inputs: Mapping[str, npt.NDArray[Any]],
+    ) -> _Result:
         try:
-            return self._compute(dict(inputs))
+            return compute(dict(inputs))
+        except QualityGateFailed:
+            raise
         except Exception as error:  # neither onnxruntime's errors nor OpenVINO's have a common base
             raise ProviderUnavailable(
                 f"{self.settings.device} failed to run {self.file.spec.file}: {error}. If memory is short, a "

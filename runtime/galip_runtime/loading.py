@@ -5,18 +5,22 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from galip_runtime.cuda import Stream
 from galip_runtime.devices import (
+    GPU_DEVICES,
     Settings,
     available_devices,
     candidates,
     has_openvino,
     makes_sense,
     parse_device,
+    runs_engines,
     thread_count,
 )
-from galip_runtime.engines import ENGINES, choose_engine, has_tensorrt, place_of
+from galip_runtime.engines import ENGINES, choose_engine, place_of
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
 from galip_runtime.folders import cache_home
+from galip_runtime.gpu_session import GpuSession
 from galip_runtime.graph import Engine, Graph, GraphFile
 from galip_runtime.manifest import (
     CONDITION,
@@ -32,6 +36,7 @@ from galip_runtime.manifest import (
 from galip_runtime.onnx_file import OnnxFile
 from galip_runtime.openvino_graph import OpenvinoGraph
 from galip_runtime.pipeline import Model
+from galip_runtime.pixels import pixel_outputs
 from galip_runtime.session import Session
 from galip_runtime.tensorrt_graph import TensorrtGraph
 from galip_runtime.tokenizer import Tokenizer
@@ -73,13 +78,15 @@ def load(
     chosen = {graph: _choose(manifest, graph, precision, name) for graph in GRAPHS}
     devices = candidates(name, chosen["generator"])
     check_files(path, manifest)
-    engines = _engines(path, manifest, chosen, gpu) if name == "tensorrt" and has_tensorrt() else {}
+    engines = _engines(path, manifest, chosen, gpu) if name == "tensorrt" and runs_engines() else {}
     files, remember = _opened(Path(path), manifest, chosen, engines)
     tokenizer = _tokenizer(manifest, read_verified(path, manifest, manifest.tokenizer.file))
     passed_over = []
     for each in devices:
-        settings = Settings(each, count, gpu, _cache("openvino") if each == "openvino" else None)
+        cache = _cache(each) if each in ("openvino", "tensorrt") else None
         try:
+            stream = Stream(gpu) if each in GPU_DEVICES else None
+            settings = Settings(each, count, gpu, cache, stream)
             graphs = _start(manifest, files, settings)
         except ProviderUnavailable as error:
             if each == devices[-1]:
@@ -134,7 +141,8 @@ def _opened(
     for graph, spec in specs.items():
         file, sha256 = path / spec.file, manifest.files[spec.file].sha256
         onnx, engine = OnnxFile(file), engines.get(graph)
-        files[graph] = GraphFile(file, sha256, spec, chosen[graph], onnx, stamps[spec.file], engine)
+        longest = manifest.tokenizer.context_length
+        files[graph] = GraphFile(file, sha256, spec, chosen[graph], onnx, stamps[spec.file], engine, longest)
 
     def remember() -> None:
         for name in unknown:
@@ -171,6 +179,8 @@ def _start(manifest: Manifest, files: Mapping[str, GraphFile], settings: Setting
         sentence = [tensor for tensor in inputs if tensor.name == "sentence"]
         graphs[CONDITION] = _graph(generator, settings, sentence, [condition])
         inputs = tuple(condition if tensor.name == "sentence" else tensor for tensor in inputs)
+    if settings.stream is not None:
+        outputs = (*outputs, *pixel_outputs(outputs[0]))
     graphs["generator"] = _graph(generator, settings, inputs, outputs)
     return graphs
 
@@ -180,7 +190,9 @@ def _graph(
 ) -> Graph:
     if settings.device == "openvino" and has_openvino():
         return OpenvinoGraph(file, settings, inputs, outputs)
-    return (TensorrtGraph if file.engine else Session)(file, settings, inputs, outputs)
+    if settings.stream is None:
+        return Session(file, settings, inputs, outputs)
+    return (TensorrtGraph if file.engine else GpuSession)(file, settings, inputs, outputs)
 
 
 def _tokenizer(manifest: Manifest, data: bytes) -> Tokenizer:

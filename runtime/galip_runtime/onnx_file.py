@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence, Set
 from typing import NamedTuple
 
 from galip_runtime.errors import FileRefused
+from galip_runtime.onnx_nodes import encode_field, encode_varint
 
 __all__ = ["OnnxFile"]
 
@@ -111,9 +112,9 @@ class OnnxFile:
         graph = [node.whole for node in self._nodes if needed.intersection(node.outputs)]
         graph.append(self._name)
         graph += [whole for name, whole in self._tensors.items() if name in needed]
-        graph += [_message(_GRAPH_INPUT, self._value(name)) for name in inputs]
-        graph += [_message(_GRAPH_OUTPUT, self._value(name)) for name in outputs]
-        return self._head + _message(_MODEL_GRAPH, b"".join(graph))
+        graph += [encode_field(_GRAPH_INPUT, self._value(name)) for name in inputs]
+        graph += [encode_field(_GRAPH_OUTPUT, self._value(name)) for name in outputs]
+        return self._head + encode_field(_MODEL_GRAPH, b"".join(graph))
 
     def _value(self, name: str) -> bytes:
         if name not in self._values:
@@ -152,10 +153,10 @@ class OnnxFile:
         }
         parts = [data[field.start : field.end] for field in fields if field.number != _TENSOR_RAW]
         for key, value in place.items():
-            entry = _message(_ENTRY_KEY, key.encode()) + _message(_ENTRY_VALUE, value.encode())
-            parts.append(_message(_TENSOR_EXTERNAL, entry))
-        parts.append(_varint(_TENSOR_LOCATION << 3 | _VARINT) + _varint(1))
-        return name, _message(_GRAPH_TENSOR, b"".join(parts))
+            entry = encode_field(_ENTRY_KEY, key) + encode_field(_ENTRY_VALUE, value)
+            parts.append(encode_field(_TENSOR_EXTERNAL, entry))
+        parts.append(encode_varint(_TENSOR_LOCATION << 3 | _VARINT) + encode_varint(1))
+        return name, encode_field(_GRAPH_TENSOR, b"".join(parts))
 
     def _other(self, why: str) -> FileRefused:
         return FileRefused(
@@ -241,15 +242,3 @@ def _read_varint(data: bytes | mmap.mmap, begin: int, end: int) -> tuple[int, in
         if byte < 0x80:
             return value, begin + index + 1
     raise ValueError(f"the number at byte {begin} does not end")
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*found, value])
-
-
-def _message(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content

@@ -53,10 +53,20 @@ class Model(Drawer):
     def _run_generator(
         self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        generator = self._graphs["generator"]
+        return self._graphs["generator"].run(self._inputs(noise, sentence))
+
+    def _run_pictures(
+        self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.uint8]:
+        return self._graphs["generator"].draw(self._inputs(noise, sentence))
+
+    def _inputs(
+        self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """What the generator takes."""
         if CONDITION not in self._graphs:
-            return generator.run({"noise": noise, "sentence": sentence})
-        return generator.run({"noise": noise, CONDITION: self._conditions(sentence, self._run_condition)})
+            return {"noise": noise, "sentence": sentence}
+        return {"noise": noise, CONDITION: self._conditions(sentence, self._run_condition)}
 
     def _run_condition(self, sentence: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Sentence float32 (N, D) to what the generator computes of it alone, float32 (N, K)."""

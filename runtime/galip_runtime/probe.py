@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from galip_runtime.cuda import Stream
-from galip_runtime.devices import Settings, candidates, has_openvino, parse_device
-from galip_runtime.engines import has_tensorrt, place_of
+from galip_runtime.devices import GPU_DEVICES, Settings, candidates, has_openvino, parse_device, runs_engines
+from galip_runtime.engines import place_of
 from galip_runtime.errors import GalipError
+from galip_runtime.gpu_session import GpuSession
 from galip_runtime.graph import GraphFile
 from galip_runtime.manifest import GraphSpec, TensorSpec, stamp
 from galip_runtime.onnx_file import OnnxFile
@@ -33,17 +34,19 @@ def why_not(device: str) -> str | None:
     try:
         name, gpu = parse_device(device)
         candidates(name, "fp32")
-        if name == "tensorrt" and has_tensorrt():  # an engine takes seconds to build
+        stream = Stream(gpu) if name in GPU_DEVICES else None
+        if name == "tensorrt" and runs_engines():  # an engine takes seconds to build
             place_of(gpu)
-            Stream(gpu)
             return None
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "probe.onnx"
             path.write_bytes(_GRAPH)
             spec = GraphSpec(path.name, (x,), (y,), 18)
             file = GraphFile(path, "", spec, "fp32", OnnxFile(path), stamp(path))
-            kind = OpenvinoGraph if name == "openvino" and has_openvino() else Session
-            result = kind(file, Settings(name, 1, gpu), (x,), (y,)).run({"x": values})
+            kind = (
+                OpenvinoGraph if name == "openvino" and has_openvino() else GpuSession if stream else Session
+            )
+            result = kind(file, Settings(name, 1, gpu, stream=stream), (x,), (y,)).run({"x": values})
     except GalipError as error:
         return str(error)
     if not np.array_equal(result, 2 * values):

@@ -16,16 +16,16 @@ from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.graph import Graph, GraphFile
 from galip_runtime.openvino_graph import check_cpu, openvino_settings
 
-__all__ = ["Session", "session_options"]
+__all__ = ["Session", "described", "session_options"]
 
 _Provider = tuple[str, dict[str, str]]
 
-_DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+_DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
 _ERRORS_ONLY = 3
 
 
 class Session(Graph):
-    """A graph that onnxruntime runs."""
+    """A graph that onnxruntime runs, on the CPU or through OpenVINO; on a GPU, `GpuSession` does."""
 
     def _start(self) -> None:
         onnxruntime = import_onnxruntime()
@@ -49,10 +49,9 @@ class Session(Graph):
         if wanted[0] not in self.providers:
             raise ProviderUnavailable(
                 f"device {self.settings.device!r} was asked for, but onnxruntime started only "
-                f"{', '.join(self.providers)}; what it printed above says why (most often a driver, or a "
-                "library of CUDA, cuDNN or TensorRT, that is missing or too old)"
+                f"{', '.join(self.providers)}; what it printed above says why"
             )
-        self._check_tensors(_described(self._session.get_inputs()), _described(self._session.get_outputs()))
+        self._check_tensors(described(self._session.get_inputs()), described(self._session.get_outputs()))
 
     def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         result: npt.NDArray[np.float32]
@@ -82,13 +81,11 @@ def session_options(onnxruntime: ModuleType, file: GraphFile, settings: Settings
 
 
 def _providers(precision: str, settings: Settings) -> list[_Provider]:
-    """With the CPU last: it runs what the device has no kernel for."""
-    gpu = {"device_id": str(settings.gpu)}
-    own = {"CUDAExecutionProvider": gpu, "TensorrtExecutionProvider": gpu}
-    if settings.device == "openvino":
-        own["OpenVINOExecutionProvider"] = _openvino(precision, settings.threads)
-    names = dict.fromkeys([*PROVIDERS[settings.device], "CPUExecutionProvider"])
-    return [(name, own.get(name, {})) for name in names]
+    """With the CPU last: it runs what OpenVINO leaves."""
+    cpu: _Provider = ("CPUExecutionProvider", {})
+    if settings.device == "cpu":
+        return [cpu]
+    return [("OpenVINOExecutionProvider", _openvino(precision, settings.threads)), cpu]
 
 
 def _openvino(precision: str, threads: int) -> dict[str, str]:
@@ -97,7 +94,7 @@ def _openvino(precision: str, threads: int) -> dict[str, str]:
     return {"device_type": "CPU", "load_config": json.dumps({"CPU": openvino_settings(precision, threads)})}
 
 
-def _described(tensors: list[Any]) -> list[tuple[Any, ...]]:
+def described(tensors: list[Any]) -> list[tuple[Any, ...]]:
     """(name, dtype, sizes) of each; None for a dynamic size."""
     return [
         (

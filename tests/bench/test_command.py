@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from fake_cuda import Cuda, install
 from galip_bench import BenchConfig, read_report
 from galip_bench.compare import differences
 
@@ -101,6 +102,7 @@ def test_a_device_that_silently_gave_way(call, measured, monkeypatch):
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
     plain = onnxruntime.InferenceSession
+    install(monkeypatch, Cuda())
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
@@ -108,7 +110,7 @@ def test_a_device_that_silently_gave_way(call, measured, monkeypatch):
     )
     code, out, err = call(*measured, "--subjects", "bundle-cuda-fp32")
     assert (code, out) == (5, "")
-    assert "'cuda' was asked for, but onnxruntime started only CPUExecutionProvider" in err
+    assert "cuda cannot load text_encoder.onnx: onnxruntime started only CPUExecutionProvider" in err
 
 
 def test_nan_is_counted_and_told(call, measured, tiny_checkpoint, tmp_path, monkeypatch):

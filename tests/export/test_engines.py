@@ -41,6 +41,10 @@ def built(half, tmp_path_factory, told):
     return out
 
 
+def graph_spec(bundle):
+    return read_manifest(bundle).graphs["generator"]["fp32"]
+
+
 def choose(bundle, place=HERE, graph="generator"):
     return choose_engine(bundle, read_manifest(bundle), graph, "fp16", place)
 
@@ -171,22 +175,23 @@ class Test_what_cannot_be:
             tensorrt._check_half(built, told, "generator")
 
     def test_a_fp32_graph_called_fp16(self, half, tmp_path):
-        (tmp_path / "generator.onnx").write_bytes((half / "generator.onnx").read_bytes())
         with pytest.raises(QualityGateFailed, match="0% of its layers"):
-            Builder(TWO).build(tmp_path / "generator.onnx", "fp16", "8.6", 16)
+            Builder(TWO, tmp_path / "out").build(half, graph_spec(half), "fp16", "8.6", 16)
 
-    def test_a_graph_that_it_does_not_read(self, tmp_path):
-        (tmp_path / "a.onnx").write_bytes(b"no graph")
-        with pytest.raises(QualityGateFailed, match=r"tensorrt_rtx .* does not read a\.onnx"):
-            Builder(TWO).build(tmp_path / "a.onnx", "fp32", "8.6", 16)
+    def test_a_graph_that_it_does_not_read(self, half, tmp_path):
+        model = onnx.load(half / "generator.onnx")
+        model.graph.node[0].op_type = "Unknown"
+        onnx.save(model, tmp_path / "generator.onnx")
+        with pytest.raises(QualityGateFailed, match=r"tensorrt_rtx .* does not read generator\.onnx"):
+            Builder(TWO, tmp_path / "out").build(tmp_path, graph_spec(half), "fp32", "8.6", 16)
 
     def test_a_graph_that_it_does_not_build(self, half, tmp_path):
         model = in_half(onnx.load(half / "generator.onnx"))
         model.graph.input[0].type.tensor_type.shape.dim[1].dim_value += 1
         del model.graph.value_info[:]
-        onnx.save(model, tmp_path / "b.onnx")
-        with pytest.raises(QualityGateFailed, match=r"b\.onnx: .+"):
-            Builder(TWO).build(tmp_path / "b.onnx", "fp16", "8.6", 16)
+        onnx.save(model, tmp_path / "generator.onnx")
+        with pytest.raises(QualityGateFailed, match=r"generator\.onnx: .+"):
+            Builder(TWO, tmp_path / "out").build(tmp_path, graph_spec(half), "fp16", "8.6", 16)
 
     def test_a_gpu_that_it_knows_not(self, half, tmp_path):
         with pytest.raises(ProviderUnavailable, match=r"builds no engines for 9\.0; it does for .*sm86"):

@@ -7,7 +7,7 @@ import pytest
 from galip_export import BuildOptions, export_bundle
 from galip_export.half import in_half
 from galip_export.tensorrt import Builder
-from galip_runtime.manifest import GRAPHS
+from galip_runtime.manifest import GRAPHS, read_manifest
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +37,16 @@ def test_the_released_model_s_pictures(golden, exported):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_its_engines(exported, tmp_path, precision):
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-    builder = Builder(BuildOptions((1, 4), ("8.6", "8.9")))
+    builder = Builder(BuildOptions((1, 4), ("8.6", "8.9")), tmp_path / "bundle")
+    manifest = read_manifest(exported.bundle)
     for graph in GRAPHS:
-        path = exported.bundle / f"{graph}.onnx"
+        spec, bundle = manifest.graphs[graph]["fp32"], exported.bundle
         if precision == "fp16":
-            half = in_half(onnx.load(path))
-            path = tmp_path / path.name
-            onnx.save(half, path)
+            onnx.save(in_half(onnx.load(bundle / spec.file)), tmp_path / spec.file)
+            bundle = tmp_path
+        size = (bundle / spec.file).stat().st_size
         for arch in builder.archs():
-            built = builder.build(path, precision, arch, longest=77)
+            built = builder.build(bundle, spec, precision, arch, longest=77)
             assert built.weights[precision] > 0.99 * sum(built.weights.values())
             assert built.layers[precision] > 0.9 * sum(built.layers.values())
-            assert 0.95 * path.stat().st_size < len(built.plan) < 1.5 * path.stat().st_size
+            assert 0.95 * size < len(built.plan) < 1.5 * size

@@ -7,7 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 from galip_runtime import FileRefused
-from galip_runtime.onnx_file import OnnxFile, _fields, _message, _varint
+from galip_runtime.onnx_file import OnnxFile, _fields
+from galip_runtime.onnx_nodes import encode_field, encode_varint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -115,8 +116,10 @@ def test_a_cut_that_cannot_be(saved, inputs, outputs, message):
 def test_a_width_that_is_damaged(saved):
     model = chain()
     del model.graph.value_info[:]
-    graph = model.graph.SerializeToString() + _message(13, _message(1, b"h1") + _message(2, b"\0\0"))
-    path = saved(_message(7, graph))
+    graph = model.graph.SerializeToString() + encode_field(
+        13, encode_field(1, b"h1") + encode_field(2, b"\0\0")
+    )
+    path = saved(encode_field(7, graph))
     with pytest.raises(FileRefused, match=r"byte 0 begins no field|does not end"):
         OnnxFile(path).width("h1")
 
@@ -144,12 +147,12 @@ def test_what_cannot_stand_by_itself_is_refused(saved):
     foreign.graph.node[0].domain = "com.microsoft"
     plain = chain().graph.initializer[0].SerializeToString()
     wide = b"".join(  # keys that a reader of 32 bits takes for external_data's and data_location's
-        _varint((number << 3 | wire) + 2**32) + value
+        encode_varint((number << 3 | wire) + 2**32) + value
         for number, wire, value in ((13, 2, b"\0"), (14, 0, b"\1"))
     )
-    hidden = _message(7, _message(1, b"") + _message(5, plain + wide))
-    nameless = _message(7, _message(5, b""))
-    numbered = _message(7, _message(5, _varint(8 << 3) + b"\1"))
+    hidden = encode_field(7, encode_field(1, b"") + encode_field(5, plain + wide))
+    nameless = encode_field(7, encode_field(5, b""))
+    numbered = encode_field(7, encode_field(5, encode_varint(8 << 3) + b"\1"))
     refused = [
         (external, "another file"),
         (sparse, "field 15 "),
@@ -194,7 +197,9 @@ def test_damage_is_refused_or_read_but_never_crashes(tmp_path_factory, data):
 @given(st.lists(st.tuples(st.integers(1, 2**29 - 1), st.binary(max_size=300) | st.integers(0, 2**64 - 1))))
 def test_fields_are_read_as_they_were_written(entries):
     written = b"".join(
-        _message(number, value) if isinstance(value, bytes) else _varint(number << 3) + _varint(value)
+        encode_field(number, value)
+        if isinstance(value, bytes)
+        else encode_varint(number << 3) + encode_varint(value)
         for number, value in entries
     )
     found = [

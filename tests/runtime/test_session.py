@@ -30,17 +30,15 @@ def built_with(monkeypatch):
             onnxruntime, "get_available_providers", lambda: [PROVIDERS[name] for name in names]
         )
         real = onnxruntime.InferenceSession
+        monkeypatch.setattr(devices, "has_tensorrt", lambda: False)
         for module in (devices, loading):
             monkeypatch.setattr(module, "has_openvino", lambda: False)
-            monkeypatch.setattr(module, "has_tensorrt", lambda: False)
         asked = []
-        pretend.gpus = []
         pretend.told = []
 
         def fall_back(data, options, providers, enable_fallback):  # as onnxruntime does: no exception
             asked.append([name for name, _ in providers])
             pretend.told.append((options, dict(providers)))
-            pretend.gpus.append({each["device_id"] for _, each in providers if "device_id" in each})
             assert not enable_fallback  # of a run that fails
             return real(data, options, providers=["CPUExecutionProvider"])
 
@@ -74,13 +72,11 @@ def test_a_device_the_build_lacks_is_refused(bundle, built_with, device):
     assert caught.value.exit_code == 5
 
 
-@pytest.mark.parametrize("device", ["cuda", "tensorrt", "openvino"])
-def test_a_silent_fall_back_to_the_cpu_is_an_error(bundle, built_with, device):
-    asked = built_with("tensorrt", "cuda", "openvino", "cpu")
-    with pytest.raises(ProviderUnavailable, match=f"'{device}' was asked for, but .* started only CPU"):
-        galip_runtime.load(bundle, device=device)
-    assert asked[0][0] == PROVIDERS[device]
-    assert asked[0][-1] == PROVIDERS["cpu"]
+def test_a_silent_fall_back_to_the_cpu_is_an_error(bundle, built_with):
+    asked = built_with("openvino", "cpu")
+    with pytest.raises(ProviderUnavailable, match=r"'openvino' was asked for, but .* started only CPU"):
+        galip_runtime.load(bundle, device="openvino")
+    assert asked[0] == [PROVIDERS["openvino"], PROVIDERS["cpu"]]
 
 
 def test_openvino_through_onnxruntime_is_told_all(shared_bundle, built_with, monkeypatch):
@@ -127,12 +123,14 @@ print(galip_runtime.load({str(bundle)!r}, device={device!r}).info()["threads"])
 
 
 def test_auto_passes_over_what_does_not_start_and_says_so(bundle, built_with, caplog):
-    asked = built_with("tensorrt", "cuda", "cpu")
+    asked = built_with("tensorrt", "cuda", "openvino", "cpu")
     model = galip_runtime.load(bundle)
     assert model.info()["device"] == "cpu"
-    assert "cuda" in model.info()["passed_over"][0]
+    cuda, openvino = model.info()["passed_over"]
+    assert "cuda" in cuda
+    assert "started only CPU" in openvino
     assert "cuda is passed over" in caplog.text
-    assert [names[0] for names in asked] == [PROVIDERS["cuda"], *[PROVIDERS["cpu"]] * 3]
+    assert [names[0] for names in asked] == [PROVIDERS["openvino"], *[PROVIDERS["cpu"]] * 3]
 
 
 def test_auto_does_not_choose_what_builds_for_minutes(built_with):
@@ -163,17 +161,6 @@ def test_an_unknown_device_is_refused(bundle, device):
     with pytest.raises(UsageError, match="auto, cpu, cuda, openvino, tensorrt"):
         galip_runtime.load(bundle, device=device)
     assert set(DEVICES) == {"auto", *PROVIDERS}
-
-
-@pytest.mark.parametrize("device", ["cuda:2", "tensorrt:2"])
-def test_one_of_several_gpus(bundle, built_with, device):
-    built_with("tensorrt", "cuda", "cpu")
-    with pytest.raises(ProviderUnavailable, match=f"'{device[:-2]}' was asked for"):
-        galip_runtime.load(bundle, device=device)
-    assert built_with.gpus[0] == {"2"}
-    with pytest.raises(ProviderUnavailable, match="was asked for"):
-        galip_runtime.load(bundle, device=device[:-2])
-    assert built_with.gpus[1] == {"0"}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "half", "", None])

@@ -1,100 +1,27 @@
 """TensorRT's engines as the runtime runs them.
 
-CUDA and TensorRT are stand-ins that compute on the CPU, and refuse what those would: it is the order of
-calls, shapes and addresses that is tested, not TensorRT.
+CUDA and TensorRT are stand-ins that compute on the CPU, and refuse what those would (`fake_cuda`).
 """
 
-import ctypes
 import dataclasses
 import gc
 import sys
 import threading
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import galip_runtime
 import numpy as np
 import onnxruntime
 import pytest
-from galip_runtime import FileRefused, ProviderUnavailable, devices, engines, loading, tensorrt_graph
+from fake_cuda import Cuda, Error, install
+from galip_runtime import FileRefused, ProviderUnavailable, devices, engines, gpu_graph
 from galip_runtime.engines import EngineRecord, Profile
 from galip_runtime.gpus import Gpu
-from galip_runtime.manifest import describe_file, read_manifest
+from galip_runtime.manifest import TensorSpec, describe_file, read_manifest
+from galip_runtime.pixels import with_pixels
 
 VERSION = "10.14.1"
-
-
-class Cuda(ModuleType):
-    """cuda.bindings.runtime: a GPU's memory is the host's, and a stream does at once what is queued."""
-
-    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=2)
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
-
-    def __init__(self):
-        super().__init__("cuda.bindings.runtime")
-        self.memory, self.capturing, self.launches, self.streams = {}, None, 0, 0
-
-    def queue(self, work):
-        if self.capturing is None:
-            work()
-        else:
-            self.capturing.append(work)
-
-    def cudaSetDevice(self, gpu):
-        return (0,)
-
-    def cudaStreamCreate(self):
-        self.streams += 1
-        return 0, "stream"
-
-    def cudaStreamDestroy(self, stream):
-        self.streams -= 1
-        return (0,)
-
-    def cudaStreamSynchronize(self, stream):
-        assert self.capturing is None
-        return (0,)
-
-    def cudaMalloc(self, size):
-        assert self.capturing is None
-        memory = ctypes.create_string_buffer(size)
-        self.memory[ctypes.addressof(memory)] = memory
-        return 0, ctypes.addressof(memory)
-
-    cudaMallocHost = cudaMalloc
-
-    def cudaFree(self, address):
-        del self.memory[address]
-        return (0,)
-
-    cudaFreeHost = cudaFree
-
-    def cudaMemcpyAsync(self, target, source, size, kind, stream):
-        for address in (target, source):
-            assert size <= len(self.memory[address])
-        self.queue(lambda: ctypes.memmove(target, source, size))
-        return (0,)
-
-    def cudaStreamBeginCapture(self, stream, mode):
-        self.capturing = []
-        return (0,)
-
-    def cudaStreamEndCapture(self, stream):
-        graph, self.capturing = self.capturing, None
-        return 0, graph
-
-    def cudaGraphInstantiate(self, graph, flags):
-        return 0, list(graph)
-
-    def cudaGraphDestroy(self, graph):
-        return (0,)
-
-    cudaGraphExecDestroy = cudaGraphDestroy
-
-    def cudaGraphLaunch(self, graph, stream):
-        self.launches += 1
-        for work in graph:
-            self.queue(work)
-        return (0,)
 
 
 class Context:
@@ -118,22 +45,24 @@ class Context:
 
     def execute_async_v3(self, stream):
         def work():
+            session = self.engine.session
             inputs = {
-                each.name: self.array(self.addresses[each.name], self.shapes[each.name], "int64" in each.type)
-                for each in self.engine.session.get_inputs()
+                each.name: self.array(
+                    each.name, self.shapes[each.name], "int64" if "int64" in each.type else "float32"
+                )
+                for each in session.get_inputs()
             }
-            (result,) = self.engine.session.run(None, inputs)
-            address = self.addresses[self.engine.session.get_outputs()[0].name]
-            self.array(address, result.shape, False)[...] = result
+            for each, result in zip(session.get_outputs(), session.run(None, inputs), strict=True):
+                self.array(each.name, result.shape, result.dtype)[...] = result
 
         self.cuda.queue(work)
         return not self.engine.broken
 
-    def array(self, address, shape, of_int64):
-        count = int(np.prod(shape))
-        kind = ctypes.c_int64 if of_int64 else ctypes.c_float
-        assert count * ctypes.sizeof(kind) <= len(self.cuda.memory[address])
-        return np.ctypeslib.as_array((kind * count).from_address(address)).reshape(shape)
+    def array(self, name, shape, dtype):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        memory = self.cuda.memory[self.addresses[name]]
+        assert size <= len(memory)
+        return np.frombuffer(memory, dtype, int(np.prod(shape))).reshape(shape)
 
 
 class Engine:
@@ -143,7 +72,12 @@ class Engine:
     broken = False
 
     def __init__(self, plan, cuda, profiles):
-        self.session = onnxruntime.InferenceSession(plan.decode().removeprefix("plan:"))
+        model = Path(plan.decode().removeprefix("plan:")).read_bytes()
+        self.session = onnxruntime.InferenceSession(model)
+        (output,) = self.session.get_outputs()
+        if output.name == "image":
+            image = TensorSpec("image", "float32", ("N", *output.shape[1:]))
+            self.session = onnxruntime.InferenceSession(with_pixels(model, image))
         self.cuda, self.profiles, self.contexts = cuda, profiles, 0
         self.tensors = [*self.session.get_inputs(), *self.session.get_outputs()]
         self.num_io_tensors = len(self.tensors)
@@ -158,7 +92,7 @@ class Engine:
         return tuple(size if isinstance(size, int) else -1 for size in self._tensor(name).shape)
 
     def get_tensor_dtype(self, name):
-        return "INT64" if "int64" in self._tensor(name).type else "FLOAT"
+        return self._tensor(name).type[len("tensor(") : -1].upper()
 
     def get_tensor_mode(self, name):
         return "OUTPUT" if name in {each.name for each in self.session.get_outputs()} else "INPUT"
@@ -201,15 +135,11 @@ def cuda(monkeypatch):
 
     logger.ERROR = 1
     trt.Runtime, trt.Logger = Runtime, logger
-    trt.DataType = SimpleNamespace(FLOAT="FLOAT", INT64="INT64")
+    trt.DataType = SimpleNamespace(FLOAT="FLOAT", INT64="INT64", UINT8="UINT8")
     trt.TensorIOMode = SimpleNamespace(OUTPUT="OUTPUT")
     trt.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED")
-    bindings = ModuleType("cuda.bindings")
-    bindings.runtime = cuda
-    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
-    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    install(monkeypatch, cuda)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setattr(loading, "has_tensorrt", lambda: True)
     monkeypatch.setattr(devices, "has_tensorrt", lambda: True)
     monkeypatch.setattr(engines, "gpus", lambda: [Gpu("a GPU", "9.0", 2**30)])
     cuda.trt = trt
@@ -273,7 +203,7 @@ def test_a_shape_is_captured_the_second_time(cuda, engined):
 
 
 def test_shapes_used_long_ago_are_given_up(cuda, engined, monkeypatch):
-    monkeypatch.setattr(tensorrt_graph, "_KEPT_SHAPES", 2)
+    monkeypatch.setattr(gpu_graph, "_KEPT", 2)
     model = load(engined)
     noise, sentence = model.noise([1, 2, 3, 4]), model.encode_text(["a", "b", "c", "d"])
     images = [model.decode(noise[:rows], sentence[:rows]) for rows in (1, 2, 3, 4, 1, 1, 4)]
@@ -317,7 +247,7 @@ def test_memory_is_given_back(cuda, engined):
     model = load(engined)
     model.generate("a", [1, 2])
     assert len(cuda.memory) > 0
-    assert cuda.streams == 2
+    assert cuda.streams == 1
     del model
     gc.collect()
     assert (len(cuda.memory), cuda.streams) == (0, 0)
@@ -364,13 +294,7 @@ class Test_what_goes_wrong:
             model.generate("a", 1)
 
     def test_no_memory(self, cuda, engined):
-        class Error:
-            name = "cudaErrorMemoryAllocation"
-
-            def __int__(self):
-                return 2
-
-        cuda.cudaMalloc = lambda size: (Error(), None)
+        cuda.cudaMalloc = lambda size: (Error(2, "cudaErrorMemoryAllocation"), None)
         with pytest.raises(
             ProviderUnavailable, match="cudaMalloc failed on GPU 0: cudaErrorMemoryAllocation"
         ):

@@ -1,0 +1,44 @@
+"""TensorRT's timing cache: how fast each kernel was, which spares later builds the measuring."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+__all__ = ["TimingCache"]
+
+_log = logging.getLogger("galip_export")
+
+
+class TimingCache:
+    """A file beside the bundle at `out`, `<its name>.timing`; it may be deleted at any time.
+
+    TensorRT itself refuses times of another version or GPU: they are measured anew, and replace the file's.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.path = out.with_name(f"{out.name}.timing")
+        self._data = b""
+
+    def give(self, config: Any) -> None:
+        """Let the builder that `config` is for use what is known."""
+        if not self._data and self.path.is_file():
+            self._data = self.path.read_bytes()
+        known = config.create_timing_cache(self._data) if self._data else None
+        if known is None or not config.set_timing_cache(known, ignore_mismatch=False):
+            config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+
+    def keep(self, config: Any) -> None:
+        """Keep what the builder that `config` was for has measured."""
+        data = bytes(config.get_timing_cache().serialize())
+        if data == self._data:
+            return
+        self._data, part = data, self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            part.write_bytes(data)
+            part.replace(self.path)
+        except OSError as error:  # it is an aid: the engines are built all the same
+            part.unlink(missing_ok=True)
+            _log.warning("the timing cache %s cannot be written: %s", self.path, error)

@@ -1,0 +1,135 @@
+"""Graphs on a GPU: copies and work are queued on the model's one stream, in shapes that are prepared once."""
+
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galip_runtime.arrays import check_finite
+from galip_runtime.cuda import Buffer, Stream
+from galip_runtime.graph import Graph
+from galip_runtime.manifest import TensorSpec
+from galip_runtime.pixels import CHECK, PIXELS
+
+__all__ = ["GpuGraph", "Shapes"]
+
+Shapes = tuple[tuple[int, ...], ...]
+"""of the inputs, in their order"""
+
+_KEPT = 16
+"""shapes that stay prepared: those used last"""
+
+
+class GpuGraph(Graph):
+    """A graph that a GPU runs; `Settings.stream` is where. Threads take turns."""
+
+    _largest: int
+    """the most rows of one run; more are run in parts"""
+
+    def _start(self) -> None:
+        assert self.settings.stream is not None
+        self._stream: Stream = self.settings.stream
+        with self._stream:
+            self._open()
+            self._buffers = {
+                each.name: Buffer(self._stream, self._size(each)) for each in (*self.inputs, *self.outputs)
+            }
+        self._prepared: OrderedDict[tuple[Shapes, tuple[str, ...]], Callable[[], None]] = OrderedDict()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Load it, and set `providers` and `_largest`. Raises as the constructor."""
+
+    @abstractmethod
+    def _prepare(self, shapes: Shapes, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
+        """What queues the work for inputs of `shapes`, from buffers to buffers on the GPU."""
+
+    def _replayed(self, queue: Callable[[], None]) -> Callable[[], None]:
+        """`queue`, which queues copies and work on the stream, or what does the same quicker."""
+        return queue
+
+    def _shape(self, spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape in which the input `spec` is run, not smaller than `shape`: what is more is zeros."""
+        return shape
+
+    def _size(self, spec: TensorSpec) -> int:
+        """Bytes of the largest that there is of an input or output."""
+        return _bytes(self._sizes(spec, self._largest, self.file.longest), spec)
+
+    def _sizes(self, spec: TensorSpec, rows: int, longest: int = 0) -> tuple[int, ...]:
+        return (rows, *(size if isinstance(size, int) else longest for size in spec.shape[1:]))
+
+    def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        (result,) = self._results(inputs, self.outputs[:1])
+        return result
+
+    def _draw(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+        given = {each.name: each for each in self.outputs}
+        if PIXELS not in given:
+            return super()._draw(inputs)
+        pixels, check = self._results(inputs, (given[PIXELS], given[CHECK]))
+        check_finite(check, "generator")
+        return pixels
+
+    def _results(
+        self, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[TensorSpec]
+    ) -> list[npt.NDArray[Any]]:
+        count = len(inputs[self.inputs[0].name])
+        with self._stream:
+            parts = [
+                self._part(
+                    {name: rows[start : start + self._largest] for name, rows in inputs.items()}, outputs
+                )
+                for start in range(0, count, self._largest)
+            ]
+        return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+    def _queueing(self, shapes: Shapes, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
+        """What queues copies and work for inputs of `shapes`."""
+        work = self._prepare(shapes, outputs)
+        taken = [
+            (self._buffers[each.name], _bytes(shape, each))
+            for each, shape in zip(self.inputs, shapes, strict=True)
+        ]
+        given = [
+            (self._buffers[each.name], _bytes(self._sizes(each, shapes[0][0]), each)) for each in outputs
+        ]
+
+        def queue() -> None:
+            for buffer, size in taken:
+                buffer.to_device(size)
+            work()
+            for buffer, size in given:
+                buffer.to_host(size)
+
+        return self._replayed(queue)
+
+    def _part(
+        self, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[TensorSpec]
+    ) -> list[npt.NDArray[Any]]:
+        """At most `_largest` rows."""
+        shapes = tuple(self._shape(each, inputs[each.name].shape) for each in self.inputs)
+        for each, shape in zip(self.inputs, shapes, strict=True):
+            rows, buffer = inputs[each.name], self._buffers[each.name].array(each.dtype, shape)
+            if rows.shape != shape:
+                buffer.fill(0)
+            buffer[tuple(map(slice, rows.shape))] = rows
+        key = (shapes, tuple(each.name for each in outputs))
+        if key not in self._prepared:
+            self._prepared[key] = self._queueing(shapes, outputs)
+        self._prepared.move_to_end(key)
+        self._prepared[key]()
+        self._stream.wait()
+        while len(self._prepared) > _KEPT:
+            self._prepared.popitem(last=False)
+        count = len(inputs[self.inputs[0].name])
+        return [
+            self._buffers[each.name].array(each.dtype, self._sizes(each, count)).copy() for each in outputs
+        ]
+
+
+def _bytes(shape: tuple[int, ...], spec: TensorSpec) -> int:
+    return int(np.prod(shape)) * np.dtype(spec.dtype).itemsize

@@ -1,0 +1,67 @@
+"""Parts of ONNX files, written without the onnx package: protobuf fields, nodes, tensors and values."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["FLOAT", "UINT8", "encode_field", "encode_varint", "graph", "node", "tensor", "value"]
+
+FLOAT, UINT8, _INT64 = 1, 2, 7  # of TensorProto.DataType
+_TYPES = {"float32": FLOAT, "int64": _INT64}
+_INT, _INTS = 2, 7  # of AttributeProto.AttributeType
+_VARINT, _BYTES = 0, 2
+
+
+def encode_varint(value: int) -> bytes:
+    """A number of 7 bits a byte, least first."""
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def encode_field(number: int, content: bytes | str) -> bytes:
+    """The field `number` of text or of another message."""
+    data = content.encode() if isinstance(content, str) else content
+    return encode_varint(number << 3 | _BYTES) + encode_varint(len(data)) + data
+
+
+def node(operator: str, inputs: Sequence[str], output: str, **attributes: int | Sequence[int]) -> bytes:
+    """A field of `GraphProto`: a node of one output, which names it; attributes are numbers from 0 on."""
+    content = b"".join(encode_field(1, name) for name in inputs) + encode_field(2, output)
+    content += encode_field(3, output) + encode_field(4, operator)
+    for name, given in attributes.items():
+        numbers = [given] if isinstance(given, int) else given
+        place, kind = (3, _INT) if isinstance(given, int) else (8, _INTS)
+        fields = b"".join(_number(place, each) for each in numbers) + _number(20, kind)
+        content += encode_field(5, encode_field(1, name) + fields)
+    return encode_field(1, content)
+
+
+def tensor(name: str, numbers: npt.ArrayLike, dtype: str) -> bytes:
+    """A field of `GraphProto`: constant numbers, float32 or int64."""
+    array = np.asarray(numbers, np.dtype(dtype).newbyteorder("<"))
+    sizes = b"".join(_number(1, size) for size in array.shape)
+    return encode_field(
+        5, sizes + _number(2, _TYPES[dtype]) + encode_field(8, name) + encode_field(9, array.tobytes())
+    )
+
+
+def value(number: int, name: str, kind: int, shape: Sequence[int | str]) -> bytes:
+    """The field `number` of `GraphProto`: what a tensor is, such as an output (12)."""
+    sizes = (_number(1, size) if isinstance(size, int) else encode_field(2, size) for size in shape)
+    content = encode_field(2, b"".join(encode_field(1, size) for size in sizes))
+    return encode_field(
+        number, encode_field(1, name) + encode_field(2, encode_field(1, _number(1, kind) + content))
+    )
+
+
+def graph(fields: Sequence[bytes]) -> bytes:
+    """A `ModelProto` of nothing but a graph. Appended to another's bytes, it adds to that one's graph."""
+    return encode_field(7, b"".join(fields))
+
+
+def _number(number: int, content: int) -> bytes:
+    return encode_varint(number << 3 | _VARINT) + encode_varint(content)

@@ -1,0 +1,173 @@
+"""A GPU whose memory is the host's: stand-ins for cuda-bindings and for onnxruntime's CUDA provider.
+
+They compute on the CPU and refuse what the real ones would: the order of calls, shapes and addresses is what
+is tested with them, not CUDA.
+"""
+
+import ctypes
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
+import onnxruntime
+
+STREAM = 77
+CONFLICT = "fallback to CPU EP has been explicitly disabled by the user"
+
+
+class Error:
+    """One of CUDA's errors."""
+
+    def __init__(self, number, name):
+        self.number, self.name = number, name
+
+    def __int__(self):
+        return self.number
+
+
+class Cuda(ModuleType):
+    """cuda.bindings.runtime; a stream does at once what is queued."""
+
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=2)
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+
+    def __init__(self):
+        super().__init__("cuda.bindings.runtime")
+        self.memory, self.capturing, self.launches, self.streams = {}, None, 0, 0
+
+    def queue(self, work):
+        if self.capturing is None:
+            work()
+        else:
+            self.capturing.append(work)
+
+    def cudaGetErrorString(self, error):
+        return 0, b"what it means"
+
+    def cudaSetDevice(self, gpu):
+        return (0,)
+
+    def cudaStreamCreate(self):
+        self.streams += 1
+        return 0, STREAM
+
+    def cudaStreamDestroy(self, stream):
+        self.streams -= 1
+        return (0,)
+
+    def cudaStreamSynchronize(self, stream):
+        assert self.capturing is None
+        return (0,)
+
+    def cudaMalloc(self, size):
+        assert self.capturing is None
+        memory = ctypes.create_string_buffer(size)
+        self.memory[ctypes.addressof(memory)] = memory
+        return 0, ctypes.addressof(memory)
+
+    cudaMallocHost = cudaMalloc
+
+    def cudaFree(self, address):
+        del self.memory[address]
+        return (0,)
+
+    cudaFreeHost = cudaFree
+
+    def cudaMemcpyAsync(self, target, source, size, kind, stream):
+        for address in (target, source):
+            assert size <= len(self.memory[address])
+        self.queue(lambda: ctypes.memmove(target, source, size))
+        return (0,)
+
+    def cudaStreamBeginCapture(self, stream, mode):
+        self.capturing = []
+        return (0,)
+
+    def cudaStreamEndCapture(self, stream):
+        graph, self.capturing = self.capturing, None
+        return 0, graph
+
+    def cudaGraphInstantiate(self, graph, flags):
+        return 0, list(graph)
+
+    def cudaGraphDestroy(self, graph):
+        return (0,)
+
+    cudaGraphExecDestroy = cudaGraphDestroy
+
+    def cudaGraphLaunch(self, graph, stream):
+        self.launches += 1
+        for work in graph:
+            self.queue(work)
+        return (0,)
+
+
+def install(monkeypatch, cuda):
+    """Make `cuda` what is imported as cuda.bindings.runtime."""
+    bindings = ModuleType("cuda.bindings")
+    bindings.runtime = cuda
+    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+
+
+class Binding:
+    """An I/O binding that remembers what was bound."""
+
+    def __init__(self, binding):
+        self.binding, self.bound = binding, {}
+
+    def bind_input(self, name, device, gpu, dtype, shape, address):
+        self.bound[name] = (device, gpu, str(dtype), tuple(shape), address)
+        self.binding.bind_input(name, "cpu", 0, np.dtype(dtype), shape, address)
+
+    def bind_output(self, name, device, gpu, dtype, shape, address):
+        self.bound[name] = (device, gpu, str(dtype), tuple(shape), address)
+        self.binding.bind_output(name, "cpu", 0, np.dtype(dtype), shape, address)
+
+
+class CudaSession(onnxruntime.InferenceSession):
+    """A session of the CUDA provider: nodes named in `on_the_cpu` are not its own."""
+
+    made: ClassVar[list] = []
+    starts = True
+    on_the_cpu = ()
+    real = onnxruntime.InferenceSession
+
+    def __init__(self, model, options, providers, enable_fallback):
+        assert not enable_fallback
+        self.asked, names = dict(providers), [name for name, _ in providers]
+        strict = "CPUExecutionProvider" not in names
+        if strict:
+            assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+        if strict and (self.on_the_cpu or not self.starts):
+            raise RuntimeError(
+                f"This session contains graph nodes that are assigned to the CPU, but {CONFLICT}"
+            )
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
+        super().__init__(model, options, providers=["CPUExecutionProvider"])
+        self.names = [*names[:-1], "CPUExecutionProvider"] if not strict else [*names, "CPUExecutionProvider"]
+        self.captured = {}
+        self.made.append(self)
+
+    def get_providers(self):
+        return self.names if self.starts else ["CPUExecutionProvider"]
+
+    def get_provider_graph_assignment_info(self):
+        nodes = [node for part in super().get_provider_graph_assignment_info() for node in part.get_nodes()]
+        on_the_cpu = [node for node in nodes if node.op_type in self.on_the_cpu]
+        rest = [node for node in nodes if node.op_type not in self.on_the_cpu]
+        return [
+            SimpleNamespace(ep_name=name, get_nodes=lambda found=found: found)
+            for name, found in (("CUDAExecutionProvider", rest), ("CPUExecutionProvider", on_the_cpu))
+        ]
+
+    def io_binding(self):
+        return Binding(super().io_binding())
+
+    def run_with_iobinding(self, binding, options):
+        number = options.get_run_config_entry("gpu_graph_id")
+        assert (
+            self.captured.setdefault(number, binding.bound) == binding.bound
+        )  # what is replayed is the same
+        super().run_with_iobinding(binding.binding, options)

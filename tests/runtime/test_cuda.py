@@ -1,0 +1,35 @@
+"""CUDA's own names, and what it says where there is no GPU."""
+
+import inspect
+import re
+
+import pytest
+from galip_runtime import ProviderUnavailable, cuda
+from galip_runtime.gpus import gpus
+
+runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
+
+
+def test_every_name_that_is_used_is_one_of_cuda_s():
+    names = set(re.findall(r"\bcuda[A-Z]\w+", inspect.getsource(cuda)))
+    assert {"cudaMemcpyAsync", "cudaStreamBeginCapture", "cudaGraphLaunch"} <= names
+    kinds = {name for name in names if name.startswith(("cudaMemcpyHost", "cudaMemcpyDevice"))}
+    modes = {
+        name for name in names if name.startswith("cudaStreamCaptureMode") and name != "cudaStreamCaptureMode"
+    }
+    assert all(hasattr(runtime.cudaMemcpyKind, name) for name in kinds)
+    assert all(hasattr(runtime.cudaStreamCaptureMode, name) for name in modes)
+    assert [name for name in names - kinds - modes if not hasattr(runtime, name)] == []
+
+
+def test_without_a_gpu():
+    try:
+        if gpus():
+            pytest.skip("there is a GPU")
+    except OSError:
+        pass
+    with pytest.raises(
+        ProviderUnavailable,
+        match=r"GPU 0 does not start: cudaSetDevice failed .*cudaError\w+ \(CUDA .+\)\. nvidia-smi",
+    ):
+        cuda.Stream(0)
