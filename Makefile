@@ -1,6 +1,7 @@
 # make setup | demo | test | lint | wheels | default-model | readme
 # make bench | bench-cpu | bench-full | bench-fid | bench-training
-# Each sets up .venv first if it is missing.
+# make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
+# Each sets up .venv first if it is missing, those for a GPU .venv-gpu.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -8,16 +9,21 @@ BIN := .venv/bin
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
 .PHONY: setup demo test lint wheels default-model readme clean
-.PHONY: bench bench-cpu bench-full bench-fid bench-training
+.PHONY: bench bench-cpu bench-full bench-fid bench-training test-gpu bench-gpu
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml runtime/pyproject.toml
+# $(1): the folder, $(2): the extra with the onnxruntime that it is to have
+define set-up
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; try make PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) -e "./runtime[cpu,image]" -e ".[cpu,dev]"
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/pip install --quiet --disable-pip-version-check $(TORCH) -e "./runtime[$(2),image]" -e ".[$(2),dev]"
+endef
+
+.venv/.ready: pyproject.toml runtime/pyproject.toml
+	$(call set-up,.venv,cpu)
 	@touch $@
 
 demo: setup
@@ -93,6 +99,30 @@ bench-fid: setup data/icons128
 	$(BIN)/galip export --precision $(CPU_PRECISIONS) --out demo/cpu_default --overwrite
 	$(BIN)/galip bench --bundle demo/cpu_default --subjects $(FID_SUBJECTS) --cold-starts 0 --rounds 12 --batch 8 --fid 600 \
 		--against data/icons128 $(SEEN:%=--exclude "%") --json benchmarks/results/fid_default.json
+
+# What only a GPU shows: pictures, providers, threads, memory, times; what is skipped, and why, is told at the end. For
+# it there is an environment of its own, with the onnxruntime for GPUs, its libraries, and TensorRT where it is to be had;
+# GPU_PYTHON names another one. `bench-gpu` is the released size with random weights, beside eager PyTorch.
+GPU_PYTHON ?= .venv-gpu/bin/python
+GPU_READY := $(if $(filter .venv-gpu/%,$(GPU_PYTHON)),.venv-gpu/.ready)
+GPU_SUBJECTS ?= eager-fp16,compiled-fp32,bundle-cuda-fp32,bundle-cuda-fp16
+
+.venv-gpu/.ready: pyproject.toml runtime/pyproject.toml
+	$(call set-up,.venv-gpu,gpu)
+	.venv-gpu/bin/pip install --quiet --disable-pip-version-check "onnxruntime-gpu[cuda,cudnn]"
+	-.venv-gpu/bin/pip install --quiet --disable-pip-version-check -e "./runtime[trt]"
+	@touch $@
+
+test-gpu: $(GPU_READY)
+	$(GPU_PYTHON) -m pytest -q -m gpu tests/gpu
+
+bench-gpu: $(GPU_READY)
+	mkdir -p demo
+	$(GPU_PYTHON) -m galip_bench.random_weights released demo/random.safetensors
+	$(GPU_PYTHON) -m galip export demo/random.safetensors --precision fp32,fp16 --out demo/gpu_full --overwrite
+	$(GPU_PYTHON) -m galip_bench.gpu_options demo/gpu_full --out benchmarks/results/gpu_full_options.json
+	$(GPU_PYTHON) -m galip bench --model demo/random.safetensors --bundle demo/gpu_full --subjects $(GPU_SUBJECTS) \
+		--batch 1,4,16,64 --json benchmarks/results/gpu_full_latency.json --html demo/gpu_full.html
 
 # The READMEs' tables, from the results.
 readme: setup

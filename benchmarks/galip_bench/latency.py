@@ -17,7 +17,7 @@ __all__ = ["PHASES", "measure_latency", "phases_of_one", "watch_copies"]
 PHASES = ("tokenise", "text", "noise", "generator", "copy", "uint8", "png")
 """What happens from prompt to file. `copy`, between main and device memory, is told apart for eager PyTorch
 on a GPU; on a CPU there is none, and onnxruntime's is within `text` and `generator`, which end when the array
-is in main memory.
+is in main memory. There is no `uint8` where the GPU rounds pictures within `generator`.
 """
 
 Samples = dict[str, dict[int, dict[str, list[float]]]]
@@ -56,28 +56,36 @@ def phases_of_one(
 
     `copies`: as `watch_copies` gave it for this drawer; without it there is no phase `copy`.
     """
-    clock = time.perf_counter
-    times = [clock()]
+    clock, parts = time.perf_counter, {}
+    began = before = clock()
+
+    def phase(name: str) -> None:
+        nonlocal before
+        now = clock()
+        parts[name], before = now - before, now
+
     tokens = drawer.tokenizer.encode(list(prompts))
-    times.append(clock())
+    phase("tokenise")
     sentence = drawer.encode_tokens(tokens)
-    times.append(clock())
+    phase("text")
     noise = drawer.noise(seeds)
     if copies:
         copies.seconds = 0.0
-    times.append(clock())
-    image = drawer.decode(noise, sentence)
-    times.append(clock())
-    pictures = to_uint8(image)
-    times.append(clock())
+    phase("noise")
+    if drawer.rounds_on_device:
+        pictures = drawer.draw(noise, sentence)
+        phase("generator")
+    else:
+        image = drawer.decode(noise, sentence)
+        phase("generator")
+        pictures = to_uint8(image)
+        phase("uint8")
     for picture in pictures:
         Image.fromarray(picture).save(io.BytesIO(), "PNG")
-    times.append(clock())
-    in_order = [name for name in PHASES if name != "copy"]
-    parts = {name: after - before for name, before, after in zip(in_order, times, times[1:], strict=False)}
+    phase("png")
     if copies:
         parts |= {"generator": parts["generator"] - copies.seconds, "copy": copies.seconds}
-    return {**parts, "total": times[-1] - times[0]}
+    return {**parts, "total": before - began}
 
 
 def measure_latency(

@@ -33,9 +33,13 @@ Table = tuple[str, list[str], list[list[str]]]
 
 
 def tables_of(report: Mapping[str, Any]) -> list[Table]:
-    """The report's figures as texts: latency for each batch size, phases, start and memory, parity, FID."""
+    """The report's figures as texts: latency for each batch size, phases, without PNG where there is a GPU,
+    start and memory, parity, FID.
+    """
     subjects, batches = report["subjects"], report["config"]["batch"]
     found = [_latency(report, batch) for batch in batches] + [_phases(report, batches[0])]
+    if report["machine"]["gpu"]:
+        found.append(_arrays(report))
     if any(each["fresh"] for each in subjects.values()):
         found.append(_fresh(subjects))
     if any(each["parity"] for each in subjects.values()):
@@ -233,6 +237,32 @@ def _phases(report: Mapping[str, Any], batch: int) -> Table:
         if (measured := subject["latency"].get(str(batch)))
     ]
     return f"Where the time goes, {pictures_of(batch)}, ms (median)", columns, rows
+
+
+def _arrays(report: Mapping[str, Any]) -> Table:
+    """From prompts to pictures in memory: beside a GPU's times, a PNG's is long."""
+    batches = report["config"]["batch"]
+    columns = ["subject"]
+    for batch in batches:
+        columns += [f"{pictures_of(batch)}, ms", f"× {report['reference']}", "pictures/s"]
+    rows = []
+    for name, subject in report["subjects"].items():
+        if not subject["latency"]:
+            continue
+        row = [name]
+        for batch in batches:
+            own, others = (
+                _without_png(each["latency"][str(batch)]["samples"])
+                for each in (subject, report["subjects"][report["reference"]])
+            )
+            middle = statistics.median(own)
+            row += [_ms(middle), f"{ratio_of(own, others).median:.3f}", f"{batch / middle:,.0f}"]
+        rows.append(row)
+    return "From prompts to pictures in memory, without PNG (median)", columns, rows
+
+
+def _without_png(samples: Mapping[str, Sequence[float]]) -> list[float]:
+    return [total - png for total, png in zip(samples["total"], samples["png"], strict=True)]
 
 
 def _fresh(subjects: Mapping[str, Any]) -> Table:

@@ -1,5 +1,6 @@
 """Graphs on a GPU: copies and work are queued on the model's one stream, in shapes that are prepared once."""
 
+import threading
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,6 @@ from galip_runtime.arrays import check_finite
 from galip_runtime.cuda import Buffer, Stream
 from galip_runtime.graph import Graph
 from galip_runtime.manifest import TensorSpec
-from galip_runtime.pixels import CHECK, PIXELS
 
 __all__ = ["GpuGraph", "Shapes"]
 
@@ -21,6 +21,9 @@ Shapes = tuple[tuple[int, ...], ...]
 
 _KEPT = 16
 """shapes that stay prepared: those used last"""
+
+_PREPARING = threading.Lock()
+"""for all models: memory that one thread allocates ends the capture of a CUDA graph in another"""
 
 
 class GpuGraph(Graph):
@@ -32,7 +35,7 @@ class GpuGraph(Graph):
     def _start(self) -> None:
         assert self.settings.stream is not None
         self._stream: Stream = self.settings.stream
-        with self._stream:
+        with self._stream, _PREPARING:
             self._open()
             self._buffers = {
                 each.name: Buffer(self._stream, self._size(each)) for each in (*self.inputs, *self.outputs)
@@ -67,10 +70,8 @@ class GpuGraph(Graph):
         return result
 
     def _draw(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
-        given = {each.name: each for each in self.outputs}
-        if PIXELS not in given:
-            return super()._draw(inputs)
-        pixels, check = self._results(inputs, (given[PIXELS], given[CHECK]))
+        _image, *both = self.outputs  # as `pixel_outputs` has them
+        pixels, check = self._results(inputs, both)
         check_finite(check, "generator")
         return pixels
 
@@ -118,11 +119,16 @@ class GpuGraph(Graph):
                 buffer.fill(0)
             buffer[tuple(map(slice, rows.shape))] = rows
         key = (shapes, tuple(each.name for each in outputs))
-        if key not in self._prepared:
-            self._prepared[key] = self._queueing(shapes, outputs)
+        if key in self._prepared:
+            self._prepared[key]()
+            self._stream.wait()
+        else:
+            with _PREPARING:
+                queue = self._queueing(shapes, outputs)
+                queue()
+                self._stream.wait()
+            self._prepared[key] = queue
         self._prepared.move_to_end(key)
-        self._prepared[key]()
-        self._stream.wait()
         while len(self._prepared) > _KEPT:
             self._prepared.popitem(last=False)
         count = len(inputs[self.inputs[0].name])

@@ -125,14 +125,14 @@ class GpuSession(GpuGraph):
 
 def _only(started: Sequence[str]) -> str:
     return (
-        f"onnxruntime started only {', '.join(started)}; what it printed above says why. Most often a library "
-        "of CUDA, cuDNN or TensorRT is missing or too old: pip install 'onnxruntime-gpu[cuda,cudnn]' brings "
-        "the first two"
+        f"onnxruntime started only {', '.join(started)}; what it printed above says why. "
+        "Most often a library of CUDA, cuDNN or TensorRT is missing or too old: "
+        "pip install 'onnxruntime-gpu[cuda,cudnn]' brings the first two"
     )
 
 
 def cuda_options(settings: Settings, stream: str) -> dict[str, str]:
-    """Of onnxruntime's CUDA provider. `python -m galip_bench.options --device cuda` measures others."""
+    """Of onnxruntime's CUDA provider. `python -m galip_bench.gpu_options` measures others."""
     return {
         "device_id": str(settings.gpu),
         "user_compute_stream": stream,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import galip_runtime
 from galip_runtime.devices import Settings, backend_versions
 from galip_runtime.drawer import Drawer
+from galip_runtime.gpu_graph import GpuGraph
 from galip_runtime.graph import Graph
 from galip_runtime.manifest import CONDITION, GRAPHS, Manifest
 from galip_runtime.row_cache import RowCache
@@ -46,6 +47,11 @@ class Model(Drawer):
         self._requested = requested
         self._passed_over = list(passed_over)
         self._conditions = RowCache(_CACHED_CONDITIONS, _CONDITIONS_AT_ONCE)
+
+    @property
+    def rounds_on_device(self) -> bool:
+        """Whether `draw` gives pictures as the device has rounded them: a GPU does."""
+        return isinstance(self._graphs["generator"], GpuGraph)
 
     def _run_text(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         return self._graphs["text_encoder"].run({"tokens": tokens})

@@ -149,6 +149,38 @@ def test_copies_are_told_apart_where_there_are_some(tiny_checkpoint):
     assert len(waited) == 8  # text and generator
 
 
+def test_a_device_that_rounds_has_no_phase_for_it(tiny_checkpoint):
+    drawer = load_eager(tiny_checkpoint, "cpu")
+    drawn = []
+    kind = type("Rounding", (type(drawer),), {"rounds_on_device": True})
+    drawer.__class__ = kind
+    kind.draw = lambda self, *rows: drawn.append(1) or super(kind, self).draw(*rows)
+    parts = phases_of_one(drawer, ["a"], [0])
+    assert set(parts) == {*PHASES, "total"} - {"copy", "uint8"}
+    assert drawn == [1]
+
+
+def test_on_a_gpu_the_time_without_png_is_told(report):
+    titles = [title for title, _, _ in tables_of(report)]
+    gpu = {
+        "name": "a GPU",
+        "compute_capability": "9.0",
+        "memory_bytes": 1,
+        "driver": "1",
+        "cuda": "13",
+        "cudnn": 9,
+    }
+    on_gpu = {**report, "machine": {**report["machine"], "gpu": gpu}}
+    found = {title: (columns, rows) for title, columns, rows in tables_of(on_gpu)}
+    (title,) = found.keys() - set(titles)
+    columns, (_, own) = found[title]
+    samples = report["subjects"][MEASURED]["latency"]["3"]["samples"]
+    middle = np.median(np.subtract(samples["total"], samples["png"]))
+    assert columns[-3:] == ["3 pictures at once, ms", f"× {report['reference']}", "pictures/s"]
+    assert own[0] == MEASURED
+    assert own[-1] == f"{3 / middle:,.0f}"
+
+
 # Planted faults
 
 

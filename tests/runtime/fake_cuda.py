@@ -5,13 +5,17 @@ is tested with them, not CUDA.
 """
 
 import ctypes
+import os
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import onnxruntime
+from galip_runtime import devices
 
+STAND_IN = os.environ.get("GALIP_GPU") == "stand-in"
+"""whether the tests for GPUs are to run on this one, for the sake of the tests"""
 STREAM = 77
 CONFLICT = "fallback to CPU EP has been explicitly disabled by the user"
 
@@ -59,6 +63,9 @@ class Cuda(ModuleType):
     def cudaStreamSynchronize(self, stream):
         assert self.capturing is None
         return (0,)
+
+    def cudaMemGetInfo(self):
+        return 0, 2**40 - sum(map(len, self.memory.values())), 2**40
 
     def cudaMalloc(self, size):
         assert self.capturing is None
@@ -109,6 +116,24 @@ def install(monkeypatch, cuda):
     bindings.runtime = cuda
     monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+
+
+def pretend(monkeypatch):
+    """A GPU, `Cuda`, and an onnxruntime that has providers for it."""
+    cuda = Cuda()
+    install(monkeypatch, cuda)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", _session)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libfoo.so"), raising=False)
+    monkeypatch.setattr(devices, "has_tensorrt", lambda: False)
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(CudaSession, "made", [])
+    return cuda
+
+
+def _session(model, options=None, providers=(), **more):
+    gpu = any("CUDA" in str(each) for each in providers)
+    return (CudaSession if gpu else CudaSession.real)(model, options, providers=providers, **more)
 
 
 class Binding:

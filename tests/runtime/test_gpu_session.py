@@ -9,7 +9,7 @@ import galip_runtime
 import numpy as np
 import onnxruntime
 import pytest
-from fake_cuda import Cuda, CudaSession, Error, install
+from fake_cuda import CudaSession, Error, pretend
 from galip_runtime import ProviderUnavailable, QualityGateFailed, devices, gpu_session, loading, probe
 from galip_runtime.arrays import to_uint8
 from galip_runtime.manifest import read_manifest
@@ -21,15 +21,7 @@ PROMPTS = [f"{number} red pans" for number in range(11)]
 @pytest.fixture
 def cuda(monkeypatch):
     """A GPU, and an onnxruntime that has a provider for it."""
-    cuda = Cuda()
-    install(monkeypatch, cuda)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", CudaSession)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libfoo.so"), raising=False)
-    monkeypatch.setattr(devices, "has_tensorrt", lambda: False)
-    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
-    monkeypatch.setattr(CudaSession, "made", [])
-    return cuda
+    return pretend(monkeypatch)
 
 
 @pytest.fixture

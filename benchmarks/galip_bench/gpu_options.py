@@ -1,0 +1,104 @@
+"""onnxruntime's options on a GPU: `python -m galip_bench.gpu_options BUNDLE --out RESULT.json`.
+
+The generator from noise to uint8, in fp16 where the bundle has it, with the options that galip-runtime sets
+and with one of them changed, by turns, for a single picture and for several at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from galip_runtime.cpus import usable_cpus
+from galip_runtime.cuda import Stream
+from galip_runtime.devices import Settings
+from galip_runtime.gpu_session import GpuSession
+from galip_runtime.graph import GraphFile
+from galip_runtime.manifest import stamp
+from galip_runtime.onnx_file import OnnxFile
+from galip_runtime.pixels import pixel_outputs
+
+from galip_bench.alone import Alone, command
+from galip_bench.summary import ratio_of
+
+__all__ = ["AS_USED", "BATCHES", "CHANGES", "SCHEMA", "main", "measure", "table"]
+
+SCHEMA = 1
+AS_USED = "as used"
+BATCHES = (1, 16, 64)
+_WARMUP = 3
+
+CHANGES: dict[str, dict[str, str]] = {
+    AS_USED: {},
+    "NHWC": {"prefer_nhwc": "1"},
+    "convolutions by heuristic": {"cudnn_conv_algo_search": "HEURISTIC"},
+    "convolutions by default": {"cudnn_conv_algo_search": "DEFAULT"},
+    "bias within convolutions": {"fuse_conv_bias": "1"},
+    "TF32": {"use_tf32": "1"},
+    "no CUDA graph": {"enable_cuda_graph": "0"},
+}
+
+
+def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, Any]:
+    """The result file's content. Raises as `Alone.of`, and `ProviderUnavailable` without such a GPU."""
+    alone, count = Alone.of(bundle), threads or usable_cpus()
+    specs = alone.manifest.graphs["generator"]
+    precision = "fp16" if "fp16" in specs else "fp32"
+    spec, path = specs[precision], alone.path(precision)
+    file = GraphFile(
+        path, alone.manifest.files[spec.file].sha256, spec, precision, OnnxFile(path), stamp(path)
+    )
+    settings = Settings("cuda", count, stream=Stream(0))
+    outputs = (*spec.outputs, *pixel_outputs(spec.outputs[0]))
+    graphs = {
+        name: _changed(change)(file, settings, spec.inputs, outputs) for name, change in CHANGES.items()
+    }
+    seconds: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in graphs}
+    for number in range(-_WARMUP, rounds):
+        for batch in BATCHES:
+            inputs = {name: np.repeat(rows, batch, axis=0) for name, rows in alone.inputs.items()}
+            for name, graph in graphs.items():
+                began = time.perf_counter()
+                graph.draw(inputs)
+                if number >= 0:
+                    seconds[name][batch].append(time.perf_counter() - began)
+    facts = alone.facts(count)
+    return {"schema": SCHEMA, "benchmark": "gpu_options", **facts, "precision": precision, "seconds": seconds}
+
+
+def _changed(change: Mapping[str, str]) -> type[GpuSession]:
+    class Changed(GpuSession):
+        def _options(self, provider: str) -> Mapping[str, str]:
+            return {**super()._options(provider), **change}
+
+    return Changed
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Result files' contents as a Markdown table: a row each change, a column each result and batch size."""
+    columns = [
+        (result["seconds"], batch, f"{result['bundle']['image_height']} pixels, {batch} at once")
+        for result in results
+        for batch in result["seconds"][AS_USED]
+    ]
+    lines = [f"| | {' | '.join(title for _, _, title in columns)} |", "|---" + "|--:" * len(columns) + "|"]
+    for name in results[0]["seconds"]:
+        cells = []
+        for seconds, batch, _ in columns:
+            ratio = ratio_of(seconds[name][batch], seconds[AS_USED][batch])
+            low, high = ratio.interval_95
+            cells.append("1" if name == AS_USED else f"{ratio.median:.2f} ({low:.2f} to {high:.2f})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    command("gpu_options", __doc__, measure, table, rounds=100)
+
+
+if __name__ == "__main__":
+    main()
