@@ -30,8 +30,15 @@ demo: setup
 	$(BIN)/galip export --out demo/bundle --overwrite
 	$(BIN)/galip generate $(PROMPTS) --bundle demo/bundle --count 4 --seed 1 --out demo/pictures.png
 
-test: setup
+# tests/provider runs onnxruntime's CUDA provider without a GPU, on a stub of CUDA; that onnxruntime excludes the CPU's.
+test: setup $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-provider/.ready)
 	$(BIN)/python -m pytest -q
+
+.venv-provider/.ready: runtime/pyproject.toml
+	$(PYTHON) -m venv .venv-provider
+	.venv-provider/bin/pip install --quiet --disable-pip-version-check "onnxruntime-gpu>=1.27" numpy regex ftfy \
+		"nvidia-cuda-runtime==13.*" "nvidia-cuda-crt==13.*"
+	@touch $@
 
 lint: setup
 	$(BIN)/ruff check

@@ -128,6 +128,7 @@ def _translations(context: int) -> dict[Callable[..., Any], Callable[..., Any]]:
     return {
         torch.ops.aten.argmax.default: _argmax,
         torch.ops.aten.scaled_dot_product_attention.default: _attention(context),
+        torch.ops.aten.split_with_sizes.default: _split,
         torch.ops.aten.unbind.int: _unbind,
         torch.ops.aten.upsample_nearest2d.vec: _upsample,
     }
@@ -178,6 +179,18 @@ def _attention(context: int) -> Callable[..., Any]:
         return op.MatMul(op.Softmax(scores, axis=-1), value)  # (N, H, T, W)
 
     return attention
+
+
+def _split(x: Any, sizes: list[int], dim: int) -> Any:
+    """Into unequal parts. onnxruntime's CUDA kernel of `Split` copies their sizes from the host each time,
+    from memory that a CUDA graph finds used for something else.
+    """
+    ends = np.cumsum(sizes)
+    axis = _constant(np.array([dim]))
+    return [
+        op.Slice(x, _constant(np.array([end - size])), _constant(np.array([end])), axis)
+        for size, end in zip(sizes, ends, strict=True)
+    ]
 
 
 def _unbind(self: Any, dim: int = 0) -> Any:

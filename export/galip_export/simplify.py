@@ -28,6 +28,7 @@ def simplify(model: ir.Model) -> None:
     for node in model.graph:
         if node.op_type == "Reshape":
             _make_constant(model.graph, node)
+    _share_lengths(model.graph)
     tidy = (
         common.IdentityEliminationPass(),
         common.RemoveUnusedNodesPass(),
@@ -68,6 +69,26 @@ def finish(model: ir.Model, name: str) -> onnx.ModelProto:
         entry.ClearField("metadata_props")
         entry.ClearField("doc_string")
     return proto
+
+
+def _share_lengths(graph: ir.Graph) -> None:
+    """Take a size that is known at run time alone from the first tensor that has it, which is an input.
+
+    Others may be transposed, and onnxruntime moves the transposition past `Shape`, to a node on the CPU.
+    """
+    lengths: dict[tuple[object, ...], ir.Value] = {}
+    for node in graph:
+        if node.op_type != "Shape":
+            continue
+        (source,) = node.inputs
+        assert source is not None
+        assert source.shape is not None
+        start, end = (
+            node.attributes.get_int(name, default) for name, default in (("start", 0), ("end", None))
+        )
+        first = lengths.setdefault(tuple(source.shape[start:end]), node.outputs[0])
+        if first is not node.outputs[0]:
+            ir.convenience.replace_all_uses_with(node.outputs[0], first)
 
 
 def _make_constant(graph: ir.Graph, node: ir.Node) -> None:

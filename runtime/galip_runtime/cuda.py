@@ -1,11 +1,11 @@
 """CUDA memory, copies and graphs, as far as graphs on a GPU need them: cuda-bindings, its errors raised."""
 
 import ctypes
-import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ import numpy.typing as npt
 from galip_runtime.errors import ProviderUnavailable
 
 __all__ = ["Buffer", "Memory", "Stream", "import_cuda"]
+
+_Result = TypeVar("_Result")
 
 
 def import_cuda() -> ModuleType:
@@ -29,18 +31,18 @@ def import_cuda() -> ModuleType:
 
 
 class Stream:
-    """A stream of one GPU, in which all of a model's work is done in order: of one thread at a time.
+    """A stream of one GPU, in which all of a model's work is done in order, by a thread of its own.
 
-    A context: `with stream:` waits for its turn and makes the GPU this thread's.
+    onnxruntime keeps CUDA graphs by the thread that captured them: from another it would capture them anew.
     """
 
     def __init__(self, gpu: int) -> None:
         """Raises ProviderUnavailable where the GPU does not start."""
         self.cuda, self.gpu = import_cuda(), gpu
-        self._turn = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, f"galip on GPU {gpu}")
+        weakref.finalize(self, self._thread.shutdown, wait=False)
         try:
-            with self:
-                self.handle = self.call("cudaStreamCreate")
+            self.handle = self.do(self._create)
         except ProviderUnavailable as error:
             raise ProviderUnavailable(
                 f"GPU {gpu} does not start: {error}. nvidia-smi shows which GPUs and driver there are, "
@@ -48,17 +50,13 @@ class Stream:
             ) from error
         weakref.finalize(self, self.cuda.cudaStreamDestroy, self.handle)
 
-    def __enter__(self) -> "Stream":
-        self._turn.acquire()
-        try:
-            self.call("cudaSetDevice", self.gpu)  # each thread has a current one
-        except BaseException:
-            self._turn.release()
-            raise
-        return self
+    def do(self, work: Callable[[], _Result]) -> _Result:
+        """What `work` gives or raises, when the stream's thread has come to it."""
+        return self._thread.submit(work).result()
 
-    def __exit__(self, *_: object) -> None:
-        self._turn.release()
+    def _create(self) -> Any:
+        self.call("cudaSetDevice", self.gpu)  # of this thread
+        return self.call("cudaStreamCreate")
 
     def call(self, name: str, *arguments: Any) -> Any:
         """What CUDA's function gives. Raises ProviderUnavailable with its error."""

@@ -27,7 +27,7 @@ _PREPARING = threading.Lock()
 
 
 class GpuGraph(Graph):
-    """A graph that a GPU runs; `Settings.stream` is where. Threads take turns."""
+    """A graph that a GPU runs; `Settings.stream` is where, and whose thread does it."""
 
     _largest: int
     """the most rows of one run; more are run in parts"""
@@ -35,12 +35,15 @@ class GpuGraph(Graph):
     def _start(self) -> None:
         assert self.settings.stream is not None
         self._stream: Stream = self.settings.stream
-        with self._stream, _PREPARING:
+        self._prepared: OrderedDict[tuple[Shapes, tuple[str, ...]], Callable[[], None]] = OrderedDict()
+        self._stream.do(self._load)
+
+    def _load(self) -> None:
+        with _PREPARING:
             self._open()
             self._buffers = {
                 each.name: Buffer(self._stream, self._size(each)) for each in (*self.inputs, *self.outputs)
             }
-        self._prepared: OrderedDict[tuple[Shapes, tuple[str, ...]], Callable[[], None]] = OrderedDict()
 
     @abstractmethod
     def _open(self) -> None:
@@ -79,13 +82,11 @@ class GpuGraph(Graph):
         self, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[TensorSpec]
     ) -> list[npt.NDArray[Any]]:
         count = len(inputs[self.inputs[0].name])
-        with self._stream:
-            parts = [
-                self._part(
-                    {name: rows[start : start + self._largest] for name, rows in inputs.items()}, outputs
-                )
-                for start in range(0, count, self._largest)
-            ]
+        starts = range(0, count, self._largest)
+        of_parts = [
+            {name: rows[start : start + self._largest] for name, rows in inputs.items()} for start in starts
+        ]
+        parts = self._stream.do(lambda: [self._part(each, outputs) for each in of_parts])
         return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
 
     def _queueing(self, shapes: Shapes, outputs: Sequence[TensorSpec]) -> Callable[[], None]:

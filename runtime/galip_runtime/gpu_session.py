@@ -29,6 +29,9 @@ _MEMORY = "cuda"
 """onnxruntime's name for where bound tensors lie"""
 _NO_CPU = "session.disable_cpu_ep_fallback"
 _RECORD = "session.record_ep_graph_assignment_info"
+_NOT = "optimization.disable_specified_optimizers"
+_NOT_CAPTURED = "GatherSliceToSplitFusion"
+"""what makes nodes that copy from the host's memory, which a CUDA graph finds used for something else"""
 _NAMED = 5
 """nodes on the CPU that an error names"""
 
@@ -56,6 +59,7 @@ class GpuSession(GpuGraph):
         providers = [(each, self._options(each)) for each in PROVIDERS[self.settings.device]]
         options = session_options(self._onnxruntime, self.file, self.settings)
         options.add_session_config_entry(_NO_CPU, "1")
+        options.add_session_config_entry(_NOT, _NOT_CAPTURED)
         try:
             return self._onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:  # onnxruntime's errors have no common base of their own
@@ -82,7 +86,7 @@ class GpuSession(GpuGraph):
         wanted = PROVIDERS[self.settings.device][0]
         options = session_options(self._onnxruntime, self.file, self.settings)
         options.add_session_config_entry(_RECORD, "1")
-        also = [*providers, ("CPUExecutionProvider", {})]
+        also = [(name, _uncaptured(given)) for name, given in (*providers, ("CPUExecutionProvider", {}))]
         try:
             session = self._onnxruntime.InferenceSession(model, options, providers=also, enable_fallback=0)
         except Exception as error:
@@ -121,6 +125,11 @@ class GpuSession(GpuGraph):
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # copies follow
         options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))
         return lambda: self._session.run_with_iobinding(binding, options)
+
+
+def _uncaptured(options: Mapping[str, str]) -> dict[str, str]:
+    """`options` of a provider that does not refuse nodes on the CPU for the sake of CUDA graphs."""
+    return {name: "0" if name == "enable_cuda_graph" else value for name, value in options.items()}
 
 
 def _only(started: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ is tested with them, not CUDA.
 import ctypes
 import os
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
@@ -163,6 +164,9 @@ class CudaSession(onnxruntime.InferenceSession):
         assert not enable_fallback
         self.asked, names = dict(providers), [name for name, _ in providers]
         strict = "CPUExecutionProvider" not in names
+        captures = any(each.get("enable_cuda_graph") == "1" for each in self.asked.values())
+        if self.on_the_cpu and captures and not strict:
+            raise RuntimeError("This session cannot use the graph capture feature")
         if strict:
             assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
         if strict and (self.on_the_cpu or not self.starts):
@@ -172,7 +176,7 @@ class CudaSession(onnxruntime.InferenceSession):
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
         super().__init__(model, options, providers=["CPUExecutionProvider"])
         self.names = [*names[:-1], "CPUExecutionProvider"] if not strict else [*names, "CPUExecutionProvider"]
-        self.captured = {}
+        self.captured, self.thread = {}, threading.get_ident()
         self.made.append(self)
 
     def get_providers(self):
@@ -191,6 +195,7 @@ class CudaSession(onnxruntime.InferenceSession):
         return Binding(super().io_binding())
 
     def run_with_iobinding(self, binding, options):
+        assert threading.get_ident() == self.thread  # another would capture everything anew
         number = options.get_run_config_entry("gpu_graph_id")
         assert (
             self.captured.setdefault(number, binding.bound) == binding.bound
