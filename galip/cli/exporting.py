@@ -180,6 +180,7 @@ def _engine(record: EngineRecord) -> str:
 
 
 def _bundle_info(path: Path) -> dict[str, Any]:
+    from galip_runtime.engines import read_records
     from galip_runtime.manifest import read_manifest, read_verified, verify_files
     from galip_runtime.strict_json import parse
 
@@ -190,7 +191,15 @@ def _bundle_info(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
     verify_files(path, manifest)
     parity = parse(read_verified(path, manifest, "parity.json")) if "parity.json" in manifest.files else {}
-    return {"kind": "bundle", **dataclasses.asdict(manifest), "parity": _worst_parity(parity)}
+    engines = {each.plan: _engine_facts(each) for each in read_records(path, manifest)}
+    facts = dataclasses.asdict(manifest)
+    return {"kind": "bundle", **facts, "engines": engines, "parity": _worst_parity(parity)}
+
+
+def _engine_facts(record: EngineRecord) -> dict[str, Any]:
+    facts = dataclasses.asdict(record)
+    kept = {key: facts[key] for key in facts if key not in ("plan", "profiles")}
+    return {**kept, "batches": [profile.opt for profile in record.profiles]}
 
 
 def _worst_parity(parity: dict[str, Any]) -> dict[str, dict[str, Any]]:

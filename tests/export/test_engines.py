@@ -18,6 +18,8 @@ from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, U
 from galip_runtime.engines import EngineRecord, Place, Profile, choose_engine, read_records
 from galip_runtime.manifest import describe_file, read_manifest, verify_files
 
+from galip.cli import main
+
 RTX = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
 HERE = Place("tensorrt_rtx", RTX.__version__, "8.6")
 TWO = BuildOptions(batches=(1, 4), archs=("8.6", "8.9"))
@@ -82,6 +84,18 @@ class Test_a_bundle_with_engines:
             halves = sum(2 * int(np.prod(each.dims)) for each in stored if each.data_type == 10)
             assert in_fp16 == pytest.approx(halves, rel=0.1)
         assert {each.compute_capability for each in records} == {"8.6", "8.9"}
+
+    def test_galip_info_tells_of_them(self, built, capsys):
+        with pytest.raises(SystemExit, match="0"):
+            main(["info", str(built), "--json"])
+        found = json.loads(capsys.readouterr().out)["engines"]
+        assert set(found) == {record.plan for record in read_records(built, read_manifest(built))}
+        told = found["engines/generator.fp16.sm86.plan"]
+        assert (told["package"], told["compute_capability"], told["batches"]) == (
+            "tensorrt_rtx",
+            "8.6",
+            [1, 4],
+        )
 
     def test_it_is_run_as_any_other(self, half, built):
         prompts, seeds = ["a red house"], [1]
