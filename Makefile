@@ -36,9 +36,9 @@ test: setup $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-prov
 
 .venv-provider/.ready: runtime/pyproject.toml
 	$(PYTHON) -m venv .venv-provider
-	.venv-provider/bin/pip install --quiet --disable-pip-version-check "onnxruntime-gpu>=1.27" numpy regex ftfy \
-		"nvidia-cuda-runtime==13.*" "nvidia-cuda-crt==13.*"
-	@touch $@
+	@.venv-provider/bin/pip install --quiet --disable-pip-version-check "onnxruntime-gpu>=1.27" numpy regex ftfy \
+		"nvidia-cuda-runtime==13.*" "nvidia-cuda-crt==13.*" && touch $@ || \
+		echo "onnxruntime-gpu is not to be had: tests/provider is skipped"
 
 lint: setup
 	$(BIN)/ruff check

@@ -72,9 +72,9 @@ def finish(model: ir.Model, name: str) -> onnx.ModelProto:
 
 
 def _share_lengths(graph: ir.Graph) -> None:
-    """Take a size that is known at run time alone from the first tensor that has it, which is an input.
+    """Take a size that is known at run time alone from the first tensor that has it.
 
-    Others may be transposed, and onnxruntime moves the transposition past `Shape`, to a node on the CPU.
+    Later ones may be transposed, and onnxruntime moves the transposition past `Shape`, to a node on the CPU.
     """
     lengths: dict[tuple[object, ...], ir.Value] = {}
     for node in graph:
@@ -86,7 +86,9 @@ def _share_lengths(graph: ir.Graph) -> None:
         start, end = (
             node.attributes.get_int(name, default) for name, default in (("start", 0), ("end", None))
         )
-        first = lengths.setdefault(tuple(source.shape[start:end]), node.outputs[0])
+        sizes = tuple(size if isinstance(size, int) else size.value for size in source.shape[start:end])
+        assert None not in sizes, f"{node}: {source.shape}"  # two without a name are not one
+        first = lengths.setdefault(sizes, node.outputs[0])
         if first is not node.outputs[0]:
             ir.convenience.replace_all_uses_with(node.outputs[0], first)
 

@@ -19,16 +19,26 @@ class TimingCache:
     """
 
     def __init__(self, out: Path) -> None:
-        self.path = out.with_name(f"{out.name}.timing")
+        whole = Path(os.path.abspath(out))
+        self.path = whole.with_name(f"{whole.name}.timing")
         self._data = b""
 
     def give(self, config: Any) -> None:
         """Let the builder that `config` is for use what is known."""
-        if not self._data and self.path.is_file():
-            self._data = self.path.read_bytes()
+        if not self._data:
+            self._data = self._read()
         known = config.create_timing_cache(self._data) if self._data else None
         if known is None or not config.set_timing_cache(known, ignore_mismatch=False):
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+
+    def _read(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:  # it is an aid: kernels are timed all the same
+            _log.warning("the timing cache %s cannot be read: %s", self.path, error)
+            return b""
 
     def keep(self, config: Any) -> None:
         """Keep what the builder that `config` was for has measured."""

@@ -11,6 +11,9 @@ from galip_runtime.folders import cache_home
 
 __all__ = ["default_bundle", "default_checkpoint"]
 
+_GRAPHS = 2
+"""counts how what `galip export` makes of a checkpoint has changed"""
+
 
 def default_checkpoint() -> Path:
     """The shipped checkpoint."""
@@ -20,13 +23,13 @@ def default_checkpoint() -> Path:
 def default_bundle(progress: Callable[[str, int, int], None] | None = None) -> Path:
     """A bundle of the shipped model, exported to the user's cache folder on first use.
 
-    The folder is `cache_home`. The bundle's name has the checkpoint's hash and the rewrites in it, so another
-    version of the model never meets an old bundle.
+    The folder is `cache_home`. The bundle's name has the checkpoint's hash and the graphs' version in it, so
+    that another version of either never meets an old bundle.
     """
     checkpoint = default_checkpoint()
     with checkpoint.open("rb") as file:
         name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    bundle = cache_home() / f"default-{name}-exact"
+    bundle = cache_home() / f"default-{name}-{_GRAPHS}"
     if not bundle.exists():
         from galip_export import export_bundle
 

@@ -1,9 +1,13 @@
 """CUDA memory, copies and graphs, as far as graphs on a GPU need them: cuda-bindings, its errors raised."""
 
 import ctypes
+import os
+import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -12,9 +16,30 @@ import numpy.typing as npt
 
 from galip_runtime.errors import ProviderUnavailable
 
-__all__ = ["Buffer", "Memory", "Stream", "import_cuda"]
+__all__ = ["PREPARING", "Buffer", "Memory", "Stream", "import_cuda"]
 
 _Result = TypeVar("_Result")
+
+_Jobs = SimpleQueue[Callable[[], object] | None]
+
+PREPARING = threading.Lock()
+"""of all models: what one thread allocates or frees ends the capture of a CUDA graph in another"""
+
+
+def _serve(jobs: _Jobs) -> None:
+    """Do the `jobs` of a stream until there is None. It must not keep the stream, or what a job was about."""
+    while (job := jobs.get()) is not None:
+        job()
+        del job
+
+
+class _Life:
+    """A stream's: held by it and by what is still to be freed. Then the stream goes, and its thread."""
+
+
+def _free(free: Callable[..., object], arguments: tuple[object, ...], _life: _Life) -> None:
+    with PREPARING:
+        free(*arguments)
 
 
 def import_cuda() -> ModuleType:
@@ -39,24 +64,51 @@ class Stream:
     def __init__(self, gpu: int) -> None:
         """Raises ProviderUnavailable where the GPU does not start."""
         self.cuda, self.gpu = import_cuda(), gpu
-        self._thread = ThreadPoolExecutor(1, f"galip on GPU {gpu}")
-        weakref.finalize(self, self._thread.shutdown, wait=False)
+        self._process, self._jobs = os.getpid(), _Jobs()
+        # a daemon: it serves threads that outlive the main one, and never keeps the process from ending
+        threading.Thread(target=_serve, args=(self._jobs,), name=f"galip on GPU {gpu}", daemon=True).start()
+        self._life = _Life()
+        weakref.finalize(self._life, self._jobs.put, None).atexit = False
         try:
             self.handle = self.do(self._create)
         except ProviderUnavailable as error:
             raise ProviderUnavailable(
                 f"GPU {gpu} does not start: {error}. nvidia-smi shows which GPUs and driver there are, "
-                "galip doctor what is missing"
+                "galip doctor what is missing. A driver older than cuda-bindings needs an older one of them: "
+                "pip install 'cuda-bindings<13'"
             ) from error
-        weakref.finalize(self, self.cuda.cudaStreamDestroy, self.handle)
-
-    def do(self, work: Callable[[], _Result]) -> _Result:
-        """What `work` gives or raises, when the stream's thread has come to it."""
-        return self._thread.submit(work).result()
+        destroy = partial(self.cuda.cudaStreamDestroy, self.handle)
+        weakref.finalize(self._life, self._jobs.put, destroy).atexit = False  # finalizers run last one first
 
     def _create(self) -> Any:
         self.call("cudaSetDevice", self.gpu)  # of this thread
-        return self.call("cudaStreamCreate")
+        # work in other streams, the default one too, neither waits for it nor is waited for
+        return self.call("cudaStreamCreateWithFlags", self.cuda.cudaStreamNonBlocking)
+
+    def do(self, work: Callable[[], _Result]) -> _Result:
+        """What `work` gives or raises, once the stream's thread has come to it.
+
+        Raises ProviderUnavailable in a process that was forked from the model's.
+        """
+        if os.getpid() != self._process:
+            raise ProviderUnavailable("the model was loaded before this process was forked: load it anew")
+        done: Future[_Result] = Future()
+
+        def job() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:  # the caller's to handle
+                done.set_exception(error)
+
+        self._jobs.put(job)
+        return done.result()
+
+    def after(self, owner: object, free: Callable[..., object], *arguments: object) -> None:
+        """When `owner` is no more, `free` what it had: in the stream's thread, behind the work before.
+
+        Not at the end of the process, which frees everything.
+        """
+        weakref.finalize(owner, self._jobs.put, partial(_free, free, arguments, self._life)).atexit = False
 
     def call(self, name: str, *arguments: Any) -> Any:
         """What CUDA's function gives. Raises ProviderUnavailable with its error."""
@@ -76,18 +128,25 @@ class Stream:
         self.call("cudaStreamBeginCapture", self.handle, mode)
         try:
             work()
+        except BaseException:
+            _, graph = self.cuda.cudaStreamEndCapture(self.handle)
+            if graph:
+                self.cuda.cudaGraphDestroy(graph)
+            raise
+        graph = self.call("cudaStreamEndCapture", self.handle)
+        try:
+            launch = self.call("cudaGraphInstantiate", graph, 0)
         finally:
-            graph = self.call("cudaStreamEndCapture", self.handle)
-        launch = self.call("cudaGraphInstantiate", graph, 0)
-        self.call("cudaGraphDestroy", graph)
-        replay = _Replay(self, launch)
-        weakref.finalize(replay, self.cuda.cudaGraphExecDestroy, launch)
-        return replay
+            self.call("cudaGraphDestroy", graph)
+        return _Replay(self, launch)
 
 
 class _Replay:
+    """A CUDA graph that was captured."""
+
     def __init__(self, stream: Stream, launch: Any) -> None:
         self._stream, self._launch = stream, launch
+        stream.after(self, stream.cuda.cudaGraphExecDestroy, launch)
 
     def __call__(self) -> None:
         """Queue it."""
@@ -101,7 +160,7 @@ class Memory:
         """Raises ProviderUnavailable where the GPU has not got it."""
         self.size = size
         self.address = int(stream.call("cudaMalloc", max(size, 1)))
-        weakref.finalize(self, stream.cuda.cudaFree, self.address)
+        stream.after(self, stream.cuda.cudaFree, self.address)
 
 
 class Buffer:
@@ -112,7 +171,7 @@ class Buffer:
         self._stream = stream
         self.device = Memory(stream, size)
         self._host = int(stream.call("cudaMallocHost", size))
-        weakref.finalize(self, stream.cuda.cudaFreeHost, self._host)
+        stream.after(self, stream.cuda.cudaFreeHost, self._host)
 
     def array(self, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """The beginning of the host's memory as an array, which must not outlive the buffer."""

@@ -40,7 +40,8 @@ PACKAGES = {"tensorrt": ("tensorrt",), "tensorrt_rtx": ("tensorrt_rtx", "tensorr
 VERSION_COMPATIBLE = "version_compatible"
 """of a record's flags: any version of the package with the same first number runs the plan"""
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+"""1 had engines without the outputs of `pixels`"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,10 @@ class EngineRecord:
         data = parse(text)
         version = data.get("format_version") if isinstance(data, dict) else None
         if version != RECORD_VERSION:
-            raise FileRefused(f"it is no record of an engine in format {RECORD_VERSION}, but {version!r:.40}")
+            raise FileRefused(
+                f"it is no record of an engine in format {RECORD_VERSION}, but {version!r:.40}: build the "
+                "engines again with galip export BUNDLE --trt --out BUNDLE --overwrite"
+            )
         record: EngineRecord = typed(cls, data)
         return record
 

@@ -1,6 +1,5 @@
 """Graphs on a GPU: copies and work are queued on the model's one stream, in shapes that are prepared once."""
 
-import threading
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -10,20 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.arrays import check_finite
-from galip_runtime.cuda import Buffer, Stream
+from galip_runtime.cuda import PREPARING, Buffer, Stream
 from galip_runtime.graph import Graph
 from galip_runtime.manifest import TensorSpec
 
-__all__ = ["GpuGraph", "Shapes"]
+__all__ = ["GpuGraph", "Key"]
 
-Shapes = tuple[tuple[int, ...], ...]
-"""of the inputs, in their order"""
-
-_KEPT = 16
-"""shapes that stay prepared: those used last"""
-
-_PREPARING = threading.Lock()
-"""for all models: memory that one thread allocates ends the capture of a CUDA graph in another"""
+Key = tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]
+"""shapes of the inputs, in their order, and names of the outputs"""
 
 
 class GpuGraph(Graph):
@@ -31,15 +24,21 @@ class GpuGraph(Graph):
 
     _largest: int
     """the most rows of one run; more are run in parts"""
+    _kept: int | None = None
+    """how many shapes stay prepared, those used last; None: all"""
+    _native: dict[object, Any]
+    """the backend's objects, held here alone: the stream's thread gives them up, before the buffers"""
 
     def _start(self) -> None:
         assert self.settings.stream is not None
         self._stream: Stream = self.settings.stream
-        self._prepared: OrderedDict[tuple[Shapes, tuple[str, ...]], Callable[[], None]] = OrderedDict()
+        self._prepared: OrderedDict[Key, Callable[[], None]] = OrderedDict()
+        self._native: dict[object, Any] = {}
+        self._stream.after(self, self._native.clear)
         self._stream.do(self._load)
 
     def _load(self) -> None:
-        with _PREPARING:
+        with PREPARING:
             self._open()
             self._buffers = {
                 each.name: Buffer(self._stream, self._size(each)) for each in (*self.inputs, *self.outputs)
@@ -50,11 +49,14 @@ class GpuGraph(Graph):
         """Load it, and set `providers` and `_largest`. Raises as the constructor."""
 
     @abstractmethod
-    def _prepare(self, shapes: Shapes, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
-        """What queues the work for inputs of `shapes`, from buffers to buffers on the GPU."""
+    def _prepare(self, key: Key, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
+        """What queues the work for inputs of the shapes in `key`, from buffers to buffers on the GPU.
+
+        What the backend makes for it is kept in `_native[key]`.
+        """
 
     def _replayed(self, queue: Callable[[], None]) -> Callable[[], None]:
-        """`queue`, which queues copies and work on the stream, or what does the same quicker."""
+        """`queue`, which has queued copies and work once, or what does the same quicker."""
         return queue
 
     def _shape(self, spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -89,9 +91,9 @@ class GpuGraph(Graph):
         parts = self._stream.do(lambda: [self._part(each, outputs) for each in of_parts])
         return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
 
-    def _queueing(self, shapes: Shapes, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
-        """What queues copies and work for inputs of `shapes`."""
-        work = self._prepare(shapes, outputs)
+    def _first(self, key: Key, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
+        """Queue copies and work for inputs of the shapes in `key`; what does so again."""
+        shapes, work = key[0], self._prepare(key, outputs)
         taken = [
             (self._buffers[each.name], _bytes(shape, each))
             for each, shape in zip(self.inputs, shapes, strict=True)
@@ -107,6 +109,8 @@ class GpuGraph(Graph):
             for buffer, size in given:
                 buffer.to_host(size)
 
+        queue()
+        self._stream.wait()
         return self._replayed(queue)
 
     def _part(
@@ -121,17 +125,15 @@ class GpuGraph(Graph):
             buffer[tuple(map(slice, rows.shape))] = rows
         key = (shapes, tuple(each.name for each in outputs))
         if key in self._prepared:
+            self._prepared.move_to_end(key)
             self._prepared[key]()
             self._stream.wait()
         else:
-            with _PREPARING:
-                queue = self._queueing(shapes, outputs)
-                queue()
-                self._stream.wait()
-            self._prepared[key] = queue
-        self._prepared.move_to_end(key)
-        while len(self._prepared) > _KEPT:
-            self._prepared.popitem(last=False)
+            with PREPARING:
+                self._prepared[key] = self._first(key, outputs)
+                while self._kept is not None and len(self._prepared) > self._kept:
+                    oldest, _ = self._prepared.popitem(last=False)
+                    del self._native[oldest]
         count = len(inputs[self.inputs[0].name])
         return [
             self._buffers[each.name].array(each.dtype, self._sizes(each, count)).copy() for each in outputs

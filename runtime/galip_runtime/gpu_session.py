@@ -5,6 +5,7 @@ that neither graphs nor their memory pile up.
 """
 
 import contextlib
+import functools
 import io
 import itertools
 import logging
@@ -15,7 +16,7 @@ from typing import Any
 
 from galip_runtime.devices import PROVIDERS, Settings, import_onnxruntime
 from galip_runtime.errors import ProviderUnavailable
-from galip_runtime.gpu_graph import GpuGraph, Shapes
+from galip_runtime.gpu_graph import GpuGraph, Key
 from galip_runtime.manifest import TensorSpec
 from galip_runtime.pixels import with_pixels
 from galip_runtime.session import described, session_options
@@ -24,14 +25,12 @@ __all__ = ["GpuSession", "cuda_options", "preload_libraries"]
 
 _log = logging.getLogger("galip_runtime")
 
-_LARGEST = 64
 _MEMORY = "cuda"
 """onnxruntime's name for where bound tensors lie"""
 _NO_CPU = "session.disable_cpu_ep_fallback"
 _RECORD = "session.record_ep_graph_assignment_info"
-_NOT = "optimization.disable_specified_optimizers"
-_NOT_CAPTURED = "GatherSliceToSplitFusion"
-"""what makes nodes that copy from the host's memory, which a CUDA graph finds used for something else"""
+_DISABLED = "GatherSliceToSplitFusion"
+"""an optimisation: its nodes copy from the host's memory, which a CUDA graph finds used for something else"""
 _NAMED = 5
 """nodes on the CPU that an error names"""
 
@@ -39,7 +38,7 @@ _NAMED = 5
 class GpuSession(GpuGraph):
     """A graph that onnxruntime runs on a GPU."""
 
-    _largest = _LARGEST
+    _largest = 64
 
     def _open(self) -> None:
         onnxruntime = import_onnxruntime()
@@ -49,21 +48,25 @@ class GpuSession(GpuGraph):
         if len(given) < len(self.outputs):
             model = with_pixels(model, given[0])
         self._onnxruntime, self._numbers = onnxruntime, itertools.count(1)
-        self._session = self._started(model)
-        self.providers = self._session.get_providers()
+        session = self._native["session"] = self._started(model)
+        self.providers = session.get_providers()
         if PROVIDERS[self.settings.device][0] not in self.providers:
             raise self._unavailable(_only(self.providers))
-        self._check_tensors(described(self._session.get_inputs()), described(self._session.get_outputs()))
+        self._check_tensors(described(session.get_inputs()), described(session.get_outputs()))
 
     def _started(self, model: bytes) -> Any:
         providers = [(each, self._options(each)) for each in PROVIDERS[self.settings.device]]
-        options = session_options(self._onnxruntime, self.file, self.settings)
-        options.add_session_config_entry(_NO_CPU, "1")
-        options.add_session_config_entry(_NOT, _NOT_CAPTURED)
+        options = self._session_options(_NO_CPU)
         try:
             return self._onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:  # onnxruntime's errors have no common base of their own
             raise self._unavailable(self._why_not(model, providers) or str(error)) from error
+
+    def _session_options(self, wanted: str) -> Any:
+        options = session_options(self._onnxruntime, self.file, self.settings)
+        options.add_session_config_entry("optimization.disable_specified_optimizers", _DISABLED)
+        options.add_session_config_entry(wanted, "1")
+        return options
 
     def _unavailable(self, why: str) -> ProviderUnavailable:
         return ProviderUnavailable(f"{self.settings.device} cannot load {self.file.spec.file}: {why}")
@@ -71,7 +74,9 @@ class GpuSession(GpuGraph):
     def _options(self, provider: str) -> Mapping[str, str]:
         stream = str(int(self._stream.handle))
         if provider == "CUDAExecutionProvider":
-            return cuda_options(self.settings, stream)
+            options = cuda_options(self.settings, stream)
+            # beside another provider it has not all nodes, as it asks for to capture them
+            return options if self.settings.device == "cuda" else _uncaptured(options)
         return _tensorrt_options(self.settings, stream, self.file.precision, self._cache())
 
     def _cache(self) -> Path | None:
@@ -84,8 +89,7 @@ class GpuSession(GpuGraph):
     def _why_not(self, model: bytes, providers: Sequence[tuple[str, Mapping[str, str]]]) -> str | None:
         """What keeps the graph off the GPU, as a session that may use the CPU tells; or None."""
         wanted = PROVIDERS[self.settings.device][0]
-        options = session_options(self._onnxruntime, self.file, self.settings)
-        options.add_session_config_entry(_RECORD, "1")
+        options = self._session_options(_RECORD)
         also = [(name, _uncaptured(given)) for name, given in (*providers, ("CPUExecutionProvider", {}))]
         try:
             session = self._onnxruntime.InferenceSession(model, options, providers=also, enable_fallback=0)
@@ -110,11 +114,12 @@ class GpuSession(GpuGraph):
 
     def _shape(self, spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Rows up to the next power of two, prompts up to the longest: few shapes, a CUDA graph each."""
-        rows = min(1 << (shape[0] - 1).bit_length(), _LARGEST)
+        rows = min(1 << (shape[0] - 1).bit_length(), self._largest)
         return self._sizes(spec, rows, self.file.longest)
 
-    def _prepare(self, shapes: Shapes, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
-        binding, gpu = self._session.io_binding(), self.settings.gpu
+    def _prepare(self, key: Key, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
+        native, gpu, shapes = self._native, self.settings.gpu, key[0]
+        binding = native["session"].io_binding()
         for each, shape in zip(self.inputs, shapes, strict=True):
             address = self._buffers[each.name].device.address
             binding.bind_input(each.name, _MEMORY, gpu, each.dtype, shape, address)
@@ -124,7 +129,8 @@ class GpuSession(GpuGraph):
         options = self._onnxruntime.RunOptions()
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # copies follow
         options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))
-        return lambda: self._session.run_with_iobinding(binding, options)
+        native[key] = binding, options
+        return lambda: native["session"].run_with_iobinding(*native[key])
 
 
 def _uncaptured(options: Mapping[str, str]) -> dict[str, str]:
@@ -158,8 +164,13 @@ def _tensorrt_options(settings: Settings, stream: str, precision: str, cache: Pa
         "user_compute_stream": stream,
         "trt_fp16_enable": str(int(precision == "fp16")),
     }
+    try:
+        if cache is not None:
+            cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:  # a full disk, somebody else's folder: engines are built each time
+        _log.warning("TensorRT's engines are not kept: %s", error)
+        cache = None
     if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         options |= {
             "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": str(cache),
@@ -169,8 +180,9 @@ def _tensorrt_options(settings: Settings, stream: str, precision: str, cache: Pa
     return options
 
 
+@functools.cache
 def preload_libraries(onnxruntime: ModuleType) -> None:
-    """Load CUDA and cuDNN from NVIDIA's Python packages, where onnxruntime does not look by itself."""
+    """Load CUDA and cuDNN from NVIDIA's Python packages, where onnxruntime does not look by itself; once."""
     told = io.StringIO()
     with contextlib.redirect_stdout(told):  # it prints what it does not find
         onnxruntime.preload_dlls()

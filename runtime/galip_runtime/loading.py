@@ -2,16 +2,16 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from galip_runtime.backends import start
 from galip_runtime.cuda import Stream
 from galip_runtime.devices import (
     GPU_DEVICES,
     Settings,
     available_devices,
     candidates,
-    has_openvino,
     makes_sense,
     parse_device,
     runs_engines,
@@ -20,7 +20,6 @@ from galip_runtime.devices import (
 from galip_runtime.engines import ENGINES, choose_engine, place_of
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
 from galip_runtime.folders import cache_home
-from galip_runtime.gpu_session import GpuSession
 from galip_runtime.graph import Engine, Graph, GraphFile
 from galip_runtime.manifest import (
     CONDITION,
@@ -34,11 +33,8 @@ from galip_runtime.manifest import (
     verify_files,
 )
 from galip_runtime.onnx_file import OnnxFile
-from galip_runtime.openvino_graph import OpenvinoGraph
 from galip_runtime.pipeline import Model
 from galip_runtime.pixels import pixel_outputs
-from galip_runtime.session import Session
-from galip_runtime.tensorrt_graph import TensorrtGraph
 from galip_runtime.tokenizer import Tokenizer
 from galip_runtime.verified import Verified
 
@@ -172,27 +168,17 @@ def _cache(name: str) -> Path | None:
 def _start(manifest: Manifest, files: Mapping[str, GraphFile], settings: Settings) -> dict[str, Graph]:
     """The graphs on a device, the generator in two: what the sentence alone decides goes into `CONDITION`."""
     text, generator = files["text_encoder"], files["generator"]
-    graphs = {"text_encoder": _graph(text, settings, text.spec.inputs, text.spec.outputs)}
+    graphs = {"text_encoder": start(text, settings, text.spec.inputs, text.spec.outputs)}
     inputs, outputs = generator.spec.inputs, generator.spec.outputs
     if generator.engine is None and generator.onnx.computes(CONDITION):
         condition = TensorSpec(CONDITION, "float32", ("N", generator.onnx.width(CONDITION)))
         sentence = [tensor for tensor in inputs if tensor.name == "sentence"]
-        graphs[CONDITION] = _graph(generator, settings, sentence, [condition])
+        graphs[CONDITION] = start(generator, settings, sentence, [condition])
         inputs = tuple(condition if tensor.name == "sentence" else tensor for tensor in inputs)
     if settings.stream is not None:
         outputs = (*outputs, *pixel_outputs(outputs[0]))
-    graphs["generator"] = _graph(generator, settings, inputs, outputs)
+    graphs["generator"] = start(generator, settings, inputs, outputs)
     return graphs
-
-
-def _graph(
-    file: GraphFile, settings: Settings, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-) -> Graph:
-    if settings.device == "openvino" and has_openvino():
-        return OpenvinoGraph(file, settings, inputs, outputs)
-    if settings.stream is None:
-        return Session(file, settings, inputs, outputs)
-    return (TensorrtGraph if file.engine else GpuSession)(file, settings, inputs, outputs)
 
 
 def _tokenizer(manifest: Manifest, data: bytes) -> Tokenizer:

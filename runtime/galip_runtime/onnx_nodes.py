@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOAT", "UINT8", "encode_field", "encode_varint", "graph", "node", "tensor", "value"]
+__all__ = ["FLOAT", "UINT8", "encode_field", "encode_varint", "graph", "model", "node", "tensor", "value"]
 
 FLOAT, UINT8, _INT64 = 1, 2, 7  # of TensorProto.DataType
 _TYPES = {"float32": FLOAT, "int64": _INT64}
 _INT, _INTS = 2, 7  # of AttributeProto.AttributeType
 _VARINT, _BYTES = 0, 2
+_IR_VERSION = 8  # read by all that read opset 18
 
 
 def encode_varint(value: int) -> bytes:
@@ -61,6 +62,12 @@ def value(number: int, name: str, kind: int, shape: Sequence[int | str]) -> byte
 def graph(fields: Sequence[bytes]) -> bytes:
     """A `ModelProto` of nothing but a graph. Appended to another's bytes, it adds to that one's graph."""
     return encode_field(7, b"".join(fields))
+
+
+def model(name: str, fields: Sequence[bytes], opset: int) -> bytes:
+    """A whole `ModelProto`."""
+    head = _number(1, _IR_VERSION) + encode_field(8, _number(2, opset))
+    return head + graph([encode_field(2, name), *fields])
 
 
 def _number(number: int, content: int) -> bytes:

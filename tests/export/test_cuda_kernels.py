@@ -1,7 +1,8 @@
 """That onnxruntime's CUDA provider has a kernel for every node, so that none runs on the CPU.
 
-Without a GPU it cannot be asked. What it has is in onnxruntime's docs/OperatorKernels.md; here, for opset 18,
-are the operators that graphs of bundles are made of, with the types of their first input.
+tests/provider asks the provider itself, where it is to be had. What it has is in onnxruntime's
+docs/OperatorKernels.md; here, for opset 18, are the operators that bundles' graphs are made of, with the
+types of their first input.
 """
 
 import onnx

@@ -1,4 +1,4 @@
-"""The released model's size: converted, exported, equal to the golden numbers, and built by TensorRT."""
+"""The released size: converted, exported, equal to the golden numbers; engines of it and of the shipped."""
 
 import galip_runtime
 import numpy as np
@@ -8,6 +8,8 @@ from galip_export import BuildOptions, export_bundle
 from galip_export.half import in_half
 from galip_export.tensorrt import Builder
 from galip_runtime.manifest import GRAPHS, read_manifest
+
+from galip.assets import default_bundle
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +37,20 @@ def test_the_released_model_s_pictures(golden, exported):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_its_engines(exported, tmp_path, precision):
+@pytest.mark.parametrize("model", ["released", "shipped"])
+def test_engines(model, precision, request, tmp_path):
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    source = default_bundle() if model == "shipped" else request.getfixturevalue("exported").bundle
     builder = Builder(BuildOptions((1, 4), ("8.6", "8.9")), tmp_path / "bundle")
-    manifest = read_manifest(exported.bundle)
+    manifest = read_manifest(source)
     for graph in GRAPHS:
-        spec, bundle = manifest.graphs[graph]["fp32"], exported.bundle
+        spec, bundle = manifest.graphs[graph]["fp32"], source
         if precision == "fp16":
             onnx.save(in_half(onnx.load(bundle / spec.file)), tmp_path / spec.file)
             bundle = tmp_path
-        size = (bundle / spec.file).stat().st_size
+        stored = (bundle / spec.file).stat().st_size
         for arch in builder.archs():
-            built = builder.build(bundle, spec, precision, arch, longest=77)
+            built = builder.build(bundle, spec, precision, arch, manifest.dimensions.context_length)
             assert built.weights[precision] > 0.99 * sum(built.weights.values())
             assert built.layers[precision] > 0.9 * sum(built.layers.values())
-            assert 0.95 * size < len(built.plan) < 1.5 * size
+            assert 0.95 * stored < len(built.plan) < stored + 30e6  # all weights, and code

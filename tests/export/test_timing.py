@@ -1,6 +1,7 @@
 """TensorRT's timing cache beside a bundle. TensorRT for RTX has none: its builder's config is a stand-in."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from galip_export.timing import TimingCache
@@ -64,6 +65,20 @@ def test_nothing_is_written_where_nothing_is_new(tmp_path):
     again.give(Config())
     again.keep(Config(b"right times"))
     assert cache.path.stat().st_mtime_ns == before
+
+
+def test_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert TimingCache(Path(".")).path == tmp_path.parent / f"{tmp_path.name}.timing"
+    assert TimingCache(Path("a/../b")).path == tmp_path / "b.timing"
+
+
+def test_one_that_cannot_be_read(tmp_path, caplog):
+    (tmp_path / "bundle.timing").mkdir()
+    config = Config()
+    TimingCache(tmp_path / "bundle").give(config)
+    assert config.used == b""
+    assert "cannot be read" in caplog.text
 
 
 def test_a_folder_that_takes_no_file(tmp_path, caplog):

@@ -15,7 +15,7 @@ from galip_bench import BenchConfig, run
 from galip_bench.tables import markdown
 from galip_export.comparison import first_percentile, picture_psnr, row_psnr
 from galip_export.precision import PRECISIONS
-from galip_runtime import ProviderUnavailable
+from galip_runtime import ProviderUnavailable, QualityGateFailed
 from galip_runtime.arrays import to_uint8
 from galip_runtime.cuda import Stream, import_cuda
 from galip_runtime.devices import Settings
@@ -24,7 +24,7 @@ from galip_runtime.gpu_session import GpuSession
 from galip_runtime.graph import GraphFile
 from galip_runtime.manifest import GraphSpec, TensorSpec, describe_file, stamp
 from galip_runtime.onnx_file import OnnxFile
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 PICTURES, CALLS = (16, 60) if STAND_IN else (256, 2000)
 RUNS = [("cuda", "fp32"), ("cuda", "w16a32"), ("cuda", "fp16"), ("tensorrt", "fp16")]
@@ -52,7 +52,7 @@ class Test_a_model:
         psnr = row_psnr(eager.encode_text(texts), load(device, precision).encode_text(texts))
         assert first_percentile(psnr) >= (PRECISIONS[precision].psnr_db or EXACT_DB)
 
-    def test_its_provider_runs_every_node(self, load, device, precision):
+    def test_it_is_what_was_asked_for(self, load, device, precision):
         info = load(device, precision).info()
         first = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorRT "}[device]
         assert info["device"] == device
@@ -155,6 +155,24 @@ def test_a_node_on_the_cpu_is_told(gpu, exported, tmp_path):
     file = GraphFile(path, "", spec, "fp32", OnnxFile(path), stamp(path))
     with pytest.raises(ProviderUnavailable, match=r"a/determinant \(Det\).* on the CPU"):
         GpuSession(file, Settings("cuda", 1, stream=Stream(0)), (specs[0],), (specs[1],))
+
+
+def test_what_is_not_finite_is_told(gpu, exported, tmp_path, draws):
+    """The check that a GPU makes of pictures is not optimised away."""
+    copy = tmp_path / "bundle"
+    shutil.copytree(exported, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    name = manifest["graphs"]["generator"]["fp32"]["file"]
+    model = onnx.load(copy / name)
+    largest = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+    largest.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(largest) * np.float32(3e38), largest.name))
+    onnx.save(model, copy / name)
+    manifest["files"][name] = vars(describe_file(copy / name))
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    broken = galip_runtime.load(copy, device="cuda", precision="fp32")
+    for call in (broken.draw, broken.decode):
+        with pytest.raises(QualityGateFailed, match="not finite"):
+            call(*draws(broken, 2))
 
 
 def test_engines_of_another_gpu_are_not_loaded(engines, tmp_path):

@@ -1,7 +1,8 @@
 /* A CUDA runtime without a GPU: memory is the host's, kernels do nothing, captured graphs are empty.
 
    What onnxruntime's CUDA provider asks of it is written to the file that GALIP_CUDA_LOG names, a line a call.
-   What a real one refuses while a stream is captured is refused here. */
+   Memory is neither made nor given up, nothing is copied at once and nothing waited for while a stream is captured:
+   a real one refuses that, too. */
 
 #include <cuda_runtime_api.h>
 #include <stdarg.h>
@@ -85,12 +86,25 @@ cudaError_t cudaMallocHost(void **address, size_t size) {
 }
 
 cudaError_t cudaHostAlloc(void **address, size_t size, unsigned flags) { return cudaMallocHost(address, size); }
-cudaError_t cudaFree(void *address) { free(address); return cudaSuccess; }
-cudaError_t cudaFreeHost(void *address) { free(address); return cudaSuccess; }
+cudaError_t cudaFree(void *address) {
+    told("cudaFree");
+    if (capturing) return cudaErrorStreamCaptureUnsupported;
+    free(address);
+    return cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void *address) {
+    told("cudaFreeHost");
+    if (capturing) return cudaErrorStreamCaptureUnsupported;
+    free(address);
+    return cudaSuccess;
+}
+
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total) { *free = 70UL << 30; *total = 80UL << 30; return cudaSuccess; }
 
 cudaError_t cudaMemcpy(void *target, const void *source, size_t size, enum cudaMemcpyKind kind) {
     told("cudaMemcpy %zu %d", size, kind);
+    if (capturing) return cudaErrorStreamCaptureUnsupported;
     memcpy(target, source, size);
     return cudaSuccess;
 }
@@ -101,9 +115,16 @@ cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t size, enum 
     return cudaSuccess;
 }
 
-cudaError_t cudaMemset(void *target, int value, size_t size) { memset(target, value, size); return cudaSuccess; }
+cudaError_t cudaMemset(void *target, int value, size_t size) {
+    told("cudaMemset %zu", size);
+    if (capturing) return cudaErrorStreamCaptureUnsupported;
+    memset(target, value, size);
+    return cudaSuccess;
+}
+
 cudaError_t cudaMemsetAsync(void *target, int value, size_t size, cudaStream_t on) {
-    return cudaMemset(target, value, size);
+    memset(target, value, size);
+    return cudaSuccess;
 }
 
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *found, const void *address) {

@@ -37,7 +37,8 @@ def install():
     runtime.cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
     runtime.cudaGetErrorString = lambda error: (0, b"refused by the stub")
     runtime.cudaSetDevice = doing("cudaSetDevice", ctypes.c_int)
-    runtime.cudaStreamCreate = giving("cudaStreamCreate")
+    runtime.cudaStreamNonBlocking = 1
+    runtime.cudaStreamCreateWithFlags = giving("cudaStreamCreateWithFlags", ctypes.c_uint)
     runtime.cudaStreamDestroy = doing("cudaStreamDestroy", ADDRESS)
     runtime.cudaStreamSynchronize = doing("cudaStreamSynchronize", ADDRESS)
     runtime.cudaMalloc, runtime.cudaFree = giving("cudaMalloc", SIZE), doing("cudaFree", ADDRESS)

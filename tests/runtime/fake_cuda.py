@@ -8,6 +8,7 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
@@ -39,6 +40,8 @@ class Cuda(ModuleType):
 
     def __init__(self):
         super().__init__("cuda.bindings.runtime")
+        self.order = []
+        """of what was given up"""
         self.memory, self.capturing, self.launches, self.streams = {}, None, 0, 0
 
     def queue(self, work):
@@ -53,11 +56,16 @@ class Cuda(ModuleType):
     def cudaSetDevice(self, gpu):
         return (0,)
 
-    def cudaStreamCreate(self):
+    cudaStreamNonBlocking = 1
+
+    def cudaStreamCreateWithFlags(self, flags):
+        assert flags == self.cudaStreamNonBlocking
         self.streams += 1
         return 0, STREAM
 
     def cudaStreamDestroy(self, stream):
+        assert not self.memory  # nothing is left that is used on it
+        self.order.append("stream")
         self.streams -= 1
         return (0,)
 
@@ -77,6 +85,7 @@ class Cuda(ModuleType):
     cudaMallocHost = cudaMalloc
 
     def cudaFree(self, address):
+        self.order.append("memory")
         del self.memory[address]
         return (0,)
 
@@ -117,6 +126,15 @@ def install(monkeypatch, cuda):
     bindings.runtime = cuda
     monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+
+
+def wait_for(condition):
+    """What a stream's thread does, it does in its own time."""
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it does not come to be")
 
 
 def pretend(monkeypatch):

@@ -12,6 +12,7 @@ runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is 
 
 def test_every_name_that_is_used_is_one_of_cuda_s():
     names = set(re.findall(r"\bcuda[A-Z]\w+", inspect.getsource(cuda)))
+    assert runtime.cudaStreamNonBlocking == 1
     assert {"cudaMemcpyAsync", "cudaStreamBeginCapture", "cudaGraphLaunch"} <= names
     kinds = {name for name in names if name.startswith(("cudaMemcpyHost", "cudaMemcpyDevice"))}
     modes = {

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 from galip_runtime import FileRefused, ProviderUnavailable, engines
 from galip_runtime.engines import (
+    RECORD_VERSION,
     EngineRecord,
     Place,
     Profile,
@@ -29,7 +30,7 @@ def record_of(bundle, **changes):
     manifest = read_manifest(bundle)
     onnx = manifest.files[manifest.graphs["generator"]["fp32"].file]
     right = EngineRecord(
-        format_version=1, graph="generator", precision="fp32", onnx_sha256=onnx.sha256,
+        format_version=RECORD_VERSION, graph="generator", precision="fp32", onnx_sha256=onnx.sha256,
         plan="engines/generator.fp32.sm90.plan", plan_sha256="", package=HERE.package,
         package_version=HERE.package_version, compute_capability=HERE.compute_capability, driver="13.0",
         profiles=(Profile(1, 1, 1), Profile(1, 4, 4)), flags=(), inspected="engine", layers={"fp32": 12},
@@ -128,7 +129,7 @@ def test_what_is_no_record_is_refused(text):
 @given(
     st.builds(
         EngineRecord,
-        format_version=st.just(1),
+        format_version=st.just(RECORD_VERSION),
         profiles=st.lists(st.builds(Profile), max_size=3).map(tuple),
         flags=st.lists(st.text(), max_size=3).map(tuple),
         layers=st.dictionaries(st.text(), st.integers(), max_size=3),

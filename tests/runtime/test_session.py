@@ -7,7 +7,7 @@ import sys
 
 import galip_runtime
 import pytest
-from galip_runtime import ProviderUnavailable, UsageError, cpus, devices, loading, openvino_graph, session
+from galip_runtime import ProviderUnavailable, UsageError, backends, cpus, devices, openvino_graph, session
 from galip_runtime.devices import DEVICES, available_devices, candidates, thread_count
 from galip_runtime.manifest import read_manifest
 from stub_bundle import make_stub_bundle, relist, text_encoder
@@ -31,7 +31,7 @@ def built_with(monkeypatch):
         )
         real = onnxruntime.InferenceSession
         monkeypatch.setattr(devices, "has_tensorrt", lambda: False)
-        for module in (devices, loading):
+        for module in (backends, devices):
             monkeypatch.setattr(module, "has_openvino", lambda: False)
         asked = []
         pretend.told = []

@@ -14,12 +14,13 @@ import galip_runtime
 import numpy as np
 import onnxruntime
 import pytest
-from fake_cuda import Cuda, Error, install
-from galip_runtime import FileRefused, ProviderUnavailable, devices, engines, gpu_graph
-from galip_runtime.engines import EngineRecord, Profile
+from fake_cuda import Cuda, Error, install, wait_for
+from galip_runtime import FileRefused, ProviderUnavailable, devices, engines
+from galip_runtime.engines import RECORD_VERSION, EngineRecord, Profile
 from galip_runtime.gpus import Gpu
 from galip_runtime.manifest import TensorSpec, describe_file, read_manifest
 from galip_runtime.pixels import with_pixels
+from galip_runtime.tensorrt_graph import TensorrtGraph
 
 VERSION = "10.14.1"
 
@@ -158,7 +159,7 @@ def engined(bundle):
         (bundle / f"{name}.plan").write_text(f"plan:{bundle / onnx}")
         files[f"{name}.plan"] = describe_file(bundle / f"{name}.plan")
         record = EngineRecord(
-            format_version=1, graph=graph, precision="fp32", onnx_sha256=files[onnx].sha256,
+            format_version=RECORD_VERSION, graph=graph, precision="fp32", onnx_sha256=files[onnx].sha256,
             plan=f"{name}.plan", plan_sha256=files[f"{name}.plan"].sha256, package="tensorrt",
             package_version=VERSION, compute_capability="9.0", driver="13.0", profiles=PROFILES, flags=(),
             inspected="engine", layers={"fp32": 1}, weights={"fp32": 1},
@@ -203,7 +204,7 @@ def test_a_shape_is_captured_the_second_time(cuda, engined):
 
 
 def test_shapes_used_long_ago_are_given_up(cuda, engined, monkeypatch):
-    monkeypatch.setattr(gpu_graph, "_KEPT", 2)
+    monkeypatch.setattr(TensorrtGraph, "_kept", 2)
     model = load(engined)
     noise, sentence = model.noise([1, 2, 3, 4]), model.encode_text(["a", "b", "c", "d"])
     images = [model.decode(noise[:rows], sentence[:rows]) for rows in (1, 2, 3, 4, 1, 1, 4)]
@@ -250,7 +251,8 @@ def test_memory_is_given_back(cuda, engined):
     assert cuda.streams == 1
     del model
     gc.collect()
-    assert (len(cuda.memory), cuda.streams) == (0, 0)
+    wait_for(lambda: cuda.streams == 0)
+    assert len(cuda.memory) == 0
 
 
 class Test_what_goes_wrong:
