@@ -183,6 +183,8 @@ class CudaSession(onnxruntime.InferenceSession):
         self.asked, names = dict(providers), [name for name, _ in providers]
         strict = "CPUExecutionProvider" not in names
         captures = any(each.get("enable_cuda_graph") == "1" for each in self.asked.values())
+        if captures and "TensorrtExecutionProvider" in names:
+            raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
         if self.on_the_cpu and captures and not strict:
             raise RuntimeError("This session cannot use the graph capture feature")
         if strict:
