@@ -65,6 +65,8 @@ class GpuSession(GpuGraph):
     def _session_options(self, wanted: str) -> Any:
         options = session_options(self._onnxruntime, self.file, self.settings)
         options.add_session_config_entry("optimization.disable_specified_optimizers", _DISABLED)
+        # weights take what they need; the arena, which grows by doubling, has no more than what is computed
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         options.add_session_config_entry(wanted, "1")
         return options
 
@@ -153,7 +155,6 @@ def cuda_options(settings: Settings, stream: str) -> dict[str, str]:
         "user_compute_stream": stream,
         "enable_cuda_graph": "1",
         "use_tf32": "0",  # fp32 is to be fp32
-        "arena_extend_strategy": "kSameAsRequested",  # or it doubles each time
         "cudnn_conv_algo_search": "EXHAUSTIVE",  # each convolution's fastest, measured once a shape
     }
 
