@@ -1,7 +1,7 @@
 """onnxruntime's options on a GPU: `python -m galip_bench.gpu_options BUNDLE --out RESULT.json`.
 
-The generator from noise to uint8, in fp16 where the bundle has it, with the options that galip-runtime sets
-and with one of them changed, by turns, for a single picture and for several at once.
+The generator of a bundle with fp32 from noise to uint8, in fp16 where it has that, too: with the options that
+galip-runtime sets and with one of them changed, by turns, for a single picture and for several at once.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ from typing import Any
 import onnx
 import torch
 from galip_runtime.devices import backend_versions, has_openvino, import_openvino
+from galip_runtime.engines import PRECISIONS as ENGINE_PRECISIONS
 from galip_runtime.engines import EngineRecord
+from galip_runtime.errors import UsageError
 from galip_runtime.manifest import (
     GRAPHS,
     MANIFEST_NAME,
@@ -127,6 +129,10 @@ def export_bundle(
     builder = Builder(engines, out) if engines else None
     if builder:
         builder.archs()
+        if not {*ENGINE_PRECISIONS} & {*wanted}:
+            raise UsageError(
+                f"engines are built of graphs in fp16 or fp32, not of {', '.join(wanted)}: add fp16"
+            )
     info = read_info(checkpoint)
     texts = text_precisions(wanted)
     stored = {PRECISIONS[name].stored for name in wanted}

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from galip_runtime.engines import ENGINES, RECORD_VERSION, EngineRecord
-from galip_runtime.errors import UsageError
+from galip_runtime.engines import ENGINES, PRECISIONS, RECORD_VERSION, EngineRecord
+from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.gpus import driver
 from galip_runtime.manifest import (
     GRAPHS,
@@ -48,15 +48,16 @@ def add_engines(
     ProviderUnavailable where no package builds engines for the GPU, QualityGateFailed as `Builder.build`.
     """
     manifest = read_manifest(bundle)
-    verify_files(bundle, manifest)
     kept = [name for name in manifest.files if not name.startswith(f"{ENGINES}/")]
+    verify_files(bundle, manifest, kept)  # and not those that go
+    if out.resolve() != bundle.resolve() and out.resolve().is_relative_to(bundle.resolve()):
+        raise UsageError(f"{out} is within the bundle {bundle}: choose a folder beside it, or itself")
     builder = Builder(options, out)
-    builder.archs()
+    archs = len(builder.archs())
     size = sum(manifest.files[name].size for name in kept)
-    with staged_bundle(out, overwrite=overwrite, size=round(size * (1 + _LARGER))) as folder:
+    with staged_bundle(out, overwrite=overwrite, size=round(size * (1 + _LARGER * archs))) as folder:
         for name in kept:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle / name, folder / name)
+            _copy(bundle, folder, name, manifest.files[name])
         plain = replace(manifest, files={name: manifest.files[name] for name in kept})
         records, files = build_engines(folder, plain, builder, progress)
         write(folder / MANIFEST_NAME, replace(plain, files={**plain.files, **files}).to_json().encode())
@@ -109,9 +110,19 @@ def build_engines(
     return tuple(records), files
 
 
+def _copy(bundle: Path, folder: Path, name: str, entry: FileEntry) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(bundle / name, folder / name)
+    except OSError as error:
+        raise UsageError(f"{bundle / name} cannot be copied to {folder}: {error.strerror}") from error
+    if describe_file(folder / name) != entry:
+        raise FileRefused(f"{bundle / name} was written while it was copied: try again")
+
+
 def engine_precision(manifest: Manifest) -> str:
     """What a bundle's engines are built from: fp16, else fp32. Raises UsageError where it has neither."""
-    for precision in ("fp16", "fp32"):
+    for precision in PRECISIONS:
         if precision in manifest.graphs["generator"]:
             return precision
     raise UsageError(

@@ -6,6 +6,7 @@ builder changes that. What came out is counted: an fp16 graph whose engine is in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from galip_runtime.engines import VERSION_COMPATIBLE, Profile, import_tensorrt
+from galip_runtime.engines import REFIT, VERSION_COMPATIBLE, Profile, import_tensorrt
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
 from galip_runtime.gpus import gpus
 from galip_runtime.manifest import GraphSpec
@@ -30,10 +31,11 @@ __all__ = ["BuildOptions", "Builder", "Built", "build_options", "profiles"]
 Progress = Callable[[str, int, int], object]
 """(phase, steps done, steps in all)"""
 
-REFIT = "refit"
 _TYPES = {"HALF": "fp16", "FLOAT": "fp32", "BF16": "bf16", "INT8": "int8"}
 _LEAST_HALF = 0.5
 """share of an fp16 engine's layers, and of its weights' bytes, that must be in fp16"""
+_LARGEST = 1024
+"""pictures at once that an engine may be asked for"""
 _WORKSPACE = 4 * 2**30
 _PROMPT = 16
 """ids of the prompts that the text encoder is fastest for"""
@@ -53,9 +55,11 @@ class BuildOptions:
     """later versions of the package with the same first number run it, a little slower"""
 
     def __post_init__(self) -> None:
-        if not self.batches or min(self.batches) < 1 or len(set(self.batches)) < len(self.batches):
+        fit = self.batches and all(1 <= batch <= _LARGEST for batch in self.batches)
+        if not fit or len(set(self.batches)) < len(self.batches):
             raise UsageError(
-                f"batch sizes {self.batches} are no profiles; different numbers from 1 on would be right"
+                f"batch sizes {self.batches} are no profiles; different numbers from 1 to {_LARGEST} would "
+                "be right"
             )
         for arch in self.archs:
             if not re.fullmatch(r"\d{1,2}\.\d", arch):
@@ -105,7 +109,7 @@ class Builder:
     def __init__(self, options: BuildOptions, out: Path) -> None:
         """Of the bundle that is to be at `out`. Raises ProviderUnavailable where no package is installed."""
         self.options = options
-        self.package, self._trt = import_tensorrt()
+        self.package, self._trt = _package(options)
         self._timing = TimingCache(out)
 
     @property
@@ -134,7 +138,8 @@ class Builder:
             unknown = [arch for arch in archs if _sm(arch) not in known and arch != here]
             able = ", ".join(known).lower()
         else:
-            unknown, able = [arch for arch in archs if arch != here], f"the GPU of this machine, {here}"
+            able = f"the GPU of this machine, {here}" if here else "the GPU of a machine that has one"
+            unknown = [arch for arch in archs if arch != here]
         if unknown:
             raise ProviderUnavailable(
                 f"{self.package} {self.version} builds no engines for {', '.join(unknown)}; it does for "
@@ -174,7 +179,9 @@ class Builder:
             plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise QualityGateFailed(
-                f"{self.package} {self.version} builds no engine of {spec.file}: {logger.told()}"
+                f"{self.package} {self.version} builds no engine of {spec.file} for batches of "
+                f"{', '.join(map(str, self.options.batches))}: {logger.told()}. If memory is short, smaller "
+                "batches (--trt-batch) need less"
             )
         if not self._ahead:
             self._timing.keep(config)
@@ -222,6 +229,14 @@ def _model(bundle: Path, spec: GraphSpec) -> bytes:
     inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (spec.inputs, spec.outputs))
     model = OnnxFile(bundle / spec.file).cut(inputs, outputs)
     return with_pixels(model, spec.outputs[0]) if outputs == ["image"] else model
+
+
+def _package(options: BuildOptions) -> tuple[str, ModuleType]:
+    """TensorRT for RTX for GPUs that are not here, where it is installed, too; else the first that is."""
+    if any(arch != _here() for arch in options.archs):
+        with contextlib.suppress(ProviderUnavailable):
+            return import_tensorrt("tensorrt_rtx")
+    return import_tensorrt()
 
 
 def _here() -> str | None:

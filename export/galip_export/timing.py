@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -19,8 +20,7 @@ class TimingCache:
     """
 
     def __init__(self, out: Path) -> None:
-        whole = Path(os.path.abspath(out))
-        self.path = whole.with_name(f"{whole.name}.timing")
+        self.path = Path(f"{os.path.abspath(out)}.timing")
         self._data = b""
 
     def give(self, config: Any) -> None:
@@ -50,5 +50,6 @@ class TimingCache:
             part.write_bytes(data)
             part.replace(self.path)
         except OSError as error:  # it is an aid: the engines are built all the same
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
             _log.warning("the timing cache %s cannot be written: %s", self.path, error)

@@ -45,7 +45,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"  problem: {runtime['problem']}")
     lines.append(f"OpenVINO: {found['openvino']['version'] or 'not installed'}")
     for name, each in found["tensorrt"].items():
-        lines.append(f"{name}: {each['version'] or 'not installed'}")
+        lines.append(f"{name}: {each['version'] or 'no: ' + each['why']}")
     lines.append("Devices:")
     for name, device in found["devices"].items():
         told = f"works, in {', '.join(device['precisions'])}" if device["works"] else f"no: {device['why']}"

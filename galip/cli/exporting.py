@@ -15,6 +15,7 @@ from galip.cli.common import Json, Progress, emit
 if TYPE_CHECKING:
     from galip_export import ExportReport
     from galip_runtime.engines import EngineRecord
+    from galip_runtime.manifest import Manifest
 
 __all__ = ["convert", "export", "info"]
 
@@ -171,7 +172,7 @@ def _summary(report: ExportReport) -> str:
 
 
 def _engine(record: EngineRecord) -> str:
-    half, total = record.weights.get("fp16", 0), sum(record.weights.values())
+    half, total = record.weights.get("fp16", 0), max(1, sum(record.weights.values()))
     sizes = ", ".join(str(profile.opt) for profile in record.profiles)
     return (
         f"  {record.plan}: {record.package} {record.package_version}, batches {sizes}; {half / total:.0%} of "
@@ -191,15 +192,18 @@ def _bundle_info(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
     verify_files(path, manifest)
     parity = parse(read_verified(path, manifest, "parity.json")) if "parity.json" in manifest.files else {}
-    engines = {each.plan: _engine_facts(each) for each in read_records(path, manifest)}
+    engines = {each.plan: _engine_facts(each, manifest) for each in read_records(path, manifest)}
     facts = dataclasses.asdict(manifest)
     return {"kind": "bundle", **facts, "engines": engines, "parity": _worst_parity(parity)}
 
 
-def _engine_facts(record: EngineRecord) -> dict[str, Any]:
+def _engine_facts(record: EngineRecord, manifest: Manifest) -> dict[str, Any]:
+    specs = [spec for of_graph in manifest.graphs.values() for spec in of_graph.values()]
+    hashes = {manifest.files[spec.file].sha256 for spec in specs}
     facts = dataclasses.asdict(record)
     kept = {key: facts[key] for key in facts if key not in ("plan", "profiles")}
-    return {**kept, "batches": [profile.opt for profile in record.profiles]}
+    batches = [profile.opt for profile in record.profiles]
+    return {**kept, "batches": batches, "of_a_graph_here": record.onnx_sha256 in hashes}
 
 
 def _worst_parity(parity: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """CUDA memory, copies and graphs, as far as graphs on a GPU need them: cuda-bindings, its errors raised."""
 
 import ctypes
+import logging
 import os
 import threading
 import weakref
@@ -15,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.errors import ProviderUnavailable
+from galip_runtime.gpus import gpus
 
 __all__ = ["PREPARING", "Buffer", "Memory", "Stream", "import_cuda"]
 
 _Result = TypeVar("_Result")
+
+_log = logging.getLogger("galip_runtime")
 
 _Jobs = SimpleQueue[Callable[[], object] | None]
 
@@ -29,7 +33,10 @@ PREPARING = threading.Lock()
 def _serve(jobs: _Jobs) -> None:
     """Do the `jobs` of a stream until there is None. It must not keep the stream, or what a job was about."""
     while (job := jobs.get()) is not None:
-        job()
+        try:
+            job()
+        except Exception:  # what is to be freed: `do` has its errors handled by the caller
+            _log.exception("a GPU's memory or CUDA graph cannot be given back")
         del job
 
 
@@ -72,6 +79,13 @@ class Stream:
         try:
             self.handle = self.do(self._create)
         except ProviderUnavailable as error:
+            try:
+                gpus()
+            except OSError as missing:
+                raise ProviderUnavailable(
+                    f"there is no NVIDIA driver here ({missing}): install it, start a container with GPUs, "
+                    "or use another device, such as cpu"
+                ) from error
             raise ProviderUnavailable(
                 f"GPU {gpu} does not start: {error}. nvidia-smi shows which GPUs and driver there are, "
                 "galip doctor what is missing. A driver older than cuda-bindings needs an older one of them: "

@@ -43,7 +43,8 @@ PROVIDERS = {
 _EXTRAS = {"cpu": "cpu", "cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
 _AUTO = ("cuda", "openvino", "cpu")  # not tensorrt, which builds for minutes before the first picture
 _COMPUTES = {
-    "fp16": ("tensorrt", "cuda"),  # a CPU has no half-precision kernels: onnxruntime converts to and fro
+    "w16a32": ("openvino", "cuda", "cpu"),  # engines are built of graphs in fp16 or fp32
+    "fp16": ("cuda", "tensorrt"),  # a CPU has no half-precision kernels: onnxruntime converts to and fro
     "bf16": ("openvino",),
     "int8": ("openvino",),  # onnxruntime would compute in float and round in between, slower than in fp32
 }
@@ -213,8 +214,13 @@ def candidates(device: str, precision: str) -> list[str]:
 
 
 def _nothing(precision: str, found: list[str]) -> str:
+    if "tensorrt" in found and makes_sense(precision, "tensorrt"):
+        return (
+            "'auto' does not choose tensorrt, whose engines have to be built, and nothing else is installed "
+            f"that computes in {precision}: use device='tensorrt'. Or: {_INSTALL}"
+        )
     if precision not in _COMPUTES:
-        return f"the installed onnxruntime has no provider that galip-runtime can use. {_INSTALL}"
+        return f"no onnxruntime with a provider that galip-runtime can use is installed. {_INSTALL}"
     device = _COMPUTES[precision][0]
     return (
         f"nothing that is installed computes in {precision} (there is: {', '.join(found) or 'none'}): "
@@ -225,12 +231,15 @@ def _nothing(precision: str, found: list[str]) -> str:
 
 def _what_it_needs(device: str) -> str:
     provider = PROVIDERS[device][0]
-    return f"OpenVINO or onnxruntime's {provider}" if device == "openvino" else provider
+    native = {"openvino": "OpenVINO or onnxruntime's ", "tensorrt": "TensorRT or onnxruntime's "}
+    return native.get(device, "") + provider
 
 
 def _how_to_get(device: str) -> str:
     if device == "openvino":
         return "pip install 'galip-runtime[openvino-native]', beside any onnxruntime"
+    if device == "tensorrt":
+        return "pip install 'galip-runtime[trt]', or [trt-rtx] for TensorRT for RTX, beside any onnxruntime"
     return (
         "onnxruntime's builds exclude one another: uninstall every onnxruntime package, then "
         f"pip install 'galip-runtime[{_EXTRAS[device]}]'"

@@ -11,6 +11,7 @@ from galip_runtime.cpus import computes_in, cpu_features, cpu_name, usable_cpus
 from galip_runtime.devices import PROVIDERS, import_onnxruntime, import_openvino, makes_sense
 from galip_runtime.engines import PACKAGES, import_tensorrt
 from galip_runtime.errors import ProviderUnavailable
+from galip_runtime.gpu_session import preload_libraries
 from galip_runtime.gpus import driver, gpus
 from galip_runtime.openvino_graph import openvino_computes_in
 from galip_runtime.probe import why_not
@@ -51,8 +52,8 @@ def examine() -> dict[str, Any]:
             "computes_in": {name: computes_in(name) for name in ("bf16", "int8")},
         },
         "gpus": _gpus(),
+        "onnxruntime": _onnxruntime(),  # which loads those of NVIDIA's Python packages
         "cuda_libraries": {name: _library(name, versions) for name, versions in _LIBRARIES.items()},
-        "onnxruntime": _onnxruntime(),
         "openvino": _openvino(),
         "tensorrt": {name: _tensorrt(name) for name in PACKAGES},
         "devices": {name: _device(name) for name in PROVIDERS},
@@ -94,6 +95,8 @@ def _onnxruntime() -> dict[str, Any]:
     else:
         found["imported"] = onnxruntime.__version__
         found["providers"] = onnxruntime.get_available_providers()
+        if "CUDAExecutionProvider" in found["providers"]:
+            preload_libraries(onnxruntime)
     if len(builds) > 1:
         wanted = (
             "gpu"

@@ -3,12 +3,13 @@
 A plan is code: it is deserialised only where its record is of this very graph, package, version and GPU.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ from galip_runtime.strict_json import parse, typed
 __all__ = [
     "ENGINES",
     "PACKAGES",
+    "PRECISIONS",
     "RECORD_VERSION",
     "EngineRecord",
     "Place",
@@ -28,7 +30,7 @@ __all__ = [
     "choose_engine",
     "has_tensorrt",
     "import_tensorrt",
-    "place_of",
+    "places_of",
     "read_records",
     "rebuild_command",
 ]
@@ -39,6 +41,10 @@ PACKAGES = {"tensorrt": ("tensorrt",), "tensorrt_rtx": ("tensorrt_rtx", "tensorr
 """what builds and runs engines, and the names it may be imported by"""
 VERSION_COMPATIBLE = "version_compatible"
 """of a record's flags: any version of the package with the same first number runs the plan"""
+REFIT = "refit"
+"""of a record's flags: its weights may be replaced"""
+PRECISIONS = ("fp16", "fp32")
+"""what engines are built in: the first that a bundle has"""
 
 RECORD_VERSION = 2
 """1 had engines without the outputs of `pixels`"""
@@ -136,16 +142,24 @@ def import_tensorrt(package: str | None = None) -> tuple[str, ModuleType]:
     )
 
 
-def place_of(gpu: int = 0) -> Place:
-    """Package and GPU of this machine. Raises ProviderUnavailable without TensorRT or without that GPU."""
-    package, module = import_tensorrt()
+def places_of(gpu: int = 0) -> list[Place]:
+    """The GPU of this machine with each package that is installed.
+
+    Raises ProviderUnavailable without TensorRT or without that GPU.
+    """
+    import_tensorrt()
     try:
         found = gpus()
     except OSError as error:
         raise ProviderUnavailable(f"there is no NVIDIA GPU to run engines on: {error}") from error
     if gpu >= len(found):
         raise ProviderUnavailable(f"there is no GPU {gpu}; this machine has {len(found)}")
-    return Place(package, module.__version__, found[gpu].compute_capability)
+    places = []
+    for package in PACKAGES:
+        with contextlib.suppress(ProviderUnavailable):
+            version = import_tensorrt(package)[1].__version__
+            places.append(Place(package, version, found[gpu].compute_capability))
+    return places
 
 
 def read_records(bundle: str | os.PathLike[str], manifest: Manifest) -> list[EngineRecord]:
@@ -161,14 +175,17 @@ def read_records(bundle: str | os.PathLike[str], manifest: Manifest) -> list[Eng
         entry = manifest.files.get(record.plan)
         if entry is None or entry.sha256 != record.plan_sha256:
             raise FileRefused(f"{Path(bundle) / name} is the record of another plan than {record.plan}")
+        sizes = [(each.min, each.opt, each.max) for each in record.profiles]
+        if not sizes or any(not 1 <= low <= best <= high for low, best, high in sizes):
+            raise FileRefused(f"{Path(bundle) / name} has profiles that are none: {sizes}")
         records.append(record)
     return records
 
 
 def choose_engine(
-    bundle: str | os.PathLike[str], manifest: Manifest, graph: str, precision: str, place: Place
+    bundle: str | os.PathLike[str], manifest: Manifest, graph: str, precision: str, places: Sequence[Place]
 ) -> EngineRecord:
-    """The record of the engine of `graph` in `precision` that runs at `place`.
+    """The record of the engine of `graph` in `precision` that runs at one of `places`, the first of them.
 
     Raises ProviderUnavailable, with the command that builds it, where there is none; FileRefused as
     `read_records`.
@@ -176,13 +193,20 @@ def choose_engine(
     records = [
         each for each in read_records(bundle, manifest) if (each.graph, each.precision) == (graph, precision)
     ]
+    built_in = next((each for each in PRECISIONS if each in manifest.graphs[graph]), None)
+    if precision != built_in:
+        raise ProviderUnavailable(
+            f"this bundle's engines are in {built_in or 'fp16 or fp32, which it does not have'}, not in "
+            f"{precision}: use precision 'auto', or another device"
+        )
     sha256 = manifest.files[manifest.graphs[graph][precision].file].sha256
     reasons = []
     for record in records:
-        reason = _why_not(record, sha256, place)
-        if reason is None:
+        found = {place: _why_not(record, sha256, place) for place in places}
+        if None in found.values():
             return record
-        reasons.append(f"{record.plan} {reason}")
+        same_package = [why for place, why in found.items() if place.package == record.package]
+        reasons.append(f"{record.plan} {(same_package or list(found.values()))[0]}")
     why = "; ".join(reasons) or f"the bundle has no engine of the {graph} in {precision}"
     raise ProviderUnavailable(
         f"no engine runs here: {why}. Build it here: {rebuild_command(bundle, records)}"
@@ -213,5 +237,7 @@ def rebuild_command(bundle: str | os.PathLike[str], records: list[EngineRecord])
     """What builds the engines of the bundle anew, for this machine's GPU, with the profiles they had."""
     batches = sorted({profile.opt for record in records for profile in record.profiles})
     asked = f" --trt-batch {','.join(map(str, batches))}" if batches else ""
+    flags = {flag for record in records for flag in record.flags}
+    asked += " --trt-refit" * (REFIT in flags) + " --trt-compatible" * (VERSION_COMPATIBLE in flags)
     folder = shlex.quote(os.path.abspath(bundle))
     return f"galip export {folder} --trt{asked} --out {folder} --overwrite"

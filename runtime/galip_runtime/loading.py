@@ -17,7 +17,7 @@ from galip_runtime.devices import (
     runs_engines,
     thread_count,
 )
-from galip_runtime.engines import ENGINES, choose_engine, place_of
+from galip_runtime.engines import ENGINES, choose_engine, places_of
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
 from galip_runtime.folders import cache_home
 from galip_runtime.graph import Engine, Graph, GraphFile
@@ -150,10 +150,10 @@ def _opened(
 def _engines(
     path: str | os.PathLike[str], manifest: Manifest, chosen: Mapping[str, str], gpu: int
 ) -> dict[str, Engine]:
-    """The engine of each graph for this machine, not verified. Raises as `choose_engine` and `place_of`."""
-    place = place_of(gpu)
+    """The engine of each graph for this machine, not verified. Raises as `choose_engine` and `places_of`."""
+    places = places_of(gpu)
     records = {
-        graph: choose_engine(path, manifest, graph, precision, place) for graph, precision in chosen.items()
+        graph: choose_engine(path, manifest, graph, precision, places) for graph, precision in chosen.items()
     }
     return {graph: Engine(Path(path) / record.plan, record) for graph, record in records.items()}
 

@@ -8,7 +8,7 @@ import numpy as np
 from galip_runtime.backends import start
 from galip_runtime.cuda import Stream
 from galip_runtime.devices import GPU_DEVICES, Settings, candidates, parse_device, runs_engines
-from galip_runtime.engines import place_of
+from galip_runtime.engines import places_of
 from galip_runtime.errors import GalipError
 from galip_runtime.graph import GraphFile
 from galip_runtime.manifest import GraphSpec, TensorSpec, stamp
@@ -30,7 +30,7 @@ def why_not(device: str) -> str | None:
         candidates(name, "fp32")
         stream = Stream(gpu) if name in GPU_DEVICES else None
         if name == "tensorrt" and runs_engines():  # an engine takes seconds to build
-            place_of(gpu)
+            places_of(gpu)
             return None
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "probe.onnx"

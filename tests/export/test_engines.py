@@ -10,7 +10,7 @@ import galip_runtime
 import numpy as np
 import onnx
 import pytest
-from galip_export import BuildOptions, add_engines, export_bundle, tensorrt
+from galip_export import BuildOptions, add_engines, engines, export_bundle, tensorrt
 from galip_export.engines import engine_precision
 from galip_export.half import in_half
 from galip_export.tensorrt import Builder, build_options, profiles
@@ -48,7 +48,7 @@ def graph_spec(bundle):
 
 
 def choose(bundle, place=HERE, graph="generator"):
-    return choose_engine(bundle, read_manifest(bundle), graph, "fp16", place)
+    return choose_engine(bundle, read_manifest(bundle), graph, "fp16", [place])
 
 
 class Test_a_bundle_with_engines:
@@ -134,6 +134,13 @@ class Test_a_bundle_with_engines:
         (other / "manifest.json").write_text(dataclasses.replace(manifest, files=files).to_json())
         with pytest.raises(ProviderUnavailable, match="was built from another graph"):
             choose(other)
+
+    def test_damaged_ones_are_built_again(self, built, tmp_path):
+        copy = tmp_path / "bundle"
+        shutil.copytree(built, copy)
+        (copy / "engines/generator.fp16.sm86.plan").write_bytes(b"broken")
+        add_engines(copy, copy, BuildOptions(archs=("8.6",)), overwrite=True)
+        verify_files(copy, read_manifest(copy))
 
     def test_built_again_in_place(self, built, tmp_path):
         copy = shutil.copytree(built, tmp_path / "copy")
@@ -222,6 +229,28 @@ class Test_what_cannot_be:
         with pytest.raises(ProviderUnavailable, match="no version-compatible engines"):
             add_engines(half, tmp_path / "out", dataclasses.replace(TWO, version_compatible=True))
 
+    def test_a_checkpoint_in_neither(self, tiny_checkpoint, tmp_path):
+        """Told before anything is exported."""
+        with pytest.raises(UsageError, match="graphs in fp16 or fp32, not of int8: add fp16"):
+            export_bundle(tiny_checkpoint, tmp_path / "out", precisions=["int8"], engines=TWO)
+
+    def test_within_the_bundle(self, half):
+        with pytest.raises(UsageError, match="is within the bundle"):
+            add_engines(half, half / "engines", TWO)
+
+    def test_a_file_that_is_written_meanwhile(self, half, tmp_path, monkeypatch):
+        real = engines.shutil.copyfile
+
+        def copy(source, target):
+            real(source, target)
+            with open(target, "ab") as file:
+                file.write(b"!")
+
+        monkeypatch.setattr(engines.shutil, "copyfile", copy)
+        with pytest.raises(FileRefused, match="was written while it was copied"):
+            add_engines(half, tmp_path / "out", TWO)
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_bundle_with_neither(self):
         manifest = SimpleNamespace(graphs={"generator": {"int8": None, "w16a32": None}})
         with pytest.raises(UsageError, match="neither: export the checkpoint with --precision fp16"):
@@ -242,7 +271,9 @@ class Test_options:
         assert build_options("1") == BuildOptions((1,))
         assert profiles(build_options("16,1,4")) == (Profile(1, 1, 1), Profile(1, 4, 4), Profile(1, 16, 16))
 
-    @pytest.mark.parametrize("batches", ["", "0", "1,1", "a", "1;4", "-1", "1.5"])
+    @pytest.mark.parametrize(
+        "batches", ["", "0", "1,1", "a", "1;4", "-1", "1.5", "1025", "9223372036854775808"]
+    )
     def test_batches_that_are_none(self, batches):
         with pytest.raises(UsageError, match="batch sizes"):
             build_options(batches)

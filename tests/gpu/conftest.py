@@ -55,12 +55,12 @@ def engines(gpu, exported, tmp_path_factory):
     """The bundle with TensorRT's engines for this GPU; without TensorRT all that needs it is skipped."""
     from galip_export import BuildOptions, add_engines
     from galip_runtime import ProviderUnavailable
-    from galip_runtime.engines import place_of
+    from galip_runtime.engines import places_of
 
     if STAND_IN:
         pytest.skip("TensorRT has no stand-in that builds engines")
     try:
-        place_of()
+        places_of()
     except ProviderUnavailable as error:
         pytest.skip(f"no TensorRT: {error}")
     out = tmp_path_factory.mktemp("engines") / "bundle"

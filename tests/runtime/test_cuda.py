@@ -4,6 +4,7 @@ import inspect
 import re
 
 import pytest
+from fake_cuda import Cuda, install
 from galip_runtime import ProviderUnavailable, cuda
 from galip_runtime.gpus import gpus
 
@@ -23,14 +24,29 @@ def test_every_name_that_is_used_is_one_of_cuda_s():
     assert [name for name in names - kinds - modes if not hasattr(runtime, name)] == []
 
 
-def test_without_a_gpu():
+def test_without_a_gpu(monkeypatch):
     try:
         if gpus():
             pytest.skip("there is a GPU")
     except OSError:
-        pass
+        with pytest.raises(ProviderUnavailable, match=r"no NVIDIA driver here \(.+\): install it"):
+            cuda.Stream(0)
+    monkeypatch.setattr(cuda, "gpus", list)
     with pytest.raises(
         ProviderUnavailable,
-        match=r"GPU 0 does not start: cudaSetDevice failed .*cudaError\w+ \(CUDA .+\)\. nvidia-smi",
+        match=r"GPU 0 does not start: cudaSetDevice failed .*cudaError\w+ \(.+\)\. nvidia-smi",
     ):
         cuda.Stream(0)
+
+
+def test_a_stream_outlives_what_cannot_be_freed(monkeypatch, caplog):
+    install(monkeypatch, Cuda())
+    stream, owner = cuda.Stream(0), Cuda()
+
+    def fail():
+        raise RuntimeError("not given back")
+
+    stream.after(owner, fail)
+    del owner
+    assert stream.do(lambda: 1) == 1
+    assert "not given back" in caplog.text

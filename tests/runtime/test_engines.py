@@ -14,7 +14,7 @@ from galip_runtime.engines import (
     Profile,
     choose_engine,
     import_tensorrt,
-    place_of,
+    places_of,
     read_records,
 )
 from galip_runtime.gpus import Gpu
@@ -53,7 +53,7 @@ def put(bundle, record, plan=b"a plan"):
 
 
 def choose(bundle, place=HERE):
-    return choose_engine(bundle, read_manifest(bundle), "generator", "fp32", place)
+    return choose_engine(bundle, read_manifest(bundle), "generator", "fp32", [place])
 
 
 def test_the_one_that_runs_here(bundle):
@@ -81,10 +81,31 @@ def test_one_that_does_not_is_an_error_with_the_command(bundle, changes, why):
         choose(bundle)
     assert error.value.exit_code == 5
     folder = shlex.quote(str(bundle))
-    batches = "" if "precision" in changes else " --trt-batch 1,4"
+    asked = "" if "precision" in changes else " --trt-batch 1,4"
+    asked += " --trt-compatible" * ("flags" in changes)
     assert str(error.value).endswith(
-        f"Build it here: galip export {folder} --trt{batches} --out {folder} --overwrite"
+        f"Build it here: galip export {folder} --trt{asked} --out {folder} --overwrite"
     )
+
+
+def test_either_package_s_engine_is_found(bundle):
+    put(bundle, record_of(bundle, package="tensorrt_rtx", package_version="1.7"))
+    manifest, rtx = read_manifest(bundle), Place("tensorrt_rtx", "1.7", "9.0")
+    assert choose_engine(bundle, manifest, "generator", "fp32", [HERE, rtx]).package == "tensorrt_rtx"
+    with pytest.raises(ProviderUnavailable, match=r"by tensorrt_rtx 1\.7, and 1\.6 is installed"):
+        choose_engine(bundle, manifest, "generator", "fp32", [HERE, Place("tensorrt_rtx", "1.6", "9.0")])
+
+
+def test_a_precision_that_engines_are_not_built_in(shared_bundle):
+    with pytest.raises(ProviderUnavailable, match="engines are in fp16, not in fp32: use precision 'auto'"):
+        choose_engine(shared_bundle, read_manifest(shared_bundle), "generator", "fp32", [HERE])
+
+
+@pytest.mark.parametrize("profiles", [(), (Profile(1, 0, 1),), (Profile(1, 4, 2),), (Profile(-5, 1, 1),)])
+def test_profiles_that_are_none_are_refused(bundle, profiles):
+    put(bundle, record_of(bundle, profiles=profiles))
+    with pytest.raises(FileRefused, match="profiles that are none"):
+        choose(bundle)
 
 
 def test_a_later_version_runs_a_compatible_plan(bundle):
@@ -171,14 +192,14 @@ class Test_where_it_runs:
     def test_place(self, packages, monkeypatch):
         packages(tensorrt="10.14.1")
         monkeypatch.setattr(engines, "gpus", lambda: [Gpu("H200", "9.0", 10**11), Gpu("A10", "8.6", 10**10)])
-        assert place_of() == HERE
-        assert place_of(1).compute_capability == "8.6"
+        assert places_of() == [HERE]
+        assert places_of(1)[0].compute_capability == "8.6"
         with pytest.raises(ProviderUnavailable, match="there is no GPU 2; this machine has 2"):
-            place_of(2)
+            places_of(2)
 
         def none():
             raise OSError("libcuda.so.1: cannot open shared object file")
 
         monkeypatch.setattr(engines, "gpus", none)
         with pytest.raises(ProviderUnavailable, match=r"no NVIDIA GPU to run engines on: libcuda\.so\.1"):
-            place_of()
+            places_of()

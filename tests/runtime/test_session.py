@@ -142,7 +142,7 @@ def test_auto_does_not_choose_what_builds_for_minutes(built_with):
 
 def test_nothing_to_run_on_is_an_error(bundle, built_with):
     built_with()
-    with pytest.raises(ProviderUnavailable, match="no provider"):
+    with pytest.raises(ProviderUnavailable, match="no onnxruntime with a provider"):
         galip_runtime.load(bundle)
 
 
