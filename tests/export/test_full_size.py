@@ -53,4 +53,5 @@ def test_engines(model, precision, request, tmp_path):
             built = builder.build(bundle, spec, precision, arch, manifest.dimensions.context_length)
             assert built.weights[precision] > 0.99 * sum(built.weights.values())
             assert built.layers[precision] > 0.9 * sum(built.layers.values())
-            assert 0.95 * stored < len(built.plan) < stored + 30e6  # all weights, and code
+            # all weights, and code; twice as many were they in fp32
+            assert 0.95 * stored < len(built.plan) < 1.5 * stored + 30e6
