@@ -1,4 +1,4 @@
-"""The generator alone: out of a bundle, what `operators.py` and `options.py` measure; all such commands."""
+"""The generator alone, out of a bundle: what `operators.py` and both `options.py` have in common."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from galip_runtime.manifest import Manifest, read_manifest, verify_files
 from numpy.typing import NDArray
 
 from galip_bench.machine import describe_machine
+from galip_bench.summary import ratio_of
 
-__all__ = ["Alone", "command"]
+__all__ = ["Alone", "changes_table", "command"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,19 @@ class Alone:
             "machine": describe_machine(),
             "threads": threads,
         }
+
+
+def changes_table(columns: Sequence[tuple[str, Mapping[str, Sequence[float]]]], base: str) -> str:
+    """Markdown: a row each change, its time over that of `base`. `columns`: title, and samples by change."""
+    lines = [f"| | {' | '.join(title for title, _ in columns)} |", "|---" + "|--:" * len(columns) + "|"]
+    for name in columns[0][1]:
+        cells = []
+        for _, samples in columns:
+            ratio = ratio_of(samples[name], samples[base])
+            low, high = ratio.interval_95
+            cells.append("1" if name == base else f"{ratio.median:.2f} ({low:.2f} to {high:.2f})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def command(

@@ -21,8 +21,7 @@ from galip_runtime.manifest import stamp
 from galip_runtime.onnx_file import OnnxFile
 from galip_runtime.pixels import pixel_outputs
 
-from galip_bench.alone import Alone, command
-from galip_bench.summary import ratio_of
+from galip_bench.alone import Alone, changes_table, command
 
 __all__ = ["AS_USED", "BATCHES", "CHANGES", "SCHEMA", "main", "measure", "table"]
 
@@ -80,19 +79,14 @@ def _changed(change: Mapping[str, str]) -> type[GpuSession]:
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """Result files' contents as a Markdown table: a row each change, a column each result and batch size."""
     columns = [
-        (result["seconds"], batch, f"{result['bundle']['image_height']} pixels, {batch} at once")
+        (
+            f"{result['bundle']['image_height']} pixels, {batch} at once",
+            {name: of_batches[batch] for name, of_batches in result["seconds"].items()},
+        )
         for result in results
         for batch in result["seconds"][AS_USED]
     ]
-    lines = [f"| | {' | '.join(title for _, _, title in columns)} |", "|---" + "|--:" * len(columns) + "|"]
-    for name in results[0]["seconds"]:
-        cells = []
-        for seconds, batch, _ in columns:
-            ratio = ratio_of(seconds[name][batch], seconds[AS_USED][batch])
-            low, high = ratio.interval_95
-            cells.append("1" if name == AS_USED else f"{ratio.median:.2f} ({low:.2f} to {high:.2f})")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return changes_table(columns, AS_USED)
 
 
 def main() -> None:

@@ -18,8 +18,7 @@ from galip_runtime.manifest import stamp
 from galip_runtime.onnx_file import OnnxFile
 from galip_runtime.session import session_options
 
-from galip_bench.alone import Alone, command
-from galip_bench.summary import ratio_of
+from galip_bench.alone import Alone, changes_table, command
 
 __all__ = ["AS_USED", "CHANGES", "SCHEMA", "main", "measure", "table"]
 
@@ -79,15 +78,9 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """Result files' contents as a Markdown table: a row each change, a column each result."""
     sizes = [f"{result['bundle']['image_height']} pixels" for result in results]
-    lines = [f"| | {' | '.join(sizes)} |", "|---" + "|--:" * len(results) + "|"]
-    for name in results[0]["seconds"]:
-        cells = []
-        for result in results:
-            ratio = ratio_of(result["seconds"][name], result["seconds"][AS_USED])
-            low, high = ratio.interval_95
-            cells.append("1" if name == AS_USED else f"{ratio.median:.2f} ({low:.2f} to {high:.2f})")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return changes_table(
+        [(size, result["seconds"]) for size, result in zip(sizes, results, strict=True)], AS_USED
+    )
 
 
 def main() -> None:

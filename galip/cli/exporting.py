@@ -198,12 +198,11 @@ def _bundle_info(path: Path) -> dict[str, Any]:
 
 
 def _engine_facts(record: EngineRecord, manifest: Manifest) -> dict[str, Any]:
-    specs = [spec for of_graph in manifest.graphs.values() for spec in of_graph.values()]
-    hashes = {manifest.files[spec.file].sha256 for spec in specs}
     facts = dataclasses.asdict(record)
     kept = {key: facts[key] for key in facts if key not in ("plan", "profiles")}
-    batches = [profile.opt for profile in record.profiles]
-    return {**kept, "batches": batches, "of_a_graph_here": record.onnx_sha256 in hashes}
+    spec = manifest.graphs.get(record.graph, {}).get(record.precision)
+    fits = spec is not None and manifest.files[spec.file].sha256 == record.onnx_sha256
+    return {**kept, "batches": [profile.opt for profile in record.profiles], "fits_graph": fits}
 
 
 def _worst_parity(parity: dict[str, Any]) -> dict[str, dict[str, Any]]:
