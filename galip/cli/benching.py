@@ -150,7 +150,7 @@ def bench(
 
 def _check_targets(worst: Path | None, *files: Path | None) -> None:
     """Before minutes of work: that what is asked for can be written."""
-    from galip_runtime.image import check_writable
+    from galip_runtime.files import check_writable
 
     if worst is not None:
         if worst.exists() and not worst.is_dir():
@@ -167,7 +167,7 @@ def _write(report: Any, json: Path | None, html: Path | None, markdown: Path | N
     from galip_bench.html import page
     from galip_bench.tables import markdown as as_markdown
     from galip_bench.tables import terminal
-    from galip_runtime.image import write_atomically
+    from galip_runtime.files import write_atomically
     from rich.console import Console
 
     document = asdict(report)

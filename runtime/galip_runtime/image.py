@@ -3,7 +3,6 @@
 import io
 import math
 import os
-import secrets
 from pathlib import Path
 from types import ModuleType
 
@@ -11,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.errors import UsageError
+from galip_runtime.files import check_writable, write_atomically
 
-__all__ = ["check_target", "check_writable", "grid", "save_animation", "save_picture", "write_atomically"]
+__all__ = ["check_target", "grid", "save_animation", "save_picture"]
 
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 ANIMATIONS = {".gif": "GIF", ".webp": "WEBP"}
@@ -64,41 +64,6 @@ def check_target(path: str | os.PathLike[str], kinds: dict[str, str] = PICTURES)
     _pillow()
     check_writable(target)
     return kind
-
-
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raises UsageError where `write_atomically` can put no file; worth asking before an hour's work."""
-    target = Path(path)
-    probe = _beside(target)
-    try:
-        if target.is_dir():
-            raise UsageError(f"{target} is a folder; name a file")
-        if not target.parent.is_dir():
-            raise UsageError(f"the folder {target.parent} does not exist; make it first or name another")
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"nothing can be written in {target.parent} ({error.strerror}); name another"
-        ) from error
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` beside `path` and rename it there. Raises UsageError where that cannot be done."""
-    target = Path(path)
-    temporary = _beside(target)
-    try:
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f"{target} cannot be written ({error.strerror}); name another place") from error
-
-
-def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
 
 
 def _pillow() -> ModuleType:

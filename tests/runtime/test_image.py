@@ -4,8 +4,8 @@ import sys
 
 import numpy as np
 import pytest
-from galip_runtime import UsageError, image
-from galip_runtime.image import check_target, grid, save_animation, save_picture, write_atomically
+from galip_runtime import UsageError
+from galip_runtime.image import check_target, grid, save_animation, save_picture
 from PIL import Image
 
 
@@ -77,27 +77,6 @@ def test_a_target_that_cannot_be_is_refused(tmp_path, name):
         name = "folder.png/"
     with pytest.raises(UsageError):
         check_target(tmp_path / name)
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs a folder where even root cannot write")
-def test_a_folder_that_cannot_be_written_is_refused(pictures):
-    with pytest.raises(UsageError, match="nothing can be written in /proc"):
-        save_picture(pictures[0], "/proc/a.png")
-    with pytest.raises(UsageError, match="cannot be written"):
-        write_atomically("/proc/a.png", b"x")
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
-    (tmp_path / "a.png").write_text("old")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(image.os, "replace", full)
-    with pytest.raises(UsageError, match="No space left"):
-        write_atomically(tmp_path / "a.png", b"new")
-    assert (tmp_path / "a.png").read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.png"]
 
 
 def test_without_pillow_the_extra_is_named(tmp_path):
