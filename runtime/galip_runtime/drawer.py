@@ -25,17 +25,20 @@ DEFAULT_BATCH_SIZE = 8
 """Pictures made at once. More is no faster on a CPU, and memory grows with it (0.1 GB each at 224 pixels)."""
 
 _CACHED_SENTENCES = 1024
-_CAPTIONS_AT_ONCE = 32
+CAPTIONS_AT_ONCE = 32
 _FRESH_SEEDS = 2**32  # short enough to be typed again, and exact in any JSON reader
 
 
 class Drawer(ABC):
     """What draws pictures from prompts. May be shared by threads."""
 
-    def __init__(self, tokenizer: Tokenizer, dimensions: Dimensions) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, dimensions: Dimensions, captions_at_once: int = CAPTIONS_AT_ONCE
+    ) -> None:
+        """`captions_at_once`: new captions that `encode_text` encodes together, at most."""
         self.tokenizer = tokenizer
         self.dimensions = dimensions
-        self._sentences = RowCache(_CACHED_SENTENCES, _CAPTIONS_AT_ONCE)
+        self._sentences = RowCache(_CACHED_SENTENCES, captions_at_once)
 
     @property
     def rounds_on_device(self) -> bool:

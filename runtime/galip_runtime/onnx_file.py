@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence, Set
 from typing import NamedTuple
 
+from galip_runtime import row_padding
 from galip_runtime.errors import FileRefused
 from galip_runtime.onnx_nodes import encode_field, encode_varint
 
@@ -29,13 +30,13 @@ _MODEL = {_IR_VERSION, 2, 3, 4, 5, 6, _MODEL_GRAPH, _OPSETS, 14}
 _GRAPH_NODE, _GRAPH_NAME, _GRAPH_TENSOR = 1, 2, 5
 _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE = 11, 12, 13
 _GRAPH = {_GRAPH_NODE, _GRAPH_NAME, _GRAPH_TENSOR, 10, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE, 14, 16}
-_NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 5, 7
-_NODE = {_NODE_INPUT, _NODE_OUTPUT, 3, 4, _NODE_ATTRIBUTE, 6, _NODE_DOMAIN, 9}
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
+_NODE = {_NODE_INPUT, _NODE_OUTPUT, 3, _NODE_OPERATOR, _NODE_ATTRIBUTE, 6, _NODE_DOMAIN, 9}
 _ATTRIBUTE_TENSOR = 5
 _ATTRIBUTE = {1, 2, 3, 4, _ATTRIBUTE_TENSOR, 7, 8, 9, 13, 20}
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 9, 13, 14
 _TENSOR = {1, 2, 4, 5, 6, 7, _TENSOR_NAME, _TENSOR_RAW, 10, 11, 12, 16}
-_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE = 1, 2, 1, 2, 1, 1
+_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE, _DIM_NAME = 1, 2, 1, 2, 1, 1, 2
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 
@@ -52,6 +53,7 @@ class _Field(NamedTuple):
 
 
 class _Node(NamedTuple):
+    operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     whole: bytes
@@ -81,23 +83,34 @@ class OnnxFile:
 
     def width(self, name: str) -> int:
         """The last size of the tensor `name`. Raises FileRefused where the file does not say it."""
-        message = self._values.get(name, b"")
-        try:
-            for number in (_VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM):
-                inner = [field for field in _fields(message, 0, len(message)) if field.number == number]
-                message = message[inner[-1].begin : inner[-1].end] if inner else b""
-            for field in _fields(message, 0, len(message)):
-                if field.number == _DIM_VALUE and field.value > 0:
-                    return field.value
-        except ValueError as error:
-            raise self._refused(str(error)) from error
+        shape = self.shape(name)
+        if shape and isinstance(shape[-1], int) and shape[-1] > 0:
+            return shape[-1]
         raise self._refused(f"it does not say how wide {name} is")
 
-    def cut(self, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    def shape(self, name: str) -> tuple[int | str, ...] | None:
+        """The sizes of the tensor `name`, names where they are dynamic; None where the file gives none.
+
+        Raises FileRefused where what it gives cannot be read.
+        """
+        message = self._values.get(name, b"")
+        try:
+            for number in (_VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE):
+                inner = [field for field in _fields(message, 0, len(message)) if field.number == number]
+                if not inner:
+                    return None
+                message = message[inner[-1].begin : inner[-1].end]
+            sizes = [field for field in _fields(message, 0, len(message)) if field.number == _SHAPE_DIM]
+            return tuple(_size(message, field) for field in sizes)
+        except ValueError as error:
+            raise self._refused(str(error)) from error
+
+    def cut(self, inputs: Sequence[str], outputs: Sequence[str], *, pad_rows: bool = False) -> bytes:
         """The `ModelProto` that computes `outputs` from `inputs` alone, any tensors of the graph.
 
-        Large tensors lie in external data: this file, named relative to its folder. Raises FileRefused where
-        something else than `inputs` is needed.
+        Large tensors lie in external data: this file, named relative to its folder. With `pad_rows` nothing
+        is computed for a single row (`row_padding`). Raises FileRefused where something else than `inputs` is
+        needed.
         """
         needed, wanted = set[str](), list(outputs)
         while wanted:
@@ -109,12 +122,33 @@ class OnnxFile:
                 wanted += self._producers[name].inputs
             elif name not in self._tensors:
                 raise self._other(f"{', '.join(outputs)} needs {name}, not {', '.join(inputs)} alone")
-        graph = [node.whole for node in self._nodes if needed.intersection(node.outputs)]
+        nodes = [node for node in self._nodes if needed.intersection(node.outputs)]
+        graph = self._with_padded_rows(nodes, inputs) if pad_rows else [node.whole for node in nodes]
         graph.append(self._name)
         graph += [whole for name, whole in self._tensors.items() if name in needed]
         graph += [encode_field(_GRAPH_INPUT, self._value(name)) for name in inputs]
         graph += [encode_field(_GRAPH_OUTPUT, self._value(name)) for name in outputs]
         return self._head + encode_field(_MODEL_GRAPH, b"".join(graph))
+
+    def _with_padded_rows(self, nodes: Sequence[_Node], inputs: Sequence[str]) -> list[bytes]:
+        """The graph's fields for `nodes`, none of which computes for a single row of the `inputs`."""
+        batch = str((self.shape(inputs[0]) or ("",))[0])
+        fields, padded = list[bytes](), set[tuple[str, int]]()
+        for node in nodes:
+            before, after = (self.shape(names[0]) if names else None for names in (node.inputs, node.outputs))
+            axis = row_padding.axis_of_rows(node.operator, before, after, batch) if batch else None
+            if axis is None:
+                fields.append(node.whole)
+                continue
+            rows, output = node.inputs[0], node.outputs[0]
+            if (rows, axis) not in padded:
+                fields.append(row_padding.pad(rows, axis))
+                padded.add((rows, axis))
+            fields.append(
+                _renamed(node, row_padding.padded_rows(rows, axis), row_padding.padded_result(output))
+            )
+            fields.append(row_padding.take_off(output, axis))
+        return fields + row_padding.constants({axis for _, axis in padded})
 
     def _value(self, name: str) -> bytes:
         if name not in self._values:
@@ -175,8 +209,35 @@ def _node(data: mmap.mmap, node: _Field) -> _Node:
             for each in _fields(data, field.begin, field.end, _ATTRIBUTE):
                 if each.number == _ATTRIBUTE_TENSOR:
                     _tensor_fields(data, each)
+    operator = "".join(_texts(data, node, _NODE_OPERATOR)[-1:])  # a reader takes the last
     inputs, outputs = (_texts(data, node, number) for number in (_NODE_INPUT, _NODE_OUTPUT))
-    return _Node(inputs, outputs, data[node.start : node.end])
+    return _Node(operator, inputs, outputs, data[node.start : node.end])
+
+
+def _renamed(node: _Node, first_input: str, output: str) -> bytes:
+    """The field of the graph for `node` with another first input and another output."""
+    (message,) = _fields(node.whole, 0, len(node.whole))
+    inputs = (first_input, *node.inputs[1:])
+    rest = [
+        node.whole[field.start : field.end]
+        for field in _fields(node.whole, message.begin, message.end)
+        if field.number not in (_NODE_INPUT, _NODE_OUTPUT)
+    ]
+    content = [encode_field(_NODE_INPUT, name) for name in inputs] + [
+        encode_field(_NODE_OUTPUT, output),
+        *rest,
+    ]
+    return encode_field(_GRAPH_NODE, b"".join(content))
+
+
+def _size(message: bytes, dimension: _Field) -> int | str:
+    """The size of one axis: its name where it is dynamic, "" where that has no name."""
+    for field in _fields(message, dimension.begin, dimension.end):
+        if field.number == _DIM_VALUE:
+            return field.value
+        if field.number == _DIM_NAME:
+            return message[field.begin : field.end].decode()
+    return ""
 
 
 def _tensor_fields(data: mmap.mmap, tensor: _Field) -> list[_Field]:

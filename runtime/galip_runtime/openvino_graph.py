@@ -28,7 +28,7 @@ __all__ = ["OpenvinoGraph", "check_cpu", "openvino_computes_in", "openvino_core"
 
 _log = logging.getLogger("galip_runtime")
 
-_FORMAT = 1
+_FORMAT = 2
 """of what is kept; another one whenever `_cut` or `openvino_settings` makes other graphs of the same file"""
 _KEPT_BYTES = 4 * 2**30
 _ABANDONED = 3600  # seconds after which a file that was not finished is removed
@@ -170,6 +170,7 @@ class OpenvinoGraph(Graph):
         """The part of `model` that computes the outputs from the inputs, any tensors of it by name."""
         from openvino import Model, opset13
 
+        _pad_rows(model)
         ports = [port for node in model.get_ordered_ops() for port in node.outputs()]
         named = {name: port for port in ports for name in port.names}
         if missing := [each.name for each in (*self.inputs, *self.outputs) if each.name not in named]:
@@ -191,6 +192,30 @@ class OpenvinoGraph(Graph):
             parameter.output(0).set_names({tensor.name})
             parameters.append(parameter)
         return Model(results, parameters, model.friendly_name)
+
+
+def _pad_rows(model: Any) -> None:
+    """Give each product of one row a picture one more row, which is taken off its result (`row_padding`)."""
+    from openvino import opset13
+
+    for product in model.get_ordered_ops():
+        if product.get_type_name() != "MatMul" or product.get_attributes()["transpose_a"]:
+            continue
+        rows, result = product.input_value(0), product.output(0)
+        shape = rows.get_partial_shape()
+        if shape.rank.is_dynamic or [axis for axis, size in enumerate(shape) if size.is_dynamic] != [
+            len(shape) - 2
+        ]:
+            continue
+        pads = [0] * len(shape)
+        readers, names = result.get_target_inputs(), result.names
+        padded = opset13.pad(rows, pads, [*pads[:-2], 1, 0], "constant")
+        product.input(0).replace_source_output(padded.output(0))
+        kept = opset13.slice(result, [0], [-1], [1], [len(shape) - 2])
+        for reader in readers:
+            reader.replace_source_output(kept.output(0))
+        result.set_names(set())
+        kept.output(0).set_names(names)
 
 
 def _store(folder: Path, key: str, compiled: Any) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 import galip_runtime
 from galip_runtime.devices import Settings, backend_versions
-from galip_runtime.drawer import Drawer
+from galip_runtime.drawer import CAPTIONS_AT_ONCE, Drawer
 from galip_runtime.gpu_graph import GpuGraph
 from galip_runtime.graph import Graph
 from galip_runtime.manifest import CONDITION, GRAPHS, Manifest
@@ -26,7 +26,8 @@ _CONDITIONS_AT_ONCE = 8
 class Model(Drawer):
     """A loaded bundle; `galip_runtime.load` makes one. May be shared by threads.
 
-    On the CPU in fp32 a picture is the same bit for bit whatever it is batched with.
+    On `cpu` and `openvino` a picture is the same bit for bit whatever it is batched with, and however many
+    threads draw at once.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class Model(Drawer):
         requested: dict[str, Any],
         passed_over: Sequence[str] = (),
     ) -> None:
-        super().__init__(tokenizer, manifest.dimensions)
+        # OpenVINO's products depend on how many rows they have, so a caption's neighbours would show
+        captions_at_once = 1 if settings.device == "openvino" else CAPTIONS_AT_ONCE
+        super().__init__(tokenizer, manifest.dimensions, captions_at_once)
         self.path = path
         self.manifest = manifest
         self.settings = settings

@@ -29,7 +29,8 @@ class Session(Graph):
 
     def _start(self) -> None:
         onnxruntime = import_onnxruntime()
-        model = self.file.onnx.cut([each.name for each in self.inputs], [each.name for each in self.outputs])
+        inputs, outputs = ([each.name for each in tensors] for tensors in (self.inputs, self.outputs))
+        model = self.file.onnx.cut(inputs, outputs, pad_rows=self.settings.device == "cpu")
         wanted, name = PROVIDERS[self.settings.device], self.file.spec.file
         try:
             # without its own fall-back, which would also move a failed run to the CPU and print to stdout

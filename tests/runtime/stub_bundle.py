@@ -100,7 +100,10 @@ def text_encoder(dimensions: Dimensions, vocabulary: int) -> bytes:
         helper.make_node("ReduceSum", ["weighted", "middle"], ["sentence"], keepdims=0),  # (N, D)
     ]
     constants = {"table": table, "last": np.array([2]), "middle": np.array([1])}
-    return _graph("text_encoder", dimensions, nodes, constants)
+    weighted = helper.make_tensor_value_info(
+        "weighted", TensorProto.FLOAT, ["N", "L", dimensions.sentence_dim]
+    )
+    return _graph("text_encoder", dimensions, nodes, constants, [weighted])
 
 
 def generator(dimensions: Dimensions, nan: bool = False) -> bytes:

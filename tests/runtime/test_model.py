@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import galip_runtime
 import numpy as np
 import pytest
+from batches import check_batches
 from galip_runtime import QualityGateFailed, UsageError, seed_series
 from galip_runtime.arrays import to_uint8
 from galip_runtime.drawer import _between, _turn
@@ -63,16 +64,10 @@ def test_the_cache_is_bounded(bundle):
     assert (model.encode_text(prompts[::-1]) == sentences[::-1]).all()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("device", ["cpu", "openvino"])
-def test_a_picture_is_the_same_whatever_it_is_batched_with(shared_bundle, device):
-    model = galip_runtime.load(shared_bundle, device=device)
-    prompts = [f"{word} {number}" for number, word in enumerate(WORDS)]
-    together = model.generate(prompts, seeds=range(10))
-    for batch_size in (1, 3, 10, 10**9):
-        assert (model.generate(prompts, seeds=range(10), batch_size=batch_size) == together).all()
-    for index in (0, 4, 9):
-        assert (model.generate(prompts[index], seeds=index)[0] == together[index]).all()
-    assert len(np.unique(together, axis=0)) == 10
+def test_a_picture_is_the_same_whatever_it_is_batched_with(shared_bundle, device, threads):
+    check_batches(shared_bundle, device, threads)
 
 
 def test_prompts_and_seeds_that_go_together(model):

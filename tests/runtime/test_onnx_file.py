@@ -63,6 +63,54 @@ def run(model: bytes, folder, **inputs):
     return session.run(None, inputs)[0]
 
 
+def test_padded_rows_change_no_result_and_leave_no_single_row(saved):
+    rng = np.random.default_rng(0)
+    stacked = numpy_helper.from_array(rng.normal(size=(3, SIZE, SIZE)).astype(np.float32), "stacked")
+    model = chain()
+    nodes = [
+        helper.make_node("Transpose", ["wide"], ["turned"], perm=[1, 0, 2]),  # (3, N, SIZE)
+        helper.make_node("MatMul", ["turned", "stacked"], ["products"]),
+    ]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.append(stacked)
+    shapes = {"wide": ("N", 3, SIZE), "turned": (3, "N", SIZE), "products": (3, "N", SIZE)}
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in shapes}
+    model.graph.input.append(values["wide"])
+    model.graph.value_info.append(values["turned"])
+    model.graph.output.append(values["products"])
+    path = saved(model)
+    file = OnnxFile(path)
+    inputs, outputs = ["x", "z", "wide"], ["y", "products"]
+    feeds = {name: rng.normal(size=(5, SIZE)).astype(np.float32) for name in ("x", "z")}
+    feeds["wide"] = rng.normal(size=(5, 3, SIZE)).astype(np.float32)
+    for output in outputs:
+        plain, padded = (file.cut(inputs, [output], pad_rows=pad_rows) for pad_rows in (False, True))
+        np.testing.assert_array_equal(
+            run(padded, path.parent, **feeds), run(plain, path.parent, **feeds), output
+        )
+        sizes = {
+            node.input[0]
+            for node in onnx.load_from_string(padded).graph.node
+            if node.op_type in ("Gemm", "MatMul")
+        }
+        assert sizes
+        assert all(name.startswith("galip_runtime/") for name in sizes)
+    assert file.cut(inputs, ["y"]) == file.cut(inputs, ["y"], pad_rows=False)
+
+
+def test_a_product_with_a_row_a_token_is_left_as_it_is(saved):
+    weight = numpy_helper.from_array(np.eye(SIZE, dtype=np.float32), "weight")
+    tokens, product = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", "L", SIZE))
+        for name in ("tokens", "product")
+    )
+    node = helper.make_node("MatMul", ["tokens", "weight"], ["product"])
+    graph = helper.make_graph([node], "tokens", [tokens], [product], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    file = OnnxFile(saved(model))
+    assert file.cut(["tokens"], ["product"], pad_rows=True) == file.cut(["tokens"], ["product"])
+
+
 @pytest.fixture
 def x():
     return np.random.default_rng(1).normal(size=(2, SIZE)).astype(np.float32)

@@ -1,0 +1,63 @@
+"""A picture made alone equals the same picture made in a batch, bit for bit.
+
+Matrix products, and sums over an axis within, have a kernel of their own for a single row on many CPUs. It
+adds up in another order than the kernel for several rows. So an operator that has one row a picture gets one
+more row, of zeros, which is taken off its result: it never has a single row. A product that has a row a token
+has several anyway.
+"""
+
+from collections.abc import Sequence
+
+from galip_runtime.onnx_nodes import node, tensor
+
+__all__ = ["axis_of_rows", "constants", "pad", "padded_result", "padded_rows", "take_off"]
+
+_PRODUCTS = ("Gemm", "MatMul")
+_SUMS = ("ReduceMean", "ReduceSum")
+_PREFIX = "galip_runtime/"
+_PADS, _FIRST, _LAST = f"{_PREFIX}pads", f"{_PREFIX}first", f"{_PREFIX}last"
+
+Shape = Sequence[int | str] | None
+
+
+def axis_of_rows(operator: str, before: Shape, after: Shape, batch: str) -> int | None:
+    """The axis of a node's first input and of its output that has one row a picture, if padding matters.
+
+    `before`, `after`: sizes of these two, names where they are dynamic, None where the file gives none;
+    `batch`: the name of the batch's size.
+    """
+    if before is None or len(before) < 2:
+        return None
+    if operator in _PRODUCTS and before[-2] == batch and (after is None or after[-2:-1] == (batch,)):
+        return -2
+    if operator in _SUMS and after and before[0] == after[0] == batch:
+        return 0
+    return None
+
+
+def padded_rows(rows: str, axis: int) -> str:
+    """The name of the tensor `rows` with one more row along `axis`."""
+    return f"{_PREFIX}{rows}/{axis}"
+
+
+def padded_result(output: str) -> str:
+    """The name of `output` before its last row is taken off."""
+    return f"{_PREFIX}{output}/result"
+
+
+def pad(rows: str, axis: int) -> bytes:
+    """The node that gives `padded_rows`."""
+    return node("Pad", [rows, _PADS, "", f"{_PREFIX}axis{axis}"], padded_rows(rows, axis))
+
+
+def take_off(output: str, axis: int) -> bytes:
+    """The node that gives `output` from `padded_result`."""
+    return node("Slice", [padded_result(output), _FIRST, _LAST, f"{_PREFIX}axis{axis}"], output)
+
+
+def constants(axes: set[int]) -> list[bytes]:
+    """The tensors that the nodes of `pad` and `take_off` refer to, for these axes."""
+    fields = [tensor(f"{_PREFIX}axis{axis}", [axis], "int64") for axis in sorted(axes)]
+    if fields:
+        fields += [tensor(_PADS, [0, 1], "int64"), tensor(_FIRST, [0], "int64"), tensor(_LAST, [-1], "int64")]
+    return fields
