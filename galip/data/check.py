@@ -14,7 +14,7 @@ from galip_runtime.errors import UsageError
 from galip.data.decode import BrokenPicture
 from galip.data.folder import check_sums
 from galip.data.layouts.shards import ShardSource, count_pictures, shards_of_split
-from galip.data.sources import Captioned, Source, find_split, open_source, recognise, splits_of
+from galip.data.sources import Captioned, Source, find_split, open_source, readable, recognise, splits_of
 
 __all__ = ["DataReport", "check_data"]
 
@@ -37,6 +37,8 @@ class DataReport:
     """A picture's: min, mean, max; of those that have any."""
     sizes: dict[str, list[int]]
     """[width, height] as stored: smallest, largest (by area), most_common."""
+    left_out: dict[str, int]
+    """What lies beside and is not used, with how many of it."""
     decoded: bool
     """Whether whole pictures were decoded, or only their heads read."""
     broken: int
@@ -61,6 +63,7 @@ class DataReport:
             lines.append(
                 f"size: {common}" if all_same else f"sizes: {smallest} to {largest}, most often {common}"
             )
+        lines += [f"left out: {count:,} {what}" for what, count in sorted(self.left_out.items())]
         how = "all decoded" if self.decoded else "only heads read"
         lines.append(f"broken: {self.broken:,} ({self.broken_share:.2%}), {how}")
         lines += [f"  {each['key']}: {each['reason']}" for each in self.first_broken]
@@ -76,6 +79,7 @@ class _Count:
     pictures: int = 0
     captions: Counter[int] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     broken: int = 0
     first_broken: list[dict[str, str]] = field(default_factory=list)
 
@@ -115,11 +119,13 @@ def check_data(
     split = find_split(path, split, layout)
     report = progress or (lambda what, done, total: None)
     count, drawn = _Count(), _Sample(samples)
-    for source, total in _parts(path, split, layout):
-        for index in range(len(source)):
-            if count.add(source, index, decode):
-                drawn.add((source, index))
-            report(f"checking {split}", count.pictures, max(total, count.pictures + 1))
+    with readable(path):
+        for source, total in _parts(path, split, layout):
+            count.left_out.update(source.left_out)
+            for index in range(len(source)):
+                if count.add(source, index, decode):
+                    drawn.add((source, index))
+                report(f"checking {split}", count.pictures, max(total, count.pictures + 1))
     if count.pictures == 0:
         raise UsageError(f"{path} (layout {layout}) has no pictures in split {split!r}.")
     report(f"checking {split}", count.pictures, count.pictures)
@@ -178,6 +184,7 @@ def _report(path: Path, layout: str, split: str, decode: bool, count: _Count) ->
         count.pictures,
         captions,
         sizes,
+        dict(count.left_out),
         decode,
         count.broken,
         count.broken / max(count.pictures, 1),

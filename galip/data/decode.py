@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from galip_runtime.errors import FileRefused
+from galip_runtime.files import open_regular
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["MAX_BROKEN", "MAX_PIXELS", "BrokenPicture", "EncodedPicture", "on_white"]
+__all__ = ["MAX_BROKEN", "MAX_PICTURE_BYTES", "MAX_PIXELS", "BrokenPicture", "EncodedPicture", "on_white"]
 
 MAX_PIXELS = 100_000_000
 """A larger picture is taken for a decompression bomb."""
+
+MAX_PICTURE_BYTES = 2**28
+"""Of an encoded picture."""
 
 MAX_BROKEN = 0.01
 """Share of broken pictures above which training stops, if not told otherwise."""
@@ -55,22 +61,33 @@ class EncodedPicture:
             except Exception as error:  # Pillow's decoders let through whatever they trip over
                 raise self._broken(error) from error
 
-    def _opened(self) -> Image.Image:
-        source = io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content
-        try:
-            picture = Image.open(source, formats=FORMATS)
-        except UnidentifiedImageError as error:
-            raise BrokenPicture(f"{self.where}: broken picture: no PNG, JPEG, WebP, GIF or BMP") from error
-        except FileNotFoundError as error:
-            raise BrokenPicture(f"{self.where}: broken picture: there is no such file") from error
-        except Exception as error:
-            raise self._broken(error) from error
-        if picture.width * picture.height > MAX_PIXELS:
-            picture.close()
-            raise BrokenPicture(
-                f"{self.where}: {picture.width} x {picture.height} pixels; at most {MAX_PIXELS:,} are decoded"
-            )
-        return picture
+    @contextmanager
+    def _opened(self) -> Iterator[Image.Image]:
+        """The picture, its head read, until the block ends. Raises `BrokenPicture`."""
+        with contextlib.ExitStack() as files:
+            try:
+                if isinstance(self.content, bytes):
+                    picture = Image.open(io.BytesIO(self.content), formats=FORMATS)
+                else:
+                    file = files.enter_context(open_regular(self.content, MAX_PICTURE_BYTES))
+                    picture = Image.open(file, formats=FORMATS)
+            except UnidentifiedImageError as error:
+                raise BrokenPicture(
+                    f"{self.where}: broken picture: no PNG, JPEG, WebP, GIF or BMP"
+                ) from error
+            except FileRefused as error:
+                missing = isinstance(error.__cause__, FileNotFoundError)
+                why = "there is no such file" if missing else str(error)
+                raise BrokenPicture(f"{self.where}: broken picture: {why}") from error
+            except Exception as error:  # Pillow's readers let through whatever they trip over
+                raise self._broken(error) from error
+            files.enter_context(picture)
+            if picture.width * picture.height > MAX_PIXELS:
+                raise BrokenPicture(
+                    f"{self.where}: {picture.width} x {picture.height} pixels; at most {MAX_PIXELS:,} are "
+                    "decoded"
+                )
+            yield picture
 
     def _broken(self, error: Exception) -> BrokenPicture:
         return BrokenPicture(f"{self.where}: broken picture: {error or type(error).__name__}")
@@ -84,8 +101,8 @@ def _turn(picture: Image.Image) -> None:
 def on_white(picture: Image.Image) -> Image.Image:
     """RGB of a picture of any mode, decoded and independent of its file; transparency becomes white."""
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips at 255
-        grey = np.asarray(picture).astype(np.int64) >> 8
-        picture = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+        grey = np.asarray(picture).clip(0, 65535) >> 8
+        picture = Image.fromarray(grey.astype(np.uint8))
     if picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")

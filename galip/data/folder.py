@@ -1,12 +1,14 @@
 """What makes a folder of shards whole: its record `dataset.json`, and the mark of a build cut short."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from galip_runtime.errors import FileRefused
+from galip_runtime.files import open_regular
+
+from galip.data.texts import read_json
 
 __all__ = ["DATASET_FILE", "PARTIAL_FILE", "check_sums", "check_whole", "sha256_of"]
 
@@ -22,10 +24,17 @@ def _listed(folder: Path) -> list[dict[str, Any]]:
     if not record.is_file():
         return []
     try:
-        shards = json.loads(record.read_bytes())["shards"]
-        return [{"name": s["name"], "bytes": s["bytes"], "sha256": s["sha256"]} for s in shards]
+        return [_entry(shard) for shard in read_json(record)["shards"]]
     except (ValueError, KeyError, TypeError) as error:
         raise FileRefused(f"{record} cannot be read ({error!r}); build the data again.") from error
+
+
+def _entry(shard: Any) -> dict[str, Any]:
+    kinds = {"name": str, "bytes": int, "sha256": str}
+    for field, kind in kinds.items():
+        if type(shard[field]) is not kind:
+            raise TypeError(f"{field} is {shard[field]!r:.80}")
+    return {field: shard[field] for field in kinds}
 
 
 def check_whole(folder: Path) -> list[Path]:
@@ -60,5 +69,5 @@ def check_sums(folder: Path, shards: Iterable[Path]) -> None:
 
 def sha256_of(path: Path) -> str:
     """A file's sha256 in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.files import open_regular
 from numpy.typing import NDArray
 
-from galip.data.decode import EncodedPicture
+from galip.data.decode import MAX_PICTURE_BYTES, BrokenPicture, EncodedPicture
 from galip.data.folder import check_sums, check_whole
+from galip.data.texts import check_captions, decode_text, parse_json
 
 __all__ = [
     "PictureSet",
@@ -27,6 +29,7 @@ __all__ = [
     "Sample",
     "captions_and_meta",
     "check_ends",
+    "check_size",
     "contents_of",
     "load_pictures",
     "members_of",
@@ -40,8 +43,13 @@ __all__ = [
 ]
 
 PICTURE_ENDINGS = ("png", "jpg", "jpeg", "webp")
+TEXT_ENDINGS = ("txt", "json")
+MAX_TEXT_BYTES = 2**22
+"""Of a sample's caption or JSON."""
 LONGEST_PADDING = 2**20
 """Bytes of zeros that end a tar, at most; writers fill up to 10 KiB."""
+
+_DAMAGED_HEADER = (ValueError, ArithmeticError, LookupError, RecursionError, MemoryError)
 
 Where = Callable[[dict[str, Any]], bool]
 
@@ -153,8 +161,8 @@ def check_ends(shards: Iterable[Path]) -> None:
 
 def _has_end(shard: Path) -> bool:
     """A tar ends in two blocks of zeros; Python's reader takes one cut between members for whole."""
-    with shard.open("rb") as file:
-        file.seek(max(0, shard.stat().st_size - 1024))
+    with open_regular(shard) as file:
+        file.seek(max(0, file.seek(0, io.SEEK_END) - 1024))
         return file.read() == bytes(1024)
 
 
@@ -169,19 +177,23 @@ def _check_nothing_follows(tar: tarfile.TarFile) -> None:
 def members_of(shard: Path) -> Iterator[tuple[tarfile.TarFile, str, dict[str, tarfile.TarInfo]]]:
     """Runs of members with one key, as (tar, key, {ending: member}); heads are read, no contents.
 
-    What is no plain file is left out. Raises FileRefused for a broken or truncated tar.
+    What is no plain file is left out, and so is what webdataset leaves out: hidden files (macOS writes
+    `._NAME` beside each), files without an ending, and its own `__NAME__.json`. Raises FileRefused for a
+    broken or truncated tar.
     """
     key = ""
     members: dict[str, tarfile.TarInfo] = {}
     with _named_errors(shard, lambda: key):
         if not _has_end(shard):
             raise tarfile.ReadError("its end is missing")
-        with tarfile.open(shard, "r:") as tar:
+        with open_regular(shard) as opened, tarfile.open(shard, "r:", fileobj=opened) as tar:
             for member in tar:
                 if not member.isfile() or member.issparse():
                     continue
                 parent, _, file = member.name.rpartition("/")
                 stem, _, ending = file.partition(".")
+                if not stem or not ending or (stem.startswith("__") and stem.endswith("__")):
+                    continue
                 name = f"{parent}/{stem}" if parent else stem
                 if name != key and members:
                     yield tar, key, members
@@ -193,17 +205,37 @@ def members_of(shard: Path) -> Iterator[tuple[tarfile.TarFile, str, dict[str, ta
                 yield tar, key, members
 
 
-def contents_of(shard: Path, *, skip: int = 0) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The samples of a tar as (key, {ending: content}), the first `skip` left out without reading them."""
+def contents_of(shard: Path, *, skip: int = 0) -> Iterator[tuple[str, dict[str, bytes] | BrokenPicture]]:
+    """The samples of a tar as (key, {ending: content}), the first `skip` left out without reading them.
+
+    A sample with a member that is too large to be read gives a `BrokenPicture` instead.
+    """
     for number, (tar, key, members) in enumerate(members_of(shard)):
-        if number >= skip:
+        if number < skip:
+            continue
+        contents: dict[str, bytes] | BrokenPicture
+        try:
             with _named_errors(shard, lambda key=key: key):  # type: ignore[misc]
-                contents = {ending: read_member(tar, member) for ending, member in members.items()}
-            yield key, contents
+                contents = {
+                    ending: read_member(tar, member)
+                    for ending, member in members.items()
+                    if ending in (*PICTURE_ENDINGS, *TEXT_ENDINGS)
+                }
+        except BrokenPicture as error:
+            contents = error
+        yield key, contents
+
+
+def check_size(shard: Path, member: tarfile.TarInfo) -> None:
+    """Raises `BrokenPicture` for a member that is larger than any picture or text."""
+    limit = MAX_TEXT_BYTES if member.name.lower().endswith(TEXT_ENDINGS) else MAX_PICTURE_BYTES
+    if member.size > limit:
+        raise BrokenPicture(f"{shard}: {member.name} has {member.size:,} bytes; at most {limit:,} are read")
 
 
 def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """A plain file's content. Raises `tarfile.ReadError` where it is cut off."""
+    """A plain file's content. Raises as `check_size`, and `tarfile.ReadError` where it is cut off."""
+    check_size(Path(str(tar.name)), member)
     content = tar.extractfile(member)
     assert content is not None
     return content.read()
@@ -213,7 +245,10 @@ def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _named_errors(shard: Path, key: Callable[[], str]) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except FileRefused:
+        raise
+    # what tarfile lets through of headers that are damaged or made to harm
+    except (tarfile.TarError, OSError, EOFError, *_DAMAGED_HEADER) as error:
         where = f" after key {key()}" if key() else ""
         raise FileRefused(
             f"{shard}: broken or truncated tar{where}: {error}. Fetch or build it again."
@@ -244,6 +279,8 @@ class RawSample:
 def _read(path: Path, split: str) -> Iterator[RawSample]:
     for shard in [path] if path.is_file() else shard_paths(path, split):
         for key, members in contents_of(shard):
+            if isinstance(members, BrokenPicture):
+                raise members
             yield raw_sample(shard, key, members)
 
 
@@ -271,18 +308,21 @@ def captions_and_meta(
     if "txt" not in members:
         raise FileRefused(f"{shard}: sample {key} has no caption (.txt), only {sorted(members)}.")
     try:
-        caption = members["txt"].decode().strip()
-        meta = json.loads(members["json"]) if "json" in members else {}
-    except (ValueError, RecursionError) as error:
+        (caption,) = check_captions([decode_text(members["txt"])])
+        meta = parse_json(members["json"]) if "json" in members else {}
+    except ValueError as error:
         raise FileRefused(f"{shard}: sample {key}: caption or JSON is not readable: {error}") from error
     if not isinstance(meta, dict):
         raise FileRefused(f"{shard}: sample {key}: its JSON is not an object.")
     others = meta.get("captions", [])
     if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
         raise FileRefused(f"{shard}: sample {key}: `captions` in its JSON is not a list of texts.")
-    if not caption:
-        raise FileRefused(f"{shard}: sample {key}: its caption (.txt) is empty.")
-    return (caption, *(other for other in others if other != caption)), meta
+    try:
+        return check_captions(
+            [caption, *(other for other in others if other.strip() not in ("", caption))]
+        ), meta
+    except ValueError as error:
+        raise FileRefused(f"{shard}: sample {key}: {error}.") from error
 
 
 def load_pictures(folder: Path, split: str = "train", *, where: Where | None = None) -> PictureSet:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from galip_runtime.errors import UsageError
+from galip_runtime.files import check_writable, staged_file
 from PIL import Image, ImageDraw, ImageFont
 
 from galip.data.sources import Captioned
@@ -98,17 +98,10 @@ def check_sheet_path(file: Path) -> None:
     """Raises `UsageError` for a file that can't be a sheet."""
     if file.suffix.lower() != ".png":
         raise UsageError(f"{file} does not end in .png; the sheet is written as PNG.")
-    if not file.parent.is_dir():
-        raise UsageError(f"{file.parent} is not a folder; make it, or name another file.")
+    check_writable(file)
 
 
 def save_sheet(sheet: Image.Image, file: Path) -> None:
     """Writes a PNG, whole or not at all. Raises `UsageError` where it can't be written."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        sheet.save(aside, "PNG")
-        aside.replace(file)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}; name another file.") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    with staged_file(file) as temporary:
+        sheet.save(temporary, "PNG")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from galip_runtime.errors import UsageError
+from galip_runtime.errors import FileRefused, UsageError
 from PIL import Image
 
 from galip.data.decode import BrokenPicture, EncodedPicture
 
-__all__ = ["BrokenPicture", "Captioned", "Source", "open_source", "recognise", "splits_of"]
+__all__ = ["BrokenPicture", "Captioned", "Source", "open_source", "readable", "recognise", "splits_of"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Source(Protocol):
 
     layout: str
     split: str
+    left_out: Counter[str]
+    """What lies beside and is not used, with how many of it."""
 
     def __len__(self) -> int: ...
 
@@ -57,6 +62,16 @@ class Source(Protocol):
         ...
 
 
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raise what the system has against reading the data set `path`, or a part of it, as `FileRefused`."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename not in (None, str(path)) else ""
+        raise FileRefused(f"{path} cannot be read{where}: {error.strerror or error}.") from error
+
+
 def recognise(path: Path, layout: str = "auto") -> str:
     """The layout's name, of the folder `path` or as asked for.
 
@@ -66,12 +81,16 @@ def recognise(path: Path, layout: str = "auto") -> str:
 
     if layout != "auto" and layout not in LAYOUTS:
         raise UsageError(f"no layout {layout!r}; there are auto, {', '.join(LAYOUTS)}.")
-    if not path.is_dir():
-        state = "it is a file" if path.exists() else "nothing has that name"
-        raise UsageError(f"{path} is not a folder, {state}; give the folder that holds the pictures.")
-    for name in LAYOUTS if layout == "auto" else [layout]:
-        if LAYOUTS[name].fits(path):
-            return name
+    with readable(path):
+        if not path.is_dir():
+            state = "it is a file" if path.exists() else "nothing has that name"
+            raise UsageError(f"{path} is not a folder, {state}; give the folder that holds the pictures.")
+        next(
+            path.iterdir(), None
+        )  # what looks for marks takes a folder that cannot be listed for an empty one
+        for name in LAYOUTS if layout == "auto" else [layout]:
+            if LAYOUTS[name].fits(path):
+                return name
     looked_for = "".join(f"\n  {name}: {each.looked_for}" for name, each in LAYOUTS.items())
     what = "no layout known here" if layout == "auto" else f"not the layout {layout}"
     raise UsageError(f"{path} is of {what}. Looked for:{looked_for}\nName the folder that holds these.")
@@ -81,14 +100,17 @@ def splits_of(path: Path, layout: str = "auto") -> list[str]:
     """The splits that the folder `path` has. Raises as `recognise`."""
     from galip.data.layouts import LAYOUTS
 
-    return LAYOUTS[recognise(path, layout)].splits(path)
+    name = recognise(path, layout)
+    with readable(path):
+        return LAYOUTS[name].splits(path)
 
 
 def find_split(path: Path, split: str, layout: str) -> str:
     """The split's own name (COCO's "test" is "val"). Raises `UsageError` where the folder has none such."""
     from galip.data.layouts import LAYOUTS
 
-    splits = LAYOUTS[layout].splits(path)
+    with readable(path):
+        splits = LAYOUTS[layout].splits(path)
     split = LAYOUTS[layout].synonyms.get(split, split)
     if split not in splits:
         raise UsageError(f"{path} (layout {layout}) has no split {split!r}; it has: {', '.join(splits)}.")
@@ -104,7 +126,8 @@ def open_source(path: Path, split: str = "train", layout: str = "auto") -> Sourc
     from galip.data.layouts import LAYOUTS
 
     name = recognise(path, layout)
-    source = LAYOUTS[name].open_split(path, find_split(path, split, name))
+    with readable(path):
+        source = LAYOUTS[name].open_split(path, find_split(path, split, name))
     if len(source) == 0:
         raise UsageError(f"{path} (layout {name}) has no pictures in split {split!r}.")
     return source

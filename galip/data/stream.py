@@ -105,6 +105,8 @@ class ShardStream:
             skip = sample if number == shard else 0
             for index, (key, members) in enumerate(contents_of(path, skip=skip), skip):
                 try:
+                    if isinstance(members, BrokenPicture):
+                        raise members
                     raw = raw_sample(path, key, members)
                 except FileRefused as error:  # of this sample alone; a broken tar is raised by `contents_of`
                     yield (number, index), BrokenPicture(str(error))

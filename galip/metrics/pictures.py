@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from galip_runtime.drawer import Drawer
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
+from galip_runtime.files import read_regular
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -22,9 +23,10 @@ from galip.data.conditions import excluded
 from galip.data.crop import to_square
 from galip.data.decode import BrokenPicture, EncodedPicture
 from galip.data.layouts import LAYOUTS
-from galip.data.layouts.folder import pictures_below
+from galip.data.layouts.folder import ENDINGS, pictures_below
 from galip.data.order import generator_for
-from galip.data.sources import Source, open_source
+from galip.data.sources import Source, open_source, readable
+from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, lines_of
 
 __all__ = ["Drawn", "Pictures", "Stored", "batches", "captions_of", "is_plain", "open_pictures"]
 
@@ -132,10 +134,23 @@ def open_pictures(
 
     Raises `UsageError` for a path without pictures, and as `open_source`.
     """
+    with readable(path):
+        return _open_pictures(path, split, layout, size, exclude, captioned, skip_broken)
+
+
+def _open_pictures(
+    path: Path,
+    split: str,
+    layout: str,
+    size: int | None,
+    exclude: Sequence[str],
+    captioned: bool,
+    skip_broken: bool,
+) -> Stored:
     if not captioned and not exclude and layout in ("auto", "folder") and is_plain(path):
         files = list(pictures_below(path / split)) or list(pictures_below(path))
         if not files:
-            raise UsageError(f"{path} has no pictures (.png, .jpg, .jpeg, .webp)")
+            raise UsageError(f"{path} has no pictures ({', '.join(ENDINGS)})")
         files = [files[index] for index in _shuffled(len(files))]
         return Stored(
             [str(file) for file in files],
@@ -165,9 +180,9 @@ def captions_of(known: Sequence[str], source: Path | None, count: int, seed: int
         known = list(known)
     else:
         try:
-            lines = source.read_text(encoding="utf-8-sig").splitlines()
-            known = [line.strip() for line in lines if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
+            lines = lines_of(decode_text(read_regular(source, MAX_LIST_BYTES)))
+            known = check_captions(lines) if lines else []
+        except (FileRefused, ValueError) as error:
             raise UsageError(f"cannot read {source}: {error}; give a text file, a caption a line") from error
     if not known:
         raise UsageError(
@@ -216,5 +231,8 @@ def is_plain(path: Path) -> bool:
 
 def _origin(path: Path, files: Sequence[Path]) -> str:
     """Names, sizes and times, in order."""
-    statuses = [(str(file.relative_to(path)), file.stat()) for file in files]
+    # lstat of what cannot be reached: a link to nowhere is a broken picture, which is met when it is read
+    statuses = [
+        (str(file.relative_to(path)), file.stat() if file.exists() else file.lstat()) for file in files
+    ]
     return repr([(name, status.st_size, status.st_mtime_ns) for name, status in statuses])

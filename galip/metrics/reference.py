@@ -15,15 +15,13 @@ from galip.metrics.clip_scores import ClipJudge
 from galip.metrics.inception import Inception
 from galip.metrics.look import Seen, look, total
 from galip.metrics.pictures import open_pictures
-from galip.metrics.statistics import Statistics
+from galip.metrics.statistics import UNKNOWN_COUNT, Statistics
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["Reference"]
 
-_UNKNOWN = 10**9
-"""The count of statistics whose file has none."""
 _CACHE_VERSION = 2
 
 
@@ -59,7 +57,7 @@ class Reference:
     def facts(self, count: int | None = None) -> dict[str, Any]:
         """What it is, fit for JSON; `count`: pictures looked at, None: all."""
         if self.statistics:
-            known = None if self.statistics.count == _UNKNOWN else self.statistics.count
+            known = None if self.statistics.count == UNKNOWN_COUNT else self.statistics.count
             return {"path": str(self.path), "kind": "statistics", "pictures": known}
         if count == 0:
             return {"path": str(self.path), "kind": "captions", "pictures": 0}

@@ -5,15 +5,27 @@ Shapes: N features at a time, F numbers each.
 
 from __future__ import annotations
 
-import os
-import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.files import staged_file
 from numpy.typing import NDArray
 
-__all__ = ["Statistics"]
+from galip.metrics.npz import read_npz
+
+__all__ = ["UNKNOWN_COUNT", "Statistics"]
+
+UNKNOWN_COUNT = 10**9
+"""The count of statistics whose file has none."""
+MAX_COUNT = 10**12
+MAX_NUMBER = 1e100
+MAX_FEATURES = 4096
+_ROUNDING = 1e-3
+"""How negative a variance may be for rounding's sake, or two halves of a covariance differ, as a share of the
+largest variance: files hold float32, too.
+"""
 
 Floats = NDArray[np.float64]
 
@@ -73,15 +85,8 @@ class Statistics:
 
     def save(self, path: Path) -> None:
         """Write `mu`, `sigma` and `count` as .npz, which pytorch-fid and DF-GAN read; whole or not at all."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, mu=self.mean, sigma=self.covariance, count=self.count)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}; name another file") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        with staged_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, mu=self.mean, sigma=self.covariance, count=self.count)
 
     @classmethod
     def load(cls, path: Path) -> Statistics:
@@ -90,20 +95,50 @@ class Statistics:
         Raises `FileRefused` for a file that has something else in it, and never unpickles.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                mean, covariance = file["mu"].astype(np.float64), file["sigma"].astype(np.float64)
-                count = int(file["count"]) if "count" in file.files else 10**9
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            arrays = read_npz(path, ("mu", "sigma", "count"), MAX_FEATURES**2)
+            mean, covariance = arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
+            count = _whole(arrays["count"]) if "count" in arrays else UNKNOWN_COUNT
+        except (ValueError, KeyError) as error:
             raise FileRefused(
                 f"{path} has no FID statistics ({error}); give an .npz with `mu` (F) and `sigma` (F, F)"
             ) from error
-        if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        if mean.ndim != 1 or len(mean) == 0 or covariance.shape != (len(mean), len(mean)):
             raise FileRefused(
                 f"{path} has mu of shape {mean.shape} and sigma of shape {covariance.shape}; (F) and (F, F) "
-                "are right"
+                f"are right, F at most {MAX_FEATURES}"
             )
-        if not (np.isfinite(mean).all() and np.isfinite(covariance).all() and count > 1):
-            raise FileRefused(f"{path} has numbers that are not finite, or a count below 2; make it again")
+        sane = all((np.abs(numbers) < MAX_NUMBER).all() for numbers in (mean, covariance))  # not NaN either
+        if not (sane and 1 < count <= MAX_COUNT):
+            raise FileRefused(
+                f"{path} has numbers that are not finite or too large, or a count of {count}; make it again, "
+                "of at least two pictures"
+            )
+        _check_covariance(path, covariance)
         statistics = cls(len(mean))
         statistics.count, statistics.mean, statistics.scatter = count, mean, covariance * (count - 1)
         return statistics
+
+
+def _whole(value: NDArray[Any]) -> int:
+    """The one whole number that an array holds. Raises ValueError for anything else."""
+    if value.size != 1 or not np.isfinite(value).all() or value.item() != int(value.item()):
+        raise ValueError(f"its count is {value!r:.80}")
+    return int(value.item())
+
+
+def _check_covariance(path: Path, covariance: Floats) -> None:
+    """Raises `FileRefused` unless it is symmetric and no direction has a variance below zero."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        allowed = _ROUNDING * np.abs(np.diagonal(covariance)).max()
+        symmetric = (np.abs(covariance - covariance.T) <= allowed).all()
+        if symmetric:
+            try:
+                least = np.linalg.eigvalsh(covariance)[0]
+            except np.linalg.LinAlgError:
+                least = np.nan
+            if least >= -allowed:
+                return
+    raise FileRefused(
+        f"{path} has a sigma that is no covariance: it has to be symmetric, without negative variances; make "
+        "the file again"
+    )

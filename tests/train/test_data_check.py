@@ -79,6 +79,7 @@ def test_json(run, tmp_path):
         "pictures": 5,
         "captions": {"min": 1, "mean": 2.6, "max": 3},
         "sizes": {"smallest": [57, 33], "largest": [64, 64], "most_common": [64, 64]},
+        "left_out": {},
         "decoded": False,
         "broken": 0,
         "broken_share": 0.0,
@@ -152,7 +153,7 @@ def test_samples_are_drawn_from_everywhere_and_are_the_same_each_time(tmp_path):
         (["set", "--split", "test"], 2, "no split 'test'; it has: train, val"),
         (["set", "--layout", "imagenet"], 2, "no layout 'imagenet'"),
         (["set", "--sheet", "sheet.jpg"], 2, "does not end in .png"),
-        (["set", "--sheet", "no/sheet.png"], 2, "is not a folder"),
+        (["set", "--sheet", "no/sheet.png"], 2, "folder no "),
         (["without"], 4, "none of 1 pictures has a readable caption: a.png"),
     ],
 )

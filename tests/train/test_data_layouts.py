@@ -195,7 +195,7 @@ TABLE = "captions.jsonl"
         (
             "coco",
             "annotations/captions_train2014.json",
-            '{"images": [], "annotations": [{"image_id": 1, "caption": "x"}]}',
+            '{"images": [{"id": 1.5, "file_name": "a.jpg"}], "annotations": []}',
             "is not COCO's",
         ),
         ("dfgan_birds", "CUB_200_2011/bounding_boxes.txt", "1 0 0 5 5\n", "no box for picture 2"),
@@ -203,8 +203,8 @@ TABLE = "captions.jsonl"
         ("folder_table", TABLE, "\n{\n", r"\.jsonl, line 2 is no JSON object"),
         ("folder_table", TABLE, '{"file": "x.png", "caption": "x"}', "line 1: there is no picture"),
         ("folder_table", TABLE, '{"file": "../x.png", "caption": "x"}', "line 1: .* lies outside"),
-        ("folder_table", TABLE, '{"file": "a.png", "captions": []}', "line 1: a.png has no caption"),
-        ("folder_table", TABLE, '{"file": "a.png", "captions": [" "]}', "line 1: a.png has no"),
+        ("folder_table", TABLE, '{"file": "a.png", "captions": []}', "none of 3 pictures"),
+        ("folder_table", TABLE, '{"file": "a.png", "captions": [" "]}', "none of 3 pictures"),
         ("folder_table", TABLE, '{"captions": ["x"]}', "line 1: write"),
         ("folder_table", TABLE, "", r"none of 3 pictures has .*: a\.png, sub/b"),
     ],
@@ -220,7 +220,7 @@ def test_pictures_and_captions_that_are_missing_are_broken_ones(copy):
     root = copy("dfgan_coco")
     key = open_source(root).key(0)
     (root / "text" / f"{key}.txt").write_bytes(b"\r\n \r\n")
-    with pytest.raises(BrokenPicture, match="no caption in it"):
+    with pytest.raises(BrokenPicture, match="there is no caption"):
         open_source(root)[0]
     (root / "text" / f"{key}.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BrokenPicture, match="no readable caption"):
@@ -389,7 +389,7 @@ def test_a_huge_list_of_keys_is_not_read(tmp_path):
     path = tmp_path / "filenames.pickle"
     with path.open("wb") as file:
         file.truncate(2**30 + 1)
-    with pytest.raises(FileRefused, match="at most 1,073,741,824"):
+    with pytest.raises(FileRefused, match="at most 268,435,456"):
         read_keys(path)
 
 

@@ -125,7 +125,7 @@ GOOD = encoded((32, 32))
         ({"k.png": b"", "k.txt": b"x"}, "sample k: broken picture"),
         ({"k.txt": b"x"}, r"sample k has no picture .*, only \['txt'\]"),
         ({"k.png": GOOD}, r"sample k has no caption \(\.txt\)"),
-        ({"k.png": GOOD, "k.txt": b"  \n"}, "sample k: its caption .* is empty"),
+        ({"k.png": GOOD, "k.txt": b"  \n"}, "sample k: .* a caption is empty"),
         ({"k.png": GOOD, "k.txt": b"\xff\xfe"}, "sample k: caption or JSON is not readable"),
         ({"k.png": GOOD, "k.txt": b"x", "k.json": b"{"}, "sample k: caption or JSON is not readable"),
         ({"k.png": GOOD, "k.txt": b"x", "k.json": b"[]"}, "sample k: its JSON is not an object"),

@@ -8,7 +8,7 @@ The GAN literature tests on val2014, so `test` means `val` here.
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from galip_runtime.errors import FileRefused
 
 from galip.data.decode import BrokenPicture
 from galip.data.layouts.files import FileSource, check_key
+from galip.data.texts import check_captions, read_json
 
 __all__ = ["fits", "open_split", "splits"]
 
@@ -53,9 +54,10 @@ class CocoSource(FileSource):
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Five or so, from the annotations."""
-        if not self._captions[index]:
-            raise BrokenPicture(f"{self.file(index)}: no caption in the annotations")
-        return self._captions[index]
+        try:
+            return check_captions(self._captions[index])
+        except ValueError as error:
+            raise BrokenPicture(f"{self.file(index)}: in the annotations {error}") from error
 
 
 def open_split(path: Path, split: str) -> CocoSource:
@@ -66,21 +68,39 @@ def open_split(path: Path, split: str) -> CocoSource:
         raise FileRefused(f"{path} has captions of {split}2014 and no pictures: {folders[0]} is not there.")
     file = _annotations(path, split)
     try:
-        document = json.loads(file.read_bytes())
-        names = {int(image["id"]): str(image["file_name"]) for image in document["images"]}
-        captions: dict[int, list[str]] = {number: [] for number in names}
+        document = read_json(file)
+        names = {_identity(image["id"]): _text(image["file_name"]) for image in document["images"]}
+        captions: dict[str, list[str]] = {identity: [] for identity in names}
+        unlisted = 0
         for annotation in document["annotations"]:
-            if caption := str(annotation["caption"]).strip():
-                captions[annotation["image_id"]].append(caption)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            identity, caption = _identity(annotation["image_id"]), annotation["caption"]
+            unlisted += identity not in captions
+            if identity in captions and isinstance(caption, str) and caption.strip():
+                captions[identity].append(caption)
+    except (ValueError, KeyError, TypeError) as error:
         raise FileRefused(
-            f"{file} is not COCO's: it needs images (id, file_name) and annotations (image_id, caption) of "
-            f"these images ({type(error).__name__}: {error}). Fetch it again."
+            f"{file} is not COCO's: it needs images (id, file_name) and annotations (image_id, caption) "
+            f"({type(error).__name__}: {error}). Fetch it again."
         ) from error
-    order = sorted(names)
-    return CocoSource(
+    order = sorted(names, key=lambda identity: (len(identity), identity))  # of numbers: as they count
+    source = CocoSource(
         split,
         pictures,
-        [check_key(names[number], str(file)) for number in order],
-        [tuple(captions[number]) for number in order],
+        [check_key(names[identity], str(file)) for identity in order],
+        [tuple(captions[identity]) for identity in order],
     )
+    source.left_out = Counter({"captions of pictures that are not listed": unlisted} if unlisted else {})
+    return source
+
+
+def _identity(value: object) -> str:
+    """A picture's id, which some files write as text. Raises TypeError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"an id is a whole number, not {value!r:.80}")
+    return str(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a file name is text, not {value!r:.80}")
+    return value

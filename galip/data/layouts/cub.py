@@ -10,6 +10,7 @@ The splits are those of `train_test_split.txt`: every class is in both. The GAN 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ def read_boxes(root: Path) -> dict[str, Bounds]:
     for number, (name,) in _pairs(root / "images.txt", 2).items():
         try:
             x, y, w, h = (float(value) for value in bounds[number])
+            if not all(math.isfinite(value) and abs(value) < 1e9 for value in (x, y, w, h)):
+                raise ValueError(f"{bounds[number]} are no pixels")
         except (KeyError, ValueError) as error:
             raise FileRefused(f"{root}/bounding_boxes.txt: no box for picture {number}: {error}") from error
         boxes[check_key(name, f"{root}/images.txt").rsplit(".", 1)[0]] = (x, y, w, h)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from galip_runtime.errors import FileRefused
+from galip_runtime.files import read_regular
 
 from galip.data.decode import Box, BrokenPicture, EncodedPicture
 from galip.data.sources import Captioned
+from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, lines_of
 
 __all__ = ["FileSource", "caption_lines", "check_key", "first_file", "read_lines"]
 
 MAX_CAPTION_BYTES = 2**20
+MAX_NAME_BYTES = 255
+"""Of one file or folder name; more is taken by no common file system."""
 
 
 class FileSource:
@@ -24,6 +29,7 @@ class FileSource:
 
     def __init__(self, split: str, keys: Sequence[str]) -> None:
         self.split, self.keys = split, keys
+        self.left_out: Counter[str] = Counter()
 
     def file(self, index: int) -> Path:
         """Where picture `index` lies."""
@@ -58,6 +64,11 @@ class FileSource:
         captions = self.captions(index)
         picture = self.encoded(index).decode()
         if box := self.box(index, *picture.size):
+            if box[0] >= box[2] or box[1] >= box[3]:
+                raise BrokenPicture(
+                    f"{self.file(index)}: its box {box} holds nothing of {picture.width} x {picture.height} "
+                    "pixels; was the picture resized without its box?"
+                )
             picture = picture.crop(box)
         return Captioned(self.keys[index], picture, captions, self.meta(index))
 
@@ -65,10 +76,15 @@ class FileSource:
 def check_key(key: str, where: str) -> str:
     """`key`, to be part of a path within the data set. Raises `FileRefused` if it leads elsewhere."""
     path = PurePosixPath(key)
-    if not key or "\0" in key or "\\" in key or path.is_absolute() or ".." in path.parts or ":" in key[:2]:
+    try:
+        lengths = [len(part.encode()) for part in path.parts]
+    except UnicodeEncodeError:  # half of a surrogate pair, which no file's name has
+        lengths = []
+    leads_away = path.is_absolute() or ".." in path.parts or ":" in key[:2]
+    if not lengths or max(lengths) > MAX_NAME_BYTES or "\0" in key or "\\" in key or leads_away:
         raise FileRefused(
             f"{where}: {key[:80]!r} is no name within the data set: a path must be relative, without '..' "
-            "and '\\'. Don't use this list."
+            f"and '\\', each part of at most {MAX_NAME_BYTES} bytes. Don't use this list."
         )
     return key
 
@@ -81,8 +97,8 @@ def first_file(*files: Path) -> Path:
 def read_lines(file: Path) -> list[str]:
     """Lines of a list, without blank ones. Raises `FileRefused` where it is missing or no UTF-8."""
     try:
-        return [line for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+        return lines_of(decode_text(read_regular(file, MAX_LIST_BYTES)))
+    except ValueError as error:
         raise FileRefused(f"{file} cannot be read: {error}. Fetch the data set again.") from error
 
 
@@ -92,14 +108,7 @@ def caption_lines(file: Path) -> tuple[str, ...]:
     A doubled U+FFFD, as CUB's captions have for some blanks, becomes a blank, as in the released code.
     """
     try:
-        with file.open("rb") as opened:
-            content = opened.read(MAX_CAPTION_BYTES + 1)
-        if len(content) > MAX_CAPTION_BYTES:
-            raise BrokenPicture(f"{file}: over {MAX_CAPTION_BYTES:,} bytes; that is no caption")
-        text = content.decode("utf-8-sig").replace("\ufffd\ufffd", " ")
-    except (OSError, ValueError) as error:
+        text = decode_text(read_regular(file, MAX_CAPTION_BYTES)).replace("\ufffd\ufffd", " ")
+        return check_captions(lines_of(text))
+    except (FileRefused, ValueError) as error:
         raise BrokenPicture(f"{file}: no readable caption: {error}") from error
-    captions = tuple(line.strip() for line in text.split("\n") if line.strip())
-    if not captions:
-        raise BrokenPicture(f"{file}: no caption in it")
-    return captions

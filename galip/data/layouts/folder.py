@@ -4,28 +4,33 @@
     captions.jsonl (or metadata.jsonl, as Hugging Face's imagefolder has it), one picture a line:
     {"file": "a/b.png", "captions": ["…", "…"]}; also "file_name" for "file", "caption" or "text" for one
 
-Folders train/, val/ and test/ are splits, if there; else all is `train`. The table lies beside them, or in
-each one. A table's captions go before a text file's; what else a line says is the picture's meta. A picture
+Folders train/, val/ and test/ are splits, if they are the only ones with pictures or two of them are there;
+else all is `train`, and a folder called train is a class like others. The table lies beside them, or in each
+one. A table's captions go before a text file's; what else a line says is the picture's meta. A picture
 without captions is a broken one.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from galip_runtime.errors import FileRefused
+from galip_runtime.files import read_regular
 
 from galip.data.decode import BrokenPicture
-from galip.data.layouts.files import FileSource, caption_lines
+from galip.data.layouts.files import FileSource, caption_lines, first_file
+from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, numbered_lines, parse_json
 
-__all__ = ["fits", "has_captions", "open_split", "pictures_below", "splits"]
+__all__ = ["ENDINGS", "fits", "has_captions", "open_split", "pictures_below", "splits"]
 
-LOOKED_FOR = "pictures (.png, .jpg, .jpeg, .webp) at any depth, with same-named .txt or a captions.jsonl"
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+LOOKED_FOR = "pictures (.png, .jpg, .webp, .gif, .bmp) at any depth, with same-named .txt or a captions.jsonl"
+ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp")
+SPLITS = ("train", "val", "test")
 TABLES = ("captions.jsonl", "metadata.jsonl")
 SHOWN = 5
 
@@ -33,12 +38,36 @@ Line = tuple[tuple[str, ...] | BrokenPicture, dict[str, Any]]
 
 
 def pictures_below(folder: Path) -> Iterator[Path]:
-    """All pictures below, hidden files and folders left out, in a fixed order."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(ENDINGS):
-                yield Path(parent, name)
+    """All pictures below, hidden files and folders left out, in a fixed order.
+
+    Raises OSError for a folder that cannot be read.
+    """
+    return (file for file in _files_below(folder) if file.name.lower().endswith(ENDINGS))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _left_out(folder: Path, others: list[str]) -> Counter[str]:
+    """Files below `folder` that are neither pictures nor captions, and pictures in the folders `others`."""
+    left_out: Counter[str] = Counter()
+    for file in _files_below(folder):
+        ending = file.suffix.lower()
+        if ending not in ENDINGS and ending != ".txt" and file.name not in TABLES:
+            left_out[f"files ending in {ending}" if ending else "files without an ending"] += 1
+    for name in others:
+        left_out[f"pictures in {name}/, which is no split"] = sum(
+            1 for _ in pictures_below(folder.parent / name)
+        )
+    return left_out
 
 
 def fits(path: Path) -> bool:
@@ -55,10 +84,25 @@ def has_captions(path: Path) -> bool:
 
 
 def splits(path: Path) -> list[str]:
-    """Folders of that name that hold pictures; else only `train`."""
-    return [split for split in ("train", "val", "test") if next(pictures_below(path / split), None)] or [
-        "train"
-    ]
+    """Folders of that name that hold pictures, if they are splits; else only `train`."""
+    return _split_folders(path) or ["train"]
+
+
+def _split_folders(path: Path) -> list[str]:
+    """Those of `SPLITS` that are splits; none where `train` may as well be one class of several."""
+    named = [split for split in SPLITS if next(pictures_below(path / split), None)]
+    return named if len(named) > 1 or not _beside_splits(path) else []
+
+
+def _beside_splits(path: Path) -> list[str]:
+    """What else in `path` holds pictures: names of folders, "." for `path` itself."""
+    if not path.is_dir():
+        return []
+    names = [entry.name for entry in path.iterdir() if entry.is_dir() and entry.name not in SPLITS]
+    shown = sorted(name for name in names if not name.startswith((".", "__MACOSX")))
+    beside = [name for name in shown if next(pictures_below(path / name), None)]
+    own = (entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    return beside + ["."] * any(entry.name.lower().endswith(ENDINGS) for entry in own)
 
 
 class FolderSource(FileSource):
@@ -89,7 +133,8 @@ class FolderSource(FileSource):
 
 def open_split(path: Path, split: str) -> FolderSource:
     """Raises `FileRefused`: a table is broken or names a missing picture, or no picture has a caption."""
-    folder = path / split if next(pictures_below(path / split), None) else path
+    is_split = split in _split_folders(path)
+    folder = path / split if is_split else path
     table = {
         name: line
         for place in dict.fromkeys((path, folder))
@@ -107,12 +152,15 @@ def open_split(path: Path, split: str) -> FolderSource:
             "Put a text file of the same name beside each (picture.txt, UTF-8, one caption a line) or a line "
             f"in {TABLES[0]}."
         )
-    return FolderSource(split, path, found)
+    source = FolderSource(split, path, found)
+    source.left_out = _left_out(folder, _beside_splits(path) if is_split else [])
+    return source
 
 
 def _captions_beside(picture: Path) -> tuple[str, ...] | BrokenPicture:
+    files = [picture.with_suffix(ending) for ending in (".txt", ".TXT")]
     try:
-        return caption_lines(picture.with_suffix(".txt"))
+        return caption_lines(first_file(*files))
     except BrokenPicture as error:
         return error
 
@@ -121,32 +169,40 @@ def _table(root: Path, file: Path) -> dict[str, Line]:
     """Captions and meta by the picture's path below `root`. Raises `FileRefused`, naming the line."""
     found: dict[str, Line] = {}
     try:
-        lines = file.read_text("utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:
+        lines = numbered_lines(decode_text(read_regular(file, MAX_LIST_BYTES)))
+    except ValueError as error:
         raise FileRefused(f"{file} cannot be read: {error}; write it as UTF-8.") from error
-    for number, text in enumerate(lines, 1):
-        if text.strip():
-            name, line = _line(file.parent, text, f"{file}, line {number}")
-            found[name.relative_to(root).as_posix()] = line
+    for number, text in lines:
+        name, line = _line(file.parent, text, f"{file}, line {number}")
+        found[name.relative_to(root).as_posix()] = line
     return found
 
 
 def _line(folder: Path, text: str, where: str) -> tuple[Path, Line]:
     try:
-        document = json.loads(text)
-        meta = dict(document)
-    except (ValueError, TypeError, RecursionError) as error:
+        meta = dict(parse_json(text.encode()))
+    except (ValueError, TypeError) as error:
         raise FileRefused(f"{where} is no JSON object: {error}.") from error
     name = meta.pop("file", meta.pop("file_name", None))
     one = meta.pop("caption", meta.pop("text", None))
     several = meta.pop("captions", [one])
     if not isinstance(name, str) or not isinstance(several, list):
         raise FileRefused(f'{where}: write {{"file": "a/b.png", "captions": ["…"]}}.')
-    if not all(isinstance(caption, str) and caption.strip() for caption in several) or not several:
-        raise FileRefused(f"{where}: {name} has no caption, or one that is empty or no text.")
-    picture = Path(os.path.normpath(folder / name))
-    if not picture.is_relative_to(folder):
-        raise FileRefused(f"{where}: {name} lies outside {folder}; name pictures within it.")
-    if not picture.is_file():
-        raise FileRefused(f"{where}: there is no picture {name} in {folder}; correct or remove the line.")
-    return picture, (tuple(caption.strip() for caption in several), meta)
+    try:
+        captions: tuple[str, ...] | BrokenPicture = check_captions(several)
+    except ValueError as error:
+        captions = BrokenPicture(f"{where}: {name}: {error}")
+    return _picture_named(folder, name, where), (captions, meta)
+
+
+def _picture_named(folder: Path, name: str, where: str) -> Path:
+    """The picture that a table calls `name`, also with backslashes, or composed otherwise (macOS)."""
+    slashed = name.replace("\\", "/")
+    spellings = [name, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
+    for spelling in dict.fromkeys(spellings):
+        picture = Path(os.path.normpath(folder / spelling))
+        if not picture.is_relative_to(folder):
+            raise FileRefused(f"{where}: {name} lies outside {folder}; name pictures within it.")
+        if os.path.lexists(picture):
+            return picture
+    raise FileRefused(f"{where}: there is no picture {name:.200} in {folder}; correct or remove the line.")

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from galip_runtime.errors import FileRefused
+from galip_runtime.files import read_regular
 
 __all__ = ["read_keys", "strings_of_pickle"]
 
-MAX_BYTES = 2**30
+MAX_BYTES = 2**28
 
 _PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 _PYTHON_2 = frozenset(("STRING", "SHORT_BINSTRING", "BINSTRING"))
@@ -38,10 +39,10 @@ class _NothingButData(pickle.Unpickler):
 def strings_of_pickle(content: bytes, where: str) -> list[str]:
     """The strings of a pickled list, of Python 2 or 3. Raises `FileRefused` for anything else or none."""
     try:
-        for code, argument, position in pickletools.genops(content):
+        for count, (code, argument, position) in enumerate(pickletools.genops(content)):
             if code.name not in _ALLOWED:
                 raise FileRefused(f"byte {position} is {code.name}")
-            if code.name in _PUTS and isinstance(argument, int) and argument > len(content):
+            if code.name in _PUTS and isinstance(argument, int) and argument > count:
                 raise FileRefused(f"byte {position} asks for a memo of {argument:,}")
         found = _NothingButData(io.BytesIO(content), encoding="utf-8").load()
     except Exception as error:  # what a broken pickle trips over is anybody's guess
@@ -55,11 +56,5 @@ def strings_of_pickle(content: bytes, where: str) -> list[str]:
 
 
 def read_keys(file: Path) -> list[str]:
-    """The keys in `filenames.pickle`. Raises `FileRefused`; a gigabyte is the most that is read."""
-    try:
-        size = file.stat().st_size
-        if size > MAX_BYTES:
-            raise FileRefused(f"{file} has {size:,} bytes; a list of keys has at most {MAX_BYTES:,}.")
-        return strings_of_pickle(file.read_bytes(), str(file))
-    except OSError as error:
-        raise FileRefused(f"{file} cannot be read: {error.strerror}.") from error
+    """The keys in `filenames.pickle`, at most `MAX_BYTES` of them. Raises `FileRefused`."""
+    return strings_of_pickle(read_regular(file, MAX_BYTES), str(file))

@@ -8,23 +8,33 @@ picture is read from its place in the tar when it is asked for; `galip.data.stre
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from galip_runtime.errors import FileRefused
+from galip_runtime.files import open_regular
 
 from galip.data.decode import BrokenPicture, EncodedPicture
 from galip.data.folder import DATASET_FILE, check_sums
-from galip.data.shards import captions_and_meta, members_of, picture_ending, read_member, shard_paths
+from galip.data.shards import (
+    captions_and_meta,
+    check_size,
+    members_of,
+    picture_ending,
+    read_member,
+    shard_paths,
+)
 from galip.data.sources import Captioned
+from galip.data.texts import read_json
 
 __all__ = ["ShardSource", "count_pictures", "fits", "open_split", "shards_of_split", "splits"]
 
 LOOKED_FOR = "*.tar (WebDataset shards: KEY.jpg, KEY.txt, KEY.json), there or in train/, val/, test/"
 SPLITS = ("train", "val", "test")
+MAX_STATS_BYTES = 2**20
 
 
 def fits(path: Path) -> bool:
@@ -57,12 +67,12 @@ def count_pictures(path: Path, split: str) -> int:
     try:
         record = path / DATASET_FILE
         if record.is_file():
-            return int(json.loads(record.read_bytes())["summary"]["per_split"][split])
+            return int(read_json(record)["summary"]["per_split"][split])
         stats = [shard.with_name(f"{shard.stem}_stats.json") for shard in shards_of_split(path, split)]
         if not all(file.is_file() for file in stats):
             return 0
-        return sum(int(json.loads(file.read_bytes())["successes"]) for file in stats)
-    except (ValueError, KeyError, TypeError):
+        return sum(int(read_json(file, MAX_STATS_BYTES)["successes"]) for file in stats)
+    except (ValueError, KeyError, TypeError, OverflowError, FileRefused):
         return 0  # another program's record: it says nothing about pictures
 
 
@@ -86,6 +96,7 @@ class ShardSource:
 
     def __init__(self, split: str, shards: list[Path]) -> None:
         self.split, self._shards = split, shards
+        self.left_out: Counter[str] = Counter()
         self._entries = [entry for number in range(len(shards)) for entry in self._index(number)]
 
     def _index(self, number: int) -> Iterator[_Entry]:
@@ -93,6 +104,7 @@ class ShardSource:
         for tar, key, members in members_of(shard):
             try:
                 picture = members[picture_ending(shard, key, members)]
+                check_size(shard, picture)
                 texts = {end: read_member(tar, members[end]) for end in members if end in ("txt", "json")}
                 captions, meta = captions_and_meta(shard, key, texts)
                 yield _Entry(key, number, picture.offset_data, picture.size, captions, meta)
@@ -125,7 +137,7 @@ class ShardSource:
         entry = self._entry(index)
         shard = self._shards[entry.shard]
         try:
-            with shard.open("rb") as file:
+            with open_regular(shard) as file:
                 file.seek(entry.offset)
                 content = file.read(entry.size)
         except OSError as error:

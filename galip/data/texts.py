@@ -1,0 +1,80 @@
+"""Text that people bring: captions, lists and JSON, in the encodings and with the line ends that occur."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from galip_runtime.files import read_regular
+from galip_runtime.tokenizer import MAX_PROMPT_LENGTH
+
+__all__ = [
+    "MAX_LIST_BYTES",
+    "check_captions",
+    "decode_text",
+    "lines_of",
+    "numbered_lines",
+    "parse_json",
+    "read_json",
+]
+
+MAX_LIST_BYTES = 2**30
+"""Of a list or table of a whole data set."""
+
+_LINE_END = re.compile(r"\r\n|\r|\n")  # not U+2028 and the like, which occur within captions
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def decode_text(content: bytes) -> str:
+    """The text of a file: UTF-8, or UTF-16 with its mark; a mark at the beginning is dropped.
+
+    Raises ValueError for another encoding.
+    """
+    return content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of `text` without white space at their ends; blank ones are left out."""
+    return [line for _, line in numbered_lines(text)]
+
+
+def numbered_lines(text: str) -> list[tuple[int, str]]:
+    """The lines of `lines_of`, each with its number, from 1 on, blank ones counted."""
+    lines = enumerate(_LINE_END.split(text), 1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def check_captions(captions: Iterable[str]) -> tuple[str, ...]:
+    """`captions` without white space at their ends.
+
+    Raises ValueError if there is none, or one that is empty, not text, or too long for the tokenizer.
+    """
+    texts = []
+    for caption in captions:
+        if not isinstance(caption, str) or not caption.strip():
+            raise ValueError("a caption is empty or not text")
+        if len(caption) > MAX_PROMPT_LENGTH:
+            raise ValueError(
+                f"a caption has {len(caption):,} characters; at most {MAX_PROMPT_LENGTH:,} are encoded"
+            )
+        texts.append(caption.strip())
+    if not texts:
+        raise ValueError("there is no caption")
+    return tuple(texts)
+
+
+def parse_json(content: bytes) -> Any:
+    """The value that JSON `content` writes. Raises ValueError, also for one nested too deeply."""
+    try:
+        return json.loads(decode_text(content))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_json(file: Path, limit: int = MAX_LIST_BYTES) -> Any:
+    """The value that the JSON `file` writes. Raises ValueError, and FileRefused as `read_regular`."""
+    return parse_json(read_regular(file, limit))

@@ -1,0 +1,73 @@
+"""Arrays of an .npz file from elsewhere: what it claims of their sizes is checked before memory is taken."""
+
+from __future__ import annotations
+
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from galip_runtime.files import open_regular
+from numpy.typing import NDArray
+
+__all__ = ["read_npz"]
+
+_MAX_FILE_BYTES = 2**30
+_KINDS = "fiu"  # numpy's letters of real numbers: no complex ones, no text, no objects
+
+
+def read_npz(path: Path, names: Sequence[str], most: int) -> dict[str, NDArray[Any]]:
+    """Those of the arrays `names` that the file has, of real numbers, at most `most` numbers each.
+
+    Nothing is unpickled. Raises FileRefused for what is no regular file or over a gigabyte, ValueError for
+    one that is damaged or holds something else.
+    """
+    with open_regular(path, _MAX_FILE_BYTES) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = {
+                    name: [m for m in archive.infolist() if m.filename == f"{name}.npy"] for name in names
+                }
+                if doubled := [name for name, infos in members.items() if len(infos) > 1]:
+                    raise ValueError(f"{doubled[0]} is there twice")
+                return {name: _array(archive, infos[0], most) for name, infos in members.items() if infos}
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            OSError,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
+            raise ValueError(str(error) or type(error).__name__) from error  # RuntimeError: it is encrypted
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> NDArray[Any]:
+    with archive.open(member) as stream:
+        shape, dtype = _header(stream)
+    count = 1
+    for size in shape:
+        count *= size
+    if dtype.kind not in _KINDS or dtype.itemsize > 8:
+        raise ValueError(f"{member.filename} is of {dtype}; real numbers of at most 64 bits are read")
+    if count > most or member.file_size > count * dtype.itemsize + 2**16:
+        raise ValueError(f"{member.filename} of shape {shape} and {member.file_size:,} bytes is too large")
+    with archive.open(member) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read:
+        raise ValueError(f"its .npy format {version} is unknown")
+    try:
+        shape, _, dtype = read[version](stream)
+    except (SyntaxError, tokenize.TokenError) as error:  # numpy reads the header as Python's literals
+        raise ValueError(f"its .npy header is damaged: {error}") from error
+    if any(size < 0 for size in shape):
+        raise ValueError(f"its shape is {shape}")
+    return shape, dtype

@@ -1,0 +1,386 @@
+"""Data sets that are damaged, odd or made to harm: a typed error or a counted broken picture, soon."""
+
+import contextlib
+import json
+import os
+import pickle
+import resource
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+from galip_runtime import FileRefused, GalipError, UsageError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from train.layout_fixtures import encoded, picture, write, write_tar
+
+from galip.data.check import check_data
+from galip.data.layouts.pickled import strings_of_pickle
+from galip.data.sources import open_source
+from galip.data.texts import check_captions, decode_text, lines_of, parse_json
+from galip.metrics.pictures import captions_of, open_pictures
+
+PNG = encoded(picture(0), "PNG")
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(autouse=True)
+def little_memory():
+    """What reads /dev/zero or believes a header fails, instead of filling the machine."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (32 << 30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def good(folder, name="b"):
+    write(folder / f"{name}.png", PNG)
+    write(folder / f"{name}.txt", "a disc")
+
+
+def odd(path, kind):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind == "nowhere":
+        path.symlink_to("nowhere")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    elif kind == "sparse":
+        with path.open("wb") as file:
+            file.truncate(2**41)
+
+
+KINDS = ["pipe", "endless", "nowhere", "folder", "empty", "sparse"]
+
+
+class TestFilesThatAreNone:
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("name", ["a.png", "a.txt"])
+    def test_a_picture_or_caption_is_counted_as_broken(self, tmp_path, name, kind):
+        good(tmp_path)
+        good(tmp_path, "a")
+        (tmp_path / name).unlink()
+        odd(tmp_path / name, kind)
+        report, _ = check_data(tmp_path)
+        is_picture = kind != "folder" or name == "a.txt"
+        assert (report.pictures, report.broken) == ((2, 1) if is_picture else (1, 0))
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("name", ["captions.jsonl", "00000.tar", "train/filenames.pickle"])
+    def test_an_index_is_refused_or_not_one(self, tmp_path, name, kind):
+        good(tmp_path)
+        odd(tmp_path / name, kind)
+        with contextlib.suppress(FileRefused, UsageError):
+            report, _ = check_data(tmp_path)
+            assert report.pictures == 1
+
+    def test_a_folder_that_cannot_be_read_is_refused_and_not_left_out(self, tmp_path, monkeypatch):
+        good(tmp_path)
+        good(tmp_path / "sub", "c")
+
+        def scandir(folder):
+            if str(folder).endswith("sub"):
+                raise PermissionError(13, "Permission denied", str(folder))
+            return real(folder)
+
+        real = os.scandir
+        monkeypatch.setattr(os, "scandir", scandir)
+        with pytest.raises(FileRefused, match="sub"):
+            check_data(tmp_path)
+
+    def test_a_name_that_is_too_long(self, tmp_path):
+        with pytest.raises(GalipError):
+            open_source(tmp_path / ("a" * 300))
+
+
+def header(name, size, kind):
+    """512 bytes of a tar's member; sizes that octal digits don't hold are in base 256."""
+    block = bytearray(512)
+    block[: len(name)] = name
+    block[100:107] = b"0000644"
+    block[124:136] = b"%011o\0" % size if 0 <= size < 8**11 else b"\x80" + size.to_bytes(11, "big")
+    block[136:147] = b"0" * 11
+    block[156:157] = kind
+    block[257:265] = b"ustar\x0000"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def padded(content):
+    return content + b"\0" * (-len(content) % 512)
+
+
+HEADERS = {
+    "base 256": header(b"a.png", 2**80, b"0") + bytes(512),
+    "terabytes": header(b"a.png", 2**42, b"0") + bytes(512),
+    "pax length": header(b"x", 512, b"x")
+    + padded(b"99999999999999999999 size=1\n")
+    + header(b"a.png", 0, b"0"),
+    "pax not a number": header(b"x", 512, b"x") + padded(b"x size=1\n") + header(b"a.png", 0, b"0"),
+    "pax size": header(b"x", 512, b"x") + padded(b"14 size=1e999\n") + header(b"a.png", 0, b"0"),
+    "pax of pax": (header(b"x", 512, b"x") + padded(b"9 a=bcde\n")) * 3000,
+    "long link": (header(b"././@LongLink", 5, b"L") + padded(b"abcd\0")) * 3000,
+    "long name": header(b"././@LongLink", 2**33, b"L") + bytes(512),
+    "links": header(b"a.png", 0, b"2") + header(b"b.png", 0, b"1") + header(b"c.png", 0, b"3"),
+    "outside": header(b"../../a.png", 3, b"0")
+    + padded(b"abc")
+    + header(b"/etc/a.txt", 1, b"0")
+    + padded(b"x"),
+    "no UTF-8": header(b"\xff\xfe.png", 3, b"0") + padded(b"abc"),
+}
+
+
+class TestTars:
+    @pytest.mark.parametrize("name", HEADERS)
+    def test_forged_headers(self, tmp_path, name):
+        (tmp_path / "00000.tar").write_bytes(HEADERS[name] + bytes(1024))
+        with contextlib.suppress(FileRefused, UsageError):
+            report, _ = check_data(tmp_path)
+            assert report.broken == report.pictures > 0
+
+    @given(st.lists(st.tuples(st.integers(0, 3 * 512 - 1), st.integers(0, 255)), min_size=1, max_size=4))
+    @settings(max_examples=200, deadline=None)
+    def test_damaged_headers(self, tmp_path_factory, changes):
+        folder = tmp_path_factory.mktemp("tar")
+        write_tar(folder / "0.tar", [("a.png", PNG[:300]), ("a.txt", b"x")])
+        content = bytearray((folder / "0.tar").read_bytes())
+        for position, value in changes:
+            content[position] = value
+        (folder / "0.tar").write_bytes(content)
+        with contextlib.suppress(FileRefused, UsageError):
+            check_data(folder)
+        shutil.rmtree(folder)
+
+    def test_what_macos_and_webdataset_add_is_no_sample(self, tmp_path):
+        stray = [("._a.png", b"\0\5"), (".DS_Store", b""), ("README", b"x"), ("__index__.json", b"{}")]
+        write_tar(tmp_path / "0.tar", [*stray, ("a.png", PNG), ("a.txt", b"x"), ("a.json", b"{}")])
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.broken) == (1, 0)
+
+    def test_a_member_that_is_too_large_is_a_broken_sample(self, tmp_path):
+        write_tar(
+            tmp_path / "0.tar", [("a.png", PNG), ("a.txt", bytes(2**22 + 1)), ("b.png", PNG), ("b.txt", b"x")]
+        )
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.broken) == (2, 1)
+
+    @pytest.mark.parametrize("kind", ["gz", "xz"])
+    def test_a_compressed_tar_is_refused(self, tmp_path, kind):
+        with tarfile.open(tmp_path / "0.tar", f"w:{kind}"):
+            pass
+        with pytest.raises(FileRefused):
+            check_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "[" * 10**5,
+        '{"shards":[],"summary":{"per_split":{"train":1e999}}}',
+        '{"shards":[{"name":[],"bytes":1,"sha256":""}]}',
+        '{"shards":[{"name":"0.tar","bytes":1e999,"sha256":""}]}',
+        '{"shards":{"a":1}}',
+        "[]",
+        "\ufeff{}",
+        "nul\0",
+    ],
+)
+@pytest.mark.parametrize("name", ["dataset.json", "0_stats.json"])
+def test_records_of_shards(tmp_path, name, document):
+    write_tar(tmp_path / "0.tar", [("a.png", PNG), ("a.txt", b"x")])
+    (tmp_path / name).write_text(document)
+    try:
+        report, _ = check_data(tmp_path)
+    except FileRefused:
+        assert name == "dataset.json"
+    else:
+        assert (report.pictures, report.broken) == (1, 0)
+
+
+def coco(folder, images, annotations):
+    document = {"images": images, "annotations": annotations}
+    text = document if isinstance(images, str) else json.dumps(document)
+    write(folder / "annotations" / "captions_train2014.json", text)
+    for name in ("a.jpg", "b.jpg"):
+        write(folder / "train2014" / name, encoded(picture(0)))
+
+
+TWO = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]
+
+
+class TestCoco:
+    def test_ids_that_are_text(self, tmp_path):
+        coco(tmp_path, TWO, [{"image_id": "1", "caption": "x"}, {"image_id": "2", "caption": "y"}])
+        assert [open_source(tmp_path).captions(index) for index in range(2)] == [("x",), ("y",)]
+
+    def test_captions_that_are_no_text(self, tmp_path):
+        coco(tmp_path, TWO, [{"image_id": 1, "caption": None}, {"image_id": 2, "caption": "y"}])
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.broken) == (2, 1)
+
+    def test_captions_of_pictures_that_are_not_listed_are_counted(self, tmp_path):
+        coco(tmp_path, TWO[:1], [{"image_id": 1, "caption": "x"}, {"image_id": 9, "caption": "y"}])
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.broken) == (1, 0)
+        assert list(report.left_out.values()) == [1]
+
+    @pytest.mark.parametrize("identity", [None, 1.5, [], True, float("inf")])
+    def test_ids_that_are_none(self, tmp_path, identity):
+        coco(tmp_path, [{"id": identity, "file_name": "a.jpg"}], [])
+        with pytest.raises(FileRefused):
+            open_source(tmp_path)
+
+    @pytest.mark.parametrize(
+        "name", ["\ud800.jpg", "a" * 5000 + ".jpg", "../a.jpg", "/a.jpg", "a\0.jpg", "", 5]
+    )
+    def test_names_that_are_none(self, tmp_path, name):
+        coco(tmp_path, [{"id": 1, "file_name": name}], [{"image_id": 1, "caption": "x"}])
+        with pytest.raises(FileRefused):
+            open_source(tmp_path)
+
+
+class TestCub:
+    @pytest.mark.parametrize("box", ["300 300 50 50", "10 10 0 0", "-90 0 10 10"])
+    def test_a_box_outside_its_picture(self, tmp_path, box):
+        root = tmp_path / "CUB_200_2011"
+        write(root / "images/A/p.jpg", encoded(picture(0)))
+        write(tmp_path / "text/A/p.txt", "a bird")
+        write(root / "images.txt", "1 A/p.jpg\n")
+        write(root / "train_test_split.txt", "1 1\n")
+        write(root / "bounding_boxes.txt", f"1 {box}\n")
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.broken) == (1, 1)
+        write(root / "bounding_boxes.txt", "1 nan inf 1 1\n")
+        with pytest.raises(FileRefused):
+            check_data(tmp_path)
+
+
+class TestFolder:
+    def test_a_class_called_train_is_no_split(self, tmp_path):
+        for name in ("bus", "car", "train"):
+            good(tmp_path / name)
+        assert len(open_source(tmp_path)) == 3
+
+    def test_splits_are_splits_whatever_lies_beside(self, tmp_path):
+        for name in ("train", "val", "extra"):
+            good(tmp_path / name)
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.splits) == (1, ["train", "val"])
+        assert report.left_out == {"pictures in extra/, which is no split": 1}
+
+    def test_other_files_are_counted(self, tmp_path):
+        good(tmp_path)
+        for name in ("a.tif", "b.tif", "c.avif", "README"):
+            write(tmp_path / name, b"x")
+        report, _ = check_data(tmp_path)
+        assert sorted(report.left_out.values()) == [1, 1, 2]
+
+    @pytest.mark.parametrize("ending", ["JPG", "jfif", "jpe", "gif", "bmp"])
+    def test_other_endings_are_read(self, tmp_path, ending):
+        kind = {"gif": "GIF", "bmp": "BMP"}.get(ending, "JPEG")
+        write(tmp_path / f"a.{ending}", encoded(picture(0), kind))
+        write(tmp_path / ("a.TXT" if ending == "JPG" else "a.txt"), "x")
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.broken) == (1, 0)
+
+    @pytest.mark.parametrize(
+        ("stored", "listed"), [("e\u0301.png", "é.png"), ("é.png", "e\u0301.png"), ("a/b.png", "a\\b.png")]
+    )
+    def test_names_that_are_spelled_otherwise(self, tmp_path, stored, listed):
+        write(tmp_path / stored, PNG)
+        line = json.dumps({"file": listed, "caption": "x"}, ensure_ascii=False)
+        (tmp_path / "captions.jsonl").write_bytes(f"\ufeff{line}\r\n".encode())
+        assert open_source(tmp_path).captions(0) == ("x",)
+
+    @pytest.mark.parametrize("name", ["a" * 5000, "\ud800", "a\0", "..", ""])
+    def test_names_that_are_none(self, tmp_path, name):
+        good(tmp_path)
+        write(tmp_path / "captions.jsonl", json.dumps({"file": name, "caption": "x"}))
+        with contextlib.suppress(FileRefused, UsageError):
+            report, _ = check_data(tmp_path)
+            assert report.pictures == 1
+
+    def test_a_caption_that_no_tokenizer_takes(self, tmp_path):
+        good(tmp_path)
+        good(tmp_path, "a")
+        write(tmp_path / "a.txt", "x" * 100_001)
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.broken) == (2, 1)
+
+
+def test_a_link_to_nowhere_is_judged_as_broken(tmp_path):
+    good(tmp_path)
+    (tmp_path / "a.png").symlink_to("nowhere")
+    pictures = open_pictures(tmp_path, skip_broken=True)
+    assert pictures.batch([0, 1]).shape[0] == 1
+    assert pictures.broken == 1
+
+
+class TestTexts:
+    @pytest.mark.parametrize(
+        "content",
+        [b"a\r\nb\n", b"a\rb", "\ufeffa\nb".encode(), "a\nb".encode("utf-16"), b" a \n\n\tb\n"],
+    )
+    def test_lines(self, content):
+        assert lines_of(decode_text(content)) == ["a", "b"]
+
+    def test_other_separators_stay_in_a_line(self, tmp_path):
+        (tmp_path / "c.txt").write_bytes("\ufeffa\u2028b\x0cc\r\nd\r\n".encode())
+        assert sorted(captions_of([], tmp_path / "c.txt", 2, 0)) == ["a\u2028b\x0cc", "d"]
+
+    @pytest.mark.parametrize("content", [b"caf\xe9", b"\xff\xfe\0", b"\x80"])
+    def test_other_encodings(self, content):
+        with pytest.raises(ValueError, match="codec"):
+            decode_text(content)
+
+    @pytest.mark.parametrize("captions", [[], [""], [None], ["a", " "], [5], ["x" * 100_001]])
+    def test_captions_that_are_none(self, captions):
+        with pytest.raises(ValueError, match="caption"):
+            check_captions(captions)
+
+    @given(st.binary(max_size=60))
+    def test_json_is_a_value_or_a_value_error(self, content):
+        with contextlib.suppress(ValueError):
+            parse_json(content)
+
+    def test_deep_json(self):
+        with pytest.raises(ValueError, match="deep"):
+            parse_json(b"[" * 10**5)
+
+
+@given(st.binary(max_size=80) | st.lists(st.text(max_size=5), min_size=1).map(pickle.dumps))
+@settings(deadline=None)
+def test_pickles(content):
+    try:
+        keys = strings_of_pickle(content, "x")
+    except FileRefused:
+        pass
+    else:
+        assert all(type(key) is str for key in keys)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        PNG[:40],
+        PNG[:-30],
+        b"\x89PNG\r\n\x1a\n" + bytes(100),
+        PNG[:16] + np.array([65535, 65535], ">u4").tobytes() + PNG[24:],
+        b"<svg/>",
+    ],
+)
+def test_pictures_that_are_broken(tmp_path, content):
+    good(tmp_path)
+    good(tmp_path, "a")
+    (tmp_path / "a.png").write_bytes(content)
+    report, _ = check_data(tmp_path)
+    assert (report.pictures, report.broken) == (2, 1)
