@@ -5,7 +5,6 @@ import importlib.util
 import os
 import re
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +13,7 @@ from galip_runtime.cpus import usable_cpus
 from galip_runtime.cuda import Stream
 from galip_runtime.engines import has_tensorrt, import_tensorrt
 from galip_runtime.errors import ProviderUnavailable, UsageError
+from galip_runtime.forks import Lock
 
 __all__ = [
     "DEVICES",
@@ -56,7 +56,7 @@ _INSTALL = (
 GPU_DEVICES = ("cuda", "tensorrt")
 DEVICES = ("auto", *sorted(PROVIDERS))
 
-_importing = threading.Lock()
+_importing = Lock()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from galip_runtime.arrays import check_finite
 from galip_runtime.cuda import PREPARING, Buffer, Stream
+from galip_runtime.forks import never_free
 from galip_runtime.graph import Graph
 from galip_runtime.manifest import TensorSpec
 
@@ -36,6 +37,12 @@ class GpuGraph(Graph):
         self._native: dict[object, Any] = {}
         self._stream.after(self, self._native.clear)
         self._stream.do(self._load)
+
+    def _give_up(self) -> None:
+        never_free(self._native)
+
+    def _open_again(self) -> None:
+        self._stream.do(lambda: None)  # which says why not: CUDA does not survive a fork
 
     def _load(self) -> None:
         with PREPARING:

@@ -13,6 +13,7 @@ from galip_runtime.arrays import check_finite, to_uint8
 from galip_runtime.devices import Settings
 from galip_runtime.engines import EngineRecord
 from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFailed
+from galip_runtime.forks import Lock, call_after_fork
 from galip_runtime.manifest import GraphSpec, TensorSpec, stamp
 from galip_runtime.onnx_file import OnnxFile
 
@@ -70,11 +71,32 @@ class Graph(ABC):
         """
         self.file, self.settings = file, settings
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self._opening, self._opened = Lock(), False
         self._start()
+        self._opened = True
+        call_after_fork(self)
+
+    def forked(self) -> None:
+        """In a forked process: give up what the parent's threads serve. The next run opens the file again."""
+        if self._opened:
+            self._opened = False
+            self._give_up()
 
     @abstractmethod
     def _start(self) -> None:
         """Make it ready to run, and set `providers`. Raises as the constructor."""
+
+    @abstractmethod
+    def _give_up(self) -> None:
+        """Forget what `_start` opened, without running its destructors (`never_free`)."""
+
+    def _open_again(self) -> None:
+        """Raises as the constructor, and FileRefused where the file has changed."""
+        with self._opening:
+            if not self._opened:
+                self.file.check_unchanged()
+                self._start()
+                self._opened = True
 
     @abstractmethod
     def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
@@ -102,6 +124,8 @@ class Graph(ABC):
         compute: Callable[[dict[str, npt.NDArray[Any]]], _Result],
         inputs: Mapping[str, npt.NDArray[Any]],
     ) -> _Result:
+        if not self._opened:
+            self._open_again()
         try:
             return compute(dict(inputs))
         except QualityGateFailed:

@@ -68,6 +68,7 @@ def load(
     device is not to be had, UsageError for an unknown device or precision, and for a precision that the
     device does not compute in.
     """
+    folder = Path(path).absolute()  # which is read again by a forked or other process, wherever it stands
     count = thread_count(threads)
     manifest = read_manifest(path)
     name, gpu = parse_device(device)
@@ -75,7 +76,7 @@ def load(
     devices = candidates(name, chosen["generator"])
     check_files(path, manifest)
     engines = _engines(path, manifest, chosen, gpu) if name == "tensorrt" and runs_engines() else {}
-    files, remember = _opened(Path(path), manifest, chosen, engines)
+    files, remember = _opened(folder, manifest, chosen, engines)
     tokenizer = _tokenizer(manifest, read_verified(path, manifest, manifest.tokenizer.file))
     passed_over = []
     for each in devices:
@@ -95,7 +96,7 @@ def load(
         remember()
         _log.info("%s was asked for, %s is used with %s", device, each, graphs["generator"].providers)
         requested = {"device": device, "precision": precision, "threads": threads}
-        return Model(Path(path), manifest, tokenizer, graphs, settings, requested, passed_over)
+        return Model(Path(path), manifest, tokenizer, graphs, settings, requested, passed_over, folder)
     raise AssertionError("there is a device to try, or an error")
 
 

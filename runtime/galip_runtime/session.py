@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from galip_runtime.devices import PROVIDERS, Settings, import_onnxruntime
 from galip_runtime.errors import FileRefused, ProviderUnavailable
+from galip_runtime.forks import never_free
 from galip_runtime.graph import Graph, GraphFile
 from galip_runtime.openvino_graph import check_cpu, openvino_settings
 
@@ -52,6 +53,10 @@ class Session(Graph):
                 f"{', '.join(self.providers)}; what it printed above says why"
             )
         self._check_tensors(described(self._session.get_inputs()), described(self._session.get_outputs()))
+
+    def _give_up(self) -> None:
+        never_free(self._session)
+        del self._session
 
     def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         result: npt.NDArray[np.float32]
