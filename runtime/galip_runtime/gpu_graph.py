@@ -85,7 +85,7 @@ class GpuGraph(Graph):
         _image, *both = self.outputs  # as `pixel_outputs` has them
         pixels, check = self._results(inputs, both)
         check_finite(check, "generator")
-        return pixels
+        return self._as_specified(pixels, both[0], inputs)
 
     def _results(
         self, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[TensorSpec]

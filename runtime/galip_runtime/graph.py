@@ -105,19 +105,38 @@ class Graph(ABC):
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """The graph's one output for `inputs`, which the caller has checked.
 
-        Raises ProviderUnavailable where the device gives up on it.
+        Raises ProviderUnavailable where the device gives up on it, and FileRefused where the output has
+        another shape or dtype than the manifest says.
         """
-        return self._guarded(self._compute, inputs)
+        return self._guarded(self._output, inputs)
 
     def draw(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
         """Pictures, uint8 (N, H, W, 3), of a graph whose output is `image`, for `inputs`, checked.
 
-        Raises ProviderUnavailable as `run`, and QualityGateFailed where a picture is not finite.
+        Raises as `run`, and QualityGateFailed where a picture is not finite.
         """
         return self._guarded(self._draw, inputs)
 
     def _draw(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
-        return to_uint8(check_finite(self._compute(inputs), "generator"))
+        return to_uint8(check_finite(self._output(inputs), "generator"))
+
+    def _output(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        return self._as_specified(self._compute(inputs), self.outputs[0], inputs)
+
+    def _as_specified(
+        self, output: npt.NDArray[Any], spec: TensorSpec, inputs: Mapping[str, npt.NDArray[Any]]
+    ) -> npt.NDArray[Any]:
+        """`output`, if it has the dtype and sizes of `spec` and as many rows as the inputs.
+
+        A backend checks neither the rows nor what a dynamic size within the graph comes to.
+        """
+        shape = (len(inputs[self.inputs[0].name]), *spec.shape[1:])
+        if output.shape != shape or output.dtype != spec.dtype:
+            raise FileRefused(
+                f"{self.file.spec.file} is another graph than the manifest says: its output {spec.name} is "
+                f"{output.dtype} {output.shape}, not {spec.dtype} {shape}. Export the bundle again"
+            )
+        return output
 
     def _guarded(
         self,
@@ -128,7 +147,7 @@ class Graph(ABC):
             self._open_again()
         try:
             return compute(dict(inputs))
-        except QualityGateFailed:
+        except (FileRefused, QualityGateFailed):
             raise
         except Exception as error:  # neither onnxruntime's errors nor OpenVINO's have a common base
             raise ProviderUnavailable(

@@ -5,6 +5,7 @@ session's own list of providers tells the truth, so that is what is checked and 
 """
 
 import json
+import os
 from types import ModuleType
 from typing import Any
 
@@ -73,7 +74,8 @@ def session_options(onnxruntime: ModuleType, file: GraphFile, settings: Settings
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Where the weights lie: `OnnxFile.cut` has made sure that they are sought in this one file
     options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(file.path.parent.resolve())
+        "session.model_external_initializers_file_folder_path",
+        os.fsencode(file.path.parent.resolve()),  # bytes: a folder's name may be no UTF-8
     )
     options.add_session_config_entry("session.load_model_format", "ONNX")  # and not what the bytes look like
     if settings.device == "cpu":
