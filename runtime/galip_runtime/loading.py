@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from galip_runtime.arrays import shown
 from galip_runtime.backends import start
 from galip_runtime.cuda import Stream
 from galip_runtime.devices import (
@@ -68,6 +69,8 @@ def load(
     device is not to be had, UsageError for an unknown device or precision, and for a precision that the
     device does not compute in.
     """
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise UsageError(f"a bundle's path is a text or a Path, not {shown(path)}")
     folder = Path(path).absolute()  # which is read again by a forked or other process, wherever it stands
     count = thread_count(threads)
     manifest = read_manifest(path)
@@ -104,10 +107,10 @@ def _choose(manifest: Manifest, graph: str, precision: str, device: str) -> str:
     """The precision of `graph` to use; the text encoder may be there in fewer than the generator."""
     specs = manifest.graphs[graph]
     offered = sorted(manifest.graphs["generator"])
-    if precision not in ("auto", *offered):
+    if not isinstance(precision, str) or precision not in ("auto", *offered):
         raise UsageError(
-            f"the bundle has no precision {precision!r}; it has {', '.join(offered)}. Use 'auto' or one of "
-            "these, or export the checkpoint again with the precision wanted"
+            f"the bundle has no precision {shown(precision)}; it has {', '.join(offered)}. Use 'auto' or one "
+            "of these, or export the checkpoint again with the precision wanted"
         )
     if precision in specs:
         return precision
