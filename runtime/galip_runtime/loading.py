@@ -69,7 +69,7 @@ def load(
     device is not to be had, UsageError for an unknown device or precision, and for a precision that the
     device does not compute in.
     """
-    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+    if not isinstance(path, str | os.PathLike):
         raise UsageError(f"a bundle's path is a text or a Path, not {shown(path)}")
     folder = Path(path).absolute()  # which is read again by a forked or other process, wherever it stands
     count = thread_count(threads)
@@ -143,6 +143,13 @@ def _opened(
         onnx, engine = OnnxFile(file), engines.get(graph)
         longest = manifest.tokenizer.context_length
         files[graph] = GraphFile(file, sha256, spec, chosen[graph], onnx, stamps[spec.file], engine, longest)
+
+    size, known = 512 + manifest.tokenizer.merges + 2, files["text_encoder"].onnx.table_size("tokens")
+    if known < size:
+        raise FileRefused(
+            f"{files['text_encoder'].path} has {known} tokens in its table and the vocabulary {size}: export "
+            "the bundle again"
+        )
 
     def remember() -> None:
         for name in unknown:
