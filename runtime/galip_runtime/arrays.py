@@ -1,14 +1,14 @@
 """Checks and conversions of the arrays and numbers that callers hand in and get back."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.errors import QualityGateFailed, UsageError
 
-__all__ = ["Floats", "batches", "check_count", "check_finite", "check_rows", "to_uint8"]
+__all__ = ["Floats", "batches", "check_count", "check_finite", "check_rows", "is_whole", "shown", "to_uint8"]
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -19,10 +19,24 @@ def to_uint8(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def check_count(value: int, name: str, least: int = 1) -> int:
-    """`value` if it is a whole number from `least` on. Raises UsageError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise UsageError(f"{name} is a whole number of at least {least}, not {value!r}")
+def shown(value: object) -> str:
+    """`value` for an error message: the beginning of its `repr`, or what type it is of."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # a caller's object may raise anything, and an int of 4,301 digits does
+        return f"a value of type {type(value).__name__}"
+
+
+def is_whole(value: object) -> TypeGuard[int | np.integer[Any]]:
+    """Whether `value` is an integer. A bool and a span of time, which is a `np.integer`, too, are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+
+
+def check_count(value: object, name: str, least: int = 1, most: int | None = None) -> int:
+    """`value` if it is a whole number from `least` to `most`. Raises UsageError otherwise."""
+    if not is_whole(value) or value < least or (most is not None and value > most):
+        upper = "" if most is None else f" and at most {most:,}"
+        raise UsageError(f"{name} is a whole number of at least {least}{upper}, not {shown(value)}")
     return int(value)
 
 
@@ -30,6 +44,8 @@ def check_rows(values: Floats, name: str, width: int) -> npt.NDArray[np.float32]
     """`values` as finite float32 (N, width), N at least 1. Raises UsageError for anything else."""
     if not isinstance(values, np.ndarray):
         raise UsageError(f"{name} is a numpy array of float32, not {type(values).__name__}")
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise UsageError(f"{name} has values that are masked: fill them in first")
     if not np.issubdtype(values.dtype, np.floating):
         raise UsageError(f"{name} has dtype {values.dtype}; float32 would be right")
     if values.ndim != 2 or values.shape[1] != width or not len(values):

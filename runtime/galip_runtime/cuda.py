@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.errors import ProviderUnavailable
+from galip_runtime.forks import Lock
 from galip_runtime.gpus import gpus
 
 __all__ = ["PREPARING", "Buffer", "Memory", "Stream", "import_cuda"]
@@ -26,7 +27,7 @@ _log = logging.getLogger("galip_runtime")
 
 _Jobs = SimpleQueue[Callable[[], object] | None]
 
-PREPARING = threading.Lock()
+PREPARING = Lock()
 """of all models: what one thread allocates or frees ends the capture of a CUDA graph in another"""
 
 

@@ -5,15 +5,16 @@ import importlib.util
 import os
 import re
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from galip_runtime.arrays import check_count, shown
 from galip_runtime.cpus import usable_cpus
 from galip_runtime.cuda import Stream
 from galip_runtime.engines import has_tensorrt, import_tensorrt
 from galip_runtime.errors import ProviderUnavailable, UsageError
+from galip_runtime.forks import Lock
 
 __all__ = [
     "DEVICES",
@@ -56,7 +57,9 @@ _INSTALL = (
 GPU_DEVICES = ("cuda", "tensorrt")
 DEVICES = ("auto", *sorted(PROVIDERS))
 
-_importing = threading.Lock()
+_importing = Lock()
+_MAX_THREADS = 4096
+"""more than the CPUs of any machine; as many threads are started"""
 
 
 @dataclass(frozen=True)
@@ -171,11 +174,13 @@ def parse_device(device: str) -> tuple[str, int]:
 
     Raises UsageError for an unknown one.
     """
-    match = re.fullmatch(r"(cuda|tensorrt):(\d{1,3})", str(device), re.ASCII)
-    name, gpu = (match[1], int(match[2])) if match else (device, 0)
+    text = device if isinstance(device, str) else ""
+    match = re.fullmatch(r"(cuda|tensorrt):(\d{1,3})", text, re.ASCII)
+    name, gpu = (match[1], int(match[2])) if match else (str(text), 0)
     if name not in DEVICES:
         raise UsageError(
-            f"device {device!r} is unknown; use one of {', '.join(DEVICES)}, or cuda:1 for the second GPU"
+            f"device {shown(device)} is unknown; use one of {', '.join(DEVICES)}, or cuda:1 for "
+            "the second GPU"
         )
     return name, gpu
 
@@ -250,6 +255,4 @@ def thread_count(threads: int | None) -> int:
     """`threads`, or for None the CPUs that this process may use. Raises UsageError below 1."""
     if threads is None:
         return usable_cpus()
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise UsageError(f"threads is a whole number of at least 1 or None, not {threads!r}")
-    return threads
+    return check_count(threads, "threads (None for as many as there are CPUs)", most=_MAX_THREADS)

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galip_runtime.arrays import Floats, batches, check_count, check_finite, check_rows, to_uint8
+from galip_runtime.arrays import (
+    Floats,
+    batches,
+    check_count,
+    check_finite,
+    check_rows,
+    is_whole,
+    shown,
+    to_uint8,
+)
 from galip_runtime.errors import UsageError
 from galip_runtime.manifest import Dimensions
 from galip_runtime.noise import MAX_SEED, check_seed
@@ -26,6 +35,8 @@ DEFAULT_BATCH_SIZE = 8
 
 _CACHED_SENTENCES = 1024
 CAPTIONS_AT_ONCE = 32
+_MAX_STEPS = 4096  # a square has as many in each direction
+_MAX_SERIES = 10**7
 _FRESH_SEEDS = 2**32  # short enough to be typed again, and exact in any JSON reader
 
 
@@ -74,7 +85,11 @@ class Drawer(ABC):
         return self._sentences(tokens, self.encode_tokens)
 
     def encode_tokens(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Sentence vectors, float32 (N, D), of `tokenizer.encode`'s tokens, int64 (N, L); no cache."""
+        """Sentence vectors, float32 (N, D), of `tokenizer.encode`'s tokens, int64 (N, L); no cache.
+
+        Raises UsageError for another dtype or shape, and for an id that is not in the vocabulary.
+        """
+        self.tokenizer.check(tokens)
         return check_finite(self._run_text(trim(tokens)), "text encoder")
 
     def noise(
@@ -151,7 +166,9 @@ class Drawer(ABC):
         at least 2; `seed`: from 0 to 2^64 - 1, None draws one. Raises UsageError for what cannot be used.
         """
         texts = _some(as_prompts(prompts), "prompt")
-        check_count(steps, "steps", least=2)
+        steps = check_count(steps, "steps", least=2, most=_MAX_STEPS)
+        if not isinstance(square, bool | np.bool_):
+            raise UsageError(f"square is True or False, not {shown(square)}")
         if seeds is not None and seed is not None:
             raise UsageError("give `seed` for one or `seeds` for several, not both")
         numbers = _as_seeds(seeds) if seeds is not None else seed_series(seed, 1)
@@ -167,7 +184,12 @@ class Drawer(ABC):
 
     def _pictures(self, noise: Floats, sentence: Floats, batch_size: int) -> npt.NDArray[np.uint8]:
         size = (self.dimensions.image_height, self.dimensions.image_width)
-        pictures = np.empty((len(noise), *size, 3), np.uint8)
+        try:
+            pictures = np.empty((len(noise), *size, 3), np.uint8)
+        except (MemoryError, ValueError) as error:  # ValueError: more than there are addresses for
+            raise UsageError(
+                f"{len(noise):,} pictures at once do not fit in memory: ask for fewer"
+            ) from error
         for part in batches(len(noise), check_count(batch_size, "batch_size")):
             pictures[part] = self.draw(noise[part], sentence[part])
         return pictures
@@ -238,7 +260,7 @@ def seed_series(seed: int | None = None, count: int = 1) -> list[int]:
 
     Raises UsageError for a count below 1 and where the series would pass 2^64 - 1.
     """
-    check_count(count, "count")
+    count = check_count(count, "count", most=_MAX_SERIES)
     first = secrets.randbelow(_FRESH_SEEDS) if seed is None else check_seed(seed)
     if first + count - 1 > MAX_SEED:
         raise UsageError(f"{count} seeds from {first} on pass the largest, {MAX_SEED} (2^64 - 1)")
@@ -252,8 +274,10 @@ def _some(items: list[str], name: str) -> list[str]:
 
 
 def _as_seeds(seeds: int | Sequence[int]) -> list[int]:
-    if isinstance(seeds, int | np.integer):
+    if isinstance(seeds, np.ndarray) and not seeds.ndim:
+        seeds = seeds[()]
+    if is_whole(seeds):
         return [check_seed(seeds)]
     if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence | np.ndarray) or not len(seeds):
-        raise UsageError(f"seeds are a whole number or a sequence of at least one, not {seeds!r:.80}")
+        raise UsageError(f"seeds are a whole number or a sequence of at least one, not {shown(seeds)}")
     return [check_seed(seed) for seed in seeds]

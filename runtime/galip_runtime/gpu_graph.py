@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from galip_runtime.arrays import check_finite
 from galip_runtime.cuda import PREPARING, Buffer, Stream
+from galip_runtime.forks import never_free
 from galip_runtime.graph import Graph
 from galip_runtime.manifest import TensorSpec
 
@@ -36,6 +37,12 @@ class GpuGraph(Graph):
         self._native: dict[object, Any] = {}
         self._stream.after(self, self._native.clear)
         self._stream.do(self._load)
+
+    def _give_up(self) -> None:
+        never_free(self._native)
+
+    def _open_again(self) -> None:
+        self._stream.do(lambda: None)  # which says why not: CUDA does not survive a fork
 
     def _load(self) -> None:
         with PREPARING:
@@ -78,7 +85,7 @@ class GpuGraph(Graph):
         _image, *both = self.outputs  # as `pixel_outputs` has them
         pixels, check = self._results(inputs, both)
         check_finite(check, "generator")
-        return pixels
+        return self._as_specified(pixels, both[0], inputs)
 
     def _results(
         self, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[TensorSpec]

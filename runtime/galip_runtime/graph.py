@@ -13,6 +13,7 @@ from galip_runtime.arrays import check_finite, to_uint8
 from galip_runtime.devices import Settings
 from galip_runtime.engines import EngineRecord
 from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFailed
+from galip_runtime.forks import Lock, call_after_fork
 from galip_runtime.manifest import GraphSpec, TensorSpec, stamp
 from galip_runtime.onnx_file import OnnxFile
 
@@ -70,11 +71,32 @@ class Graph(ABC):
         """
         self.file, self.settings = file, settings
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self._opening, self._opened = Lock(), False
         self._start()
+        self._opened = True
+        call_after_fork(self)
+
+    def forked(self) -> None:
+        """In a forked process: give up what the parent's threads serve. The next run opens the file again."""
+        if self._opened:
+            self._opened = False
+            self._give_up()
 
     @abstractmethod
     def _start(self) -> None:
         """Make it ready to run, and set `providers`. Raises as the constructor."""
+
+    @abstractmethod
+    def _give_up(self) -> None:
+        """Forget what `_start` opened, without running its destructors (`never_free`)."""
+
+    def _open_again(self) -> None:
+        """Raises as the constructor, and FileRefused where the file has changed."""
+        with self._opening:
+            if not self._opened:
+                self.file.check_unchanged()
+                self._start()
+                self._opened = True
 
     @abstractmethod
     def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
@@ -83,28 +105,49 @@ class Graph(ABC):
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """The graph's one output for `inputs`, which the caller has checked.
 
-        Raises ProviderUnavailable where the device gives up on it.
+        Raises ProviderUnavailable where the device gives up on it, and FileRefused where the output has
+        another shape or dtype than the manifest says.
         """
-        return self._guarded(self._compute, inputs)
+        return self._guarded(self._output, inputs)
 
     def draw(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
         """Pictures, uint8 (N, H, W, 3), of a graph whose output is `image`, for `inputs`, checked.
 
-        Raises ProviderUnavailable as `run`, and QualityGateFailed where a picture is not finite.
+        Raises as `run`, and QualityGateFailed where a picture is not finite.
         """
         return self._guarded(self._draw, inputs)
 
     def _draw(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
-        return to_uint8(check_finite(self._compute(inputs), "generator"))
+        return to_uint8(check_finite(self._output(inputs), "generator"))
+
+    def _output(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        return self._as_specified(self._compute(inputs), self.outputs[0], inputs)
+
+    def _as_specified(
+        self, output: npt.NDArray[Any], spec: TensorSpec, inputs: Mapping[str, npt.NDArray[Any]]
+    ) -> npt.NDArray[Any]:
+        """`output`, if it has the dtype and sizes of `spec` and as many rows as the inputs.
+
+        A backend checks neither the rows nor what a dynamic size within the graph comes to.
+        """
+        shape = (len(inputs[self.inputs[0].name]), *spec.shape[1:])
+        if output.shape != shape or output.dtype != spec.dtype:
+            raise FileRefused(
+                f"{self.file.spec.file} is another graph than the manifest says: its output {spec.name} is "
+                f"{output.dtype} {output.shape}, not {spec.dtype} {shape}. Export the bundle again"
+            )
+        return output
 
     def _guarded(
         self,
         compute: Callable[[dict[str, npt.NDArray[Any]]], _Result],
         inputs: Mapping[str, npt.NDArray[Any]],
     ) -> _Result:
+        if not self._opened:
+            self._open_again()
         try:
             return compute(dict(inputs))
-        except QualityGateFailed:
+        except (FileRefused, QualityGateFailed):
             raise
         except Exception as error:  # neither onnxruntime's errors nor OpenVINO's have a common base
             raise ProviderUnavailable(

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from galip_runtime.arrays import shown
 from galip_runtime.backends import start
 from galip_runtime.cuda import Stream
 from galip_runtime.devices import (
@@ -68,6 +69,9 @@ def load(
     device is not to be had, UsageError for an unknown device or precision, and for a precision that the
     device does not compute in.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"a bundle's path is a text or a Path, not {shown(path)}")
+    folder = Path(path).absolute()  # which is read again by a forked or other process, wherever it stands
     count = thread_count(threads)
     manifest = read_manifest(path)
     name, gpu = parse_device(device)
@@ -75,7 +79,7 @@ def load(
     devices = candidates(name, chosen["generator"])
     check_files(path, manifest)
     engines = _engines(path, manifest, chosen, gpu) if name == "tensorrt" and runs_engines() else {}
-    files, remember = _opened(Path(path), manifest, chosen, engines)
+    files, remember = _opened(folder, manifest, chosen, engines)
     tokenizer = _tokenizer(manifest, read_verified(path, manifest, manifest.tokenizer.file))
     passed_over = []
     for each in devices:
@@ -95,7 +99,7 @@ def load(
         remember()
         _log.info("%s was asked for, %s is used with %s", device, each, graphs["generator"].providers)
         requested = {"device": device, "precision": precision, "threads": threads}
-        return Model(Path(path), manifest, tokenizer, graphs, settings, requested, passed_over)
+        return Model(Path(path), manifest, tokenizer, graphs, settings, requested, passed_over, folder)
     raise AssertionError("there is a device to try, or an error")
 
 
@@ -103,10 +107,10 @@ def _choose(manifest: Manifest, graph: str, precision: str, device: str) -> str:
     """The precision of `graph` to use; the text encoder may be there in fewer than the generator."""
     specs = manifest.graphs[graph]
     offered = sorted(manifest.graphs["generator"])
-    if precision not in ("auto", *offered):
+    if not isinstance(precision, str) or precision not in ("auto", *offered):
         raise UsageError(
-            f"the bundle has no precision {precision!r}; it has {', '.join(offered)}. Use 'auto' or one of "
-            "these, or export the checkpoint again with the precision wanted"
+            f"the bundle has no precision {shown(precision)}; it has {', '.join(offered)}. Use 'auto' or one "
+            "of these, or export the checkpoint again with the precision wanted"
         )
     if precision in specs:
         return precision
@@ -139,6 +143,13 @@ def _opened(
         onnx, engine = OnnxFile(file), engines.get(graph)
         longest = manifest.tokenizer.context_length
         files[graph] = GraphFile(file, sha256, spec, chosen[graph], onnx, stamps[spec.file], engine, longest)
+
+    size, known = 512 + manifest.tokenizer.merges + 2, files["text_encoder"].onnx.table_size("tokens")
+    if known < size:
+        raise FileRefused(
+            f"{files['text_encoder'].path} has {known} tokens in its table and the vocabulary {size}: export "
+            "the bundle again"
+        )
 
     def remember() -> None:
         for name in unknown:

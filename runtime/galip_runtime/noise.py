@@ -14,6 +14,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from galip_runtime.arrays import check_count, is_whole, shown
 from galip_runtime.errors import UsageError
 
 __all__ = [
@@ -43,6 +44,7 @@ NOISE_DEFINITION: dict[str, str] = {
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # for words 0 and 2
 _WEYL = (0x9E3779B9, 0xBB67AE85)  # added to the key between rounds
 _ROUNDS = 10
+_MAX_DIM = 2**24  # numbers a row; models have hundreds
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 
@@ -72,10 +74,12 @@ def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> npt.NDArray[np.uin
 
 def check_seed(seed: object) -> int:
     """`seed` as a Python int in [0, 2^64 - 1]; anything else, bools and floats included, is a UsageError."""
-    if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer):
-        raise UsageError(f"a seed is a whole number from 0 to {MAX_SEED} (2^64 - 1), not {seed!r}")
+    if not is_whole(seed):
+        raise UsageError(f"a seed is a whole number from 0 to {MAX_SEED} (2^64 - 1), not {shown(seed)}")
     if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"seed {seed} is out of range: use a whole number from 0 to {MAX_SEED} (2^64 - 1)")
+        raise UsageError(
+            f"seed {shown(seed)} is out of range: use a whole number from 0 to {MAX_SEED} (2^64 - 1)"
+        )
     return int(seed)
 
 
@@ -83,10 +87,13 @@ def check_truncation(truncation: float | None) -> float | None:
     """`truncation` as a float above 0, or None; anything else is a UsageError."""
     if truncation is None:
         return None
-    number = isinstance(truncation, int | float | np.integer | np.floating)
-    value = float(truncation) if number and not isinstance(truncation, bool) else 0.0
+    try:
+        number = is_whole(truncation) or isinstance(truncation, float | np.floating)
+        value = float(truncation) if number else 0.0
+    except OverflowError:  # an integer that no float is as large as
+        value = 0.0
     if not value > 0:
-        raise UsageError(f"truncation is a number above 0, where the noise is cut, not {truncation!r}")
+        raise UsageError(f"truncation is a number above 0, where the noise is cut, not {shown(truncation)}")
     return value
 
 
@@ -117,9 +124,8 @@ def noise(
     cut_at = check_truncation(truncation)
     flat = seeds.ndim == 1 if isinstance(seeds, np.ndarray) else isinstance(seeds, Sequence)
     if not flat or isinstance(seeds, str | bytes):
-        raise UsageError(f"seeds are one flat sequence of whole numbers, not {seeds!r}")
-    if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or dim < 1:
-        raise UsageError(f"noise needs a whole number of at least 1 as its dimension, not {dim!r}")
+        raise UsageError(f"seeds are one flat sequence of whole numbers, not {shown(seeds)}")
+    check_count(dim, "the noise's dimension", most=_MAX_DIM)
     checked = [check_seed(seed) for seed in seeds]
     key = np.array([(seed & 0xFFFFFFFF, seed >> 32) for seed in checked], np.uint64).reshape(-1, 1, 2)
 

@@ -8,11 +8,20 @@ for tensors in a file of their own, so that a backend maps them into memory inst
 
 import mmap
 import os
+import struct
 from collections.abc import Iterator, Sequence, Set
 from typing import NamedTuple
 
 from galip_runtime import row_padding
 from galip_runtime.errors import FileRefused
+from galip_runtime.onnx_limits import (
+    MAX_NODES,
+    MAX_TENSORS,
+    check_constant_node,
+    check_growth,
+    check_operator,
+    check_tensor,
+)
 from galip_runtime.onnx_nodes import encode_field, encode_varint
 
 __all__ = ["OnnxFile"]
@@ -34,10 +43,13 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2,
 _NODE = {_NODE_INPUT, _NODE_OUTPUT, 3, _NODE_OPERATOR, _NODE_ATTRIBUTE, 6, _NODE_DOMAIN, 9}
 _ATTRIBUTE_TENSOR = 5
 _ATTRIBUTE = {1, 2, 3, 4, _ATTRIBUTE_TENSOR, 7, 8, 9, 13, 20}
+_TENSOR_SIZE, _TENSOR_TYPE = 1, 2
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 9, 13, 14
 _TENSOR = {1, 2, 4, 5, 6, 7, _TENSOR_NAME, _TENSOR_RAW, 10, 11, 12, 16}
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE, _DIM_NAME = 1, 2, 1, 2, 1, 1, 2
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_OF_SHAPES = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze")
+"""Operators that put shapes together, as exports before the rewrites do for an Expand."""
 
 
 class _Field(NamedTuple):
@@ -60,6 +72,12 @@ class _Node(NamedTuple):
     """the field of the graph, key included"""
 
 
+class _Constant(NamedTuple):
+    sizes: tuple[int, ...]
+    numbers: tuple[float, ...] | None
+    """of a small one, int64 or float32; None for others"""
+
+
 class OnnxFile:
     """What `path` holds, without its large tensors' numbers."""
 
@@ -69,13 +87,15 @@ class OnnxFile:
         self._nodes: list[_Node] = []
         self._tensors: dict[str, bytes] = {}
         self._values: dict[str, bytes] = {}
+        self._constants: dict[str, _Constant] = {}
         self._head = self._name = b""
         try:
             with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 self._read(data)
+            self._producers = {name: node for node in self._nodes for name in node.outputs}
+            self._check_growth()
         except (OSError, ValueError) as error:  # ValueError: an empty file, too
             raise self._refused(str(error)) from error
-        self._producers = {name: node for node in self._nodes for name in node.outputs}
 
     def computes(self, name: str) -> bool:
         """Whether a node gives the tensor `name`."""
@@ -150,6 +170,52 @@ class OnnxFile:
             fields.append(row_padding.take_off(output, axis))
         return fields + row_padding.constants({axis for _, axis in padded})
 
+    def table_size(self, ids: str) -> int:
+        """Rows of the smallest table that the input `ids` is looked up in.
+
+        Raises FileRefused where a table is not in the file, and where there is none.
+        """
+        same, sizes = {ids}, []
+        for node in self._nodes:  # in the order in which they are computed
+            if node.operator in ("Cast", "Identity") and same.intersection(node.inputs):
+                same.update(node.outputs)
+            if node.operator == "Gather" and node.inputs[1:] and node.inputs[1] in same:
+                table = self._constants.get(self._source(node.inputs[0]))
+                if table is None or not table.sizes:
+                    raise self._refused(f"the table that {ids} are looked up in is not in the file")
+                sizes.append(table.sizes[0])
+        if not sizes:
+            raise self._other(f"{ids} are looked up in no table")
+        return min(sizes)
+
+    def _source(self, name: str) -> str:
+        """The tensor that `name` is in another type."""
+        kinds = ("Cast", "DequantizeLinear", "Identity")
+        for _ in self._nodes:  # no more often: a forged graph may be a ring
+            node = self._producers.get(name)
+            if node is None or node.operator not in kinds or not node.inputs:
+                break
+            name = node.inputs[0]
+        return name
+
+    def _check_growth(self) -> None:
+        constant = {"", *self._constants}
+        shapes = {name: known.numbers for name, known in self._constants.items() if known.numbers}
+        for node in self._nodes:  # in the order in which they are computed
+            if constant.issuperset(node.inputs):
+                check_constant_node(node.operator)
+                constant.update(node.outputs)
+            if node.operator == "Shape":
+                shapes.update(dict.fromkeys(node.outputs, (1.0,)))  # as large as something that is there
+            elif node.operator in _OF_SHAPES and all(name in shapes for name in node.inputs):
+                joined = node.inputs if node.operator == "Concat" else node.inputs[:1]
+                numbers = tuple(number for name in joined for number in shapes[name])
+                shapes.update(dict.fromkeys(node.outputs, numbers))
+            elif node.operator in ("Expand", "Pad", "Resize"):
+                for name in node.inputs[1 : 2 if node.operator == "Pad" else None]:
+                    if name:
+                        check_growth(node.operator, shapes.get(name))
+
     def _value(self, name: str) -> bytes:
         if name not in self._values:
             raise self._other(f"it has no input or output {name}")
@@ -165,9 +231,13 @@ class OnnxFile:
         for field in _fields(data, graphs[0].begin, graphs[0].end, _GRAPH):
             if field.number == _GRAPH_NODE:
                 self._nodes.append(_node(data, field))
+                if len(self._nodes) > MAX_NODES:
+                    raise ValueError(f"it has more than {MAX_NODES:,} nodes")
             elif field.number == _GRAPH_TENSOR:
                 name, tensor = self._tensor(data, field)
                 self._tensors[name] = tensor
+                if len(self._tensors) > MAX_TENSORS:
+                    raise ValueError(f"it has more than {MAX_TENSORS:,} tensors")
             elif field.number in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE):
                 name = _name(data, field, _VALUE_NAME)
                 self._values[name] = data[field.begin : field.end]
@@ -178,6 +248,7 @@ class OnnxFile:
         """Its name and its field of the graph, which refers to the numbers' place where they are many."""
         fields, name = _tensor_fields(data, tensor), _name(data, tensor, _TENSOR_NAME)
         raw = [field for field in fields if field.number == _TENSOR_RAW]
+        self._constants[name] = _constant(data, fields)
         if len(raw) != 1 or raw[0].end - raw[0].begin < _ON_DISK:
             return name, data[tensor.start : tensor.end]
         place = {
@@ -208,10 +279,13 @@ def _node(data: mmap.mmap, node: _Field) -> _Node:
         if field.number == _NODE_ATTRIBUTE:
             for each in _fields(data, field.begin, field.end, _ATTRIBUTE):
                 if each.number == _ATTRIBUTE_TENSOR:
-                    _tensor_fields(data, each)
-    operator = "".join(_texts(data, node, _NODE_OPERATOR)[-1:])  # a reader takes the last
+                    _constant(data, _tensor_fields(data, each))
     inputs, outputs = (_texts(data, node, number) for number in (_NODE_INPUT, _NODE_OUTPUT))
-    return _Node(operator, inputs, outputs, data[node.start : node.end])
+    operators = _texts(data, node, _NODE_OPERATOR)
+    if len(operators) != 1:
+        raise ValueError(f"the node at byte {node.start} has {len(operators)} operators")
+    check_operator(operators[0])
+    return _Node(operators[0], inputs, outputs, data[node.start : node.end])
 
 
 def _renamed(node: _Node, first_input: str, output: str) -> bytes:
@@ -238,6 +312,38 @@ def _size(message: bytes, dimension: _Field) -> int | str:
         if field.number == _DIM_NAME:
             return message[field.begin : field.end].decode()
     return ""
+
+
+def _constant(data: mmap.mmap, fields: Sequence[_Field]) -> _Constant:
+    """What the tensor of these fields is. Raises ValueError where it has not as many numbers as it says."""
+    sizes, kinds, raws, others = list[int](), list[int](), list[_Field](), 0
+    for field in fields:
+        if field.number == _TENSOR_SIZE:
+            sizes += [field.value] if field.wire == _VARINT else _varints(data, field)
+        elif field.number == _TENSOR_TYPE:
+            kinds.append(field.value)
+        elif field.number == _TENSOR_RAW:
+            raws.append(field)
+        elif field.number != _TENSOR_NAME:
+            others += field.end - field.begin
+    if len(kinds) != 1 or len(raws) > 1:
+        raise ValueError("a tensor of it has not one data type and its numbers once")
+    length = raws[0].end - raws[0].begin if raws else others
+    check_tensor(sizes, kinds[0], length, raw=bool(raws))
+    code = {1: "f", 7: "q"}.get(kinds[0])
+    if code is None or not raws or length >= _ON_DISK:
+        return _Constant(tuple(sizes), None)
+    count = length // struct.calcsize(f"<{code}")
+    return _Constant(tuple(sizes), struct.unpack(f"<{count}{code}", data[raws[0].begin : raws[0].end]))
+
+
+def _varints(data: mmap.mmap, field: _Field) -> list[int]:
+    """Packed numbers."""
+    values, begin = [], field.begin
+    while begin < field.end:
+        value, begin = _read_varint(data, begin, field.end)
+        values.append(value)
+    return values
 
 
 def _tensor_fields(data: mmap.mmap, tensor: _Field) -> list[_Field]:

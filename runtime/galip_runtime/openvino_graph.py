@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import secrets
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from galip_runtime.cpus import computes_in
 from galip_runtime.devices import has_openvino, import_openvino
 from galip_runtime.errors import FileRefused, ProviderUnavailable
+from galip_runtime.forks import Lock, call_after_fork, never_free
 from galip_runtime.graph import Graph
 
 __all__ = ["OpenvinoGraph", "check_cpu", "openvino_computes_in", "openvino_core", "openvino_settings"]
@@ -62,7 +62,21 @@ def _started() -> Any:
     return core
 
 
-_starting = threading.Lock()
+_starting = Lock()
+
+
+class _Core:
+    """Of a forked process: its own, since the parent's may be locked and its threads are missing."""
+
+    @staticmethod
+    def forked() -> None:
+        if _started.cache_info().currsize:
+            never_free(_started())
+            _started.cache_clear()
+
+
+_core = _Core()
+call_after_fork(_core)
 
 
 def openvino_core() -> Any:
@@ -103,10 +117,16 @@ class OpenvinoGraph(Graph):
         openvino, core = import_openvino(), openvino_core()
         check_cpu(self.file.precision)
         self.providers = [f"OpenVINO {openvino.__version__}"]
+        self._blob: tuple[Any, ...] = ()
         compiled = self._compiled(openvino, core)
         self._check_tensors(_described(compiled.inputs), _described(compiled.outputs))
         self._request = compiled.create_infer_request()
-        self._lock = threading.Lock()
+        self._lock = Lock(awaited=True)  # a child forked within a run may find OpenVINO locked
+
+    def _give_up(self) -> None:
+        never_free(self._request)
+        never_free(self._blob)  # which it reads from
+        del self._request, self._blob
 
     def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         with self._lock:  # a run takes all threads; two at a time would only wait for each other

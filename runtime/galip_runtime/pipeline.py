@@ -1,5 +1,6 @@
 """A loaded bundle: `Model`."""
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import galip_runtime
 from galip_runtime.devices import Settings, backend_versions
 from galip_runtime.drawer import CAPTIONS_AT_ONCE, Drawer
+from galip_runtime.errors import FileRefused
 from galip_runtime.gpu_graph import GpuGraph
 from galip_runtime.graph import Graph
 from galip_runtime.manifest import CONDITION, GRAPHS, Manifest
@@ -26,6 +28,9 @@ _CONDITIONS_AT_ONCE = 8
 class Model(Drawer):
     """A loaded bundle; `galip_runtime.load` makes one. May be shared by threads.
 
+    May be pickled and copied: the copy loads the same bundle from its folder. A forked process opens it anew
+    when it first draws, except on a GPU, where it has to call `load` itself (ProviderUnavailable).
+
     On `cpu` and `openvino` a picture is the same bit for bit whatever it is batched with, and however many
     threads draw at once.
     """
@@ -39,17 +44,28 @@ class Model(Drawer):
         settings: Settings,
         requested: dict[str, Any],
         passed_over: Sequence[str] = (),
+        folder: Path | None = None,
     ) -> None:
+        """`folder`: the bundle's absolute path, which a copy is loaded from; None for `path`."""
         # OpenVINO's products depend on how many rows they have, so a caption's neighbours would show
         captions_at_once = 1 if settings.device == "openvino" else CAPTIONS_AT_ONCE
         super().__init__(tokenizer, manifest.dimensions, captions_at_once)
         self.path = path
         self.manifest = manifest
         self.settings = settings
+        self._folder = path if folder is None else folder
         self._graphs = graphs
         self._requested = requested
         self._passed_over = list(passed_over)
         self._conditions = RowCache(_CACHED_CONDITIONS, _CONDITIONS_AT_ONCE)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, or what is pickled and read in another process, is loaded from the bundle's folder.
+
+        It is loaded for the device, in the precision and with the threads that were asked for; raises as
+        `load`, and FileRefused where the folder holds another bundle by then.
+        """
+        return _load_again, (os.fspath(self._folder), self.manifest.to_json(), self._requested)
 
     @property
     def rounds_on_device(self) -> bool:
@@ -107,3 +123,12 @@ class Model(Drawer):
                 "python": platform.python_version(),
             },
         }
+
+
+def _load_again(folder: str, manifest: str, requested: Mapping[str, Any]) -> Model:
+    from galip_runtime.loading import load  # which imports this module
+
+    model = load(folder, **requested)
+    if model.manifest.to_json() != manifest:
+        raise FileRefused(f"{folder} holds another bundle than the model was loaded from: load it anew")
+    return model

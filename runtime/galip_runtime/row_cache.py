@@ -1,6 +1,5 @@
 """What has been computed of a row is not computed again."""
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.arrays import batches
+from galip_runtime.forks import Lock
 
 __all__ = ["RowCache"]
 
@@ -22,7 +22,7 @@ class RowCache:
         """`at_once`: rows computed together, at most."""
         self._size, self._at_once = size, at_once
         self._known: OrderedDict[bytes, npt.NDArray[np.float32]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._known)

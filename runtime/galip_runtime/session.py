@@ -5,6 +5,7 @@ session's own list of providers tells the truth, so that is what is checked and 
 """
 
 import json
+import os
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from galip_runtime.devices import PROVIDERS, Settings, import_onnxruntime
 from galip_runtime.errors import FileRefused, ProviderUnavailable
+from galip_runtime.forks import never_free
 from galip_runtime.graph import Graph, GraphFile
 from galip_runtime.openvino_graph import check_cpu, openvino_settings
 
@@ -54,6 +56,10 @@ class Session(Graph):
             )
         self._check_tensors(described(self._session.get_inputs()), described(self._session.get_outputs()))
 
+    def _give_up(self) -> None:
+        never_free(self._session)
+        del self._session
+
     def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         result: npt.NDArray[np.float32]
         (result,) = self._session.run([self.outputs[0].name], inputs)
@@ -69,7 +75,8 @@ def session_options(onnxruntime: ModuleType, file: GraphFile, settings: Settings
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Where the weights lie: `OnnxFile.cut` has made sure that they are sought in this one file
     options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(file.path.parent.resolve())
+        "session.model_external_initializers_file_folder_path",
+        os.fsencode(file.path.parent.resolve()),  # bytes: a folder's name may be no UTF-8
     )
     options.add_session_config_entry("session.load_model_format", "ONNX")  # and not what the bytes look like
     if settings.device == "cpu":

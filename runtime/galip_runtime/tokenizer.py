@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import regex
 
+from galip_runtime.arrays import check_count, shown
 from galip_runtime.errors import FileRefused, UsageError
 
 __all__ = ["CLIP_MERGES", "MAX_PROMPT_LENGTH", "Tokenizer", "as_prompts", "read_clip_merges", "trim"]
@@ -29,6 +30,7 @@ CLIP_MERGES = 48_894
 MAX_PROMPT_LENGTH = 100_000
 """Characters that a prompt may have. A caption holds some hundred words; more is a file pasted by mistake."""
 
+_MAX_CONTEXT = 2**16  # as in a bundle's manifest
 _MAX_VOCABULARY_BYTES = 64 * 2**20
 _CACHED_WORDS = 100_000
 _CACHED_WORD_BYTES = 64
@@ -65,12 +67,14 @@ class Tokenizer:
 
         Raises UsageError where a merge joins symbols that no earlier one makes, or makes one that exists.
         """
-        if context_length < 3:
-            raise UsageError(
-                f"a context holds start, end and at least one token: {context_length} is too short"
-            )
-        self.merges = tuple((first, second) for first, second in merges)
-        self.context_length = context_length
+        check_count(context_length, "context_length", least=3, most=_MAX_CONTEXT)
+        try:
+            self.merges = tuple((first, second) for first, second in merges)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"merges are pairs of texts, not {shown(merges)}") from error
+        if not all(isinstance(symbol, str) for pair in self.merges for symbol in pair):
+            raise UsageError("merges are pairs of texts, and one of them has something else")
+        self.context_length = int(context_length)
         self.vocabulary_size = 512 + len(self.merges) + 2
         self.start_id = self.vocabulary_size - 2
         self.end_id = self.vocabulary_size - 1
@@ -119,6 +123,18 @@ class Tokenizer:
             ids = [self.start_id, *self._caption(prompt), self.end_id]
             row[: len(ids)] = ids
         return rows
+
+    def check(self, tokens: npt.NDArray[np.int64]) -> None:
+        """Raises UsageError unless `tokens` are int64 (N, L): rows of ids, at most a context long."""
+        if not isinstance(tokens, np.ndarray) or tokens.dtype != np.int64 or tokens.ndim != 2:
+            raise UsageError(f"tokens are an int64 array (N, L), as `encode` gives them, not {shown(tokens)}")
+        if not len(tokens) or not 1 <= tokens.shape[1] <= self.context_length:
+            raise UsageError(f"tokens have shape {tokens.shape}; (N, up to {self.context_length}) is right")
+        if not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocabulary_size:
+            raise UsageError(
+                f"tokens are from {tokens.min()} to {tokens.max()}; the vocabulary's ids are from 0 to "
+                f"{self.vocabulary_size - 1}"
+            )
 
     def _caption(self, prompt: str) -> list[int]:
         """At most context_length - 2 ids; what would be cut off is never encoded."""
@@ -200,7 +216,8 @@ def read_clip_merges(data: bytes, count: int = CLIP_MERGES) -> list[tuple[str, s
     Raises FileRefused where it is not such a file or has fewer.
     """
     lines = _unpack(data).split("\n")[1:]
-    if not 0 <= count <= len(lines):
+    check_count(count, "count", least=0)
+    if count > len(lines):
         raise FileRefused(f"the list of merges has {len(lines)} lines; {count} cannot be taken from it")
     return _parse(lines[:count])
 
@@ -216,6 +233,8 @@ def _clean(text: str) -> str:
 
 
 def _unpack(data: bytes) -> str:
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise UsageError(f"a vocabulary is bytes, not {shown(data)}")
     try:
         if not data:  # which gzip takes for an empty text
             raise EOFError("it is empty")

@@ -198,7 +198,7 @@ def test_what_cannot_stand_by_itself_is_refused(saved):
         encode_varint((number << 3 | wire) + 2**32) + value
         for number, wire, value in ((13, 2, b"\0"), (14, 0, b"\1"))
     )
-    hidden = encode_field(7, encode_field(1, b"") + encode_field(5, plain + wide))
+    hidden = encode_field(7, encode_field(1, encode_field(4, "Add")) + encode_field(5, plain + wide))
     nameless = encode_field(7, encode_field(5, b""))
     numbered = encode_field(7, encode_field(5, encode_varint(8 << 3) + b"\1"))
     refused = [

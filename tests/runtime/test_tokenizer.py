@@ -167,7 +167,7 @@ def test_merges_of_another_kind_are_refused(merges):
 
 
 def test_a_context_without_room_is_refused():
-    with pytest.raises(UsageError, match="too short"):
+    with pytest.raises(UsageError, match="at least 3"):
         Tokenizer([], 2)
 
 

@@ -1,0 +1,143 @@
+"""Graphs that would take hours or all memory, in bundles with the right hashes, are refused at once."""
+
+import subprocess
+import sys
+
+import galip_runtime
+import numpy as np
+import onnx
+import pytest
+from galip_runtime import FileRefused
+from galip_runtime.manifest import read_manifest
+from onnx import TensorProto, helper, numpy_helper
+from stub_bundle import relist, text_encoder
+
+MEASURED = """
+import resource, sys, time
+import galip_runtime
+start = time.monotonic()
+try:
+    galip_runtime.load(sys.argv[1], device=sys.argv[2]).generate("red", 1)
+except galip_runtime.FileRefused:
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB on Linux
+    print(memory, time.monotonic() - start)
+"""
+
+
+def rewrite(bundle, graph, change):
+    path = bundle / f"{graph}.onnx"
+    model = onnx.load_from_string(path.read_bytes())
+    change(model.graph)
+    path.write_bytes(model.SerializeToString())
+    relist(bundle, path.name)
+
+
+def with_nodes(*nodes, **constants):
+    """A change that lets `nodes` make `inner` into `image`."""
+
+    def change(graph):
+        next(node for node in graph.node if node.output[0] == "image").output[0] = "inner"
+        graph.node.extend(nodes)
+        graph.initializer.extend(
+            numpy_helper.from_array(np.array(value), name) for name, value in constants.items()
+        )
+
+    return change
+
+
+def chain(graph):
+    """200,000 nodes."""
+    next(node for node in graph.node if node.output[0] == "image").output[0] = "n0"
+    graph.node.extend(helper.make_node("Identity", [f"n{i}"], [f"n{i + 1}"]) for i in range(200_000))
+    graph.node.append(helper.make_node("Identity", ["n200000"], ["image"]))
+
+
+def claimed(graph):
+    graph.initializer.append(
+        TensorProto(name="claimed", dims=[40_000, 40_000], data_type=1, raw_data=b"1234")
+    )
+
+
+def mean(constant):
+    """`constant` to one number, which is added to the picture."""
+    return (
+        helper.make_node("ReduceSum", [constant], ["sum"], keepdims=0),
+        helper.make_node("Add", ["inner", "sum"], ["image"]),
+    )
+
+
+def doubled(graph):
+    """A constant of 8 bytes, doubled 30 times."""
+    nodes = [helper.make_node("Concat", [f"c{i}", f"c{i}"], [f"c{i + 1}"], axis=0) for i in range(30)]
+    with_nodes(*nodes, *mean("c30"), c0=np.zeros(2, np.float32))(graph)
+
+
+COLUMN = np.zeros((40_000, 1), np.float32)
+FORGERIES = {
+    "nodes": chain,
+    "claimed": claimed,
+    "doubled": doubled,
+    "ConstantOfShape": with_nodes(
+        helper.make_node("ConstantOfShape", ["sizes"], ["huge"]), *mean("huge"), sizes=[40_000, 40_000]
+    ),
+    "Expand": with_nodes(
+        helper.make_node("Expand", ["inner", "sizes"], ["image"]), sizes=[40_000, 3, 8, 8_000]
+    ),
+    "computed": with_nodes(
+        helper.make_node("Shape", ["inner"], ["sizes"]),
+        helper.make_node("Mul", ["sizes", "sizes"], ["more"]),
+        helper.make_node("Expand", ["inner", "more"], ["image"]),
+    ),
+    "Tile": with_nodes(helper.make_node("Tile", ["inner", "times"], ["image"]), times=[1, 1, 20_000, 1_000]),
+    "Pad": with_nodes(
+        helper.make_node("Pad", ["inner", "pads"], ["image"]), pads=[0, 0, 0, 0, 0, 0, 0, 10**9]
+    ),
+    "Resize": with_nodes(
+        helper.make_node("Resize", ["inner", "", "scales"], ["image"]),
+        scales=np.array([1, 1, 5_000, 5_000], np.float32),
+    ),
+    "outer product": with_nodes(
+        helper.make_node("MatMul", ["column", "row"], ["huge"]), *mean("huge"), column=COLUMN, row=COLUMN.T
+    ),
+    "broadcast": with_nodes(
+        helper.make_node("Add", ["column", "row"], ["huge"]), *mean("huge"), column=COLUMN, row=COLUMN.T
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+def test_is_refused_before_it_is_compiled(bundle, kind):
+    rewrite(bundle, "generator", FORGERIES[kind])
+    with pytest.raises(FileRefused, match=r"generator\.onnx"):
+        galip_runtime.load(bundle, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+@pytest.mark.parametrize("kind", ["nodes", "ConstantOfShape", "broadcast"])
+def test_takes_neither_memory_nor_time(bundle, device, kind):
+    rewrite(bundle, "generator", FORGERIES[kind])
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(bundle), device], capture_output=True, text=True, timeout=120
+    )
+    memory, seconds = map(float, done.stdout.split())
+    assert memory < 1_000_000
+    assert seconds < 30
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_a_table_that_is_smaller_than_the_vocabulary(bundle, device):
+    dimensions = read_manifest(bundle).dimensions
+    (bundle / "text_encoder.onnx").write_bytes(text_encoder(dimensions, 521))
+    relist(bundle, "text_encoder.onnx")
+    with pytest.raises(FileRefused, match="521 tokens in its table and the vocabulary 522"):
+        galip_runtime.load(bundle, device=device)
+
+
+def test_a_table_that_is_not_in_the_file(bundle):
+    def change(graph):
+        graph.node[0].input[0] = "made"
+        graph.node.insert(0, helper.make_node("Add", ["table", "table"], ["made"]))
+
+    rewrite(bundle, "text_encoder", change)
+    with pytest.raises(FileRefused, match=r"text_encoder\.onnx"):
+        galip_runtime.load(bundle, device="cpu")
