@@ -237,7 +237,7 @@ def test_files_refused(fail, tmp_path, bundle):
         (["info", tmp_path / "page.safetensors"], "no whole safetensors file"),
         (["info", "a" * 300], "File name too long"),
         (["generate", "x", "--bundle", "a" * 300, "--out", tmp_path / "x.png"], "File name too long"),
-        (["info", tmp_path / "folder"], "without manifest.json"),
+        (["info", tmp_path / "folder"], "with manifest.json in it"),
         (["info", broken], "generator.onnx"),
         (["export", tmp_path / "nothing", "--out", tmp_path / "new"], "does not exist"),
         (["generate", "x", "--bundle", broken, "--out", tmp_path / "x.png"], "generator.onnx"),

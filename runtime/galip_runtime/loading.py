@@ -135,7 +135,8 @@ def _opened(
     verify_files(path, manifest, {*small, *unknown})
     files = {}
     for graph, spec in specs.items():
-        file, sha256 = path / spec.file, manifest.files[spec.file].sha256
+        # where a link leads to: weights are sought beside the file itself
+        file, sha256 = Path(os.path.realpath(path / spec.file)), manifest.files[spec.file].sha256
         onnx, engine = OnnxFile(file), engines.get(graph)
         longest = manifest.tokenizer.context_length
         files[graph] = GraphFile(file, sha256, spec, chosen[graph], onnx, stamps[spec.file], engine, longest)
