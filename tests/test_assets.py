@@ -161,6 +161,22 @@ class TestKeptBundle:
             default_bundle()
         assert bundle.read_text() == "mine"
 
+    def test_where_it_cannot_be_written(self, exports, monkeypatch):
+        def full(*_, **__):
+            raise UsageError("cannot write 1 bytes: No space left on device")
+
+        monkeypatch.setattr(galip_export, "export_bundle", full)
+        with pytest.raises(UsageError, match=r"No space left.*GALIP_CACHE.*--bundle"):
+            default_bundle()
+
+    def test_two_at_once(self, exports, monkeypatch):
+        def slower(checkpoint, out, progress):
+            make_stub_bundle(out)
+            raise UsageError(f"{out} exists already")
+
+        monkeypatch.setattr(galip_export, "export_bundle", slower)
+        assert (default_bundle() / "manifest.json").exists()
+
     @pytest.mark.parametrize("cache", ["a file", "for all", "/proc/nope", "no home"])
     def test_without_a_cache_that_can_be_trusted(self, exports, monkeypatch, tmp_path, cache):
         if cache == "a file":

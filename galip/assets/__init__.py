@@ -38,13 +38,19 @@ def default_bundle(progress: Callable[[str, int, int], None] | None = None) -> P
         name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     try:
         bundle = cache_folder() / f"default-{name}-{_GRAPHS}"
+        _export(checkpoint, bundle, progress)
     except UsageError as error:
         raise UsageError(
-            f"the shipped model's bundle cannot be kept: {error}. Or export it once, with galip export --out "
-            "BUNDLE, and name it with --bundle"
+            f"the shipped model's bundle cannot be kept: {error}. Name another folder in GALIP_CACHE, or "
+            "export it with galip export --out BUNDLE and name that with --bundle"
         ) from error
+    return bundle
+
+
+def _export(checkpoint: Path, bundle: Path, progress: Callable[[str, int, int], None] | None) -> None:
+    """Export `bundle` unless it is there, and whole."""
     if _is_whole(bundle):
-        return bundle
+        return
     from galip_export import export_bundle
 
     try:
@@ -52,7 +58,6 @@ def default_bundle(progress: Callable[[str, int, int], None] | None = None) -> P
     except UsageError:
         if not _is_whole(bundle):  # else another process was faster, and its bundle is this one
             raise
-    return bundle
 
 
 def _is_whole(bundle: Path) -> bool:

@@ -150,7 +150,10 @@ def info(
     json: Json = False,
 ) -> None:
     """Say what a bundle or checkpoint is, and where it came from."""
-    found = _bundle_info(path) if os.path.isdir(path) else _checkpoint_info(path)
+    is_bundle = (
+        os.path.isdir(path) or path.name == "manifest.json"
+    )  # of which `read_manifest` says what to name
+    found = _bundle_info(path) if is_bundle else _checkpoint_info(path)
     shown = {**found, "digest": found["digest"] or _NO_DIGEST} if "digest" in found else found
     emit(found, json, "\n".join(_lines(shown)))
 

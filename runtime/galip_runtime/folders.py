@@ -4,7 +4,7 @@ What is kept decides what is not checked again, so it has to be this user's own:
 one that others may write to, is not used. A cache is a help, and without one everything works but is slower.
 """
 
-import functools
+import contextlib
 import logging
 import os
 import stat
@@ -12,10 +12,12 @@ from pathlib import Path
 
 from galip_runtime.errors import UsageError
 
-__all__ = ["cache_folder", "optional_cache"]
+__all__ = ["cache_folder", "log_not_kept", "optional_cache"]
 
 _log = logging.getLogger("galip_runtime")
 
+_reasons = set[str]()
+"""why something was not kept, so far"""
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -29,9 +31,11 @@ def cache_folder(name: str = "") -> Path:
     try:
         home = _home()
         folder = home / name
-        for path in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
-            path.mkdir(mode=0o700, exist_ok=True)
-        why = _why_not(home) or _why_not(folder)
+        why = _replaceable(folder)
+        if why is None:
+            for path in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+                path.mkdir(mode=0o700, exist_ok=True)
+            why = _foreign(home) or _foreign(folder)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         why = f"the cache folder cannot be used ({error!s:.500})"
     if why:
@@ -40,17 +44,18 @@ def cache_folder(name: str = "") -> Path:
 
 
 def optional_cache(name: str) -> Path | None:
-    """Return the same as `cache_folder`, or None where there is none: the reason is logged once."""
+    """Return the same as `cache_folder`, or None where there is none, and why is logged."""
     try:
         return cache_folder(name)
     except UsageError as error:
-        _warn_once(str(error))
+        log_not_kept(error)
         return None
 
 
-@functools.lru_cache(maxsize=16)
-def _warn_once(why: str) -> None:
-    _log.warning("nothing is kept for the next time: %s", why)
+def log_not_kept(why: UsageError) -> None:
+    """Log why something is not kept: the first time in a process as a warning, which is enough."""
+    _log.log(logging.INFO if _reasons else logging.WARNING, "nothing is kept for the next time: %s", why)
+    _reasons.add(str(why))
 
 
 def _home() -> Path:
@@ -66,20 +71,25 @@ def _home() -> Path:
     return Path(base) / "galip"
 
 
-def _why_not(folder: Path) -> str | None:
-    """Why others may have put something into `folder`; None where only this user could."""
-    real = Path(os.path.realpath(folder))
-    status = real.stat()
+def _replaceable(folder: Path) -> str | None:
+    """Why anybody could put another folder in the place of `folder`, which may be missing; or None."""
+    for parent in Path(os.path.realpath(folder)).parents if hasattr(os, "geteuid") else ():
+        with contextlib.suppress(FileNotFoundError):
+            mode = parent.stat().st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                return f"everybody may write to {parent}, so to what is in {folder}"
+    return None
+
+
+def _foreign(folder: Path) -> str | None:
+    """Why another user may have put something into `folder`; None where only this user could."""
+    status = folder.stat()
     if not stat.S_ISDIR(status.st_mode):
-        return f"{real} is not a folder"
+        return f"{folder} is not a folder"
     if not hasattr(os, "geteuid"):  # Windows: a user's folders are that user's alone unless shared on purpose
         return None
     if status.st_uid != os.geteuid():
-        return f"{real} belongs to another user"
+        return f"{folder} belongs to another user"
     if status.st_mode & _OTHERS_WRITE:
-        return f"others may write to {real} (chmod go-w would end that)"
-    for parent in real.parents:  # who may rename the folder can put another in its place
-        mode = parent.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            return f"everybody may write to {parent}, so to what is in {real}"
+        return f"others may write to {folder} (chmod go-w would end that)"
     return None

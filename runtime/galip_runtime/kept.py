@@ -13,6 +13,7 @@ from pathlib import Path
 
 from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import staged_file
+from galip_runtime.folders import log_not_kept
 
 __all__ = ["HEAD", "keep", "open_kept", "open_own"]
 
@@ -76,7 +77,7 @@ def keep(path: Path, data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
     except UsageError as error:  # a full disk, a read-only folder: it works all the same
-        _log.warning("it is not kept for the next time: %s", error)
+        log_not_kept(error)
 
 
 def _for_this_user(path: str, flags: int) -> int:

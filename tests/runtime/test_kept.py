@@ -6,10 +6,15 @@ import subprocess
 import sys
 
 import pytest
-from galip_runtime import FileRefused, kept
+from galip_runtime import FileRefused, folders, kept
 from galip_runtime.kept import HEAD, keep, open_kept, open_own
 
 DATA = random.Random(0).randbytes(5000)
+
+
+@pytest.fixture(autouse=True)
+def nothing_said():
+    folders._reasons.clear()
 
 
 @pytest.fixture
@@ -94,7 +99,7 @@ def test_what_may_be_another_s_is_not_read(path, tmp_path, kind, monkeypatch):
 
 def test_a_folder_that_is_not_there(tmp_path, caplog):
     keep(tmp_path / "none" / "kept", DATA)
-    assert "not kept" in caplog.text
+    assert "nothing is kept" in caplog.text
     assert read(tmp_path / "none" / "kept") is None
 
 

@@ -19,7 +19,7 @@ from stub_bundle import relist
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
-    folders._warn_once.cache_clear()
+    folders._reasons.clear()
     return cache_folder("openvino")
 
 

@@ -20,7 +20,7 @@ GRAPHS = {"text_encoder.onnx", "generator.onnx"}
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(verified, "_SETTLED", 0)
-    folders._warn_once.cache_clear()
+    folders._reasons.clear()
     return cache_folder("verified")
 
 
