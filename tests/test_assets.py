@@ -2,16 +2,21 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
+import galip_export
 import galip_runtime
 import numpy as np
 import pytest
+from galip_runtime import UsageError
+from runtime.stub_bundle import make_stub_bundle
 
 import galip.assets
 from galip.assets import default_bundle, default_checkpoint
 from galip.assets.figures import RIVALS, evaluation_table, rivals_table
 from galip.checkpoint import PARTS, load_galip, read_info
+from galip.cli.app import _run
 from galip.data.icons_sources import ICON_SETS
 from galip.presets import preset
 
@@ -113,3 +118,81 @@ def test_pictures_follow_thing_style_and_seed(model):
 def test_pictures_lie_on_white(model):
     pictures = model.generate(["a pizza, flat style", "a cat, noto style"], seeds=11)
     assert pictures[:, :2].mean() > 235
+
+
+class TestKeptBundle:
+    """The bundle of the shipped model, with a stub in its place, and the cache that it is kept in."""
+
+    @pytest.fixture
+    def exports(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
+        made = []
+
+        def export(checkpoint, out, progress):
+            if out.exists():
+                raise UsageError(f"{out} exists already")
+            made.append(make_stub_bundle(out))
+
+        monkeypatch.setattr(galip_export, "export_bundle", export)
+        return made
+
+    def test_is_exported_once(self, exports):
+        assert default_bundle() == default_bundle()
+        assert len(exports) == 1
+
+    @pytest.mark.parametrize("name", ["manifest.json", "generator.onnx", "parity.json"])
+    @pytest.mark.parametrize("damage", ["cut", "a bit", "missing", "a folder"])
+    def test_one_that_is_damaged_is_exported_anew(self, exports, name, damage):
+        path = default_bundle() / name
+        data = path.read_bytes()
+        path.unlink()
+        if damage == "a folder":
+            path.mkdir()
+        elif damage != "missing":
+            path.write_bytes(data[:-1] if damage == "cut" else bytes([data[0] ^ 1]) + data[1:])
+        assert (default_bundle() / name).read_bytes() == data
+        assert len(exports) == 2
+
+    def test_what_is_in_its_place_and_no_folder_is_left(self, exports):
+        bundle = default_bundle()
+        shutil.rmtree(bundle)
+        bundle.write_text("mine")
+        with pytest.raises(UsageError, match="exists already"):
+            default_bundle()
+        assert bundle.read_text() == "mine"
+
+    def test_where_it_cannot_be_written(self, exports, monkeypatch):
+        def full(*_, **__):
+            raise UsageError("cannot write 1 bytes: No space left on device")
+
+        monkeypatch.setattr(galip_export, "export_bundle", full)
+        with pytest.raises(UsageError, match=r"No space left.*GALIP_CACHE.*--bundle"):
+            default_bundle()
+
+    def test_two_at_once(self, exports, monkeypatch):
+        def slower(checkpoint, out, progress):
+            make_stub_bundle(out)
+            raise UsageError(f"{out} exists already")
+
+        monkeypatch.setattr(galip_export, "export_bundle", slower)
+        assert (default_bundle() / "manifest.json").exists()
+
+    @pytest.mark.parametrize("cache", ["a file", "for all", "/proc/nope", "no home"])
+    def test_without_a_cache_that_can_be_trusted(self, exports, monkeypatch, tmp_path, cache):
+        if cache == "a file":
+            (tmp_path / "cache").write_text("")
+        elif cache == "for all":
+            default_bundle()
+            (tmp_path / "cache").chmod(0o777)
+        elif cache == "no home":
+            for name in ("GALIP_CACHE", "XDG_CACHE_HOME"):
+                monkeypatch.delenv(name, raising=False)
+            monkeypatch.setenv("HOME", "nowhere")
+        else:
+            monkeypatch.setenv("GALIP_CACHE", cache)
+        out = tmp_path / "x.png"
+        with pytest.raises(UsageError, match=r"GALIP_CACHE.*--bundle"):
+            default_bundle()
+        for command in (["generate", "a"], ["interpolate", "a", "b"], ["sample-grid", "a"]):
+            assert _run([*command, "--out", str(out)], False) == 2
+        assert not out.exists()

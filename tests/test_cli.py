@@ -17,7 +17,7 @@ import typer.main
 from galip_runtime import doctor
 from galip_runtime.errors import QualityGateFailed, UsageError
 from PIL import Image
-from runtime.stub_bundle import make_stub_bundle
+from runtime.stub_bundle import make_stub_bundle, relist
 
 import galip.convert
 from galip import assets
@@ -237,7 +237,7 @@ def test_files_refused(fail, tmp_path, bundle):
         (["info", tmp_path / "page.safetensors"], "no whole safetensors file"),
         (["info", "a" * 300], "File name too long"),
         (["generate", "x", "--bundle", "a" * 300, "--out", tmp_path / "x.png"], "File name too long"),
-        (["info", tmp_path / "folder"], "without manifest.json"),
+        (["info", tmp_path / "folder"], "with manifest.json in it"),
         (["info", broken], "generator.onnx"),
         (["export", tmp_path / "nothing", "--out", tmp_path / "new"], "does not exist"),
         (["generate", "x", "--bundle", broken, "--out", tmp_path / "x.png"], "generator.onnx"),
@@ -373,6 +373,68 @@ def test_info_tells_the_worst_parity_of_each_graph(run, tmp_path):
         "pictures int8 on openvino": shown,
     }
     assert "psnr_db: 85" in run("info", bundle)[1]
+
+
+def test_info_tells_the_manifest_s_digest_or_that_there_is_none(run, tmp_path):
+    bundle = make_stub_bundle(tmp_path / "bundle")
+    path = bundle / "manifest.json"
+    document = json.loads(path.read_text())
+    digest = document.pop("digest")
+    assert json.loads(run("info", bundle, "--json")[1])["digest"] == digest
+    assert f"digest: {digest}" in run("info", bundle)[1]
+    del document["format_revision"]
+    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    assert json.loads(run("info", bundle, "--json")[1])["digest"] is None
+    assert "digest: none" in run("info", bundle)[1]
+
+
+@pytest.mark.parametrize(
+    "parity",
+    [
+        [], "x", {"cases": {}}, {"cases": [1]}, {"cases": [{}]}, {"pictures": [{"precision": "fp32"}]},
+        {"cases": [{"graph": "a", "precision": 1, "device": "a", "max_abs": 1, "relative": 1, "batch": 1,
+                    "psnr_db": None}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_info_refuses_a_parity_that_is_none(fail, tmp_path, parity):
+    bundle = make_stub_bundle(tmp_path / "bundle")
+    (bundle / "parity.json").write_text(json.dumps(parity))
+    relist(bundle, "parity.json")
+    assert "parity.json is refused" in fail(4, "info", bundle)
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("changed", ["bit", "deep", "number", "lone surrogate", "pipe", "device", "folder"])
+def test_every_command_refuses_a_manifest_that_was_altered(fail, tmp_path, changed):
+    bundle = make_stub_bundle(tmp_path / "bundle")
+    path = bundle / "manifest.json"
+    text = path.read_text()
+    stub = {"deep": "[" * 900 + "]" * 900, "number": "1e999", "lone surrogate": '"\\ud800"'}.get(changed)
+    if stub:
+        path.write_text(text.replace('"stub": true', f'"stub": {stub}'))
+    elif changed == "bit":
+        path.write_text(text.replace('"stub": "1"', '"stub": "3"'))
+    else:
+        path.unlink()
+        if changed == "pipe":
+            os.mkfifo(path)
+        elif changed == "device":
+            path.symlink_to("/dev/zero")
+        else:
+            path.mkdir()
+    out = tmp_path / "out.png"
+    for command in (
+        ["info", bundle],
+        ["generate", "a", "--bundle", bundle, "--out", out],
+        ["interpolate", "a", "b", "--bundle", bundle, "--out", out],
+        ["sample-grid", "a", "--bundle", bundle, "--out", out],
+        ["export", bundle, "--trt", "--out", tmp_path / "new"],
+        ["bench", "--bundle", bundle],
+        ["evaluate", bundle, "--against", tmp_path],
+    ):
+        assert "manifest.json" in fail(4, *command), command
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["bundle"]
 
 
 def test_engines_of_a_bundle(run, fail, bundle, tmp_path, monkeypatch):

@@ -176,7 +176,8 @@ def _check_plain(plain: Path, models: Models) -> None:
     remedy = f"export {models.checkpoint} again with --rewrites none"
     if manifest.source.sha256 != read_manifest(models.bundle).source.sha256:
         raise UsageError(f"{plain} and {models.bundle} were exported from different checkpoints; {remedy}")
-    if parse(read_verified(plain, manifest, "parity.json")).get("rewrites") != "none":
+    parity = parse(read_verified(plain, manifest, "parity.json"))
+    if not isinstance(parity, dict) or parity.get("rewrites") != "none":
         raise UsageError(f"{plain} is not without rewrites; {remedy}")
 
 

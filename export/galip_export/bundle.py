@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -155,7 +156,7 @@ def export_bundle(
             told.begin(f"writing {name}")
             writer.write("generator", name, generator)
         del encoder, generator  # as large as the model each
-        source = Source(checkpoint.name, sha256_file(checkpoint))
+        source = Source(_printable(checkpoint.name), sha256_file(checkpoint))
         manifest = _write_manifest(folder, model, writer.graphs, source)
         verifying = partial(told.begin, "verifying against PyTorch")
         parity, pictures = verify_bundle(folder, model, wanted, verifying)
@@ -190,6 +191,11 @@ class _Steps:
         assert self._begun == self._total, (self._begun, self._total)
         if self._progress:
             self._progress("done", self._total, self._total)
+
+
+def _printable(name: str) -> str:
+    """A file's name as text in Unicode: bytes that are none are escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _size(info: CheckpointInfo) -> int:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
+from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.files import read_regular, write_atomically
+
 __all__ = ["TimingCache"]
 
 _log = logging.getLogger("galip_export")
+
+_MAX_BYTES = 2**28
 
 
 class TimingCache:
@@ -32,11 +36,11 @@ class TimingCache:
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
     def _read(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
+        if not os.path.lexists(self.path):
             return b""
-        except OSError as error:  # it is an aid: kernels are timed all the same
+        try:
+            return read_regular(self.path, _MAX_BYTES)
+        except FileRefused as error:  # it is an aid: kernels are timed all the same
             _log.warning("the timing cache %s cannot be read: %s", self.path, error)
             return b""
 
@@ -45,11 +49,8 @@ class TimingCache:
         data = bytes(config.get_timing_cache().serialize())
         if data == self._data:
             return
-        self._data, part = data, self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        self._data = data
         try:
-            part.write_bytes(data)
-            part.replace(self.path)
-        except OSError as error:  # it is an aid: the engines are built all the same
-            with contextlib.suppress(OSError):
-                part.unlink()
+            write_atomically(self.path, data)
+        except UsageError as error:  # it is an aid: the engines are built all the same
             _log.warning("the timing cache %s cannot be written: %s", self.path, error)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["convert", "export", "info"]
 
 _BATCHES = "1,4,16"
+_NO_DIGEST = (
+    "none: the bundle was exported before manifests had one, so some changes of it would go unnoticed"
+)
 
 
 def export(
@@ -147,8 +150,12 @@ def info(
     json: Json = False,
 ) -> None:
     """Say what a bundle or checkpoint is, and where it came from."""
-    found = _bundle_info(path) if os.path.isdir(path) else _checkpoint_info(path)
-    emit(found, json, "\n".join(_lines(found)))
+    is_bundle = (
+        os.path.isdir(path) or path.name == "manifest.json"
+    )  # of which `read_manifest` says what to name
+    found = _bundle_info(path) if is_bundle else _checkpoint_info(path)
+    shown = {**found, "digest": found["digest"] or _NO_DIGEST} if "digest" in found else found
+    emit(found, json, "\n".join(_lines(shown)))
 
 
 def _summary(report: ExportReport) -> str:
@@ -182,19 +189,13 @@ def _engine(record: EngineRecord) -> str:
 
 def _bundle_info(path: Path) -> dict[str, Any]:
     from galip_runtime.engines import read_records
-    from galip_runtime.manifest import read_manifest, read_verified, verify_files
-    from galip_runtime.strict_json import parse
+    from galip_runtime.manifest import read_manifest, verify_files
 
-    if not (path / "manifest.json").exists():
-        raise FileRefused(
-            f"{path} is a folder without manifest.json, so no bundle; `galip export` makes those"
-        )
     manifest = read_manifest(path)
     verify_files(path, manifest)
-    parity = parse(read_verified(path, manifest, "parity.json")) if "parity.json" in manifest.files else {}
     engines = {each.plan: _engine_facts(each, manifest) for each in read_records(path, manifest)}
     facts = dataclasses.asdict(manifest)
-    return {"kind": "bundle", **facts, "engines": engines, "parity": _worst_parity(parity)}
+    return {"kind": "bundle", **facts, "engines": engines, "parity": _worst_parity(path, manifest)}
 
 
 def _engine_facts(record: EngineRecord, manifest: Manifest) -> dict[str, Any]:
@@ -205,17 +206,65 @@ def _engine_facts(record: EngineRecord, manifest: Manifest) -> dict[str, Any]:
     return {**kept, "batches": [profile.opt for profile in record.profiles], "fits_graph": fits}
 
 
-def _worst_parity(parity: dict[str, Any]) -> dict[str, dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """What is shown of a case of `parity.json`."""
+
+    graph: str
+    precision: str
+    device: str
+    max_abs: float
+    relative: float
+    psnr_db: float | None
+    batch: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pictures:
+    """What is shown of the pictures of a precision in `parity.json`."""
+
+    precision: str
+    device: str
+    pictures: int
+    psnr_min: float | None
+    psnr_p1: float | None
+    psnr_median: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parity:
+    """What is shown of `parity.json`."""
+
+    cases: tuple[_Case, ...]
+    pictures: tuple[_Pictures, ...]
+
+
+def _worst_parity(path: Path, manifest: Manifest) -> dict[str, dict[str, Any]]:
     """What a bundle's `parity.json` says of each graph, precision and device: its case furthest from eager
-    PyTorch, or its pictures.
+    PyTorch, or its pictures. Raises FileRefused if it is none.
     """
+    from galip_runtime.manifest import read_verified
+    from galip_runtime.strict_json import parse, typed
+
+    if "parity.json" not in manifest.files:
+        return {}
+    data = read_verified(path, manifest, "parity.json")
+    try:
+        document = parse(data)
+        parity = typed(
+            _Parity, {"cases": [], "pictures": [], **document} if isinstance(document, dict) else document
+        )
+    except FileRefused as error:
+        raise FileRefused(f"{path / 'parity.json'} is refused: {error}") from error
     worst: dict[str, dict[str, Any]] = {}
-    for case in sorted(parity.get("cases", ()), key=lambda case: case["relative"]):
-        figures = {name: case[name] for name in ("max_abs", "relative", "psnr_db", "batch")}
-        worst[f"{case['graph']} {case['precision']} on {case['device']}"] = figures
-    for pictures in parity.get("pictures", ()):
-        figures = {name: pictures[name] for name in ("pictures", "psnr_min", "psnr_p1", "psnr_median")}
-        worst[f"pictures {pictures['precision']} on {pictures['device']}"] = figures
+    for case in sorted(parity.cases, key=lambda case: case.relative):
+        figures = {name: getattr(case, name) for name in ("max_abs", "relative", "psnr_db", "batch")}
+        worst[f"{case.graph} {case.precision} on {case.device}"] = figures
+    for pictures in parity.pictures:
+        figures = {
+            name: getattr(pictures, name) for name in ("pictures", "psnr_min", "psnr_p1", "psnr_median")
+        }
+        worst[f"pictures {pictures.precision} on {pictures.device}"] = figures
     return worst
 
 

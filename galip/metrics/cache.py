@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from galip_runtime.folders import cache_home
+from galip_runtime.folders import optional_cache
+from galip_runtime.kept import keep, open_kept
 
 from galip.metrics.statistics import Statistics
 
@@ -20,9 +19,9 @@ __all__ = ["cache_folder", "cached", "key_of", "store"]
 Found = tuple[Statistics, dict[str, np.ndarray]]
 
 
-def cache_folder() -> Path:
-    """`features` in `cache_home`."""
-    return cache_home() / "features"
+def cache_folder() -> Path | None:
+    """`features` in galip's cache; None where there is no cache to trust."""
+    return optional_cache("features")
 
 
 def key_of(**what: Any) -> str:
@@ -30,36 +29,35 @@ def key_of(**what: Any) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def cached(folder: Path, key: str) -> Found | None:
+def cached(folder: Path | None, key: str) -> Found | None:
     """Statistics and arrays stored under `key`; None where there are none or the file is damaged."""
-    path = folder / f"{key}.npz"
-    if not path.exists():
+    file = folder and open_kept(_path(folder, key))
+    if not file:
         return None
+    with file:
+        data = file.read()
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
         statistics = Statistics(len(arrays["mean"]))
         statistics.count = int(arrays.pop("count"))
         statistics.mean, statistics.scatter = arrays.pop("mean"), arrays.pop("scatter")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        print(f"galip: {path} is damaged ({error}) and is made again", file=sys.stderr)
+    except (KeyError, TypeError, ValueError):  # it is whole, but of another version of galip
         return None
     return statistics, arrays
 
 
-def store(folder: Path, key: str, statistics: Statistics, arrays: dict[str, np.ndarray]) -> None:
-    """Keep statistics and arrays under `key`, whole or not at all; a folder that can't be written is told."""
-    path = folder / f"{key}.npz"
-    temporary = path.with_name(f".{key}.{os.getpid()}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, **_named(statistics, arrays))  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    except OSError as error:
-        print(f"galip: features are not kept: {folder}: {error.strerror}", file=sys.stderr)
-    finally:
-        temporary.unlink(missing_ok=True)
+def store(folder: Path | None, key: str, statistics: Statistics, arrays: dict[str, np.ndarray]) -> None:
+    """Keep statistics and arrays under `key`, whole or not at all; where that fails, it is logged."""
+    if folder is None:
+        return
+    data = io.BytesIO()
+    np.savez(data, **_named(statistics, arrays))  # type: ignore[arg-type]
+    keep(_path(folder, key), data.getbuffer())
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / f"{key}.kept"
 
 
 def _named(statistics: Statistics, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -49,6 +49,8 @@ PRECISIONS = ("fp16", "fp32")
 RECORD_VERSION = 2
 """1 had engines without the outputs of `pixels`"""
 
+_MAX_BATCH = 2**16
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -174,10 +176,10 @@ def read_records(bundle: str | os.PathLike[str], manifest: Manifest) -> list[Eng
             raise FileRefused(f"{Path(bundle) / name} is refused: {error}") from error
         entry = manifest.files.get(record.plan)
         if entry is None or entry.sha256 != record.plan_sha256:
-            raise FileRefused(f"{Path(bundle) / name} is the record of another plan than {record.plan}")
+            raise FileRefused(f"{Path(bundle) / name} is the record of another plan than {record.plan:.200}")
         sizes = [(each.min, each.opt, each.max) for each in record.profiles]
-        if not sizes or any(not 1 <= low <= best <= high for low, best, high in sizes):
-            raise FileRefused(f"{Path(bundle) / name} has profiles that are none: {sizes}")
+        if not sizes or any(not 1 <= low <= best <= high <= _MAX_BATCH for low, best, high in sizes):
+            raise FileRefused(f"{Path(bundle) / name} has profiles that are none: {sizes!r:.200}")
         records.append(record)
     return records
 

@@ -20,7 +20,7 @@ from galip_runtime.devices import (
 )
 from galip_runtime.engines import ENGINES, choose_engine, places_of
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
-from galip_runtime.folders import cache_home
+from galip_runtime.folders import optional_cache
 from galip_runtime.graph import Engine, Graph, GraphFile
 from galip_runtime.manifest import (
     CONDITION,
@@ -83,7 +83,7 @@ def load(
     tokenizer = _tokenizer(manifest, read_verified(path, manifest, manifest.tokenizer.file))
     passed_over = []
     for each in devices:
-        cache = _cache(each) if each in ("openvino", "tensorrt") else None
+        cache = optional_cache(each) if each in ("openvino", "tensorrt") else None
         try:
             stream = Stream(gpu) if each in GPU_DEVICES else None
             settings = Settings(each, count, gpu, cache, stream)
@@ -132,14 +132,15 @@ def _opened(
     large = {spec.file for spec in specs.values()} | {each.record.plan for each in engines.values()}
     small = {name for name in manifest.files if name not in graphs and not name.startswith(f"{ENGINES}/")}
     stamps = {name: stamp(path / name) for name in large}
-    verified = Verified(_cache("verified"))
+    verified = Verified(optional_cache("verified"))
     unknown = [
         name for name in large if not verified.has(path / name, stamps[name], manifest.files[name].sha256)
     ]
     verify_files(path, manifest, {*small, *unknown})
     files = {}
     for graph, spec in specs.items():
-        file, sha256 = path / spec.file, manifest.files[spec.file].sha256
+        # where a link leads to: weights are sought beside the file itself
+        file, sha256 = Path(os.path.realpath(path / spec.file)), manifest.files[spec.file].sha256
         onnx, engine = OnnxFile(file), engines.get(graph)
         longest = manifest.tokenizer.context_length
         files[graph] = GraphFile(file, sha256, spec, chosen[graph], onnx, stamps[spec.file], engine, longest)
@@ -167,13 +168,6 @@ def _engines(
         graph: choose_engine(path, manifest, graph, precision, places) for graph, precision in chosen.items()
     }
     return {graph: Engine(Path(path) / record.plan, record) for graph, record in records.items()}
-
-
-def _cache(name: str) -> Path | None:
-    try:
-        return cache_home() / name
-    except RuntimeError:  # a user without a home
-        return None
 
 
 def _start(manifest: Manifest, files: Mapping[str, GraphFile], settings: Settings) -> dict[str, Graph]:

@@ -5,7 +5,6 @@ lists. `read_verified` hands out the very bytes that were hashed.
 """
 
 import hashlib
-import json
 import os
 import re
 import stat
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from galip_runtime.errors import FileRefused
+from galip_runtime.files import open_regular, read_regular
+from galip_runtime.manifest_text import DIGEST, REVISION, check_text, manifest_text
 from galip_runtime.noise import NOISE_DEFINITION
 from galip_runtime.strict_json import parse, typed
 
@@ -50,8 +51,11 @@ GRAPHS = ("text_encoder", "generator")
 CONDITION = "condition"
 """The tensor within the generator that the sentence alone decides, and through which alone it matters."""
 
-_MAX_MANIFEST_BYTES = 4 * 2**20
+_MAX_MANIFEST_BYTES = 2**20
+_MAX_FILE_BYTES = 2**33  # an ONNX graph has at most 2**31, as any protobuf; an engine may have more
+_MAX_READ_BYTES = 2**24  # of a file that is read as a whole
 _MAX_DIMENSION = 2**16
+_BLOCK = 2**20  # bytes hashed at a time
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
 _PRECISION = re.compile(r"[a-z][a-z0-9_]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -91,8 +95,8 @@ class FileEntry:
     def __post_init__(self) -> None:
         if not _SHA256.fullmatch(self.sha256):
             raise FileRefused(f"{self.sha256!r:.80} is no sha256 of 64 lower-case hexadecimal digits")
-        if self.size < 0:
-            raise FileRefused(f"a file's size is {self.size}")
+        if not 0 <= self.size <= _MAX_FILE_BYTES:
+            raise FileRefused(f"a file's size is {self.size}; from 0 to {_MAX_FILE_BYTES} would be right")
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,8 @@ class Manifest:
     """distribution -> version, of everything that made the bundle"""
     noise: Mapping[str, str] = field(default_factory=lambda: dict(NOISE_DEFINITION))
     format_version: int = FORMAT_VERSION
+    digest: str | None = field(default=None, compare=False)
+    """the one in the text that this was read from; None where that was written before there was one"""
 
     def __post_init__(self) -> None:
         _check_version(self.format_version)
@@ -179,7 +185,9 @@ class Manifest:
         for name in self.files:
             check_name(name)
         if set(self.graphs) != set(GRAPHS):
-            raise FileRefused(f"graphs are {sorted(self.graphs)}; exactly {sorted(GRAPHS)} would be right")
+            raise FileRefused(
+                f"graphs are {sorted(self.graphs)!r:.200}; exactly {sorted(GRAPHS)} would be right"
+            )
         for graph in GRAPHS:
             self._check_graph(graph)
         self._check_listed(self.tokenizer.file, "tokenizer.file")
@@ -193,11 +201,12 @@ class Manifest:
         for precision, spec in self.graphs[graph].items():
             where = f"graphs.{graph}.{precision}"
             if not _PRECISION.fullmatch(precision):
-                raise FileRefused(f"{where}: {precision!r:.80} is no name of a precision, such as fp32")
+                raise FileRefused(f"graphs.{graph}: {precision!r:.80} is no precision, such as fp32")
             self._check_listed(spec.file, f"{where}.file")
             if (spec.inputs, spec.outputs) != contract:
                 raise FileRefused(
-                    f"{where} has the inputs and outputs {spec.inputs, spec.outputs}; needed are {contract}"
+                    f"{where} has the inputs and outputs {(spec.inputs, spec.outputs)!r:.400}; needed are "
+                    f"{contract}"
                 )
 
     def _check_listed(self, name: str, where: str) -> None:
@@ -205,49 +214,58 @@ class Manifest:
             raise FileRefused(f"{where} is {name!r:.200}, which is not among the files listed")
 
     def to_json(self) -> str:
-        """The text of `manifest.json`; the same manifest always gives the same text."""
-        return (
-            json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True, allow_nan=False) + "\n"
-        )
+        """The text of `manifest.json`, with a digest; the same manifest always gives the same text."""
+        return manifest_text({"format": FORMAT, **REVISION, **asdict(self)})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
-        """Read `to_json`'s text. Fields that this version does not know are ignored. Raises FileRefused."""
-        data = parse(text)
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
+        """Read `to_json`'s text, or that of a later revision, whose further fields are ignored.
+
+        Raises FileRefused, also where a byte of the text was changed.
+        """
+        document = parse(text)
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise FileRefused(f'it is not a bundle\'s manifest, which says "format": "{FORMAT}"')
-        _check_version(data.get("format_version"))  # first: another version's fields may differ
-        manifest: Manifest = typed(cls, data)
+        _check_version(document.get("format_version"))  # first: another version's fields may differ
+        check_text(document, text)
+        manifest: Manifest = typed(cls, {DIGEST: None, **document})
         return manifest
 
 
 def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     """The manifest of the bundle in the folder `bundle`. Raises FileRefused; checks no other file."""
-    folder = Path(bundle)
+    path = os.path.join(bundle, MANIFEST_NAME)
     try:
-        if not folder.is_dir():
-            what = "is not a folder" if folder.exists() else "does not exist"
-            raise FileRefused(f"{folder} {what}: a bundle is a folder that `galip export` wrote")
-        return _manifest_in(folder)
-    except OSError as error:  # one that may not be entered, a name too long
-        raise FileRefused(f"{folder} cannot be read ({error.strerror}): name a bundle's folder") from error
-
-
-def _manifest_in(folder: Path) -> Manifest:
-    path = folder / MANIFEST_NAME
+        text = read_regular(path, _MAX_MANIFEST_BYTES)
+    except FileRefused as error:
+        raise FileRefused(f"{error}{_hint(bundle)}") from error
     try:
-        size = _regular_size(folder, MANIFEST_NAME)
-        if size > _MAX_MANIFEST_BYTES:
-            raise FileRefused(f"it has {size} bytes; a manifest has at most {_MAX_MANIFEST_BYTES}")
-        return Manifest.from_json(path.read_bytes())
+        return Manifest.from_json(text)
     except FileRefused as error:
         raise FileRefused(f"{path} is refused: {error}") from error
 
 
+def _hint(bundle: str | os.PathLike[str]) -> str:
+    """What to do where `bundle` has no manifest that can be read."""
+    path = os.fspath(bundle)
+    if os.path.basename(path) == MANIFEST_NAME and os.path.isfile(path):
+        return f": name the bundle's folder, {os.path.dirname(path) or '.'}"
+    if path.startswith("~"):
+        return ": '~' is a home folder only to a shell; write the path in full"
+    return ": a bundle is a folder that `galip export` wrote, with manifest.json in it"
+
+
 def check_files(bundle: str | os.PathLike[str], manifest: Manifest) -> None:
-    """Check that every listed file is there, no link, and of its size. Raises FileRefused."""
+    """Check that every listed file is there, regular, and of its size. Raises FileRefused.
+
+    A link, as in Hugging Face's cache, stands for the file that it leads to.
+    """
     for name, entry in manifest.files.items():
-        _compare(Path(bundle) / name, "size", _regular_size(Path(bundle), check_name(name)), entry.size)
+        path = Path(bundle) / check_name(name)
+        status = _status(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileRefused(f"{path} is not a regular file: {_REPAIR}")
+        _compare(path, "size", status.st_size, entry.size)
 
 
 def verify_files(
@@ -256,26 +274,36 @@ def verify_files(
     """Check the listed files `names`, or all. Raises FileRefused for the first that is not as listed."""
     for name in manifest.files if names is None else names:
         with _open_listed(Path(bundle), manifest, name) as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        _compare(Path(bundle) / name, "sha256", found, manifest.files[name].sha256)
+            sha256 = _sha256(file, manifest.files[name].size)
+        _compare(Path(bundle) / name, "sha256", sha256, manifest.files[name].sha256)
 
 
 def read_verified(bundle: str | os.PathLike[str], manifest: Manifest, name: str) -> bytes:
-    """The bytes of the listed file `name`. Raises FileRefused where they are not as listed."""
+    """The bytes of the listed file `name`, at most 16 MiB. Raises FileRefused if they are not as listed."""
+    if name not in manifest.files:
+        raise FileRefused(f"the manifest of {bundle} does not list {name}: {_REPAIR}")
     expected = manifest.files[name]
+    if expected.size > _MAX_READ_BYTES:
+        raise FileRefused(
+            f"{Path(bundle) / name} has {expected.size:,} bytes; at most {_MAX_READ_BYTES:,} are read of it, "
+            "so this is another kind of file: export the bundle again"
+        )
     with _open_listed(Path(bundle), manifest, name) as file:
-        data = file.read(expected.size + 1)
+        try:
+            data = file.read(expected.size + 1)
+        except OSError as error:
+            raise _unreadable(Path(file.name), error) from error
     _compare(Path(bundle) / name, "size", len(data), expected.size)
     _compare(Path(bundle) / name, "sha256", hashlib.sha256(data).hexdigest(), expected.sha256)
     return data
 
 
 def stamp(path: Path) -> tuple[int, ...]:
-    """What changes whenever the file at `path` is written or replaced. Raises FileRefused if it is gone."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise FileRefused(f"{path} cannot be read ({error.strerror}): {_REPAIR}") from error
+    """What changes whenever the file at `path` is written or replaced. Raises FileRefused if it is gone.
+
+    Of a link, it is the stamp of the file that it leads to.
+    """
+    status = _status(path)
     # Windows has the time of creation in st_ctime, elsewhere it is that of any change, which nobody can set
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
@@ -301,29 +329,41 @@ def check_name(name: str) -> str:
     return name
 
 
-def _regular_size(folder: Path, name: str) -> int:
-    """Bytes of the regular file `name`; a link on the way from `folder` to it is refused."""
-    path = folder
-    parts = name.split("/")
-    for part in parts:
-        path = path / part
-        try:
-            status = path.lstat()
-        except OSError as error:
-            raise FileRefused(f"{path} cannot be read ({error.strerror}): {_REPAIR}") from error
-        if stat.S_ISLNK(status.st_mode):
-            raise FileRefused(f"{path} is a link, and a bundle holds none: {_REPAIR} with real files")
-    if not stat.S_ISREG(status.st_mode):
-        raise FileRefused(f"{path} is not a regular file: {_REPAIR}")
-    return status.st_size
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _open_listed(bundle: Path, manifest: Manifest, name: str) -> BufferedReader:
-    _compare(bundle / name, "size", _regular_size(bundle, check_name(name)), manifest.files[name].size)
+    path = bundle / check_name(name)
     try:
-        return open(bundle / name, "rb")
-    except OSError as error:
-        raise FileRefused(f"{bundle / name} cannot be read ({error.strerror}): {_REPAIR}") from error
+        file = open_regular(path)
+    except FileRefused as error:
+        raise FileRefused(f"{error}: {_REPAIR}") from error
+    try:
+        _compare(path, "size", os.fstat(file.fileno()).st_size, manifest.files[name].size)
+    except FileRefused:
+        file.close()
+        raise
+    return file
+
+
+def _sha256(file: BufferedReader, size: int) -> str:
+    """Of the file's first `size` bytes: it ends even where somebody goes on writing."""
+    digest = hashlib.sha256()
+    try:
+        while size > 0 and (block := file.read(min(size, _BLOCK))):
+            digest.update(block)
+            size -= len(block)
+    except OSError as error:  # of a disk or a network
+        raise _unreadable(Path(file.name), error) from error
+    return digest.hexdigest()
+
+
+def _unreadable(path: Path, error: OSError) -> FileRefused:
+    return FileRefused(f"{path} cannot be read ({error.strerror}): {_REPAIR}")
 
 
 def _compare(path: Path, what: str, found: int | str, expected: int | str) -> None:

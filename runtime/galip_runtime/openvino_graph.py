@@ -1,7 +1,8 @@
 """Graphs that OpenVINO runs itself, without onnxruntime between: a third of the memory, and it loads faster.
 
 What it compiles from a graph is kept in a cache folder, one file (a blob, in OpenVINO's words) for each
-graph, precision, version of OpenVINO and CPU. It is mapped into memory when the same graph is loaded again.
+graph, precision, version of OpenVINO and CPU. When the same graph is loaded again, it is hashed, as OpenVINO
+crashes on one that is damaged, and mapped into memory.
 """
 
 import contextlib
@@ -9,8 +10,6 @@ import functools
 import hashlib
 import logging
 import os
-import secrets
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,15 @@ from galip_runtime.devices import has_openvino, import_openvino
 from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.forks import Lock, call_after_fork, never_free
 from galip_runtime.graph import Graph
+from galip_runtime.kept import HEAD, keep, open_kept
 
 __all__ = ["OpenvinoGraph", "check_cpu", "openvino_computes_in", "openvino_core", "openvino_settings"]
 
 _log = logging.getLogger("galip_runtime")
 
-_FORMAT = 2
+_FORMAT = 3
 """of what is kept; another one whenever `_cut` or `openvino_settings` makes other graphs of the same file"""
 _KEPT_BYTES = 4 * 2**30
-_ABANDONED = 3600  # seconds after which a file that was not finished is removed
 _TYPES = {"f32": "float32", "i64": "int64"}
 
 
@@ -139,28 +138,37 @@ class OpenvinoGraph(Graph):
         if self.settings.cache is None:
             return self._compile(core, properties)
         key = self._key(openvino, core, properties)
-        for blob in self.settings.cache.glob(f"{key}-*.blob"):
-            try:
-                if blob.stat().st_size != int(blob.stem.rpartition("-")[2]):
-                    continue
-                data = np.memmap(blob, np.uint8, mode="c")  # OpenVINO takes no read-only memory
-                tensor = openvino.Tensor(data, shared_memory=True)
-                compiled = core.import_model(tensor, "CPU", properties)
-            except (OSError, RuntimeError, ValueError) as error:
-                _log.warning("%s is not used and compiled anew: %s", blob, error)
-                with contextlib.suppress(OSError):  # somebody else's file, or mapped (Windows)
-                    blob.unlink()
-                continue
-            self._blob = data, tensor  # it reads from there as long as it runs
-            with contextlib.suppress(OSError):  # somebody else's file
-                os.utime(blob)  # the ones used last are kept
+        blob = self.settings.cache / f"{key}.blob"
+        if (compiled := self._imported(openvino, core, properties, blob)) is not None:
             return compiled
         compiled = self._compile(core, properties)
         self.file.check_unchanged()  # else another graph would be found under this one's key
         try:
-            _store(self.settings.cache, key, compiled)
-        except (OSError, RuntimeError) as error:  # a full disk, somebody else's folder: it works all the same
-            _log.warning("%s cannot keep what OpenVINO compiled: %s", self.settings.cache, error)
+            data = compiled.export_model().getbuffer()
+        except RuntimeError as error:  # it works all the same
+            _log.warning("%s is not kept: OpenVINO does not write what it compiled: %s", blob, error)
+        else:
+            keep(blob, data)
+            _make_room(blob)
+        return compiled
+
+    def _imported(self, openvino: Any, core: Any, properties: dict[str, Any], blob: Path) -> Any | None:
+        """What was compiled before and kept in `blob`; None where there is nothing, or nothing that works."""
+        file = open_kept(blob)
+        if file is None:
+            return None
+        try:
+            with file:
+                # OpenVINO takes no read-only memory
+                data = np.memmap(file, np.uint8, mode="c", offset=HEAD)
+                tensor = openvino.Tensor(data, shared_memory=True)
+                compiled = core.import_model(tensor, "CPU", properties)
+        except (OSError, RuntimeError, ValueError) as error:  # ValueError: there is nothing after the head
+            _log.warning("%s is not used and compiled anew: %s", blob, error)
+            return None
+        self._blob = data, tensor  # it reads from there as long as it runs
+        with contextlib.suppress(OSError):  # a read-only folder
+            os.utime(blob)  # the ones used last are kept
         return compiled
 
     def _key(self, openvino: Any, core: Any, properties: dict[str, Any]) -> str:
@@ -238,32 +246,14 @@ def _pad_rows(model: Any) -> None:
         kept.output(0).set_names(names)
 
 
-def _store(folder: Path, key: str, compiled: Any) -> None:
-    """Write a blob, whole or not at all; those not used for longest make room."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = folder / f".{secrets.token_hex(6)}.tmp"
-    try:
-        data = compiled.export_model().getbuffer()
-        with temporary.open("wb") as file:
-            file.write(data)
-            os.fsync(file.fileno())
-        blob = folder / f"{key}-{len(data)}.blob"
-        os.replace(temporary, blob)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _make_room(folder, blob)
-
-
-def _make_room(folder: Path, newest: Path) -> None:
-    """Remove blobs beyond `_KEPT_BYTES`, but `newest`, and what was never finished."""
+def _make_room(newest: Path) -> None:
+    """Remove the blobs beside `newest` that take more than `_KEPT_BYTES` with it, used longest ago first."""
     ages: list[tuple[float, int, Path]] = []
-    for path in folder.iterdir():
-        with contextlib.suppress(OSError):  # another process has removed it
-            status = path.stat()
-            if path.suffix == ".blob":
+    with contextlib.suppress(OSError):  # as it is a folder of this user's, the disk itself
+        for path in newest.parent.glob("*.blob"):
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                status = path.lstat()
                 ages.append((status.st_mtime, status.st_size, path))
-            elif path.suffix == ".tmp" and status.st_mtime < time.time() - _ABANDONED:
-                path.unlink()
     taken = 0
     for _, size, path in sorted(ages, reverse=True):
         taken += size

@@ -98,10 +98,14 @@ class Model(Drawer):
         return self._graphs[CONDITION].run({"sentence": sentence})
 
     def info(self) -> dict[str, Any]:
-        """What is loaded and how it runs, fit for JSON: asked for and used device, hashes, versions."""
+        """What is loaded and how it runs, fit for JSON: asked for and used device, hashes, versions.
+
+        `digest` is the manifest's own; None for a bundle from before manifests had one.
+        """
         return {
             "path": str(self.path),
             "format_version": self.manifest.format_version,
+            "digest": self.manifest.digest,
             "requested": self._requested,
             "device": self.settings.device,
             "passed_over": self._passed_over,

@@ -1,14 +1,18 @@
 """Which files were hashed before: a graph is when it is first loaded, and whenever it has changed since.
 
-What is kept is an empty file, its name the hash of all that tells a change: where the graph lies, its
-`manifest.stamp` and the sha256 that it had.
+What is kept is an empty file of this user's own, its name the hash of all that tells a change: where the
+graph lies, its `manifest.stamp` and the sha256 that it had.
 """
 
 import contextlib
 import hashlib
 import logging
+import os
 import time
 from pathlib import Path
+
+from galip_runtime.errors import FileRefused
+from galip_runtime.kept import open_own
 
 __all__ = ["Verified"]
 
@@ -19,14 +23,24 @@ _SETTLED = 2  # seconds: a file changed twice within a clock's tick may have the
 
 
 class Verified:
-    """A folder of what was verified; None keeps nothing."""
+    """A folder of what was verified, as `optional_cache` gives it; None keeps nothing."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     def has(self, path: Path, stamp: tuple[int, ...], sha256: str) -> bool:
         """Whether the file at `path`, unchanged by its `stamp`, was found to have this sha256."""
-        return self._folder is not None and (self._folder / _name(path, stamp, sha256)).exists()
+        if self._folder is None:
+            return False
+        try:
+            marker = open_own(self._folder / _name(path, stamp, sha256))
+        except FileRefused as error:
+            _log.warning("%s: %s is hashed again", error, path)
+            return False
+        if marker is None:
+            return False
+        marker.close()
+        return True
 
     def add(self, path: Path, stamp: tuple[int, ...], sha256: str) -> None:
         """The file at `path` has this sha256, and had `stamp` before and after it was hashed."""
@@ -34,10 +48,13 @@ class Verified:
         if self._folder is None or time.time() - changed < _SETTLED:
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (self._folder / _name(path, stamp, sha256)).touch(mode=0o600)
+            marker = self._folder / _name(path, stamp, sha256)
+            marker.unlink(missing_ok=True)  # somebody else's, if there is one
+            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             self._make_room(self._folder)
-        except OSError as error:  # a full disk, somebody else's folder: it is hashed again the next time
+        except FileExistsError:  # another process was faster
+            pass
+        except OSError as error:  # a full disk, a read-only folder: it is hashed again the next time
             _log.info("%s cannot keep that %s was verified: %s", self._folder, path, error)
 
     def _make_room(self, folder: Path) -> None:

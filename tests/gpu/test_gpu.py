@@ -23,6 +23,7 @@ from galip_runtime.doctor import examine
 from galip_runtime.gpu_session import GpuSession
 from galip_runtime.graph import GraphFile
 from galip_runtime.manifest import GraphSpec, TensorSpec, describe_file, stamp
+from galip_runtime.manifest_text import manifest_text
 from galip_runtime.onnx_file import OnnxFile
 from onnx import TensorProto, helper, numpy_helper
 
@@ -168,7 +169,7 @@ def test_what_is_not_finite_is_told(gpu, exported, tmp_path, draws):
     largest.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(largest) * np.float32(3e38), largest.name))
     onnx.save(model, copy / name)
     manifest["files"][name] = vars(describe_file(copy / name))
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    (copy / "manifest.json").write_text(manifest_text(manifest))
     broken = galip_runtime.load(copy, device="cuda", precision="fp32")
     for call in (broken.draw, broken.decode):
         with pytest.raises(QualityGateFailed, match="not finite"):
@@ -187,7 +188,7 @@ def test_engines_of_another_gpu_are_not_loaded(engines, tmp_path):
         record = json.loads((copy / name).read_text())
         (copy / name).write_text(json.dumps({**record, "compute_capability": "1.0"}))
         manifest["files"][name] = vars(describe_file(copy / name))
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    (copy / "manifest.json").write_text(manifest_text(manifest))
     with pytest.raises(ProviderUnavailable, match=r"compute capability 1\.0.*galip export .* --trt"):
         galip_runtime.load(copy, device="tensorrt")
 

@@ -22,6 +22,7 @@ from galip_runtime.manifest import (
     describe_file,
     graph_contract,
 )
+from galip_runtime.manifest_text import manifest_text
 from galip_runtime.tokenizer import Tokenizer
 from onnx import TensorProto, helper, numpy_helper
 
@@ -87,6 +88,11 @@ def relist(folder: Path, *names: str) -> None:
     manifest = Manifest.from_json((folder / MANIFEST_NAME).read_text())
     manifest.files.update({name: describe_file(folder / name) for name in names})
     (folder / MANIFEST_NAME).write_text(manifest.to_json())
+
+
+def restate(folder: Path, document: Mapping[str, Any]) -> None:
+    """Make `document` the manifest, with the digest that belongs to it."""
+    (folder / MANIFEST_NAME).write_text(manifest_text(document))
 
 
 def text_encoder(dimensions: Dimensions, vocabulary: int) -> bytes:

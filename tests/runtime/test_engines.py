@@ -147,14 +147,17 @@ def test_what_is_no_record_is_refused(text):
         EngineRecord.from_json(text)
 
 
+WHOLE = st.integers(-(2**63), 2**64 - 1)
+
+
 @given(
     st.builds(
         EngineRecord,
         format_version=st.just(RECORD_VERSION),
-        profiles=st.lists(st.builds(Profile), max_size=3).map(tuple),
+        profiles=st.lists(st.builds(Profile, WHOLE, WHOLE, WHOLE), max_size=3).map(tuple),
         flags=st.lists(st.text(), max_size=3).map(tuple),
-        layers=st.dictionaries(st.text(), st.integers(), max_size=3),
-        weights=st.dictionaries(st.text(), st.integers(), max_size=3),
+        layers=st.dictionaries(st.text(), WHOLE, max_size=3),
+        weights=st.dictionaries(st.text(), WHOLE, max_size=3),
     )
 )
 def test_records_survive_json(record):

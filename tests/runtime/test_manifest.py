@@ -18,9 +18,18 @@ from galip_runtime.manifest import (
     sha256_file,
     verify_files,
 )
+from galip_runtime.manifest_text import REVISION, manifest_text
 from onnx.external_data_helper import set_external_data
-from stub_bundle import make_stub_bundle, relist
+from stub_bundle import make_stub_bundle, relist, restate
 
+LINKS = {
+    "link to a pipe": "../fifo",
+    "link to a device": "/dev/zero",
+    "link to a folder": "..",
+    "link to itself": "",
+    "link to nothing": "../nothing",
+    "link to another file": "../altered",
+}
 LISTED = ["generator.onnx", "parity.json", "text_encoder.onnx", "vocabulary.gz"]
 
 
@@ -72,7 +81,7 @@ def test_files_are_described_and_verified(bundle):
 
 def test_every_field_is_needed_and_has_a_type(bundle):
     text = (bundle / MANIFEST_NAME).read_text()
-    paths = [path for path in leaves(json.loads(text)) if path[0] != "format"]
+    paths = [path for path in leaves(json.loads(text)) if path[0] not in ("format", "digest", *REVISION)]
     assert len(paths) > 60
     for path in paths:
         for change in ("missing", "ill-typed"):
@@ -85,7 +94,7 @@ def test_every_field_is_needed_and_has_a_type(bundle):
             else:
                 del parent[path[-1]]
             with pytest.raises(FileRefused) as caught:
-                Manifest.from_json(json.dumps(data))
+                Manifest.from_json(manifest_text(data))
             if isinstance(path[-1], str) and change == "ill-typed" and path != ("format_version",):
                 assert path[-1] in str(caught.value), (path, str(caught.value))
 
@@ -93,7 +102,7 @@ def test_every_field_is_needed_and_has_a_type(bundle):
 def test_fields_of_later_versions_are_ignored(bundle):
     data = json.loads((bundle / MANIFEST_NAME).read_text())
     data["later"] = data["dimensions"]["later"] = [1, None]
-    assert Manifest.from_json(json.dumps(data)) == read_manifest(bundle)
+    assert Manifest.from_json(manifest_text(data)) == read_manifest(bundle)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,7 @@ def test_fields_of_later_versions_are_ignored(bundle):
 )
 def test_another_format_is_refused(bundle, change, message):
     data = json.loads((bundle / MANIFEST_NAME).read_text()) | change
-    (bundle / MANIFEST_NAME).write_text(json.dumps(data))
+    restate(bundle, data)
     with pytest.raises(FileRefused, match=message):
         galip_runtime.load(bundle)
 
@@ -136,7 +145,7 @@ def test_sizes_and_tensors_that_break_the_contract_are_refused(bundle):
         data = json.loads(text)
         at(data, path[:-1])[path[-1]] = value
         with pytest.raises(FileRefused):
-            Manifest.from_json(json.dumps(data))
+            Manifest.from_json(manifest_text(data))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +177,7 @@ def test_what_is_no_bundle_is_refused(tmp_path, place):
 
 @pytest.mark.parametrize("name", LISTED)
 @pytest.mark.parametrize(
-    "damage", ["missing", "empty", "cut", "longer", "bit", "swapped", "folder", "link", "fifo"]
+    "damage", ["missing", "empty", "cut", "longer", "bit", "swapped", "folder", "fifo", *LINKS]
 )
 def test_a_damaged_file_is_refused_before_anything_is_parsed(bundle, parsers, name, damage):
     path = bundle / name
@@ -183,29 +192,66 @@ def test_a_damaged_file_is_refused_before_anything_is_parsed(bundle, parsers, na
         path.rename(bundle.parent / "elsewhere")
         if damage == "folder":
             path.mkdir()
-        elif damage == "link":
-            path.symlink_to(bundle.parent / "elsewhere")
         elif damage == "fifo":
             os.mkfifo(path)
+        elif damage in LINKS:
+            os.mkfifo(bundle.parent / "fifo")
+            (bundle.parent / "altered").write_bytes(bytes([data[0] ^ 1]) + data[1:])
+            path.symlink_to(LINKS[damage] or path.name)
     with pytest.raises(FileRefused, match=name) as caught:
         galip_runtime.load(bundle)
     assert "export it again" in str(caught.value)
 
 
-def test_a_link_to_a_folder_inside_is_refused(bundle, tmp_path, parsers):
-    (tmp_path / "outside").mkdir()
-    shutil.copy(bundle / "parity.json", tmp_path / "outside" / "parity.json")
-    (bundle / "more").symlink_to(tmp_path / "outside")
-    relist(bundle, "more/parity.json")
-    with pytest.raises(FileRefused, match=r"more is a link"):
-        galip_runtime.load(bundle)
+class TestLinks:
+    """The files of a bundle in Hugging Face's cache are links to `blobs`, named by their hash."""
 
+    @pytest.fixture
+    def linked(self, bundle, tmp_path):
+        blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "1"
+        blobs.mkdir()
+        snapshot.mkdir(parents=True)
+        for path in bundle.iterdir():
+            blob = blobs / sha256_file(path)
+            shutil.copy(path, blob)
+            (snapshot / path.name).symlink_to(f"../../blobs/{blob.name}")
+        return snapshot
 
-def test_the_manifest_itself_may_not_be_a_link(bundle, tmp_path):
-    (bundle / MANIFEST_NAME).rename(tmp_path / "elsewhere")
-    (bundle / MANIFEST_NAME).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(FileRefused, match="is a link"):
-        galip_runtime.load(bundle)
+    @pytest.mark.parametrize("device", ["cpu", "openvino"])
+    def test_lead_to_the_bundle(self, bundle, linked, device):
+        right = galip_runtime.load(bundle, device=device).generate("apple", 1)
+        for _ in range(2):  # hashed, and known to have been
+            assert (galip_runtime.load(linked, device=device).generate("apple", 1) == right).all()
+
+    def test_to_other_bytes_are_refused(self, linked, parsers):
+        blob = (linked / "generator.onnx").resolve()
+        data = blob.read_bytes()
+        blob.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+        with pytest.raises(FileRefused, match=r"generator\.onnx .*sha256"):
+            galip_runtime.load(linked)
+
+    @pytest.mark.parametrize("device", ["cpu", "openvino"])
+    def test_that_lead_elsewhere_during_the_load_are_refused(self, linked, monkeypatch, device):
+        original = loading.OnnxFile
+        other = linked.parent / "other"
+        shutil.copy(linked / "generator.onnx", other)
+
+        def swap_before(path):
+            (linked / "generator.onnx").unlink()
+            (linked / "generator.onnx").symlink_to(other)
+            monkeypatch.setattr(loading, "OnnxFile", original)
+            return original(path)
+
+        monkeypatch.setattr(loading, "OnnxFile", swap_before)
+        with pytest.raises(FileRefused, match="was written while it was loaded"):
+            galip_runtime.load(linked, device=device)
+
+    def test_to_a_folder(self, bundle, tmp_path):
+        (tmp_path / "outside").mkdir()
+        shutil.copy(bundle / "parity.json", tmp_path / "outside")
+        (bundle / "more").symlink_to(tmp_path / "outside")
+        relist(bundle, "more/parity.json")
+        galip_runtime.load(bundle, device="cpu")
 
 
 NAMES = [
@@ -221,7 +267,7 @@ def test_a_name_that_could_lead_outside_is_refused(bundle, name):
         check_name(name)
     data = json.loads((bundle / MANIFEST_NAME).read_text())
     data["files"][name] = data["files"]["parity.json"]
-    (bundle / MANIFEST_NAME).write_text(json.dumps(data))
+    restate(bundle, data)
     with pytest.raises(FileRefused, match="no name for a file"):
         galip_runtime.load(bundle)
 

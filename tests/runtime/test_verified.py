@@ -8,8 +8,9 @@ from pathlib import Path
 
 import galip_runtime
 import pytest
-from galip_runtime import FileRefused, loading, verified
-from galip_runtime.manifest import stamp
+from galip_runtime import FileRefused, folders, loading, verified
+from galip_runtime.folders import cache_folder
+from galip_runtime.manifest import read_manifest, stamp
 from galip_runtime.verified import Verified
 
 GRAPHS = {"text_encoder.onnx", "generator.onnx"}
@@ -19,7 +20,8 @@ GRAPHS = {"text_encoder.onnx", "generator.onnx"}
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(verified, "_SETTLED", 0)
-    return tmp_path / "cache" / "verified"
+    folders._reasons.clear()
+    return cache_folder("verified")
 
 
 @pytest.fixture
@@ -75,6 +77,7 @@ def test_another_sha256_asked_for_is_another_file(cache, bundle):
     path = bundle / "generator.onnx"
     known = Verified(cache)
     known.add(path, stamp(path), "0" * 64)
+    known.add(path, stamp(path), "0" * 64)
     assert known.has(path, stamp(path), "0" * 64)
     assert not known.has(path, stamp(path), "1" * 64)
     assert not Verified(cache.parent / "other").has(path, stamp(path), "0" * 64)
@@ -83,7 +86,7 @@ def test_another_sha256_asked_for_is_another_file(cache, bundle):
 def test_a_file_just_written_is_not_trusted_yet(cache, hashed, monkeypatch):
     monkeypatch.setattr(verified, "_SETTLED", 3600)
     assert hashed() == hashed() == GRAPHS
-    assert not cache.exists()
+    assert list(cache.iterdir()) == []
 
 
 def test_one_that_changed_while_it_was_loaded_is_not_kept(cache, bundle, hashed, monkeypatch):
@@ -100,20 +103,49 @@ def test_one_that_changed_while_it_was_loaded_is_not_kept(cache, bundle, hashed,
     assert "generator.onnx" in hashed()
 
 
-def test_a_cache_that_cannot_be_written(cache, hashed, caplog):
-    cache.parent.mkdir()
+def test_a_cache_that_cannot_be_used(cache, hashed, caplog):
+    cache.rmdir()
     cache.touch()  # a file where the folder should be
+    assert hashed() == hashed() == GRAPHS
+    assert caplog.text.count("nothing is kept") == 1
+
+
+def test_a_disk_that_is_full(cache, bundle, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
     caplog.set_level(logging.INFO, "galip_runtime")
-    assert hashed() == hashed() == GRAPHS
+    path, known = bundle / "generator.onnx", Verified(cache)
+    monkeypatch.setattr(verified.os, "open", full)
+    known.add(path, stamp(path), "0" * 64)
+    monkeypatch.undo()
     assert "cannot keep that" in caplog.text
+    assert not known.has(path, stamp(path), "0" * 64)
 
 
-def test_a_user_without_a_home(hashed, monkeypatch):
-    def nowhere():
-        raise RuntimeError("no home")
-
-    monkeypatch.setattr(loading, "cache_home", nowhere)
-    assert hashed() == hashed() == GRAPHS
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("forged", ["by another", "in a folder for all", "a link", "for all to write"])
+def test_what_others_may_have_put_there_is_not_trusted(cache, bundle, hashed, forged, monkeypatch):
+    """A marker for an altered graph, by whoever knows its name."""
+    path = bundle / "generator.onnx"
+    sha256 = read_manifest(bundle).files[path.name].sha256
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    marker = cache / verified._name(path, stamp(path), sha256)
+    marker.touch(mode=0o600)
+    assert Verified(cache).has(path, stamp(path), sha256)
+    if forged == "by another":
+        monkeypatch.setattr(os, "geteuid", lambda: marker.stat().st_uid + 1)
+        assert not Verified(cache).has(path, stamp(path), sha256)
+    elif forged == "in a folder for all":
+        cache.chmod(0o777)
+    elif forged == "a link":
+        marker.rename(cache / "elsewhere")
+        marker.symlink_to("elsewhere")
+    else:
+        marker.chmod(0o666)
+    with pytest.raises(FileRefused, match=r"generator\.onnx .*sha256"):
+        hashed()
 
 
 def test_no_more_than_so_many_are_kept(cache, bundle, monkeypatch):
