@@ -93,7 +93,9 @@ def export(
             emit(
                 {"bundle": str(out), "engines": [dataclasses.asdict(each) for each in records]},
                 json,
-                "\n".join([f"{out}: engines built", *map(_engine, records)]),
+                f"{out}: engines built",
+                *map(_engine, records),
+                is_report=True,
             )
             return
         report = export_bundle(
@@ -105,7 +107,7 @@ def export(
             overwrite=overwrite,
             progress=progress,
         )
-    emit(report.to_dict(), json, _summary(report))
+    emit(report.to_dict(), json, *_summary(report), is_report=True)
 
 
 def _named(precisions: str) -> tuple[str, ...]:
@@ -139,7 +141,7 @@ def convert(
         progress("reading and converting", 0, 1)
         convert_released(released, out, clip=clip, allow_missing_text=allow_missing_text)
     parts = read_info(out).parts
-    emit({"checkpoint": str(out), "parts": parts}, json, f"{out}: {', '.join(parts)}")
+    emit({"checkpoint": str(out), "parts": parts}, json, f"{out}: {', '.join(parts)}", is_report=True)
 
 
 def info(
@@ -148,10 +150,10 @@ def info(
 ) -> None:
     """Say what a bundle or checkpoint is, and where it came from."""
     found = _bundle_info(path) if os.path.isdir(path) else _checkpoint_info(path)
-    emit(found, json, "\n".join(_lines(found)))
+    emit(found, json, *_lines(found))
 
 
-def _summary(report: ExportReport) -> str:
+def _summary(report: ExportReport) -> list[str]:
     """The bundle, then a line a graph with its worst case against eager PyTorch."""
     lines = [f"{report.bundle}: exported and verified in {report.seconds:.0f} s"]
     for graph in report.graphs:
@@ -167,8 +169,7 @@ def _summary(report: ExportReport) -> str:
             f"  {each.precision} on {each.device}: PSNR of {each.pictures} pictures at least "
             f"{each.psnr_min:.1f} dB, first percentile {each.psnr_p1:.1f}, median {each.psnr_median:.1f}"
         )
-    lines += map(_engine, report.engines)
-    return "\n".join(lines)
+    return [*lines, *map(_engine, report.engines)]
 
 
 def _engine(record: EngineRecord) -> str:

@@ -85,6 +85,7 @@ def generate(
         json,
         f"{out}: {len(pictures)} of {pictures.shape[2]}x{pictures.shape[1]} pixels, {named}, "
         f"{1000 * seconds:.0f} ms each on {result['device']}",
+        is_report=True,
     )
 
 
@@ -145,6 +146,7 @@ def interpolate(
         {"file": str(out), "prompts": prompts, "steps": steps, "seeds": seeds, "pictures": len(frames)},
         json,
         f"{out}: {len(frames)} pictures, {said}",
+        is_report=True,
     )
 
 
@@ -193,6 +195,7 @@ def sample_grid(
         {"file": str(out), "prompts": texts, "seeds": seeds, "truncation": truncation},
         json,
         f"{out}: {len(texts)} prompts, seeds {seeds[0]} to {seeds[-1]}",
+        is_report=True,
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from galip_runtime import console
 from galip_runtime.folders import cache_home
 
 from galip.metrics.statistics import Statistics
@@ -42,7 +42,7 @@ def cached(folder: Path, key: str) -> Found | None:
         statistics.count = int(arrays.pop("count"))
         statistics.mean, statistics.scatter = arrays.pop("mean"), arrays.pop("scatter")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        print(f"galip: {path} is damaged ({error}) and is made again", file=sys.stderr)
+        console.message(f"galip: {path} is damaged ({error}) and is made again")
         return None
     return statistics, arrays
 
@@ -57,7 +57,7 @@ def store(folder: Path, key: str, statistics: Statistics, arrays: dict[str, np.n
             np.savez(file, **_named(statistics, arrays))  # type: ignore[arg-type]
         os.replace(temporary, path)
     except OSError as error:
-        print(f"galip: features are not kept: {folder}: {error.strerror}", file=sys.stderr)
+        console.message(f"galip: features are not kept: {folder}: {error.strerror}")
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -383,7 +383,7 @@ def _of_halves(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> tuple[
     return frechet_distance(first, second), frechet_distance(made, first)
 
 
-def table(report: Report) -> str:
+def table(report: Report) -> list[str]:
     """The figures and what they rest on, for a terminal."""
     lines = [f"{name:>16}  {value:.4f}" for name, value in report.figures.items()]
     subject, reference = report.subject, report.reference
@@ -392,8 +392,7 @@ def table(report: Report) -> str:
     what = f"{number} of " if reference["kind"] != "captions" else "captions of "
     lines.append(f"against {what}{reference['path']}")
     lines.append(f"protocol {report.protocol['name']}")
-    lines += [f"note: {warning}" for warning in report.warnings]
-    return "\n".join(lines)
+    return [*lines, *(f"note: {warning}" for warning in report.warnings)]
 
 
 def metrics_of(text: str) -> tuple[str, ...]:

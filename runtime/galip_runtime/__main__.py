@@ -1,13 +1,13 @@
 """`python -m galip_runtime BUNDLE PROMPT... -o FILE`: pictures from a bundle, without galip or PyTorch."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from galip_runtime.errors import GalipError
+from galip_runtime import console
+from galip_runtime.errors import GalipError, UsageError
 
 __all__ = ["main"]
 
@@ -20,18 +20,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = _run(options)
     except GalipError as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.failure("error", error)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        console.message("interrupted; nothing was written")
         return _INTERRUPTED
     if options.json:
-        print(json.dumps(result, indent=2))
+        console.result(*console.json_lines(result))
     else:
         seeds = sorted(set(result["seeds"]))
-        spoken = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
-        print(f"{spoken}, {result['seconds'] * 1000:.0f} ms a picture on {result['device']}", file=sys.stderr)
-        print(result["file"])
+        named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+        console.message(f"{named}, {result['seconds'] * 1000:.0f} ms a picture on {result['device']}")
+        console.report(result["file"])
     return 0
 
 
@@ -62,8 +62,16 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are shown escaped."""
+
+    def error(self, message: str) -> NoReturn:
+        console.message(*self.format_usage().splitlines(), f"error: {message}")
+        raise SystemExit(UsageError.exit_code)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m galip_runtime",
         description="Make pictures from prompts with an exported bundle. Several pictures come as one grid.",
         epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 the picture is not finite, 4 a file is refused, "
@@ -99,4 +107,4 @@ def _whole(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console.run(main, "error"))
