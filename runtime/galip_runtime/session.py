@@ -21,7 +21,7 @@ __all__ = ["Session", "described", "session_options"]
 _Provider = tuple[str, dict[str, str]]
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4
 
 
 class Session(Graph):
@@ -71,8 +71,8 @@ def session_options(onnxruntime: ModuleType, file: GraphFile, settings: Settings
         "session.model_external_initializers_file_folder_path", str(file.path.parent.resolve())
     )
     options.add_session_config_entry("session.load_model_format", "ONNX")  # and not what the bytes look like
-    if settings.device == "cpu":
-        options.log_severity_level = _ERRORS_ONLY
+    # Errors are raised with the same text; onnxruntime's own lines show names as they are, escape codes too
+    options.log_severity_level = _FATAL_ONLY
     if (
         settings.device == "openvino"
     ):  # it has optimisations of its own, which onnxruntime's get in the way of
