@@ -38,20 +38,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     # imported here: --help needs none of it
     from galip_runtime.drawer import seed_series
-    from galip_runtime.image import check_target, grid, save_picture
+    from galip_runtime.image import check_size, check_target, grid, grid_size, save_picture
     from galip_runtime.loading import load
+    from galip_runtime.noise import check_truncation
 
     check_target(options.out)
+    check_truncation(options.truncation)
     seeds = seed_series(options.seed, options.count)
+    # a row a prompt, unless there is only one
+    columns = len(seeds) if len(options.prompts) > 1 < len(seeds) else None
     model = load(options.bundle, device=options.device, precision=options.precision, threads=options.threads)
+    side = (model.dimensions.image_height, model.dimensions.image_width)
+    check_size(options.out, *grid_size(len(options.prompts) * len(seeds), *side, columns))
     prompts = [prompt for prompt in options.prompts for _ in seeds]
     started = time.perf_counter()
     pictures = model.generate(prompts, seeds * len(options.prompts), truncation=options.truncation)
     seconds = (time.perf_counter() - started) / len(pictures)
-    # a row a prompt, unless there is only one
-    save_picture(
-        grid(pictures, columns=len(seeds) if len(options.prompts) > 1 < len(seeds) else None), options.out
-    )
+    save_picture(grid(pictures, columns), options.out)
     return {
         "file": options.out,
         "prompts": prompts,

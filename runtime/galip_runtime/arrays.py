@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from galip_runtime.errors import QualityGateFailed, UsageError
 
-__all__ = ["Floats", "batches", "check_count", "check_finite", "check_rows", "to_uint8"]
+__all__ = ["Floats", "batches", "check_count", "check_finite", "check_rows", "shown", "to_uint8"]
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -19,11 +19,21 @@ def to_uint8(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def check_count(value: int, name: str, least: int = 1) -> int:
-    """`value` if it is a whole number from `least` on. Raises UsageError otherwise."""
+def check_count(value: int, name: str, least: int = 1, most: int | None = None) -> int:
+    """`value` if it is a whole number from `least` to `most`. Raises UsageError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise UsageError(f"{name} is a whole number of at least {least}, not {value!r}")
+        raise UsageError(f"{name} is a whole number of at least {least}, not {shown(value)}")
+    if most is not None and value > most:
+        raise UsageError(f"{name} is at most {most:,}, not {shown(value)}")
     return int(value)
+
+
+def shown(value: object) -> str:
+    """`repr(value)` for a message, cut short."""
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def check_rows(values: Floats, name: str, width: int) -> npt.NDArray[np.float32]:

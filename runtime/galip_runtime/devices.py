@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from galip_runtime.arrays import check_count
 from galip_runtime.cpus import usable_cpus
 from galip_runtime.cuda import Stream
 from galip_runtime.engines import has_tensorrt, import_tensorrt
@@ -31,6 +32,9 @@ __all__ = [
     "runs_engines",
     "thread_count",
 ]
+
+MOST_THREADS = 1024
+"""CPU threads of one run; a machine that has more is no faster with them"""
 
 PROVIDERS = {
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
@@ -247,9 +251,7 @@ def _how_to_get(device: str) -> str:
 
 
 def thread_count(threads: int | None) -> int:
-    """`threads`, or for None the CPUs that this process may use. Raises UsageError below 1."""
+    """`threads`, or for None the CPUs that this process may use. Raises UsageError if not 1 to 1024."""
     if threads is None:
         return usable_cpus()
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise UsageError(f"threads is a whole number of at least 1 or None, not {threads!r}")
-    return threads
+    return check_count(threads, "threads", most=MOST_THREADS)

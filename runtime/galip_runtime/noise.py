@@ -14,6 +14,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from galip_runtime.arrays import shown
 from galip_runtime.errors import UsageError
 
 __all__ = [
@@ -73,20 +74,25 @@ def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> npt.NDArray[np.uin
 def check_seed(seed: object) -> int:
     """`seed` as a Python int in [0, 2^64 - 1]; anything else, bools and floats included, is a UsageError."""
     if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer):
-        raise UsageError(f"a seed is a whole number from 0 to {MAX_SEED} (2^64 - 1), not {seed!r}")
+        raise UsageError(f"a seed is a whole number from 0 to {MAX_SEED} (2^64 - 1), not {shown(seed)}")
     if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"seed {seed} is out of range: use a whole number from 0 to {MAX_SEED} (2^64 - 1)")
+        raise UsageError(
+            f"seed {shown(seed)} is out of range: use a whole number from 0 to {MAX_SEED} (2^64 - 1)"
+        )
     return int(seed)
 
 
 def check_truncation(truncation: float | None) -> float | None:
-    """`truncation` as a float above 0, or None; anything else is a UsageError."""
+    """`truncation` as a finite float above 0, or None; anything else is a UsageError."""
     if truncation is None:
         return None
     number = isinstance(truncation, int | float | np.integer | np.floating)
-    value = float(truncation) if number and not isinstance(truncation, bool) else 0.0
-    if not value > 0:
-        raise UsageError(f"truncation is a number above 0, where the noise is cut, not {truncation!r}")
+    try:
+        value = float(truncation) if number and not isinstance(truncation, bool) else 0.0
+    except OverflowError:  # a whole number beyond what a float holds
+        value = math.inf
+    if not 0 < value < math.inf:
+        raise UsageError(f"truncation is a number above 0, where the noise is cut, not {shown(truncation)}")
     return value
 
 
