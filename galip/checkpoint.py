@@ -164,7 +164,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     ]
     if problems:
         shown = problems[:20] + ([f"… and {len(problems) - 20} more"] if len(problems) > 20 else [])
-        raise FileRefused(f"{source} does not fit the model's shape:\n  " + "\n  ".join(shown))
+        raise FileRefused(f"{source} does not fit the model's shape:", *shown)
     bad = [
         name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
     ]

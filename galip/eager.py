@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from galip_runtime.devices import thread_count
 from galip_runtime.drawer import Drawer
 from galip_runtime.errors import ProviderUnavailable, UsageError
 from galip_runtime.manifest import Dimensions
@@ -91,8 +92,6 @@ def load_eager(
     if device == "cuda" and not there:
         raise ProviderUnavailable(f"PyTorch {torch.__version__} finds no CUDA device; use --device cpu")
     if threads is not None:
-        if threads < 1:
-            raise UsageError(f"threads is a whole number of at least 1, not {threads}")
-        torch.set_num_threads(threads)
+        torch.set_num_threads(thread_count(threads))
     chosen = "cuda" if there and device != "cpu" else "cpu"
     return EagerModel(load_galip(path, needs=("text", "generator")), chosen, path)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["labelled_sheet"]
+__all__ = ["labelled_sheet", "labelled_size"]
 
 # pixels
 TEXT = 15
@@ -28,15 +28,12 @@ def labelled_sheet(
     drawn as boxes.
     """
     font = ImageFont.load_default(size=TEXT)
-    enlarged = max(-(-LEAST_CELL // pictures.shape[2]), 1)
+    enlarged = _enlarged(pictures.shape[2])
     cells = pictures.repeat(enlarged, axis=1).repeat(enlarged, axis=2)
     height, width = cells.shape[1:3]
     left, top = MARGIN + LABEL + GAP, MARGIN + LINE + GAP
-    size = (
-        left + len(seeds) * (width + GAP) - GAP + MARGIN,
-        top + len(prompts) * (height + GAP) - GAP + MARGIN,
-    )
-    sheet = Image.new("RGB", size, "white")
+    size = labelled_size(len(prompts), len(seeds), *pictures.shape[1:3])
+    sheet = Image.new("RGB", size[::-1], "white")
     draw = ImageDraw.Draw(sheet)
     for column, seed in enumerate(seeds):
         label = _shortened(f"seed {seed}", width, font)
@@ -52,6 +49,17 @@ def labelled_sheet(
             picture = Image.fromarray(cells[row * len(seeds) + column])
             sheet.paste(picture, (left + column * (width + GAP), y))
     return np.asarray(sheet)
+
+
+def labelled_size(prompts: int, seeds: int, height: int, width: int) -> tuple[int, int]:
+    """Height and width of the `labelled_sheet` of pictures of `height` by `width` pixels."""
+    cell = [side * _enlarged(width) + GAP for side in (height, width)]
+    return 2 * MARGIN + LINE + prompts * cell[0], 2 * MARGIN + LABEL + seeds * cell[1]
+
+
+def _enlarged(width: int) -> int:
+    """How many times as large pictures of `width` pixels are shown."""
+    return max(-(-LEAST_CELL // width), 1)
 
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

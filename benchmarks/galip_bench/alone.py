@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from galip_runtime import console
 from galip_runtime.errors import GalipError, UsageError
 from galip_runtime.manifest import Manifest, read_manifest, verify_files
 from numpy.typing import NDArray
@@ -90,7 +91,7 @@ def command(
             raise UsageError(f"--rounds is {arguments.rounds}; it must be 1 or more")
         result = measure(getattr(arguments, subject), arguments.rounds, arguments.threads)
     except GalipError as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.failure("error", error)
         sys.exit(error.exit_code)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table([result]))
+    console.report(*table([result]).splitlines())

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from galip_runtime.devices import MOST_THREADS
 from galip_runtime.errors import UsageError
 from galip_runtime.manifest import MANIFEST_NAME, read_manifest, read_verified
 from galip_runtime.strict_json import parse
@@ -22,6 +23,18 @@ FID_SETS = 5
 
 LEAST_ROUNDS = 12
 """That are measured, however long they take."""
+
+_BOUNDS = {
+    "launches": (1, 1000),
+    "rounds": (1, 1_000_000),
+    "warmup": (0, 1_000_000),
+    "cold_starts": (0, 1000),
+    "pictures": (0, 10_000),  # all subjects' are in memory, in floats
+    "fid": (0, 10_000_000),
+    "seed": (0, 2**63),
+    "threads": (1, MOST_THREADS),
+}
+_LARGEST_BATCH = 1024
 
 Progress = Callable[[str, int, int], Any]
 
@@ -73,26 +86,21 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for a value out of range."""
-        least = {
-            "launches": 1,
-            "rounds": 1,
-            "warmup": 0,
-            "cold_starts": 0,
-            "pictures": 0,
-            "seed": 0,
-            "max_minutes": 0,
-        }
-        for name, bound in least.items():
-            if not bound <= getattr(self, name) < math.inf:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be {bound} or more")
+        for name, (least, most) in _BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                bound = f"{least} or more" if value < least else f"at most {most:,}"
+                raise UsageError(f"{name} is {value!r:.40}; it must be {bound}")
+        if not 0 <= self.max_minutes < math.inf:
+            raise UsageError(f"max_minutes is {self.max_minutes}; it must be finite, and 0 or more")
         if self.rounds < self.launches:
             raise UsageError(f"{self.rounds} rounds can't be divided among {self.launches} launches")
-        if not self.batch or any(size < 1 for size in self.batch):
-            raise UsageError(f"batch is {self.batch}; sizes of 1 or more are right, as 1,4,8")
+        if not self.batch or any(not 1 <= size <= _LARGEST_BATCH for size in self.batch):
+            raise UsageError(
+                f"batch is {self.batch}; sizes of 1 or more, up to {_LARGEST_BATCH}, are right, as 1,4,8"
+            )
         if len(set(self.batch)) < len(self.batch):
             raise UsageError(f"batch is {self.batch}; each size once is right, as 1,4,8")
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads is {self.threads}; it must be 1 or more")
         if self.fid and self.fid < 2 * FID_SETS:
             raise UsageError(f"fid is {self.fid}; it must be 0 or {2 * FID_SETS} or more, better thousands")
         if self.against.lower().endswith(".npz") and (self.exclude or self.split != "train"):

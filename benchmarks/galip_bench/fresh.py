@@ -53,8 +53,9 @@ def measure(name: str, models: Models, *, prompt: str, batch: int = 1, threads: 
     arguments = [name, *files, prompt, str(batch), str(threads or 0)]
     began = time.time()
     done = subprocess.run(
-        [sys.executable, "-m", "galip_bench.fresh", *arguments], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "galip_bench.fresh", *arguments],
+        capture_output=True, encoding="utf-8", errors="replace", check=False,
+    )  # fmt: skip
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
         raise ProviderUnavailable(f"a fresh process with {name} failed and said: {said[0]}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from galip_bench.plots import COLOURS, distributions, memory, quality, scaling
+from galip_bench.plots import COLOURS, distributions, html_text, memory, quality, scaling
 from galip_bench.tables import headlines, notes_of, pictures_of, tables_of, warnings_of
 
 __all__ = ["page"]
@@ -54,12 +53,12 @@ SUBJECTS svg .path { fill: none; stroke-width: 2; }
 def page(report: Mapping[str, Any]) -> str:
     """The whole file."""
     tables = [_section(title, _table(columns, rows)) for title, columns, rows in tables_of(report)]
-    told = "".join(f'<p class="warning">{_text(warning)}.</p>' for warning in warnings_of(report))
+    told = "".join(f'<p class="warning">{html_text(warning)}.</p>' for warning in warnings_of(report))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>galip bench</title><style>{_style()}</style></head><body>"
-        f"<h1>galip bench</h1><code>{_text(report['command'])}</code>{told}{_list(headlines(report))}"
+        f"<h1>galip bench</h1><code>{html_text(report['command'])}</code>{told}{_list(headlines(report))}"
         f'{"".join(tables)}<div class="plots">{"".join(_plots(report))}</div>'
         f"<section><h2>Measured on</h2>{_list(notes_of(report), 'notes')}</section></body></html>\n"
     )
@@ -97,18 +96,16 @@ def _style() -> str:
 
 
 def _section(title: str, content: str) -> str:
-    return f"<section><h2>{_text(title)}</h2>{content}</section>"
+    return f"<section><h2>{html_text(title)}</h2>{content}</section>"
 
 
 def _list(lines: Sequence[str], kind: str = "lines") -> str:
-    return f'<ul class="{kind}">{"".join(f"<li>{_text(line)}</li>" for line in lines)}</ul>' if lines else ""
+    return (
+        f'<ul class="{kind}">{"".join(f"<li>{html_text(line)}</li>" for line in lines)}</ul>' if lines else ""
+    )
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    head = "".join(f"<th>{html_text(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{html_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _text(value: str) -> str:
-    return html.escape(str(value))

@@ -7,7 +7,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["COLOURS", "distributions", "memory", "quality", "scaling"]
+from galip_runtime.console import escape
+
+__all__ = ["COLOURS", "distributions", "html_text", "memory", "quality", "scaling"]
 
 COLOURS = 8
 """Classes `c0` and so on; more subjects begin again, and each has its name beside it."""
@@ -15,6 +17,11 @@ WIDTH, LABELS, ROW, HEIGHT = 440, 132, 28, 220
 """Of a plot, the names left of it, a subject's row, a plot without rows; pixels where it is shown whole."""
 LINE = 14
 """Pixels between two names, one below the other."""
+
+
+def html_text(value: object) -> str:
+    """`value` as HTML that shows it as it is; control characters and the like are escaped."""
+    return html.escape(escape(value))
 
 
 def distributions(report: Mapping[str, Any], batch: int) -> str:
@@ -166,11 +173,11 @@ def _leader(x: float, y: float, to_x: float, to_y: float) -> str:
 
 
 def _name(name: str, y: float) -> str:
-    return f'<text x="{LABELS - 10}" y="{y + 4}" text-anchor="end">{_text(name)}</text>'
+    return f'<text x="{LABELS - 10}" y="{y + 4}" text-anchor="end">{html_text(name)}</text>'
 
 
 def _name_right(label: str, y: float, colour: str) -> str:
-    return f'<text class="{colour}" x="{WIDTH - LABELS + 6}" y="{y + 4:.1f}">{_text(label)}</text>'
+    return f'<text class="{colour}" x="{WIDTH - LABELS + 6}" y="{y + 4:.1f}">{html_text(label)}</text>'
 
 
 def _colour(report: Mapping[str, Any], name: str) -> str:
@@ -179,7 +186,3 @@ def _colour(report: Mapping[str, Any], name: str) -> str:
 
 def _svg(parts: Sequence[str], height: int) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>'
-
-
-def _text(value: str) -> str:
-    return html.escape(str(value))

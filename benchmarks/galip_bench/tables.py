@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from galip_runtime.console import escape
 
 from galip_bench.latency import PHASES
 from galip_bench.subjects import RELEASED, is_bundle
@@ -18,6 +22,7 @@ __all__ = [
     "fid_summary",
     "headlines",
     "markdown",
+    "markdown_text",
     "notes_of",
     "pictures_of",
     "summary",
@@ -100,7 +105,7 @@ def summary(report: Mapping[str, Any]) -> str:
         rows.append(row)
     noise = "; ".join(report["noise"]["reasons"])
     said = f" Not a quiet machine: {noise}." if noise else ""
-    return f"{_markdown_table(columns, rows)}\n\n{machine_of(report)}.{said}"
+    return f"{_markdown_table(columns, rows)}\n\n{markdown_text(machine_of(report) + '.' + said)}"
 
 
 def fid_summary(report: Mapping[str, Any]) -> str:
@@ -153,26 +158,36 @@ def terminal(report: Mapping[str, Any]) -> Group:
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    def text(value: str) -> Text:  # not a str, which rich reads as markup
+        return Text(escape(value))
+
     parts: list[Any] = []
     for title, columns, rows in tables_of(report):
-        table = RichTable(title=title, title_justify="left", box=None, pad_edge=False)
+        table = RichTable(title=text(title), title_justify="left", box=None, pad_edge=False)
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+            table.add_column(text(column), justify="left" if index == 0 else "right", no_wrap=index == 0)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(text, row))
         parts += [table, ""]
     lines = (*headlines(report), *notes_of(report), *warnings_of(report))  # the last ones stay in sight
-    return Group(*parts, *(Text(line) for line in lines))
+    return Group(*parts, *map(text, lines))
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Everything as Markdown."""
     parts = [_bullets([*warnings_of(report), *headlines(report)])]
     parts += [
-        f"**{title}**\n\n{_markdown_table(columns, rows)}" for title, columns, rows in tables_of(report)
+        f"**{markdown_text(title)}**\n\n{_markdown_table(columns, rows)}"
+        for title, columns, rows in tables_of(report)
     ]
     parts.append(_bullets(notes_of(report)))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_text(value: object) -> str:
+    """`value` on one line as Markdown that shows it as it is: no markup, table cells or HTML within."""
+    shown = re.sub(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w))", r"\\\1", escape(value))
+    return re.sub(r"^([#+=-])(?=\W|$)", r"\\\1", html.escape(shown, quote=False))
 
 
 def pictures_of(batch: int) -> str:
@@ -186,11 +201,11 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 
 def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {markdown_text(line)}" for line in lines)
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return f"| {' | '.join(map(markdown_text, cells))} |"
 
 
 def _without_empty(table: Table) -> Table:

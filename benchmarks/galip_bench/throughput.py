@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from galip_runtime import console
 from galip_runtime.errors import GalipError, QualityGateFailed
 from PIL import Image
 from torch import Tensor
@@ -178,11 +180,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         result = measure(ThroughputConfig(**options))
     except GalipError as error:
-        parser.exit(error.exit_code, f"error: {error}\n")
+        console.failure("error", error)
+        sys.exit(error.exit_code)
     if out:
         out.write_text(json.dumps(result, indent=1) + "\n")
     rates, speedup = result["pictures_per_second"], result["speedup"]
-    print(
+    console.report(
         f"{rates['galip']:.3g} pictures/s, {rates['released_order']:.3g} in the released order: "
         f"{speedup['median']:.2f} times as fast (95 %: {speedup['interval_95'][0]:.2f} to "
         f"{speedup['interval_95'][1]:.2f})"

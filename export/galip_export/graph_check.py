@@ -37,7 +37,8 @@ def check_graph(
     if problems:
         raise QualityGateFailed(
             f"the exported {name} is not the graph it should be (torch or onnxscript may have changed; use "
-            "the versions that galip asks for):\n  " + "\n  ".join(problems)
+            "the versions that galip asks for):",
+            *problems,
         )
 
 

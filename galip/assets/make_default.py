@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from galip_runtime import console
 
 from galip.assets import default_checkpoint
 from galip.assets.card import draw_card, draw_rivals, keep_logs
@@ -146,7 +146,7 @@ def train_rivals(data: Path, runs: Path) -> None:
 
 
 def _echo(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    console.message(line)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import traceback
+from functools import partial
 from typing import Annotated
 
 import typer
 import typer.exceptions
-from galip_runtime.errors import GalipError
+from galip_runtime import console
+from galip_runtime.errors import GalipError, UsageError
 
 from galip.cli import benching, data, doctor, evaluating, exporting, pictures, training
 
@@ -46,7 +48,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        print(f"galip {version('galip')}")
+        console.result(f"galip {version('galip')}")
         raise typer.Exit()
 
 
@@ -67,7 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in own
-    sys.exit(_run([argument for argument in own if argument != "--debug"] + arguments[len(own) :], debug))
+    arguments = [argument for argument in own if argument != "--debug"] + arguments[len(own) :]
+    sys.exit(console.run(partial(_run, arguments, debug), "galip"))
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -75,33 +78,26 @@ def _run(arguments: list[str], debug: bool) -> int:
         result = app(arguments or ["--help"], prog_name="galip", standalone_mode=False)
         code = result if isinstance(result, int) else 0
         if code == 130:  # typer's for Ctrl-C, and a stopped training's
-            print(INTERRUPTED, file=sys.stderr)
+            console.message(INTERRUPTED)
         return code
     except typer.Exit as done:
         return done.exit_code
     except typer.exceptions.TyperException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "galip")
         message = error.format_message().rstrip(".")
-        return _fail(error, f"{message}. See {command} --help.", 2, debug)
+        return _fail(error, UsageError(f"{message}. See {command} --help."), debug)
     except GalipError as error:
-        return _fail(error, str(error), error.exit_code, debug)
+        return _fail(error, error, debug)
     except (KeyboardInterrupt, typer.Abort):
-        print(INTERRUPTED, file=sys.stderr)
+        console.message(INTERRUPTED)
         return 130
-    except BrokenPipeError:
-        return 0
     except Exception as error:
-        return _fail(
-            error,
-            f"unexpected: {type(error).__name__}: {error}\nRun it again with --debug to see where, "
-            "and report it.",
-            1,
-            debug,
-        )
+        advice = "run it again with --debug to see where, and report it"
+        return _fail(error, GalipError(f"unexpected: {type(error).__name__}: {error}", advice), debug)
 
 
-def _fail(error: BaseException, message: str, code: int, debug: bool) -> int:
+def _fail(error: BaseException, shown: GalipError, debug: bool) -> int:
     if debug:
-        traceback.print_exception(error)
-    print(f"galip: {message}", file=sys.stderr)
-    return code
+        console.message(*(line for part in traceback.format_exception(error) for line in part.splitlines()))
+    console.failure("galip", shown)
+    return shown.exit_code

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from galip_runtime import console
 from galip_runtime.errors import QualityGateFailed, UsageError
 
 from galip.cli.common import Progress, Threads
@@ -171,13 +172,15 @@ def _write(report: Any, json: Path | None, html: Path | None, markdown: Path | N
     from rich.console import Console
 
     document = asdict(report)
+    if json or html or markdown:
+        console.report()  # what is printed is in a file, too
+    Console(width=None if Console().is_terminal else 120).print(terminal(document))
     if json is not None:
         write_atomically(json, report.to_json().encode())
     if html is not None:
         write_atomically(html, page(document).encode())
     if markdown is not None:
         write_atomically(markdown, as_markdown(document).encode())
-    Console(width=None if Console().is_terminal else 120).print(terminal(document))
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -194,18 +197,19 @@ def _compare(old: Path, new: Path, tolerance: float) -> None:
     if not 0 <= tolerance < math.inf:
         raise UsageError(f"--tolerance is {tolerance}; a share of 0 or more is right, as 0.05")
     reports = read_report(old), read_report(new)
-    worse = lost(*reports)
+    worse, lines = lost(*reports), []
     for each in compare(*reports):
         low, high = each.interval_95
         verdict = "slower" if each.is_slower(tolerance) else "faster" if each.is_faster(tolerance) else ""
         figures = f"{each.change:6.3f} ({low:.3f}–{high:.3f})"
-        print(f"{each.subject:24} batch {each.batch:<3} {figures}  {verdict}".rstrip())
+        lines.append(f"{each.subject:24} batch {each.batch:<3} {figures}  {verdict}".rstrip())
         if verdict == "slower":
             worse.append(f"{each.subject} at batch {each.batch} is slower by {each.change - 1:.0%}")
     for file, report in zip((old, new), reports, strict=True):
         for reason in report["noise"]["reasons"]:
-            print(f"{file} is of a noisy machine: {reason}")
-    for line in (*other_changes(*reports), *(f"not the same: {line}" for line in differences(*reports))):
-        print(line)
+            lines.append(f"{file} is of a noisy machine: {reason}")
+    lines += other_changes(*reports)
+    lines += [f"not the same: {line}" for line in differences(*reports)]
+    console.result(*lines)
     if worse:
         raise QualityGateFailed(f"worse by more than {tolerance:.0%}: {'; '.join(worse)}")

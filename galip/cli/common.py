@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from galip_runtime import console
 
 __all__ = ["Bundle", "Device", "Json", "Precision", "Progress", "Threads", "emit"]
 
@@ -32,9 +32,14 @@ Threads = Annotated[
 ]
 
 
-def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
-    """Print `result` as JSON, or `text`, on stdout."""
-    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else text)
+def emit(result: dict[str, Any], as_json: bool, *lines: str, is_report: bool = False) -> None:
+    """Print `result` as JSON, or `lines`, on stdout. `is_report`: the lines only say what was done."""
+    if as_json:
+        console.result(*console.json_lines(result))
+    elif is_report:
+        console.report(*lines)
+    else:
+        console.result(*lines)
 
 
 _BAR = 24
@@ -63,8 +68,9 @@ class Progress:
             print(file=sys.stderr)
         count = f" {done}/{total}" if total > 1 else ""
         bar = f" {_bar(done / total)}" if total > 1 else ""
+        shown = console.escape(what)
         print(
-            f"\r\x1b[K{what}{bar}{count}" if self._live else f"{what}{count}",
+            f"\r\x1b[K{shown}{bar}{count}" if self._live else f"{shown}{count}",
             file=sys.stderr,
             end="" if self._live else "\n",
             flush=True,

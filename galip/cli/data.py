@@ -55,7 +55,7 @@ def icons(
     ]
     lines += [f"  {style}: {count}" for style, count in summary.per_style.items()]
     lines += [f"  {split}: {count}" for split, count in summary.per_split.items()]
-    emit({"out": str(out), **asdict(summary)}, json, "\n".join(lines))
+    emit({"out": str(out), **asdict(summary)}, json, *lines, is_report=True)
 
 
 @app.command("check")
@@ -98,8 +98,8 @@ def check(
     if sheet and samples:
         save_sheet(contact_sheet(samples), sheet)
     written = str(sheet) if sheet and samples else None
-    text = report.text() + (f"\nsheet: {written}" if written else "")
-    emit({**asdict(report), "sheet": written}, json, text)
+    lines = [*report.lines(), *([f"sheet: {written}"] if written else [])]
+    emit({**asdict(report), "sheet": written}, json, *lines)
     if report.broken_share > MAX_BROKEN:
         raise QualityGateFailed(
             f"{report.broken} of {report.pictures} pictures are broken, {report.broken_share:.1%}; training "

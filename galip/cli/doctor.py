@@ -19,7 +19,7 @@ def doctor(json: Json = False) -> None:
     from galip_runtime.doctor import examine
 
     found = examine()
-    emit(found, json, "\n".join(_lines(found)))
+    emit(found, json, *_lines(found))
     if not any(device["works"] for device in found["devices"].values()):
         raise typer.Exit(5)
 

@@ -91,4 +91,4 @@ def evaluate(
     with Progress() as progress:
         report = evaluate(config, fabric=fabric, progress=progress)
     if fabric is None or fabric.is_global_zero:
-        emit(asdict(report), json, table(report))
+        emit(asdict(report), json, *table(report))

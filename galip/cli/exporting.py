@@ -96,7 +96,9 @@ def export(
             emit(
                 {"bundle": str(out), "engines": [dataclasses.asdict(each) for each in records]},
                 json,
-                "\n".join([f"{out}: engines built", *map(_engine, records)]),
+                f"{out}: engines built",
+                *map(_engine, records),
+                is_report=True,
             )
             return
         report = export_bundle(
@@ -108,7 +110,7 @@ def export(
             overwrite=overwrite,
             progress=progress,
         )
-    emit(report.to_dict(), json, _summary(report))
+    emit(report.to_dict(), json, *_summary(report), is_report=True)
 
 
 def _named(precisions: str) -> tuple[str, ...]:
@@ -142,7 +144,7 @@ def convert(
         progress("reading and converting", 0, 1)
         convert_released(released, out, clip=clip, allow_missing_text=allow_missing_text)
     parts = read_info(out).parts
-    emit({"checkpoint": str(out), "parts": parts}, json, f"{out}: {', '.join(parts)}")
+    emit({"checkpoint": str(out), "parts": parts}, json, f"{out}: {', '.join(parts)}", is_report=True)
 
 
 def info(
@@ -155,10 +157,10 @@ def info(
     )  # of which `read_manifest` says what to name
     found = _bundle_info(path) if is_bundle else _checkpoint_info(path)
     shown = {**found, "digest": found["digest"] or _NO_DIGEST} if "digest" in found else found
-    emit(found, json, "\n".join(_lines(shown)))
+    emit(found, json, *_lines(shown))
 
 
-def _summary(report: ExportReport) -> str:
+def _summary(report: ExportReport) -> list[str]:
     """The bundle, then a line a graph with its worst case against eager PyTorch."""
     lines = [f"{report.bundle}: exported and verified in {report.seconds:.0f} s"]
     for graph in report.graphs:
@@ -174,8 +176,7 @@ def _summary(report: ExportReport) -> str:
             f"  {each.precision} on {each.device}: PSNR of {each.pictures} pictures at least "
             f"{each.psnr_min:.1f} dB, first percentile {each.psnr_p1:.1f}, median {each.psnr_median:.1f}"
         )
-    lines += map(_engine, report.engines)
-    return "\n".join(lines)
+    return [*lines, *map(_engine, report.engines)]
 
 
 def _engine(record: EngineRecord) -> str:

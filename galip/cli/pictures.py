@@ -59,18 +59,21 @@ def generate(
     Several pictures come as one grid: a row a prompt, a column a seed.
     """
     from galip_runtime import seed_series
-    from galip_runtime.image import check_target, grid, save_picture
+    from galip_runtime.image import check_size, check_target, grid, grid_size, save_picture
     from galip_runtime.noise import check_truncation
 
     check_target(out)
     check_truncation(truncation)
     seeds = seed_series(seed, count)
+    columns = count if len(prompts) > 1 and count > 1 else None
     drawer = _load(bundle, model, device, precision, threads)
+    side = (drawer.dimensions.image_height, drawer.dimensions.image_width)
+    check_size(out, *grid_size(len(prompts) * count, *side, columns))
     texts = [prompt for prompt in prompts for _ in seeds]
     started = time.perf_counter()
     pictures = drawer.generate(texts, seeds * len(prompts), truncation=truncation)
     seconds = (time.perf_counter() - started) / len(pictures)
-    save_picture(grid(pictures, columns=count if len(prompts) > 1 and count > 1 else None), out)
+    save_picture(grid(pictures, columns), out)
     result = {
         "file": str(out),
         "prompts": texts,
@@ -85,6 +88,7 @@ def generate(
         json,
         f"{out}: {len(pictures)} of {pictures.shape[2]}x{pictures.shape[1]} pixels, {named}, "
         f"{1000 * seconds:.0f} ms each on {result['device']}",
+        is_report=True,
     )
 
 
@@ -122,19 +126,34 @@ def interpolate(
     along the sphere it lies on.
     """
     from galip_runtime import seed_series
-    from galip_runtime.drawer import check_corners
-    from galip_runtime.image import ANIMATIONS, check_target, grid, save_animation, save_picture
-    from galip_runtime.noise import check_truncation
+    from galip_runtime.drawer import check_corners, check_steps
+    from galip_runtime.image import (
+        ANIMATIONS,
+        check_size,
+        check_target,
+        grid,
+        grid_size,
+        save_animation,
+        save_picture,
+    )
+    from galip_runtime.noise import check_seed, check_truncation
 
     check_truncation(truncation)
-    seeds = list(seed or seed_series(None, 1))
+    seeds = [check_seed(each) for each in seed or seed_series(None, 1)]
     check_corners(len(prompts), len(seeds), square)
+    is_square = square or 4 in (len(prompts), len(seeds))
+    count = check_steps(steps, is_square) ** (2 if is_square else 1)
     animated = out.suffix.lower() in ANIMATIONS
     if animated:
         check_target(out, ANIMATIONS)
     else:
         check_target(out)
     drawer = _load(bundle, model, device, precision, threads)
+    side = (drawer.dimensions.image_height, drawer.dimensions.image_width)
+    if animated:
+        check_size(out, *side, frames=count, kinds=ANIMATIONS)
+    else:
+        check_size(out, *grid_size(count, *side, steps))
     frames = drawer.interpolate(prompts, steps, seeds=seeds, square=square, truncation=truncation)
     if animated:
         save_animation(frames, out)
@@ -145,6 +164,7 @@ def interpolate(
         {"file": str(out), "prompts": prompts, "steps": steps, "seeds": seeds, "pictures": len(frames)},
         json,
         f"{out}: {len(frames)} pictures, {said}",
+        is_report=True,
     )
 
 
@@ -169,7 +189,7 @@ def sample_grid(
 ) -> None:
     """A sheet of pictures: a row a prompt, a column a seed, the same seeds for all."""
     from galip_runtime import seed_series
-    from galip_runtime.image import check_target, grid, save_picture
+    from galip_runtime.image import check_size, check_target, grid, grid_size, save_picture
     from galip_runtime.noise import check_truncation
 
     check_truncation(truncation)
@@ -179,20 +199,23 @@ def sample_grid(
     check_target(out)
     seeds = seed_series(seed, count)
     drawer = _load(bundle, model, device, precision, threads)
+    side = (drawer.dimensions.image_height, drawer.dimensions.image_width)
+    if labels:
+        from galip.labels import labelled_sheet, labelled_size
+
+        check_size(out, *labelled_size(len(texts), count, *side))
+    else:
+        check_size(out, *grid_size(len(texts) * count, *side, count))
     pictures = drawer.generate(
         [text for text in texts for _ in seeds], seeds * len(texts), truncation=truncation
     )
-    if labels:
-        from galip.labels import labelled_sheet
-
-        sheet = labelled_sheet(pictures, texts, seeds)
-    else:
-        sheet = grid(pictures, columns=count)
+    sheet = labelled_sheet(pictures, texts, seeds) if labels else grid(pictures, columns=count)
     save_picture(sheet, out)
     emit(
         {"file": str(out), "prompts": texts, "seeds": seeds, "truncation": truncation},
         json,
         f"{out}: {len(texts)} prompts, seeds {seeds[0]} to {seeds[-1]}",
+        is_report=True,
     )
 
 

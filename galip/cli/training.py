@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from galip_runtime import console
 from galip_runtime.errors import UsageError
 
 from galip.cli.common import Json, emit
@@ -93,10 +93,10 @@ def _run(function: Callable[..., Path], config: Any, resume: bool, as_json: bool
             "--resume"
         )
     try:
-        path = function(config, resume=resume, echo=lambda line: print(line, file=sys.stderr, flush=True))
+        path = function(config, resume=resume, echo=console.message)
     except TrainingStopped as stopped:
-        print(stopped, file=sys.stderr)
+        console.message(stopped)
         return 130
     if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
-        emit({"checkpoint": str(path)}, as_json, str(path))
+        emit({"checkpoint": str(path)}, as_json, str(path), is_report=True)
     return 0

@@ -46,8 +46,8 @@ class DataReport:
     first_broken: list[dict[str, str]]
     """key and reason, of the first ten."""
 
-    def text(self) -> str:
-        """The same for people, some lines."""
+    def lines(self) -> list[str]:
+        """The same for people."""
         lines = [
             f"{self.path}: layout {self.layout}, splits: {', '.join(self.splits)}",
             f"{self.split}: {self.pictures:,} pictures",
@@ -69,7 +69,7 @@ class DataReport:
         lines += [f"  {each['key']}: {each['reason']}" for each in self.first_broken]
         if self.broken > len(self.first_broken):
             lines.append(f"  and {self.broken - len(self.first_broken):,} more")
-        return "\n".join(lines)
+        return lines
 
 
 @dataclass

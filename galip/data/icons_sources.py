@@ -172,10 +172,11 @@ def _pack(npm: str, package: Package, path: Path) -> None:
         done = subprocess.run(command, cwd=temporary, capture_output=True, text=True, check=False)
         fetched = Path(temporary) / package.archive
         if done.returncode != 0 or not fetched.is_file():
-            reason = "\n".join(done.stderr.strip().splitlines()[-6:]) or "no archive was written"
+            reason = done.stderr.strip().splitlines()[-6:] or ["no archive was written"]
             raise GalipError(
-                f"`npm pack {package.spec}` failed:\n{reason}\nCheck the network, or name a folder of"
-                " packages already fetched with --from DIR."
+                f"`npm pack {package.spec}` failed; check the network, or name a folder of packages that are "
+                "already fetched with --from DIR:",
+                *reason,
             )
         check_sha512(fetched, package)
         fetched.replace(path)

@@ -91,9 +91,9 @@ def recognise(path: Path, layout: str = "auto") -> str:
         for name in LAYOUTS if layout == "auto" else [layout]:
             if LAYOUTS[name].fits(path):
                 return name
-    looked_for = "".join(f"\n  {name}: {each.looked_for}" for name, each in LAYOUTS.items())
+    looked_for = [f"{name}: {each.looked_for}" for name, each in LAYOUTS.items()]
     what = "no layout known here" if layout == "auto" else f"not the layout {layout}"
-    raise UsageError(f"{path} is of {what}. Looked for:{looked_for}\nName the folder that holds these.")
+    raise UsageError(f"{path} is of {what}; name the folder that holds one of these:", *looked_for)
 
 
 def splits_of(path: Path, layout: str = "auto") -> list[str]:

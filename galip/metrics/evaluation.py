@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from galip_runtime.devices import MOST_THREADS
 from galip_runtime.drawer import Drawer
 from galip_runtime.errors import QualityGateFailed, UsageError
 from numpy.typing import NDArray
@@ -34,6 +35,15 @@ _OF_FEATURES = {"kid", "precision_recall", "fid_real"}
 """Those that need the features themselves."""
 _OF_REFERENCE = {"fid", "retrieval", *_OF_FEATURES}
 """Those that need the reference's pictures or statistics, not only its captions."""
+
+_BOUNDS = {
+    "count": (1, 10_000_000),
+    "reference_count": (1, 10_000_000),
+    "size": (1, 4096),
+    "batch_size": (1, 4096),
+    "seed": (0, 2**63),
+    "threads": (1, MOST_THREADS),
+}
 
 SCHEMA = 2
 PSNR_PROMPTS = 200
@@ -93,12 +103,11 @@ class EvaluationConfig:
             raise UsageError(f"no metric {', '.join(unknown) or 'named'}; there are {', '.join(METRICS)}")
         if self.protocol not in PROTOCOLS:
             raise UsageError(f"no protocol {self.protocol!r}; there are {', '.join(PROTOCOLS)}")
-        for name in ("count", "reference_count", "size", "batch_size", "threads"):
+        for name, (least, most) in _BOUNDS.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}; it must be 1 or more")
-        if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}; it must be 0 or more")
+            if value is not None and not least <= value <= most:
+                bound = f"{least} or more" if value < least else f"at most {most:,}"
+                raise UsageError(f"{name} is {value!r:.40}; it must be {bound}")
 
 
 @dataclass
@@ -383,7 +392,7 @@ def _of_halves(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> tuple[
     return frechet_distance(first, second), frechet_distance(made, first)
 
 
-def table(report: Report) -> str:
+def table(report: Report) -> list[str]:
     """The figures and what they rest on, for a terminal."""
     lines = [f"{name:>16}  {value:.4f}" for name, value in report.figures.items()]
     subject, reference = report.subject, report.reference
@@ -392,8 +401,7 @@ def table(report: Report) -> str:
     what = f"{number} of " if reference["kind"] != "captions" else "captions of "
     lines.append(f"against {what}{reference['path']}")
     lines.append(f"protocol {report.protocol['name']}")
-    lines += [f"note: {warning}" for warning in report.warnings]
-    return "\n".join(lines)
+    return [*lines, *(f"note: {warning}" for warning in report.warnings)]
 
 
 def metrics_of(text: str) -> tuple[str, ...]:

@@ -28,14 +28,34 @@ def _required(help: str) -> Any:
 _EXCLUDE = "Leave out pictures whose JSON has KEY=VALUE, a number KEY>NUMBER (or none), or KEY set at all."
 
 
+_MOST = {
+    "steps": 10**9,
+    "warmup_steps": 10**9,
+    "paired_steps": 10**9,
+    "log_every": 10**9,
+    "save_every": 10**9,
+    "evaluate_every": 10**9,
+    "batch_size": 65_536,
+    "accumulate": 65_536,
+    "workers": 256,
+    "keep": 100_000,
+    "evaluate_count": 10_000_000,
+    "clip_shift": 1024,
+    "seed": 2**63,
+}
+
+
 def _check(
     config: ContrastiveConfig | GanConfig, positive: tuple[str, ...], not_negative: tuple[str, ...]
 ) -> None:
     for name in (*positive, *not_negative):
         value = getattr(config, name)
         least = 0 if name in not_negative else math.ulp(0.0)
-        if not math.isfinite(value) or value < least:
+        if (isinstance(value, float) and not math.isfinite(value)) or value < least:
             raise UsageError(f"{name} is {value}; it must be {'0 or more' if least == 0 else 'above 0'}")
+    for name, most in _MOST.items():
+        if getattr(config, name, 0) > most:
+            raise UsageError(f"{name} is {getattr(config, name)!r:.40}; it must be at most {most:,}")
     if config.batch_size < 2:
         raise UsageError(f"batch_size is {config.batch_size}; mismatched pairs need at least 2")
     if config.device not in ("auto", "cpu", "cuda"):

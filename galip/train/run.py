@@ -188,7 +188,8 @@ class Run:
             return
         self.stop_requested, self._stop_came = True, time.monotonic()
         # not print: the signal may have come in the middle of one, and Python's streams can't be re-entered
-        os.write(2, b"stopping after this step; Ctrl-C again to stop at once\n")
+        with contextlib.suppress(OSError):  # a full or closed stderr: the state is saved all the same
+            os.write(2, b"stopping after this step; Ctrl-C again to stop at once\n")
 
     def loop(
         self,

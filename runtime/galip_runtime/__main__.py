@@ -1,13 +1,13 @@
 """`python -m galip_runtime BUNDLE PROMPT... -o FILE`: pictures from a bundle, without galip or PyTorch."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from galip_runtime.errors import GalipError
+from galip_runtime import console
+from galip_runtime.errors import GalipError, UsageError
 
 __all__ = ["main"]
 
@@ -20,38 +20,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = _run(options)
     except GalipError as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.failure("error", error)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        console.message("interrupted; nothing was written")
         return _INTERRUPTED
     if options.json:
-        print(json.dumps(result, indent=2))
+        console.result(*console.json_lines(result))
     else:
         seeds = sorted(set(result["seeds"]))
-        spoken = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
-        print(f"{spoken}, {result['seconds'] * 1000:.0f} ms a picture on {result['device']}", file=sys.stderr)
-        print(result["file"])
+        named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+        console.message(f"{named}, {result['seconds'] * 1000:.0f} ms a picture on {result['device']}")
+        console.report(result["file"])
     return 0
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     # imported here: --help needs none of it
     from galip_runtime.drawer import seed_series
-    from galip_runtime.image import check_target, grid, save_picture
+    from galip_runtime.image import check_size, check_target, grid, grid_size, save_picture
     from galip_runtime.loading import load
+    from galip_runtime.noise import check_truncation
 
     check_target(options.out)
+    check_truncation(options.truncation)
     seeds = seed_series(options.seed, options.count)
+    # a row a prompt, unless there is only one
+    columns = len(seeds) if len(options.prompts) > 1 < len(seeds) else None
     model = load(options.bundle, device=options.device, precision=options.precision, threads=options.threads)
+    side = (model.dimensions.image_height, model.dimensions.image_width)
+    check_size(options.out, *grid_size(len(options.prompts) * len(seeds), *side, columns))
     prompts = [prompt for prompt in options.prompts for _ in seeds]
     started = time.perf_counter()
     pictures = model.generate(prompts, seeds * len(options.prompts), truncation=options.truncation)
     seconds = (time.perf_counter() - started) / len(pictures)
-    # a row a prompt, unless there is only one
-    save_picture(
-        grid(pictures, columns=len(seeds) if len(options.prompts) > 1 < len(seeds) else None), options.out
-    )
+    save_picture(grid(pictures, columns), options.out)
     return {
         "file": options.out,
         "prompts": prompts,
@@ -62,8 +65,16 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are shown escaped."""
+
+    def error(self, message: str) -> NoReturn:
+        console.message(*self.format_usage().splitlines(), f"error: {message}")
+        raise SystemExit(UsageError.exit_code)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m galip_runtime",
         description="Make pictures from prompts with an exported bundle. Several pictures come as one grid.",
         epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 the picture is not finite, 4 a file is refused, "
@@ -99,4 +110,4 @@ def _whole(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console.run(main, "error"))

@@ -33,6 +33,9 @@ __all__ = [
     "thread_count",
 ]
 
+MOST_THREADS = 1024
+"""CPU threads of one run; a machine that has more is no faster with them"""
+
 PROVIDERS = {
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
     "cuda": ("CUDAExecutionProvider",),
@@ -58,7 +61,6 @@ GPU_DEVICES = ("cuda", "tensorrt")
 DEVICES = ("auto", *sorted(PROVIDERS))
 
 _importing = Lock()
-_MAX_THREADS = 4096
 """more than the CPUs of any machine; as many threads are started"""
 
 
@@ -252,7 +254,7 @@ def _how_to_get(device: str) -> str:
 
 
 def thread_count(threads: int | None) -> int:
-    """`threads`, or for None the CPUs that this process may use. Raises UsageError below 1."""
+    """`threads`, or for None the CPUs that this process may use. Raises UsageError if not 1 to 1024."""
     if threads is None:
         return usable_cpus()
-    return check_count(threads, "threads (None for as many as there are CPUs)", most=_MAX_THREADS)
+    return check_count(threads, "threads (None for as many as there are CPUs)", most=MOST_THREADS)

@@ -3,6 +3,7 @@
 N pictures, H by W pixels, Z numbers of noise, D numbers in a sentence vector; the model fixes the last four.
 """
 
+import math
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -28,15 +29,16 @@ from galip_runtime.noise import noise as noise_of
 from galip_runtime.row_cache import RowCache
 from galip_runtime.tokenizer import Tokenizer, as_prompts, trim
 
-__all__ = ["DEFAULT_BATCH_SIZE", "Drawer", "check_corners", "seed_series"]
+__all__ = ["DEFAULT_BATCH_SIZE", "MOST_PICTURES", "Drawer", "check_corners", "check_steps", "seed_series"]
 
 DEFAULT_BATCH_SIZE = 8
 """Pictures made at once. More is no faster on a CPU, and memory grows with it (0.1 GB each at 224 pixels)."""
 
+MOST_PICTURES = 1_000_000
+"""Seeds in a series, and pictures of one interpolation."""
+
 _CACHED_SENTENCES = 1024
 CAPTIONS_AT_ONCE = 32
-_MAX_STEPS = 4096  # a square has as many in each direction
-_MAX_SERIES = 10**7
 _FRESH_SEEDS = 2**32  # short enough to be typed again, and exact in any JSON reader
 
 
@@ -166,16 +168,17 @@ class Drawer(ABC):
         at least 2; `seed`: from 0 to 2^64 - 1, None draws one. Raises UsageError for what cannot be used.
         """
         texts = _some(as_prompts(prompts), "prompt")
-        steps = check_count(steps, "steps", least=2, most=_MAX_STEPS)
         if not isinstance(square, bool | np.bool_):
             raise UsageError(f"square is True or False, not {shown(square)}")
         if seeds is not None and seed is not None:
             raise UsageError("give `seed` for one or `seeds` for several, not both")
         numbers = _as_seeds(seeds) if seeds is not None else seed_series(seed, 1)
         check_corners(len(texts), len(numbers), square)
+        is_square = square or 4 in (len(texts), len(numbers))
+        steps = check_steps(steps, is_square)
         across = np.linspace(0.0, 1.0, steps)
         down = np.zeros(1)
-        if square or 4 in (len(texts), len(numbers)):
+        if is_square:
             across, down = np.tile(across, steps), np.repeat(across, steps)
         sentence = _between(self.encode_text(texts), across, down, _mix)
         noise = _between(self.noise(numbers, truncation), down if square else across, down, _turn)
@@ -188,7 +191,8 @@ class Drawer(ABC):
             pictures = np.empty((len(noise), *size, 3), np.uint8)
         except (MemoryError, ValueError) as error:  # ValueError: more than there are addresses for
             raise UsageError(
-                f"{len(noise):,} pictures at once do not fit in memory: ask for fewer"
+                f"{len(noise):,} pictures of {size[1]}x{size[0]} pixels do not fit into memory; draw fewer "
+                "at a time"
             ) from error
         for part in batches(len(noise), check_count(batch_size, "batch_size")):
             pictures[part] = self.draw(noise[part], sentence[part])
@@ -255,12 +259,19 @@ def check_corners(prompts: int, seeds: int, square: bool = False) -> None:
         )
 
 
+def check_steps(steps: int, is_square: bool = False) -> int:
+    """`steps` along a side, if they make at most `MOST_PICTURES`. Raises UsageError otherwise."""
+    return check_count(
+        steps, "steps", least=2, most=math.isqrt(MOST_PICTURES) if is_square else MOST_PICTURES
+    )
+
+
 def seed_series(seed: int | None = None, count: int = 1) -> list[int]:
     """`count` seeds in a row, from `seed` on; None draws the first, below 2^32.
 
-    Raises UsageError for a count below 1 and where the series would pass 2^64 - 1.
+    Raises UsageError for a count below 1 or above `MOST_PICTURES`, and where the series would pass 2^64 - 1.
     """
-    count = check_count(count, "count", most=_MAX_SERIES)
+    count = check_count(count, "count", most=MOST_PICTURES)
     first = secrets.randbelow(_FRESH_SEEDS) if seed is None else check_seed(seed)
     if first + count - 1 > MAX_SEED:
         raise UsageError(f"{count} seeds from {first} on pass the largest, {MAX_SEED} (2^64 - 1)")

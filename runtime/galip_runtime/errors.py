@@ -13,9 +13,15 @@ __all__ = ["FileRefused", "GalipError", "ProviderUnavailable", "QualityGateFaile
 
 
 class GalipError(Exception):
-    """Base of all errors raised on purpose; `str(error)` is meant to be read by a user."""
+    """Base of all errors raised on purpose; `str(error)` is meant to be read by a user.
+
+    The first argument is the message, further ones are details that each have a line of their own.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return "\n  ".join(map(str, self.args))
 
 
 class UsageError(GalipError, ValueError):

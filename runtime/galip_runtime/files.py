@@ -89,11 +89,7 @@ def check_writable(path: StrPath) -> None:
     """Raise UsageError if `write_atomically` could not put a file at `path`. Ask before an hour's work."""
     target = Path(path)
     try:
-        # not Path.is_dir, which takes a name that is too long or a loop of links for a free name
-        with contextlib.suppress(FileNotFoundError):
-            kind = stat.S_IFMT(os.stat(target).st_mode)
-            if kind != stat.S_IFREG:
-                raise UsageError(f"{target} is {_KINDS.get(kind, 'no file')}; name a file to write")
+        _check_replaceable(target)
         parent = _resolved(target).parent
         if not parent.is_dir():
             raise UsageError(f"the folder {parent} does not exist; make it first or name another")
@@ -123,13 +119,14 @@ def staged_file(path: StrPath) -> Iterator[Path]:
     """
     target = _resolved(path)
     try:
+        _check_replaceable(target)
         _remove_leftovers_once(target.parent)
         with staging_folder(target.parent) as folder:
             temporary = folder / "file"
             yield temporary
             os.replace(temporary, target)
     except (OSError, ValueError) as error:
-        if not isinstance(error, OSError) and "null byte" not in str(error):
+        if isinstance(error, UsageError) or not (isinstance(error, OSError) or "null byte" in str(error)):
             raise
         raise UsageError(
             f"{os.fspath(path)} cannot be written ({_reason(error)}); name another place, or make room"
@@ -196,6 +193,17 @@ def _locked_folder(parent: Path) -> tuple[Path, int | None]:
         if folder.is_dir():
             return folder, lock
         os.close(lock)
+
+
+def _check_replaceable(target: Path) -> None:
+    """Raise UsageError for a folder, a pipe or a device: root could put a file in a device's place.
+
+    Raises OSError for a name that cannot be; not Path.is_dir, which takes one that is too long for free.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        kind = stat.S_IFMT(os.stat(target).st_mode)
+        if kind != stat.S_IFREG:
+            raise UsageError(f"{target} is {_KINDS.get(kind, 'no file')}; name a file to write")
 
 
 def _resolved(path: StrPath) -> Path:

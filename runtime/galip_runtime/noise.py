@@ -84,15 +84,15 @@ def check_seed(seed: object) -> int:
 
 
 def check_truncation(truncation: float | None) -> float | None:
-    """`truncation` as a float above 0, or None; anything else is a UsageError."""
+    """`truncation` as a finite float above 0, or None; anything else is a UsageError."""
     if truncation is None:
         return None
+    number = is_whole(truncation) or isinstance(truncation, float | np.floating)
     try:
-        number = is_whole(truncation) or isinstance(truncation, float | np.floating)
         value = float(truncation) if number else 0.0
-    except OverflowError:  # an integer that no float is as large as
-        value = 0.0
-    if not value > 0:
+    except OverflowError:  # a whole number beyond what a float holds
+        value = math.inf
+    if not 0 < value < math.inf:
         raise UsageError(f"truncation is a number above 0, where the noise is cut, not {shown(truncation)}")
     return value
 

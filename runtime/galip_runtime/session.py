@@ -23,7 +23,7 @@ __all__ = ["Session", "described", "session_options"]
 _Provider = tuple[str, dict[str, str]]
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4
 
 
 class Session(Graph):
@@ -79,8 +79,8 @@ def session_options(onnxruntime: ModuleType, file: GraphFile, settings: Settings
         os.fsencode(file.path.parent.resolve()),  # bytes: a folder's name may be no UTF-8
     )
     options.add_session_config_entry("session.load_model_format", "ONNX")  # and not what the bytes look like
-    if settings.device == "cpu":
-        options.log_severity_level = _ERRORS_ONLY
+    # Errors are raised with the same text; onnxruntime's own lines show names as they are, escape codes too
+    options.log_severity_level = _FATAL_ONLY
     if (
         settings.device == "openvino"
     ):  # it has optimisations of its own, which onnxruntime's get in the way of

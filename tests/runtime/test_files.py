@@ -96,6 +96,16 @@ class TestWriting:
             check_writable(tmp_path / name)
         assert sorted(os.listdir(tmp_path)) == before
 
+    @pytest.mark.parametrize("name", ["pipe", "folder", "device"])
+    def test_what_is_no_file_is_never_replaced(self, tmp_path, name):
+        (tmp_path / "folder").mkdir()
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "device").symlink_to("/dev/null")
+        before = os.stat(tmp_path / name)
+        with pytest.raises(UsageError):
+            write_atomically(tmp_path / name, b"new")
+        assert os.stat(tmp_path / name).st_mode == before.st_mode
+
     @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs a folder where even root cannot write")
     def test_a_folder_that_cannot_be_written_is_refused(self):
         with pytest.raises(UsageError):

@@ -184,7 +184,7 @@ def test_clip_score_alone_looks_at_no_reference(config):
     report = evaluate(config(metrics=("clip_score",)), progress=lambda what, *_: seen.append(what))
     assert set(seen) == {"judging pictures"}
     assert report.reference["kind"] == "captions"
-    assert "against captions of" in table(report)
+    assert any(line.startswith("against captions of") for line in table(report))
 
 
 def test_a_folder_with_odd_files(config, tmp_path):
