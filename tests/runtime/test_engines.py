@@ -101,7 +101,9 @@ def test_a_precision_that_engines_are_not_built_in(shared_bundle):
         choose_engine(shared_bundle, read_manifest(shared_bundle), "generator", "fp32", [HERE])
 
 
-@pytest.mark.parametrize("profiles", [(), (Profile(1, 0, 1),), (Profile(1, 4, 2),), (Profile(-5, 1, 1),)])
+@pytest.mark.parametrize(
+    "profiles", [(), (Profile(1, 0, 1),), (Profile(1, 4, 2),), (Profile(-5, 1, 1),), (Profile(1, 1, 10**9),)]
+)
 def test_profiles_that_are_none_are_refused(bundle, profiles):
     put(bundle, record_of(bundle, profiles=profiles))
     with pytest.raises(FileRefused, match="profiles that are none"):
@@ -140,8 +142,11 @@ def test_a_record_of_another_plan_is_refused(bundle):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"format_version": 2}', '{"format_version": 1}', "null", "NaN"]
-)
+    "text",
+    ["", "[]", "{}", '{"format_version": 2}', '{"format_version": 1}', '{"format_version": 2.0}', "null",
+     "NaN", "[" * 10**5, '{"format_version": 1e999}', '{"a":' * 900 + "1" + "}" * 900],
+    ids=lambda text: text[:30],
+)  # fmt: skip
 def test_what_is_no_record_is_refused(text):
     with pytest.raises(FileRefused):
         EngineRecord.from_json(text)

@@ -27,3 +27,11 @@ def test_what_starts_and_fails(monkeypatch):
 def test_what_computes_wrongly(monkeypatch):
     monkeypatch.setattr(session.Session, "_compute", lambda self, inputs: np.zeros((2, 4), np.float32))
     assert probe.why_not("cpu") == "it computes 1 + 1 as 0.0"
+
+
+def test_a_system_without_a_folder_for_temporary_files(monkeypatch):
+    def nowhere():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(probe.tempfile, "TemporaryDirectory", nowhere)
+    assert "TMPDIR" in probe.why_not("cpu")
