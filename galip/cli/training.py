@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -74,7 +75,7 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node GPUS -m galip train ...
 
-    Ctrl-C or SIGTERM saves the state and stops; --resume goes on exactly.
+    Ctrl-C, SIGTERM or SIGHUP saves the state and stops with exit code 130; --resume goes on exactly.
     """
     from galip.train.presets import resolve
 
@@ -95,7 +96,8 @@ def _run(function: Callable[..., Path], config: Any, resume: bool, as_json: bool
     try:
         path = function(config, resume=resume, echo=lambda line: print(line, file=sys.stderr, flush=True))
     except TrainingStopped as stopped:
-        print(stopped, file=sys.stderr)
+        with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal to print on
+            print(stopped, file=sys.stderr, flush=True)
         return 130
     if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
         emit({"checkpoint": str(path)}, as_json, str(path))
