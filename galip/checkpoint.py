@@ -44,6 +44,11 @@ FORMAT_VERSION = "1"
 PARTS = ("text", "image", "generator", "discriminator")
 """Attributes of `Galip` that a file may hold; those it lacks are None after loading."""
 
+PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64)
+"""Dtypes that weights and counters of a model may be stored in."""
+STORED_DTYPES = frozenset({"F16", "BF16", "F32", "F64", "I32", "I64"})
+"""The same, by safetensors' names."""
+
 
 @dataclass(frozen=True)
 class CheckpointInfo:
@@ -139,9 +144,28 @@ def load_clip(path: Path) -> tuple[Any, ClipConfig]:
         raise FileRefused(
             f"{path} is a GALIP checkpoint; give a CLIP checkpoint (galip train-clip writes one)"
         )
+    with torch.device("meta"):  # compared first: the config may claim gigabytes that the file doesn't hold
+        blank = build_clip(info.config)
+    tensors = _tensors(path, info)
+    load_weights(blank, tensors, str(path))
     clip = build_clip(info.config)
-    load_weights(clip, _tensors(path, info), str(path))
+    load_weights(clip, tensors, str(path))
     return clip, info.config
+
+
+def _check_plain(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raises `FileRefused` naming a tensor that isn't dense numbers in memory: quantised, sparse, meta,
+    complex, of 8-bit floats, or a small storage stretched to a large shape.
+    """
+    for name, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+        if not plain or tensor.dtype not in PLAIN_DTYPES:
+            raise FileRefused(
+                f"{source}: {name} is {tensor.dtype} ({tensor.layout}, on {tensor.device}); weights must be "
+                "dense tensors of float16, bfloat16, float32 or float64"
+            )
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise FileRefused(f"{source}: {name} {tuple(tensor.shape)} is larger than what is stored of it")
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -149,6 +173,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
 
     Raises `FileRefused` listing the missing, unknown and misshapen tensors of `source`.
     """
+    _check_plain(tensors, source)
     own = module.state_dict()
     problems = [f"missing: {name} {tuple(own[name].shape)}" for name in own if name not in tensors]
     problems += [f"unknown: {name} {tuple(tensors[name].shape)}" for name in tensors if name not in own]
@@ -180,6 +205,8 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
 def is_ours(path: Path) -> bool:
     """Whether `path` is a safetensors file that says it is of our format."""
     try:
+        if not path.is_file():  # a FIFO or a device would block
+            return False
         with safe_open(path, "pt") as file:
             return (file.metadata() or {}).get("format") == "galip"
     except (SafetensorError, OSError):
@@ -211,6 +238,11 @@ def read_info(path: Path) -> CheckpointInfo:
         raise FileRefused(
             f"{path} is a safetensors file, but not one of galip's; `galip convert` makes those"
         )
+    for name, entry in slices.items():
+        if entry.get_dtype() not in STORED_DTYPES:
+            raise FileRefused(
+                f"{path}: {name} is {entry.get_dtype()}; weights must be {', '.join(sorted(STORED_DTYPES))}"
+            )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise FileRefused(
             f"{path} has format version {metadata.get('format_version')}, this galip reads "

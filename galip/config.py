@@ -32,12 +32,21 @@ def _require(condition: bool, message: str) -> None:
         raise UsageError(message)
 
 
-def _require_least(config: Any, least: int, *names: str) -> None:
-    """Every number of the fields `names`, each a number or a tuple of them, must be at least `least`."""
+MOST_WIDTH = 16_384
+"""Bound of widths, channels and picture sides; far above any model's, and small enough to reckon with."""
+MOST_LAYERS = 128
+"""Bound of blocks in a row: each costs time to build even without weights."""
+
+
+def _require_range(config: Any, least: int, most: int, *names: str) -> None:
+    """Every number of the fields `names`, each a number or a tuple of them, must be in `least` … `most`."""
     for name in names:
         value = getattr(config, name)
-        for number in value if isinstance(value, tuple) else (value,):
-            _require(number >= least, f"{name} is {value}; it must be {least} or more")
+        numbers = value if isinstance(value, tuple) else (value,)
+        _require(len(numbers) <= MOST_LAYERS, f"{name} has {len(numbers)} entries; at most {MOST_LAYERS}")
+        for number in numbers:
+            shown = str(number) if abs(number) < 10**20 else "a number of more than 20 digits"
+            _require(least <= number <= most, f"{name} is {shown}; it must be {least} to {most}")
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,8 @@ class ImageTowerConfig:
     """Width of one attention head."""
 
     def __post_init__(self) -> None:
-        _require_least(self, 1, "image_size", "patch_size", "width", "layers", "head_width")
+        _require_range(self, 1, MOST_WIDTH, "image_size", "patch_size", "width", "head_width")
+        _require_range(self, 1, MOST_LAYERS, "layers")
         _require(
             self.image_size % self.patch_size == 0,
             f"image_size {self.image_size} is no multiple of "
@@ -94,9 +104,10 @@ class TextTowerConfig:
     """Attention heads."""
 
     def __post_init__(self) -> None:
-        _require_least(self, 3, "context_length")  # start, end and a token
-        _require_least(self, 1, "width", "layers", "heads")
-        _require(0 <= self.merges <= 48_894, f"merges is {self.merges}; CLIP's vocabulary has 0 to 48894")
+        _require_range(self, 3, 4096, "context_length")  # start, end and a token
+        _require_range(self, 1, MOST_WIDTH, "width", "heads")
+        _require_range(self, 1, MOST_LAYERS, "layers")
+        _require_range(self, 0, 48_894, "merges")
         _require(
             self.width % self.heads == 0, f"text width {self.width} is no multiple of {self.heads} heads"
         )
@@ -123,7 +134,7 @@ class ClipConfig:
     text: TextTowerConfig = field(default_factory=TextTowerConfig)
 
     def __post_init__(self) -> None:
-        _require_least(self, 1, "embed_dim")
+        _require_range(self, 1, MOST_WIDTH, "embed_dim")
         _require(all(math.isfinite(value) for value in self.mean), f"mean {self.mean} must be finite")
         _require(
             all(math.isfinite(value) and value > 0 for value in self.std),
@@ -163,9 +174,10 @@ class GeneratorConfig:
     """Side of the picture inside each generation block, pixels; the last is the output's."""
 
     def __post_init__(self) -> None:
-        _require_least(self, 1, "noise_dim", "bridge_channels", "fusion_hidden", "clip_layers")
-        _require_least(self, 1, "channels", "sizes")
-        _require_least(self, 0, "fusion_blocks")
+        _require_range(self, 1, MOST_WIDTH, "noise_dim", "bridge_channels", "fusion_hidden")
+        _require_range(self, 1, MOST_WIDTH, "channels", "sizes")
+        _require_range(self, 1, MOST_LAYERS, "clip_layers")
+        _require_range(self, 0, MOST_LAYERS, "fusion_blocks", "prompt_layers")
         _require(math.isfinite(self.clip_weight), f"clip_weight is {self.clip_weight}; it must be finite")
         _require(len(self.sizes) > 0, "sizes is empty; the image generator needs at least one block")
         _require(
@@ -206,8 +218,8 @@ class DiscriminatorConfig:
     mixing of the CLIP maps, and `cnn`, convolutions on the picture itself."""
 
     def __post_init__(self) -> None:
-        _require_least(self, 0, "collect_layers")
-        _require_least(self, 1, "channels", "assessor_channels")
+        _require_range(self, 0, MOST_LAYERS, "collect_layers")
+        _require_range(self, 1, MOST_WIDTH, "channels", "assessor_channels")
         _require(len(self.collect_layers) > 0, "collect_layers is empty; Mate-D needs at least one layer")
         _require(
             list(self.collect_layers) == sorted(set(self.collect_layers)),
@@ -287,9 +299,13 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         _require(args[-1] is Ellipsis or len(value) == len(args), f"{where} needs {len(args)} entries")
         return tuple(_value(args[0], item, where) for item in value)
     if origin is Literal:
-        return value  # checked by the dataclass itself
+        _require(isinstance(value, str), f"{where} must be a string, not {type(value).__name__}")
+        return value  # which one it may be is checked by the dataclass itself
     if hint is float:
         _require(isinstance(value, (int, float)) and not isinstance(value, bool), f"{where} must be a number")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UsageError(f"{where} is too large for a number with a fraction") from None
     _require(type(value) is hint, f"{where} must be {hint.__name__}, not {value!r}")
     return value

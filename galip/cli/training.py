@@ -74,7 +74,7 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node GPUS -m galip train ...
 
-    Ctrl-C or SIGTERM saves the state and stops; --resume goes on exactly.
+    Ctrl-C, SIGTERM or SIGHUP saves the state and stops with exit code 130; --resume goes on exactly.
     """
     from galip.train.presets import resolve
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from galip_runtime.errors import UsageError
-from galip_runtime.tokenizer import Tokenizer
+from galip_runtime.tokenizer import MAX_PROMPT_LENGTH, Tokenizer
 from torch.utils.data import DataLoader
 
 from galip.data.batches import ATTEMPTS, Batch, Drawing, Made, SourceBatches, StreamBatches
@@ -143,8 +143,9 @@ class TrainingLoader:
         return f"{self._count:,} pictures (layout {self._layout}, {self.config.split}){mean}"
 
     def sample_captions(self, count: int) -> list[str]:
-        """The first pictures' captions, one each."""
-        return [captions[0] for captions in self._some_captions(count)]
+        """The first pictures' first captions that the tokenizer takes."""
+        firsts = (captions[0] for captions in self._all_captions())
+        return list(itertools.islice((text for text in firsts if len(text) <= MAX_PROMPT_LENGTH), count))
 
     def _some_captions(self, count: int) -> list[tuple[str, ...]]:
         """Of the first pictures that have any."""
@@ -275,4 +276,5 @@ def _outlive_stop_signals(worker: int) -> None:
             os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the run ends the workers once its state is saved
     signal.signal(signal.SIGTERM, patient)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from galip_runtime.errors import QualityGateFailed
+from galip_runtime.errors import GalipError, QualityGateFailed
 from galip_runtime.noise import noise as noise_of_seeds
+from galip_runtime.tokenizer import as_prompts
 from lightning_fabric import Fabric
 from torch import Tensor
 
@@ -61,6 +62,7 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
     that doesn't fit.
     """
     check_batch(config.batch_size, config.accumulate)
+    as_prompts(config.sample_prompts)  # refused now, not after the first steps
     fabric = make_fabric(config.device, config.precision)
     model = fresh_model(config)
     loader = make_loader(config, model, fabric)
@@ -134,7 +136,8 @@ def _scoring(config: GanConfig, trainer: Trainer, run: Run) -> Scoring | None:
 def _save(run: Run, trainer: Trainer, step: int, stopping: bool) -> None:
     """The model and a grid of samples, both with the averaged generator, and the state for resume.
 
-    The state comes last: a save that is cut short is done again when the run is resumed. But it comes first
+    The grid is an ornament: it comes after both, and its failure is reported but ends nothing. The state
+    comes after the model: a save that is cut short is done again when the run is resumed. But it comes first
     where the run is `stopping`, as whoever stops it may not wait.
     """
     trainer.check_health()
@@ -146,6 +149,11 @@ def _save(run: Run, trainer: Trainer, step: int, stopping: bool) -> None:
         _save_model(run, trainer, step)
     if not stopping:
         _save_state(run, trainer, step)
+    if trainer.fabric.is_global_zero:
+        try:
+            _save_samples(run, trainer, step)
+        except (GalipError, OSError, RuntimeError) as error:  # RuntimeError: torch's, such as out of memory
+            run.echo(f"step {step}: no samples were drawn ({error}); the training goes on")
 
 
 def _save_state(run: Run, trainer: Trainer, step: int) -> None:
@@ -157,6 +165,10 @@ def _save_state(run: Run, trainer: Trainer, step: int) -> None:
 def _save_model(run: Run, trainer: Trainer, step: int) -> None:
     with trainer.ema.applied(trainer.model.generator):
         save_galip(run.out / "model.safetensors", trainer.model, note=trainer.note(step))
+
+
+def _save_samples(run: Run, trainer: Trainer, step: int) -> None:
+    with trainer.ema.applied(trainer.model.generator):
         samples = save_grid(
             trainer.samples(), run.out / "samples" / f"{step:07}.png", columns=Trainer.SAMPLE_SEEDS
         )

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from galip_runtime.arrays import to_uint8
 from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable, QualityGateFailed, UsageError
+from galip_runtime.files import staged_file, write_atomically
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -83,8 +84,8 @@ class _Meter:
 class Run:
     """One run's folder: `config.json`, `states/` for resume, `log.jsonl`, TensorBoard events, samples.
 
-    As a context manager it turns SIGINT and SIGTERM into `stop_requested`; a second SIGINT, `PATIENCE` later,
-    stops at once. Of several processes the first writes and prints.
+    As a context manager it turns SIGINT, SIGTERM and SIGHUP into `stop_requested`; a second SIGINT,
+    `PATIENCE` later, stops at once. Of several processes the first writes and prints.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Run:
         keep: int = 1,
     ) -> None:
         self.out, self.config, self.fabric, self.log_every, self.keep = out, config, fabric, log_every, keep
-        self.echo = echo if fabric.is_global_zero else lambda line: None
+        self._print = echo
         self.stop_requested = False
         self._stop_came = math.inf
         self._meter = _Meter({})
@@ -109,6 +110,12 @@ class Run:
         if fabric.is_global_zero:
             self._open(resume)
         fabric.barrier()
+
+    def echo(self, line: str) -> None:
+        """Print `line`, in the first process only; a terminal that is gone ends no training."""
+        if self.fabric.is_global_zero:
+            with contextlib.suppress(OSError):  # EIO after SIGHUP, EPIPE: log.jsonl has the figures
+                self._print(line)
 
     def _open(self, resume: bool) -> None:
         try:
@@ -161,15 +168,15 @@ class Run:
             return
         lines = log.read_text().splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        temporary = log.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, log)
+        write_atomically(log, "".join(kept).encode())
 
     def _write_config(self) -> None:
         (self.out / "config.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
 
     def __enter__(self) -> Run:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup: the run outlives its terminal
             self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -256,6 +263,10 @@ class Run:
                 f"{newest_state(self.out)} is of another model ({str(error).splitlines()[0]}); resume with "
                 "the command and --model that began the run, or choose another --out"
             ) from error
+        meter = state.get("meter")
+        if meter:
+            sums = {name: total.to(self.fabric.device) for name, total in meter["sums"].items()}
+            self._meter = _Meter(sums, int(meter["count"]))
         if self.writer:
             self._write_config()  # only now: another model's run keeps its own
         return done
@@ -274,14 +285,12 @@ class Run:
         """
         self.check_finite(state)
         path = self.out / STATES / f"{state['step']:07}.pt"
-        temporary = path.with_suffix(".tmp")
+        meter = {"sums": self._meter.sums, "count": self._meter.count}
         try:
-            torch.save(dict(state), temporary)
-            os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:  # RuntimeError: torch's for a disk that is full
+            with staged_file(path) as temporary:
+                torch.save({**state, "meter": meter}, temporary)
+        except (UsageError, RuntimeError) as error:  # RuntimeError: torch's for a disk that is full
             raise UsageError(f"cannot write {path}: {error}; the last state is kept") from error
-        finally:
-            temporary.unlink(missing_ok=True)
         for old in sorted(path.parent.glob("*.pt"), key=lambda path: (len(path.name), path.name))[
             : -self.keep
         ]:

@@ -189,3 +189,21 @@ def test_what_does_not_go_together_is_refused(message, make):
 
 def tiny(**parts):
     return dataclasses.replace(preset("tiny"), **parts)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("generator", "channels", [10**9] * 4),
+        ("generator", "noise_dim", 10**30),
+        ("generator", "fusion_blocks", 10**8),
+        ("generator", "clip_weight", 10**400),
+        ("discriminator", "pixel_range", {}),
+        ("discriminator", "channels", 10**4000),
+    ],
+)
+def test_absurd_numbers_are_refused(part, field, value):
+    data = GalipConfig().to_dict()
+    data[part][field] = value
+    with pytest.raises(UsageError, match=field):
+        GalipConfig.from_dict(data)
