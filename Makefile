@@ -30,9 +30,10 @@ demo: setup
 	$(BIN)/galip export --out demo/bundle --overwrite
 	$(BIN)/galip generate $(PROMPTS) --bundle demo/bundle --count 4 --seed 1 --out demo/pictures.png
 
-# tests/provider runs onnxruntime's CUDA provider without a GPU, on a stub of CUDA; that onnxruntime excludes the CPU's.
+# A worker a core, each of one thread; tests/conftest.py says which tests share one. tests/provider runs onnxruntime's
+# CUDA provider without a GPU, on a stub of CUDA; that onnxruntime excludes the CPU's.
 test: setup $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-provider/.ready)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 
 .venv-provider/.ready: runtime/pyproject.toml
 	$(PYTHON) -m venv .venv-provider
