@@ -1,7 +1,6 @@
 """What several areas test with: tiny pictures, towers and models, and the released code's golden numbers."""
 
 import ctypes
-import io
 import json
 import os
 import signal
@@ -16,8 +15,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = Path(__file__).parent / "golden"
-TINY_SIZE = 28
-COLOURS = {"red": (230, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220), "black": (20, 20, 20)}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -29,7 +26,8 @@ def pytest_collection_modifyitems(items):
     large = {files[item] for item in items if "released_files" in item.fixturenames}
     slow = {files[item] for item in items if item.get_closest_marker("slow")}
     for item, file in files.items():
-        item.add_marker(pytest.mark.xdist_group("released size" if file in large else file))
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("released size" if file in large else file))
     items.sort(key=lambda item: (files[item] not in large, files[item] not in slow))
 
 
@@ -78,31 +76,14 @@ def one_thread():
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A folder of shards: 24 training and 9 validation pictures of 28 pixels, coloured boxes on white."""
+    from tiny import boxes
+
     from galip.data.shards import write_shards
 
     folder = tmp_path_factory.mktemp("tiny_data")
-    write_shards(folder, "train", _boxes(24, seed=0), per_shard=10)
-    write_shards(folder, "val", _boxes(9, seed=1))
+    write_shards(folder, "train", boxes(24, seed=0), per_shard=10)
+    write_shards(folder, "val", boxes(9, seed=1))
     return folder
-
-
-def _boxes(count, seed):
-    from PIL import Image
-
-    rng = np.random.default_rng(seed)
-    for index in range(count):
-        colour = list(COLOURS)[index % len(COLOURS)]
-        picture = np.full((TINY_SIZE, TINY_SIZE, 3), 255, np.uint8)
-        top, left = rng.integers(0, 14, 2)
-        picture[top : top + 12, left : left + 12] = COLOURS[colour]
-        png = io.BytesIO()
-        Image.fromarray(picture).save(png, "PNG")
-        meta = {
-            "captions": [f"{colour} square", f"a square that is {colour}"],
-            "colour": colour,
-            "rank": index,
-        }
-        yield f"box{index:03}", png.getvalue(), f"a {colour} box", meta
 
 
 @pytest.fixture(scope="session")
