@@ -116,11 +116,10 @@ def _config(data: bytes, rng: Rng) -> bytes:
 def _with_another_number(document: Any, rng: Rng) -> Any:
     """A size that a model would be built by."""
     numbers: list[tuple[Any, Any]] = []
-    holders = [document]
+    holders = [document] if isinstance(document, dict | list) else []
     while holders:
         holder = holders.pop()
-        items = holder.items() if isinstance(holder, dict) else enumerate(holder)
-        for key, value in items if isinstance(holder, dict | list) else ():
+        for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
             if isinstance(value, int):
                 numbers.append((holder, key))
             elif isinstance(value, dict | list):
