@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | wheels | default-model | readme
+# make setup | demo | test | fuzz | lint | wheels | default-model | readme
 # make bench | bench-cpu | bench-full | bench-fid | bench-training
 # make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
 # Each sets up .venv first if it is missing, those for a GPU .venv-gpu.
@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
-.PHONY: setup demo test lint wheels default-model readme clean
+.PHONY: setup demo test fuzz lint wheels default-model readme clean
 .PHONY: bench bench-cpu bench-full bench-fid bench-training test-gpu bench-gpu
 .DELETE_ON_ERROR:
 
@@ -30,9 +30,19 @@ demo: setup
 	$(BIN)/galip export --out demo/bundle --overwrite
 	$(BIN)/galip generate $(PROMPTS) --bundle demo/bundle --count 4 --seed 1 --out demo/pictures.png
 
-# tests/provider runs onnxruntime's CUDA provider without a GPU, on a stub of CUDA; that onnxruntime excludes the CPU's.
+# A worker a core, each of one thread; tests/conftest.py says which tests share one. tests/provider runs onnxruntime's
+# CUDA provider without a GPU, on a stub of CUDA; that onnxruntime excludes the CPU's.
 test: setup $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-provider/.ready)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+
+# Damaged, forged and hostile input, kills and threads, as many as fit in the time; FUZZ_SEED is drawn and printed.
+FUZZ_MINUTES ?= 10
+FUZZ_SEED ?=
+FUZZ_TARGETS ?=
+FUZZ_OPTIONS ?=
+fuzz: setup
+	OMP_NUM_THREADS=1 PYTHONPATH=tests:tests/runtime $(BIN)/python -m fuzz --minutes $(FUZZ_MINUTES) \
+		$(if $(FUZZ_SEED),--seed $(FUZZ_SEED)) --targets "$(FUZZ_TARGETS)" $(FUZZ_OPTIONS)
 
 .venv-provider/.ready: runtime/pyproject.toml
 	$(PYTHON) -m venv .venv-provider

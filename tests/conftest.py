@@ -1,9 +1,6 @@
-"""What several areas test with: tiny pictures, towers and models, and golden numbers of the released code.
+"""What several areas test with: tiny pictures, towers and models, and the released code's golden numbers."""
 
-The golden numbers' folder lies beside the checkout and is not part of it.
-"""
-
-import io
+import ctypes
 import json
 import os
 import signal
@@ -17,9 +14,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # started in the background of a shell, which ignores Ctrl-C for it and its children
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-GOLDEN = Path(os.environ.get("GALIP_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
-TINY_SIZE = 28
-COLOURS = {"red": (230, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220), "black": (20, 20, 20)}
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """What one worker of `--dist loadgroup` does: a file; of those with tests of the released size, all, as
+    these take the most memory. They come first, then the other slow ones.
+    """
+    files = {item: item.nodeid.partition("::")[0] for item in items}
+    large = {files[item] for item in items if "released_files" in item.fixturenames}
+    slow = {files[item] for item in items if item.get_closest_marker("slow")}
+    for item, file in files.items():
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("released size" if file in large else file))
+    items.sort(key=lambda item: (files[item] not in large, files[item] not in slow))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,6 +37,29 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GALIP_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def permissions_count():
+    """For the length of a test, a file's permissions bind root, too, as they bind everybody else.
+
+    On Linux alone; elsewhere root is skipped.
+    """
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        yield
+        return
+    if sys.platform != "linux":
+        pytest.skip("root may write anywhere")
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+    # effective, permitted, inheritable: of capabilities 0 to 31, then of the others
+    before, without = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, before) == 0, os.strerror(ctypes.get_errno())
+    without[:] = before[:]
+    without[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, without) == 0, os.strerror(ctypes.get_errno())
+    yield
+    assert libc.capset(header, before) == 0, os.strerror(ctypes.get_errno())
 
 
 @pytest.fixture(scope="module")
@@ -44,31 +76,14 @@ def one_thread():
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A folder of shards: 24 training and 9 validation pictures of 28 pixels, coloured boxes on white."""
+    from tiny import boxes
+
     from galip.data.shards import write_shards
 
     folder = tmp_path_factory.mktemp("tiny_data")
-    write_shards(folder, "train", _boxes(24, seed=0), per_shard=10)
-    write_shards(folder, "val", _boxes(9, seed=1))
+    write_shards(folder, "train", boxes(24, seed=0), per_shard=10)
+    write_shards(folder, "val", boxes(9, seed=1))
     return folder
-
-
-def _boxes(count, seed):
-    from PIL import Image
-
-    rng = np.random.default_rng(seed)
-    for index in range(count):
-        colour = list(COLOURS)[index % len(COLOURS)]
-        picture = np.full((TINY_SIZE, TINY_SIZE, 3), 255, np.uint8)
-        top, left = rng.integers(0, 14, 2)
-        picture[top : top + 12, left : left + 12] = COLOURS[colour]
-        png = io.BytesIO()
-        Image.fromarray(picture).save(png, "PNG")
-        meta = {
-            "captions": [f"{colour} square", f"a square that is {colour}"],
-            "colour": colour,
-            "rank": index,
-        }
-        yield f"box{index:03}", png.getvalue(), f"a {colour} box", meta
 
 
 @pytest.fixture(scope="session")
@@ -104,27 +119,16 @@ def tiny_checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def golden():
     """The arrays of reference.npz and `captions`."""
-    if not (GOLDEN / "reference.npz").exists():
-        pytest.skip(f"no golden numbers at {GOLDEN}; set GALIP_GOLDEN to their folder")
     arrays = dict(np.load(GOLDEN / "reference.npz"))
     arrays["captions"] = json.loads((GOLDEN / "captions.json").read_text())
     return arrays
 
 
 @pytest.fixture(scope="session")
-def official_weights(golden):
-    """The module that writes stand-ins of the released files."""
-    sys.path.insert(0, str(GOLDEN))
-    try:
-        import official_weights
-    finally:
-        sys.path.remove(str(GOLDEN))
-    return official_weights
-
-
-@pytest.fixture(scope="session")
-def released_files(official_weights, tmp_path_factory):
+def released_files(tmp_path_factory):
     """(galip.pth, clip_vit_b32.pt) in the released layout."""
+    from golden import official_weights
+
     return official_weights.write(tmp_path_factory.mktemp("released"))
 
 

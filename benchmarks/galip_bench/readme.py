@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galip_bench import gpu_options, operators, options, rewrites, tables, throughput
+from galip_bench import fuzz, gpu_options, operators, options, rewrites, tables, throughput
 
 __all__ = ["main", "rendered"]
 
@@ -34,6 +34,7 @@ def rendered(text: str, results: Path = RESULTS) -> str:
 def _table(reports: Sequence[dict[str, Any]]) -> str:
     own = {
         "training_throughput": throughput.table,
+        "fuzz": fuzz.table,
         "gpu_options": gpu_options.table,
         "operators": operators.table,
         "options": options.table,

@@ -1,26 +1,15 @@
 """A small model with weights that matter everywhere, and the bundle that an export makes of it."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 from galip_export import export_bundle
+from tiny import random_model, small_config
 
 from galip.checkpoint import save_galip
-from galip.config import GalipConfig
 from galip.model import Galip
 from galip.presets import preset
-
-
-def random_model(config: GalipConfig) -> Galip:
-    """A model of `config` whose every tensor is random: as built, the affines would be the identity."""
-    torch.manual_seed(0)
-    model = Galip(config).eval()
-    for tensor in model.parameters():
-        noise = torch.randn(tensor.shape)
-        tensor.data = noise * tensor[0].numel() ** -0.5 if tensor.ndim > 1 else tensor.data + 0.1 * noise
-    return model
 
 
 @pytest.fixture(autouse=True)
@@ -38,16 +27,7 @@ def small_model():
     """Makes a `tiny` model with a generator of one block of each kind, or as its arguments say."""
 
     def make(**generator) -> Galip:
-        config = preset("tiny")
-        sizes = {
-            "fusion_blocks": 1,
-            "clip_layers": 1,
-            "prompt_layers": (0,),
-            "channels": (16, 8),
-            "sizes": (8,),
-        }
-        small = dataclasses.replace(config.generator, **{**sizes, **generator})
-        return random_model(dataclasses.replace(config, generator=small))
+        return random_model(small_config(**generator))
 
     return make
 

@@ -3,6 +3,7 @@
 import galip_runtime
 import numpy as np
 import pytest
+import torch
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
 
 from galip.eager import load_eager
@@ -52,7 +53,6 @@ def test_mistakes(tiny_checkpoint, tmp_path):
 
 
 def test_cuda_where_there_is_none(tiny_checkpoint):
-    torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(ProviderUnavailable, match="no CUDA device"):

@@ -41,9 +41,9 @@ _SPACES = "\t \n \r\n \x0b \x1c \x85 \xa0 \u2003 \u2028 \u3000 \u200b \ufeff \0"
 _PIECES = [*_WORDS.split(), *_SPACES.split(" "), "o" * 60, "хх" * 30]
 
 
-def captions(count: int) -> list[str]:
+def captions(count: int, seed: int = 20) -> list[str]:
     """`count` captions: characters of one script, of all, whole pieces, and mixtures glued in every way."""
-    source = random.Random(20)
+    source = random.Random(seed)
     return [_caption(source) for _ in range(count)]
 
 

@@ -193,7 +193,7 @@ def test_unusable_arguments(build, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.usefixtures("permissions_count")
 def test_an_unwritable_folder(build, tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="cannot write in"):

