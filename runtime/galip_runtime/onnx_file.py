@@ -22,7 +22,7 @@ from galip_runtime.onnx_limits import (
     check_operator,
     check_tensor,
 )
-from galip_runtime.onnx_nodes import encode_field, encode_varint
+from galip_runtime.onnx_nodes import encode_field, tensor_elsewhere
 
 __all__ = ["OnnxFile"]
 
@@ -72,6 +72,16 @@ class _Node(NamedTuple):
     """the field of the graph, key included"""
 
 
+class _Place(NamedTuple):
+    """Where the numbers of a large tensor lie in the file."""
+
+    kind: int
+    """TensorProto.DataType"""
+    begin: int
+    length: int
+    """bytes"""
+
+
 class _Constant(NamedTuple):
     sizes: tuple[int, ...]
     numbers: tuple[float, ...] | None
@@ -86,6 +96,7 @@ class OnnxFile:
         self.path = os.fspath(path)
         self._nodes: list[_Node] = []
         self._tensors: dict[str, bytes] = {}
+        self._places: dict[str, _Place] = {}
         self._values: dict[str, bytes] = {}
         self._constants: dict[str, _Constant] = {}
         self._head = self._name = b""
@@ -143,20 +154,33 @@ class OnnxFile:
             elif name not in self._tensors:
                 raise self._other(f"{', '.join(outputs)} needs {name}, not {', '.join(inputs)} alone")
         nodes = [node for node in self._nodes if needed.intersection(node.outputs)]
-        graph = self._with_padded_rows(nodes, inputs) if pad_rows else [node.whole for node in nodes]
+        graph = self._with_padded_rows(nodes, inputs, needed) if pad_rows else [node.whole for node in nodes]
         graph.append(self._name)
         graph += [whole for name, whole in self._tensors.items() if name in needed]
         graph += [encode_field(_GRAPH_INPUT, self._value(name)) for name in inputs]
         graph += [encode_field(_GRAPH_OUTPUT, self._value(name)) for name in outputs]
         return self._head + encode_field(_MODEL_GRAPH, b"".join(graph))
 
-    def _with_padded_rows(self, nodes: Sequence[_Node], inputs: Sequence[str]) -> list[bytes]:
-        """The graph's fields for `nodes`, none of which computes for a single row of the `inputs`."""
+    def _with_padded_rows(
+        self, nodes: Sequence[_Node], inputs: Sequence[str], needed: set[str]
+    ) -> list[bytes]:
+        """The graph's fields for `nodes`, none of which computes for a single row of the `inputs`.
+
+        What is not used any more is taken out of the `needed` tensors.
+        """
         batch = str((self.shape(inputs[0]) or ("",))[0])
         fields, padded = list[bytes](), set[tuple[str, int]]()
         for node in nodes:
             before, after = (self.shape(names[0]) if names else None for names in (node.inputs, node.outputs))
             axis = row_padding.axis_of_rows(node.operator, before, after, batch) if batch else None
+            if stack := row_padding.stack_size(node.operator, before, batch) if batch else 0:
+                rows, weights = node.inputs
+                fields += self._matrices(weights, stack)
+                matrices = [row_padding.matrix_name(weights, index) for index in range(stack)]
+                fields += row_padding.split(rows, matrices, node.outputs[0])
+                if weights in self._places and sum(weights in other.inputs for other in nodes) == 1:
+                    needed.discard(weights)
+                continue
             if axis is None:
                 fields.append(node.whole)
                 continue
@@ -169,6 +193,25 @@ class OnnxFile:
             )
             fields.append(row_padding.take_off(output, axis))
         return fields + row_padding.constants({axis for _, axis in padded})
+
+    def _matrices(self, weights: str, stack: int) -> list[bytes]:
+        """The graph's fields that give each matrix of the stack `weights`, by `row_padding.matrix_name`."""
+        if weights not in self._places:
+            return [field for index in range(stack) for field in row_padding.matrix(weights, index)]
+        place, sizes = self._places[weights], self._constants[weights].sizes[1:]
+        length = place.length // stack
+        location = os.path.basename(self.path)
+        return [
+            tensor_elsewhere(
+                row_padding.matrix_name(weights, index),
+                sizes,
+                place.kind,
+                location,
+                place.begin + index * length,
+                length,
+            )
+            for index in range(stack)
+        ]
 
     def table_size(self, ids: str) -> int:
         """Rows of the smallest table that the input `ids` is looked up in.
@@ -251,17 +294,11 @@ class OnnxFile:
         self._constants[name] = _constant(data, fields)
         if len(raw) != 1 or raw[0].end - raw[0].begin < _ON_DISK:
             return name, data[tensor.start : tensor.end]
-        place = {
-            "location": os.path.basename(self.path),
-            "offset": str(raw[0].begin),
-            "length": str(raw[0].end - raw[0].begin),
-        }
-        parts = [data[field.start : field.end] for field in fields if field.number != _TENSOR_RAW]
-        for key, value in place.items():
-            entry = encode_field(_ENTRY_KEY, key) + encode_field(_ENTRY_VALUE, value)
-            parts.append(encode_field(_TENSOR_EXTERNAL, entry))
-        parts.append(encode_varint(_TENSOR_LOCATION << 3 | _VARINT) + encode_varint(1))
-        return name, encode_field(_GRAPH_TENSOR, b"".join(parts))
+        (kind,) = (field.value for field in fields if field.number == _TENSOR_TYPE)
+        self._places[name] = _Place(kind, raw[0].begin, raw[0].end - raw[0].begin)
+        sizes, place = self._constants[name].sizes, self._places[name]
+        location = os.path.basename(self.path)
+        return name, tensor_elsewhere(name, sizes, kind, location, place.begin, place.length)
 
     def _other(self, why: str) -> FileRefused:
         return FileRefused(

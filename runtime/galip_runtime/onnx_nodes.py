@@ -5,7 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOAT", "UINT8", "encode_field", "encode_varint", "graph", "model", "node", "tensor", "value"]
+__all__ = [
+    "FLOAT",
+    "UINT8",
+    "encode_field",
+    "encode_varint",
+    "graph",
+    "model",
+    "node",
+    "tensor",
+    "tensor_elsewhere",
+    "value",
+]
 
 FLOAT, UINT8, _INT64 = 1, 2, 7  # of TensorProto.DataType
 _TYPES = {"float32": FLOAT, "int64": _INT64}
@@ -29,10 +40,14 @@ def encode_field(number: int, content: bytes | str) -> bytes:
     return encode_varint(number << 3 | _BYTES) + encode_varint(len(data)) + data
 
 
-def node(operator: str, inputs: Sequence[str], output: str, **attributes: int | Sequence[int]) -> bytes:
-    """A field of `GraphProto`: a node of one output, which names it; attributes are numbers from 0 on."""
-    content = b"".join(encode_field(1, name) for name in inputs) + encode_field(2, output)
-    content += encode_field(3, output) + encode_field(4, operator)
+def node(
+    operator: str, inputs: Sequence[str], output: str | Sequence[str], **attributes: int | Sequence[int]
+) -> bytes:
+    """A field of `GraphProto`: a node, named like its first output; attributes are numbers from 0 on."""
+    outputs = [output] if isinstance(output, str) else output
+    content = b"".join(encode_field(1, name) for name in inputs)
+    content += b"".join(encode_field(2, name) for name in outputs)
+    content += encode_field(3, outputs[0]) + encode_field(4, operator)
     for name, given in attributes.items():
         numbers = [given] if isinstance(given, int) else given
         place, kind = (3, _INT) if isinstance(given, int) else (8, _INTS)
@@ -48,6 +63,19 @@ def tensor(name: str, numbers: npt.ArrayLike, dtype: str) -> bytes:
     return encode_field(
         5, sizes + _number(2, _TYPES[dtype]) + encode_field(8, name) + encode_field(9, array.tobytes())
     )
+
+
+def tensor_elsewhere(
+    name: str, sizes: Sequence[int], kind: int, location: str, offset: int, length: int
+) -> bytes:
+    """A field of `GraphProto`: constant numbers of the DataType `kind`, which lie in the file `location`.
+
+    `offset`, `length`: where they begin there and how many they are, bytes.
+    """
+    content = b"".join(_number(1, size) for size in sizes) + _number(2, kind) + encode_field(8, name)
+    for key, text in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        content += encode_field(13, encode_field(1, key) + encode_field(2, text))
+    return encode_field(5, content + _number(14, 1))
 
 
 def value(number: int, name: str, kind: int, shape: Sequence[int | str]) -> bytes:

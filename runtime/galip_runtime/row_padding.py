@@ -1,16 +1,28 @@
 """A picture made alone equals the same picture made in a batch, bit for bit.
 
-Matrix products, and sums over an axis within, have a kernel of their own for a single row on many CPUs. It
-adds up in another order than the kernel for several rows. So an operator that has one row a picture gets one
-more row, of zeros, which is taken off its result: it never has a single row. A product that has a row a token
-has several anyway.
+Matrix products have a kernel of their own for a single row on many CPUs, which adds up in another order than
+the kernel for several rows; sums over an axis within have one, too. Two ways around it:
+
+- An operator that has one row a picture gets one more row, of zeros, which is taken off its result. A product
+  that has a row a token has several anyway.
+- A product of a stack of matrices is done matrix by matrix. onnxruntime deals the rows of a stack to threads,
+  down to one row each on a machine with many; a single constant matrix it packs, and that has one kernel.
 """
 
 from collections.abc import Sequence
 
 from galip_runtime.onnx_nodes import node, tensor
 
-__all__ = ["axis_of_rows", "constants", "pad", "padded_result", "padded_rows", "take_off"]
+__all__ = [
+    "axis_of_rows",
+    "constants",
+    "pad",
+    "padded_result",
+    "padded_rows",
+    "split",
+    "stack_size",
+    "take_off",
+]
 
 _PRODUCTS = ("Gemm", "MatMul")
 _SUMS = ("ReduceMean", "ReduceSum")
@@ -33,6 +45,45 @@ def axis_of_rows(operator: str, before: Shape, after: Shape, batch: str) -> int 
     if operator in _SUMS and after and before[0] == after[0] == batch:
         return 0
     return None
+
+
+def stack_size(operator: str, before: Shape, batch: str) -> int:
+    """How many matrices a node's first input, (stack, rows, columns) with one row a picture, has; else 0.
+
+    `before`, `batch`: as for `axis_of_rows`.
+    """
+    if operator == "MatMul" and before is not None and len(before) == 3 and before[1] == batch:
+        return before[0] if isinstance(before[0], int) else 0
+    return 0
+
+
+def split(rows: str, matrices: Sequence[str], output: str) -> list[bytes]:
+    """The fields that give `output` (stack, N, M) from `rows` (stack, N, K) and `matrices` (K, M)."""
+    name, stack = f"{_PREFIX}{output}", len(matrices)
+    parts, products = ([f"{name}/{what}{index}" for index in range(stack)] for what in ("rows", "product"))
+    return [
+        tensor(f"{name}/ones", [1] * stack, "int64"),
+        node("Split", [rows, f"{name}/ones"], parts, axis=0),
+        *(
+            node("MatMul", [part, matrix], product)  # (1, N, M)
+            for part, matrix, product in zip(parts, matrices, products, strict=True)
+        ),
+        node("Concat", products, output, axis=0),
+    ]
+
+
+def matrix_name(weights: str, index: int) -> str:
+    """The name of matrix `index` of the stack `weights`."""
+    return f"{_PREFIX}{weights}/{index}"
+
+
+def matrix(weights: str, index: int) -> list[bytes]:
+    """The fields that give `matrix_name` where the stack is computed, from constants, as it is loaded."""
+    number = f"{_PREFIX}{weights}/number{index}"
+    return [
+        tensor(number, index, "int64"),
+        node("Gather", [weights, number], matrix_name(weights, index), axis=0),
+    ]
 
 
 def padded_rows(rows: str, axis: int) -> str:

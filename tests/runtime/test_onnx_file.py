@@ -98,6 +98,43 @@ def test_padded_rows_change_no_result_and_leave_no_single_row(saved):
     assert file.cut(inputs, ["y"]) == file.cut(inputs, ["y"], pad_rows=False)
 
 
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "from float16"])
+@pytest.mark.parametrize("threads", [2, 8, 32])
+def test_a_stack_of_products_is_the_same_in_every_batch_and_on_any_number_of_threads(saved, threads, half):
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(2, 256, 256)).astype(np.float16 if half else np.float32)
+    rows, result, stack = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (2, size, 256))
+        for name, size in (("rows", "N"), ("result", "N"), ("stack", 256))
+    )
+    nodes = [helper.make_node("MatMul", ["rows", "stack" if half else "stored"], ["result"])]
+    if half:
+        nodes.insert(0, helper.make_node("Cast", ["stored"], ["stack"], to=TensorProto.FLOAT))
+    graph = helper.make_graph(
+        nodes, "stack", [rows], [result], [numpy_helper.from_array(weights, "stored")], value_info=[stack]
+    )
+    opset = helper.make_opsetid("", 18)
+    # the batch is the second axis here, as within the generator; an input that has it first names it
+    graph.input.insert(0, helper.make_tensor_value_info("noise", TensorProto.FLOAT, ("N", 1)))
+    path = saved(helper.make_model(graph, opset_imports=[opset], ir_version=8))
+    model = OnnxFile(path).cut(["noise", "rows"], ["result"], pad_rows=True)
+    assert {node.op_type for node in onnx.load_from_string(model).graph.node} >= {"Split", "Concat"}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    key = "session.model_external_initializers_file_folder_path"
+    options.add_session_config_entry(key, str(path.parent))
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    noise, feeds = np.zeros((32, 1), np.float32), rng.normal(size=(2, 32, 256)).astype(np.float32)
+    together = session.run(None, {"noise": noise, "rows": feeds})[0]
+    np.testing.assert_allclose(together, feeds @ weights.astype(np.float32), rtol=1e-3, atol=1e-3)
+    for size in (1, 2, 4, 8):
+        parts = [
+            session.run(None, {"noise": noise[:size], "rows": feeds[:, start : start + size]})[0]
+            for start in range(0, 32, size)
+        ]
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), together, f"batches of {size}")
+
+
 def test_a_product_with_a_row_a_token_is_left_as_it_is(saved):
     weight = numpy_helper.from_array(np.eye(SIZE, dtype=np.float32), "weight")
     tokens, product = (
