@@ -252,7 +252,8 @@ def _hint(bundle: str | os.PathLike[str]) -> str:
         return f": name the bundle's folder, {os.path.dirname(path) or '.'}"
     if path.startswith("~"):
         return ": '~' is a home folder only to a shell; write the path in full"
-    return ": a bundle is a folder that `galip export` wrote, with manifest.json in it"
+    what = ": a bundle is a folder that `galip export` wrote, with manifest.json in it"
+    return what if os.path.exists(path) else f": {path} does not exist{what}"
 
 
 def check_files(bundle: str | os.PathLike[str], manifest: Manifest) -> None:
