@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.files import read_regular
 
 from galip_bench.config import BenchConfig
 from galip_bench.subjects import REFERENCE
@@ -16,6 +17,8 @@ from galip_bench.subjects import REFERENCE
 __all__ = ["SCHEMA", "Report", "config_of", "read_report", "schema"]
 
 SCHEMA = 3
+_LARGEST = 2**28
+"""bytes of a report; one of all subjects has a few hundred kilobytes"""
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,11 @@ def read_report(file: Path) -> dict[str, Any]:
     import jsonschema
 
     try:
-        document = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+        data = read_regular(file, _LARGEST)
+    except FileRefused as error:
+        raise UsageError(f"{error}; name a file that galip bench --json wrote") from error
+    try:
+        document = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise FileRefused(f"{file} is no JSON: {error}") from error
     if not isinstance(document, dict) or "subjects" not in document:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from functools import partial
@@ -82,22 +83,30 @@ def _run(arguments: list[str], debug: bool) -> int:
         return code
     except typer.Exit as done:
         return done.exit_code
-    except typer.exceptions.TyperException as error:
-        command = getattr(getattr(error, "ctx", None), "command_path", "galip")
-        message = error.format_message().rstrip(".")
-        return _fail(error, UsageError(f"{message}. See {command} --help."), debug)
-    except GalipError as error:
-        return _fail(error, error, debug)
     except (KeyboardInterrupt, typer.Abort):
         console.message(INTERRUPTED)
         return 130
     except Exception as error:
-        advice = "run it again with --debug to see where, and report it"
-        return _fail(error, GalipError(f"unexpected: {type(error).__name__}: {error}", advice), debug)
+        shown = _described(error)
+        if debug:
+            parts = traceback.format_exception(error)
+            console.message(*(line for part in parts for line in part.splitlines()))
+        console.failure("galip", shown)
+        return shown.exit_code
 
 
-def _fail(error: BaseException, shown: GalipError, debug: bool) -> int:
-    if debug:
-        console.message(*(line for part in traceback.format_exception(error) for line in part.splitlines()))
-    console.failure("galip", shown)
-    return shown.exit_code
+def _described(error: Exception) -> GalipError:
+    """What the user is shown of an error."""
+    if isinstance(error, GalipError):
+        return error
+    if isinstance(error, typer.exceptions.TyperException):
+        command = getattr(getattr(error, "ctx", None), "command_path", "galip")
+        return UsageError(f"{error.format_message().rstrip('.')}. See {command} --help.")
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+        # A path that was named and that the system refused where nobody expected it
+        path = os.fsdecode(error.filename)
+        return UsageError(f"{path} cannot be used ({error.strerror}); check its name and permissions")
+    if isinstance(error, MemoryError):
+        return UsageError("this takes more memory than there is; ask for less at a time, or smaller pictures")
+    advice = "run it again with --debug to see where, and report it"
+    return GalipError(f"unexpected: {type(error).__name__}: {error}", advice)

@@ -36,6 +36,8 @@ Truncation = Annotated[
         show_default=False,
     ),
 ]
+_LARGEST_TEXT = 2**24
+"""bytes of a file of prompts"""
 PictureFile = Annotated[Path, typer.Option(help="File to write: .png, .jpg or .webp.")]
 
 
@@ -220,14 +222,17 @@ def sample_grid(
 
 
 def _lines(file: Path) -> list[str]:
+    from galip_runtime.files import read_regular
+
     try:
-        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        data = read_regular(file, _LARGEST_TEXT)
+    except FileRefused as error:
+        raise UsageError(f"{error}; give a text file, a prompt a line") from error
+    try:
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FileRefused(f"{file} is no text in UTF-8; save it as such, a prompt a line") from error
-    except OSError as error:
-        raise UsageError(
-            f"cannot read {file}: {error.strerror}; give a text file, a prompt a line"
-        ) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _load(
