@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -28,7 +29,12 @@ from galip.data.sources import Source, open_source, recognise
 from galip.data.stream import START, Place, ShardStream
 from galip.data.tally import Tally
 
-__all__ = ["PATIENCE", "Batch", "LoaderConfig", "TrainingLoader"]
+__all__ = ["PATIENCE", "Batch", "LoaderConfig", "LoaderFailed", "TrainingLoader"]
+
+LONGEST_WAIT = 300.0
+"""Seconds that a batch may take its worker; what takes longer hangs, on a dead disk or for lack of memory."""
+SHARED_MEMORY = Path("/dev/shm")
+_AHEAD = 2  # batches that each worker prepares before they are asked for, as DataLoader has it
 
 PATIENCE = 1.0
 """Seconds after a stop signal in which others are taken for copies: a terminal, a scheduler and torchrun may
@@ -71,6 +77,10 @@ class LoaderConfig:
                 raise UsageError(f"{name} is {getattr(self, name)}; it is a share, 0 to 1")
         if self.workers < 0 or self.batch_size < 1:
             raise UsageError(f"batch_size is {self.batch_size} and workers {self.workers}; at least 1 and 0")
+
+
+class LoaderFailed(UsageError):
+    """The workers that read the pictures cannot go on; the model is as it was after the last step."""
 
 
 class TrainingLoader:
@@ -170,7 +180,16 @@ class TrainingLoader:
         assert step == self._next, f"step {step} was asked for, {self._next} is next"
         if self._iterator is None:
             self._iterator = self._begin(step)
-        made = next(self._iterator)
+        try:
+            made = next(self._iterator)
+        # DataLoader's, for a worker that was killed, also in the middle of handing over, and one that hangs
+        except (RuntimeError, EOFError, OSError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise LoaderFailed(
+                f"no batch came from the {self.config.workers} workers ({reason}): one "
+                f"was killed, as for lack of memory, or reading took over {LONGEST_WAIT:.0f} s. Fewer "
+                "--workers need less memory, --workers 0 none"
+            ) from error
         self._tally.add(made)
         if made.error:
             raise made.error
@@ -185,16 +204,32 @@ class TrainingLoader:
         if isinstance(self._batches, StreamBatches):
             self._batches.places = list(self._places)
         workers = self.config.workers
+        self._check_shared_memory()
         return iter(
             DataLoader(
                 self._batches,
                 batch_size=None,
                 generator=torch.Generator(),  # else it would draw from the global one
                 num_workers=workers,
+                timeout=LONGEST_WAIT if workers else 0,
                 multiprocessing_context="spawn" if workers else None,  # a fork may not touch CUDA
                 worker_init_fn=_outlive_stop_signals,
             )
         )
+
+    def _check_shared_memory(self) -> None:
+        """Raises `UsageError` where batches would not fit: workers then wait for ever, without a word."""
+        if not self.config.workers or not SHARED_MEMORY.is_dir():
+            return
+        rows = self._drawing.batch_size // self._drawing.world_size
+        needed = self.config.workers * _AHEAD * rows * 3 * self._drawing.size**2
+        free = shutil.disk_usage(SHARED_MEMORY).free
+        if free < needed:
+            raise UsageError(
+                f"{SHARED_MEMORY} has {free / 1e6:,.1f} MB free, and {self.config.workers} workers hand over "
+                f"batches of {needed / 1e6:,.1f} MB there: use --workers 0, or make it larger (docker run "
+                "--shm-size 1g)"
+            )
 
     @property
     def broken(self) -> int:

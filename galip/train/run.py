@@ -23,7 +23,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from galip.data.loader import PATIENCE
+from galip.data.loader import PATIENCE, LoaderFailed
 from galip.train.presets import stored_options
 
 __all__ = ["EMA", "MOST_LOGIT_SCALE", "Run", "TrainingStopped", "newest_state", "save_grid"]
@@ -214,7 +214,13 @@ class Run:
         """
         self._clock, self._clock_step = time.monotonic(), start
         for done in range(start + 1, steps + 1):
-            self.log(done, steps, batch_size, step(done - 1))
+            try:
+                scalars = step(done - 1)
+            except LoaderFailed:  # before anything of this step was computed
+                if self.fabric.world_size == 1 and done - 1 > start and (done - 1) % save_every:
+                    after(done - 1, True, True)
+                raise
+            self.log(done, steps, batch_size, scalars)
             # the flag is the signal handler's alone to set
             stopping = self._any_process(self.stop_requested) and done < steps
             began = time.monotonic()

@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import time
+import types
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from galip.data import loader as loaders
 from galip.data import stream as streams
 from galip.data.batches import Made
 from galip.data.crop import to_square
-from galip.data.loader import LoaderConfig, TrainingLoader
+from galip.data.loader import LoaderConfig, LoaderFailed, TrainingLoader
 from galip.data.tally import Tally
 
 SIZE = 16
@@ -173,6 +175,38 @@ def test_an_error_in_a_worker_is_raised_with_its_own_words(shards, tmp_path):
         batches_of(loader, 9)
     assert "Traceback" not in str(refused.value)
     loader.close()
+
+
+def test_a_worker_that_is_killed_or_hangs_is_an_error(folder, monkeypatch):
+    loader = make(folder, workers=1)
+    loader.batch(0)
+    os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
+    with pytest.raises(LoaderFailed):
+        batches_from(loader, 1, 40)
+    loader.close()
+    loader = make(folder, workers=1)
+    monkeypatch.setattr(loaders, "LONGEST_WAIT", 3.0)
+    monkeypatch.setattr(loaders, "_outlive_stop_signals", hang)
+    with pytest.raises(LoaderFailed, match="timed out"):
+        loader.batch(0)
+    loader.close()
+
+
+def batches_from(loader, first, count):
+    for step in range(first, first + count):
+        loader.batch(step)
+
+
+def hang(worker):
+    time.sleep(60)
+
+
+def test_shared_memory_that_is_too_small_is_known_before(folder, monkeypatch):
+    usage = types.SimpleNamespace(free=1000)
+    monkeypatch.setattr(loaders.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UsageError, match="--workers 0"):
+        make(folder, workers=2).batch(0)
+    make(folder, workers=0).batch(0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
