@@ -360,9 +360,19 @@ class Run:
         """Put figures that are not a step's losses, such as FID, into TensorBoard, the log and on screen."""
         for name, value in figures.items():
             self.writer.add_scalar(name, value, step)
-        with (self.out / "log.jsonl").open("a") as log:
-            log.write(json.dumps({"step": step, "time": time.time(), **figures}) + "\n")
+        log = self.out / "log.jsonl"
+        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+        # a run that was killed before it saved that it had judged does so again
+        known = [line for line in lines if not _is_note_of(line, figures, step)]
+        line = json.dumps({"step": step, "time": time.time(), **figures}) + "\n"
+        write_atomically(log, "".join([*known, line]).encode())
         self.echo(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
+
+def _is_note_of(line: str, figures: Mapping[str, float], step: int) -> bool:
+    """Whether a line of the log has these figures of this step."""
+    entry = json.loads(line)
+    return entry["step"] == step and figures.keys() <= entry.keys()
 
 
 def _tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -223,6 +223,17 @@ def test_steps_that_are_done_again_are_logged_once(start, tmp_path):
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 20.0)]
 
 
+def test_figures_that_are_measured_again_are_logged_once(start, tmp_path):
+    with start() as run:
+        run.log(1, 1, 1, {"loss": torch.tensor(1.0)})
+        run.note({"fid": 3.0}, 1)
+        run.note({"fid": 4.0}, 1)
+        run.note({"fid": 5.0}, 2)
+        log = run.out / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["step"], line.get("fid")) for line in lines] == [(1, None), (1, 4.0), (2, 5.0)]
+
+
 def test_changed_options_are_told_and_the_batch_can_t_change(tmp_path):
     @dataclasses.dataclass
     class Options:
