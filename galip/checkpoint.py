@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
+from galip_runtime.files import open_regular
 from galip_runtime.strict_json import parse, typed
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION = "1"
+_MAX_HEADER_BYTES = 10**8  # as the safetensors reader has it
+_MAX_BYTES = 2**36  # of a file whose header cannot be read
 PARTS = ("text", "image", "generator", "discriminator")
 """Attributes of `Galip` that a file may hold; those it lacks are None after loading."""
 
@@ -222,12 +225,13 @@ def read_info(path: Path) -> CheckpointInfo:
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
             raise FileRefused(f"{path} {what}; give a checkpoint file (.safetensors)")
+        _check_length(path)
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             shapes = {name: tuple(entry.get_shape()) for name, entry in slices.items()}
             dtypes = tuple(sorted({entry.get_dtype() for entry in slices.values()}))
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:  # MemoryError: more than can be mapped
         hint = (
             "; a released .pth file must go through `galip convert` first"
             if path.suffix in (".pth", ".pt")
@@ -265,6 +269,24 @@ def read_info(path: Path) -> CheckpointInfo:
         )
     except (KeyError, FileRefused, UsageError) as error:
         raise FileRefused(f"{path}: its metadata is damaged ({error})") from error
+
+
+def _check_length(path: Path) -> None:
+    """Raises `FileRefused` for a file that is longer than its header says: it would be mapped whole.
+
+    Whatever else is wrong with it, the reader says.
+    """
+    with open_regular(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = os.fstat(file.fileno()).st_size
+        try:
+            header = json.loads(file.read(length)) if length <= _MAX_HEADER_BYTES else {}
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            surplus = size - 8 - length - max(ends, default=0)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            surplus = size - _MAX_BYTES
+    if surplus > 0:
+        raise FileRefused(f"{path} is {surplus:,} bytes longer than its header says; it was altered")
 
 
 def _tensors(path: Path, info: CheckpointInfo) -> dict[str, Tensor]:

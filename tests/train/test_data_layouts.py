@@ -160,7 +160,7 @@ def test_hidden_files_are_no_pictures(copy):
 @pytest.mark.parametrize("layout", ["auto", "cub", "coco", "dfgan", "shards", "folder"])
 def test_an_empty_folder_says_what_was_looked_for(tmp_path, layout):
     with pytest.raises(
-        UsageError, match=r"Looked for:(.|\n)*filenames\.pickle(.|\n)*images\.txt(.|\n)*\.tar"
+        UsageError, match=r"one of these:(.|\n)*filenames\.pickle(.|\n)*images\.txt(.|\n)*\.tar"
     ):
         open_source(tmp_path, layout=layout)
 
