@@ -148,7 +148,7 @@ def test_mistakes(call, tiny_bundle, tmp_path):
         (["--html", tmp_path], "is a folder; name a file"),
         (["--worst", file], "is a file; name a folder"),
         (["--worst", tmp_path / "no" / "worst"], "does not exist"),
-        (["--compare", tmp_path / "a", tmp_path / "b"], "cannot read"),
+        (["--compare", tmp_path / "a", tmp_path / "b"], "cannot be read"),
         (["--model", tmp_path / "nothing"], "there is no file"),
     ):
         code, out, err = call(*arguments)

@@ -105,5 +105,5 @@ def test_what_is_refused(written, tmp_path):
         file.write_text(json.dumps(damaged))
         with pytest.raises(FileRefused, match=message):
             read_report(file)
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         read_report(tmp_path / "nothing.json")
