@@ -202,7 +202,7 @@ MISTAKES = {
         "no metric fdi; there are fid",
     ),
     "no prompts": (["sample-grid"], "there is no prompt"),
-    "no prompts file": (["sample-grid", "--prompts-file", "no.txt"], "cannot read no.txt"),
+    "no prompts file": (["sample-grid", "--prompts-file", "no.txt"], "no.txt cannot be read"),
     "one step": (["interpolate", "a", "b", "--steps", "1", "--bundle", "BUNDLE"], "steps"),
     "no CLIP": (["convert", "x.pth", "--out", "y"], "--allow-missing-text"),
     "steps 0": (["train", "--data", "x", "--clip", "y", "--out", "z", "--steps", "0"], "steps is 0"),
