@@ -48,6 +48,9 @@ _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 9, 13, 14
 _TENSOR = {1, 2, 4, 5, 6, 7, _TENSOR_NAME, _TENSOR_RAW, 10, 11, 12, 16}
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE, _DIM_NAME = 1, 2, 1, 2, 1, 1, 2
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_MAX_STACK = 1024
+"""matrices of one product; the released size has 28"""
+_MAX_AXES = 64
 _OF_SHAPES = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze")
 """Operators that put shapes together, as exports before the rewrites do for an Expand."""
 
@@ -173,7 +176,7 @@ class OnnxFile:
         for node in nodes:
             before, after = (self.shape(names[0]) if names else None for names in (node.inputs, node.outputs))
             axis = row_padding.axis_of_rows(node.operator, before, after, batch) if batch else None
-            if stack := row_padding.stack_size(node.operator, before, batch) if batch else 0:
+            if stack := self._stack_size(node, before, batch):
                 rows, weights = node.inputs
                 fields += self._matrices(weights, stack)
                 matrices = [row_padding.matrix_name(weights, index) for index in range(stack)]
@@ -193,6 +196,14 @@ class OnnxFile:
             )
             fields.append(row_padding.take_off(output, axis))
         return fields + row_padding.constants({axis for _, axis in padded})
+
+    def _stack_size(self, node: _Node, before: Sequence[int | str] | None, batch: str) -> int:
+        """How many matrices of constants `node` multiplies with one row a picture each; 0 for other nodes."""
+        stack = row_padding.stack_size(node.operator, before, batch) if batch else 0
+        weights = self._constants.get(self._source(node.inputs[1])) if len(node.inputs) == 2 else None
+        # what a file says of a tensor that it computes may be wrong, of one that it holds was checked
+        is_stack = weights is not None and len(weights.sizes) == 3 and weights.sizes[0] == stack
+        return stack if is_stack and stack <= _MAX_STACK else 0
 
     def _matrices(self, weights: str, stack: int) -> list[bytes]:
         """The graph's fields that give each matrix of the stack `weights`, by `row_padding.matrix_name`."""
@@ -252,8 +263,9 @@ class OnnxFile:
                 shapes.update(dict.fromkeys(node.outputs, (1.0,)))  # as large as something that is there
             elif node.operator in _OF_SHAPES and all(name in shapes for name in node.inputs):
                 joined = node.inputs if node.operator == "Concat" else node.inputs[:1]
-                numbers = tuple(number for name in joined for number in shapes[name])
-                shapes.update(dict.fromkeys(node.outputs, numbers))
+                numbers = [number for name in joined for number in shapes[name]]
+                if len(numbers) <= _MAX_AXES:  # not a Concat of itself, again and again
+                    shapes.update(dict.fromkeys(node.outputs, tuple(numbers)))
             elif node.operator in ("Expand", "Pad", "Resize"):
                 for name in node.inputs[1 : 2 if node.operator == "Pad" else None]:
                     if name:

@@ -135,6 +135,44 @@ def test_a_stack_of_products_is_the_same_in_every_batch_and_on_any_number_of_thr
         np.testing.assert_array_equal(np.concatenate(parts, axis=1), together, f"batches of {size}")
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("stack", [3, 10**9])
+def test_a_stack_is_as_large_as_its_weights_and_not_as_the_file_says(saved, stack):
+    noise, rows, result = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("noise", ("N", 1)), ("rows", (stack, "N", 4)), ("result", (stack, "N", 4)))
+    )
+    node = helper.make_node("MatMul", ["rows", "weights"], ["result"])
+    weights = numpy_helper.from_array(np.ones((2, 4, 4), np.float32), "weights")
+    graph = helper.make_graph([node], "forged", [noise, rows], [result], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    cut = OnnxFile(saved(model)).cut(["noise", "rows"], ["result"], pad_rows=True)
+    assert "Split" not in {node.op_type for node in onnx.load_from_string(cut).graph.node}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("doubled", [0, 60])
+def test_a_size_that_is_computed_from_shapes(saved, doubled):
+    """As exports before the rewrites have it; a Concat of itself, sixty times, would have 2^60 axes."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", 4)) for name in "xy")
+    nodes = [helper.make_node("Shape", ["x"], ["s0"], start=0, end=1)]
+    nodes += [helper.make_node("Concat", [f"s{i}"] * 2, [f"s{i + 1}"], axis=0) for i in range(doubled)]
+    nodes.append(helper.make_node("Concat", [f"s{doubled}", "four"], ["size"], axis=0))
+    nodes.append(helper.make_node("Expand", ["row", "size"], ["y"]))
+    constants = {"four": np.array([4]), "row": np.ones((1, 4), np.float32)}
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "sizes", [x], [y], tensors)
+    path = saved(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    if doubled:
+        with pytest.raises(FileRefused, match="Expand"):
+            OnnxFile(path)
+    else:
+        assert run(OnnxFile(path).cut(["x"], ["y"]), path.parent, x=np.ones((3, 4), np.float32)).shape == (
+            3,
+            4,
+        )
+
+
 def test_a_product_with_a_row_a_token_is_left_as_it_is(saved):
     weight = numpy_helper.from_array(np.eye(SIZE, dtype=np.float32), "weight")
     tokens, product = (
