@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +16,16 @@ from typing import Any
 
 import torch
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
-from galip_runtime.files import open_regular
+from galip_runtime.files import staged_file
 from galip_runtime.strict_json import parse, typed
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from galip.clip import build_clip
 from galip.config import ClipConfig, GalipConfig
 from galip.model import Galip
+from galip.tensors import as_weights, check_kinds, read_header, read_safetensors
 
 __all__ = [
     "PARTS",
@@ -42,15 +41,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION = "1"
-_MAX_HEADER_BYTES = 10**8  # as the safetensors reader has it
-_MAX_BYTES = 2**36  # of a file whose header cannot be read
 PARTS = ("text", "image", "generator", "discriminator")
 """Attributes of `Galip` that a file may hold; those it lacks are None after loading."""
-
-PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64)
-"""Dtypes that weights and counters of a model may be stored in."""
-STORED_DTYPES = frozenset({"F16", "BF16", "F32", "F64", "I32", "I64"})
-"""The same, by safetensors' names."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +116,7 @@ def load_galip(path: Path, *, needs: Iterable[str] = ("generator",)) -> Galip:
         )
     assert isinstance(info.config, GalipConfig)
     model = blank_galip(info.config, info.parts)
-    load_weights(model, _tensors(path, info), str(path))
+    load_weights(model, _tensors(path, info, model), str(path))
     return model.eval()
 
 
@@ -147,109 +139,74 @@ def load_clip(path: Path) -> tuple[Any, ClipConfig]:
         raise FileRefused(
             f"{path} is a GALIP checkpoint; give a CLIP checkpoint (galip train-clip writes one)"
         )
-    with torch.device("meta"):  # compared first: the config may claim gigabytes that the file doesn't hold
-        blank = build_clip(info.config)
-    tensors = _tensors(path, info)
-    load_weights(blank, tensors, str(path))
-    clip = build_clip(info.config)
-    load_weights(clip, tensors, str(path))
+    with torch.device("meta"):
+        clip = build_clip(info.config)
+    load_weights(clip, _tensors(path, info, clip), str(path))
+    clip.attn_mask = clip.attn_mask.new_full(clip.attn_mask.shape, -torch.inf, device="cpu").triu(
+        1
+    )  # unsaved
     return clip, info.config
 
 
-def _check_plain(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raises `FileRefused` naming a tensor that isn't dense numbers in memory: quantised, sparse, meta,
-    complex, of 8-bit floats, or a small storage stretched to a large shape.
-    """
-    for name, tensor in tensors.items():
-        plain = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
-        if not plain or tensor.dtype not in PLAIN_DTYPES:
-            raise FileRefused(
-                f"{source}: {name} is {tensor.dtype} ({tensor.layout}, on {tensor.device}); weights must be "
-                "dense tensors of float16, bfloat16, float32 or float64"
-            )
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise FileRefused(f"{source}: {name} {tuple(tensor.shape)} is larger than what is stored of it")
-
-
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Give `module` the `tensors`; every name and shape must match. A blank module takes them without a copy.
+    """Give `module` the `tensors` as float32; every name and shape must match. A blank module takes them
+    without a copy.
 
-    Raises `FileRefused` listing the missing, unknown and misshapen tensors of `source`.
+    Raises `FileRefused` listing the missing, unknown and misshapen tensors of `source`, or naming those that
+    are no plain floating-point ones or not finite.
     """
-    _check_plain(tensors, source)
-    own = module.state_dict()
-    problems = [f"missing: {name} {tuple(own[name].shape)}" for name in own if name not in tensors]
-    problems += [f"unknown: {name} {tuple(tensors[name].shape)}" for name in tensors if name not in own]
-    problems += [
-        f"misshapen: {name} is {tuple(tensors[name].shape)}, should be {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    problems += [
-        f"of another type: {name} is {tensors[name].dtype}, should be {own[name].dtype}"
-        for name in own
-        if name in tensors and tensors[name].is_floating_point() != own[name].is_floating_point()
-    ]
-    if problems:
-        shown = problems[:20] + ([f"… and {len(problems) - 20} more"] if len(problems) > 20 else [])
-        raise FileRefused(f"{source} does not fit the model's shape:", *shown)
-    bad = [
-        name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()
-    ]
+    check_kinds(tensors, source)
+    _check_fit(module, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, source)
+    weights = as_weights(tensors)
+    bad = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if bad:
         raise FileRefused(
             f"{source} has NaN or infinite numbers in {', '.join(bad[:5])}; the file is damaged or "
             "its training diverged"
         )
     blank = any(parameter.is_meta for parameter in module.parameters())
-    module.load_state_dict(dict(tensors), assign=blank)
+    module.load_state_dict(weights, assign=blank)
+
+
+def _check_fit(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Raises `FileRefused` unless `module` has tensors of just these names and shapes."""
+    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    problems = [
+        f"misshapen: {name} is {shapes[name]}, should be {own[name]}"
+        for name in own
+        if name in shapes and shapes[name] != own[name]
+    ]
+    problems += [f"unknown: {name} {shapes[name]}" for name in shapes if name not in own]
+    problems += [f"missing: {name} {own[name]}" for name in own if name not in shapes]
+    if problems:
+        listed = [f"{problem:.200}" for problem in problems[:20]]
+        more = [f"… and {len(problems) - 20} more"] if len(problems) > 20 else []
+        raise FileRefused(f"{source} does not fit the model's shape:", *listed, *more)
 
 
 def is_ours(path: Path) -> bool:
     """Whether `path` is a safetensors file that says it is of our format."""
     try:
-        if not path.is_file():  # a FIFO or a device would block
-            return False
-        with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("format") == "galip"
-    except (SafetensorError, OSError):
+        return read_header(path).metadata.get("format") == "galip"
+    except FileRefused:
         return False
 
 
 def read_info(path: Path) -> CheckpointInfo:
     """What the checkpoint at `path` says of itself, without reading its tensors.
 
-    Raises `FileRefused` when it is missing, no safetensors file, or not of our format.
+    Raises `FileRefused` when it is missing, no safetensors file, not of our format, or when its config has
+    other blocks than it stores.
     """
-    try:
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
-            raise FileRefused(f"{path} {what}; give a checkpoint file (.safetensors)")
-        _check_length(path)
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            shapes = {name: tuple(entry.get_shape()) for name, entry in slices.items()}
-            dtypes = tuple(sorted({entry.get_dtype() for entry in slices.values()}))
-    except (SafetensorError, OSError, MemoryError) as error:  # MemoryError: more than can be mapped
-        hint = (
-            "; a released .pth file must go through `galip convert` first"
-            if path.suffix in (".pth", ".pt")
-            else ""
-        )
-        raise FileRefused(f"{path} is no whole safetensors file ({error}){hint}") from error
+    header = read_header(path)
+    metadata = header.metadata
     if metadata.get("format") != "galip":
         raise FileRefused(
             f"{path} is a safetensors file, but not one of galip's; `galip convert` makes those"
         )
-    for name, entry in slices.items():
-        if entry.get_dtype() not in STORED_DTYPES:
-            raise FileRefused(
-                f"{path}: {name} is {entry.get_dtype()}; weights must be {', '.join(sorted(STORED_DTYPES))}"
-            )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise FileRefused(
-            f"{path} has format version {metadata.get('format_version')}, this galip reads "
+            f"{path} has format version {metadata.get('format_version')!s:.80}, this galip reads "
             f"{FORMAT_VERSION}; use the galip version that wrote it, or update"
         )
     try:
@@ -258,48 +215,70 @@ def read_info(path: Path) -> CheckpointInfo:
         if kind not in ("galip", "clip") or not set(parts) <= set(PARTS):
             raise FileRefused(f"kind {kind!r} with parts {parts}")
         config_class = GalipConfig if kind == "galip" else ClipConfig
-        return CheckpointInfo(
+        info = CheckpointInfo(
             kind,
             config_class.from_dict(fields["config"]),
             parts,
             typed(Mapping[str, Any], fields["note"], "note"),
-            shapes,
-            dtypes,
+            {name: spec.shape for name, spec in header.tensors.items()},
+            tuple(sorted({spec.dtype for spec in header.tensors.values()})),
             typed(Mapping[str, str], fields["aliases"], "aliases"),
         )
+        _check_aliases(info.aliases)
     except (KeyError, FileRefused, UsageError) as error:
         raise FileRefused(f"{path}: its metadata is damaged ({error})") from error
+    check_kinds({name: spec.dtype for name, spec in header.tensors.items()}, str(path))
+    _check_blocks(info, path)
+    return info
 
 
-def _check_length(path: Path) -> None:
-    """Raises `FileRefused` for a file that is longer than its header says: it would be mapped whole.
+def _check_aliases(aliases: Mapping[str, str]) -> None:
+    """Raises `FileRefused` for others than `_aliases` gives: one tensor could stand for a thousand."""
+    for name, target in aliases.items():
+        if target not in _twins(name):
+            raise FileRefused(f"aliases says that {name!r:.80} equals {target!r:.80}")
 
-    Whatever else is wrong with it, the reader says.
+
+def _check_blocks(info: CheckpointInfo, path: Path) -> None:
+    """Raises `FileRefused` where the config has another number of blocks than the file.
+
+    A block takes time to build even without numbers, so they are counted before one is.
     """
-    with open_regular(path) as file:
-        length = int.from_bytes(file.read(8), "little")
-        size = os.fstat(file.fileno()).st_size
-        try:
-            header = json.loads(file.read(length)) if length <= _MAX_HEADER_BYTES else {}
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            surplus = size - 8 - length - max(ends, default=0)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-            surplus = size - _MAX_BYTES
-    if surplus > 0:
-        raise FileRefused(f"{path} is {surplus:,} bytes longer than its header says; it was altered")
+    names = [*info.shapes, *info.aliases]
+    for prefix, claimed in _claimed_blocks(info).items():
+        stored = {name[len(prefix) :].partition(".")[0] for name in names if name.startswith(prefix)}
+        if len(stored) != claimed:
+            raise FileRefused(
+                f"{path} has {len(stored)} blocks {prefix}*, its config says {claimed}; the file is damaged"
+            )
 
 
-def _tensors(path: Path, info: CheckpointInfo) -> dict[str, Tensor]:
-    """All tensors of the file in float32, aliases resolved."""
-    with safe_open(path, "pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    stored = {
-        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()
+def _claimed_blocks(info: CheckpointInfo) -> dict[str, int]:
+    """How many blocks in a row the config has, by the beginning of their tensors' names."""
+    config = info.config
+    if isinstance(config, ClipConfig):
+        towers = {"transformer": config.text.layers, "visual.transformer": config.image.layers}
+        return {f"{tower}.resblocks.": layers for tower, layers in towers.items()}
+    generator = config.generator
+    blocks = {
+        "text.transformer.resblocks.": config.clip.text.layers,
+        "image.transformer.resblocks.": config.clip.image.layers,
+        "generator.clip_vit.resblocks.": generator.clip_layers if generator.use_clip else 0,
+        "generator.bridge.fusion.": generator.fusion_blocks if generator.use_clip else 0,
+        "generator.blocks.": len(generator.sizes),
     }
-    dangling = sorted(set(info.aliases.values()) - stored.keys())
+    return {prefix: count for prefix, count in blocks.items() if prefix.partition(".")[0] in info.parts}
+
+
+def _tensors(path: Path, info: CheckpointInfo, module: nn.Module) -> dict[str, Tensor]:
+    """All tensors of the file as stored, aliases resolved, if names and shapes are those of `module`."""
+    dangling = sorted(set(info.aliases.values()) - info.shapes.keys())
     if dangling:
         raise FileRefused(f"{path}: its aliases name tensors it doesn't have: {', '.join(dangling[:5])}")
-    return stored | {name: stored[target].clone() for name, target in info.aliases.items()}
+    aliased = {name: info.shapes[target] for name, target in info.aliases.items()}
+    _check_fit(module, info.shapes | aliased, str(path))
+    stored = read_safetensors(path)
+    return stored | {name: stored[target] for name, target in info.aliases.items()}
 
 
 def _write(
@@ -333,30 +312,25 @@ def _write(
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
+        with staged_file(path) as temporary:
             save_file(stored, temporary, metadata)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:  # SafetensorError: a full disk
         raise UsageError(
-            f"cannot write {path}: {error}; choose a folder you may write to, with room enough"
+            f"{path} cannot be written ({error}); choose a folder you may write to, with room enough"
         ) from error
+
+
+def _twins(name: str) -> tuple[str, ...]:
+    """What the image tower may call its tensor that a generator's `name` is a copy of."""
+    prefix, _, rest = name.partition("clip_vit.")
+    return (f"image.{rest}", f"image.transformer.{rest}") if prefix == "generator." else ()
 
 
 def _aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Generator tensors that equal one of the image tower's, bit for bit: name → the tower's name."""
     aliases = {}
     for name, tensor in tensors.items():
-        prefix, _, rest = name.partition("clip_vit.")
-        if prefix != "generator.":
-            continue
-        twin = next(
-            (twin for twin in (f"image.{rest}", f"image.transformer.{rest}") if twin in tensors), None
-        )
+        twin = next((twin for twin in _twins(name) if twin in tensors), None)
         if twin and torch.equal(tensor, tensors[twin]):
             aliases[name] = twin
     return aliases

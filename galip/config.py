@@ -6,7 +6,6 @@ A checkpoint stores its `GalipConfig` whole, so loading never guesses a dimensio
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,20 +32,26 @@ def _require(condition: bool, message: str) -> None:
 
 
 MOST_WIDTH = 16_384
-"""Bound of widths, channels and picture sides; far above any model's, and small enough to reckon with."""
+"""Bound of widths and channels; far above any model's, and small enough to reckon with."""
+MOST_SIDE = 4_096
+"""Bound of a picture's side, pixels."""
 MOST_LAYERS = 128
 """Bound of blocks in a row: each costs time to build even without weights."""
+MOST_MAP = 2**25
+"""Bound of the numbers in a generation block's map of one picture: 128 MiB."""
+MOST_FLOAT = 1e6
+"""Bound of numbers with a fraction: none of them leaves what single precision holds."""
 
 
-def _require_range(config: Any, least: int, most: int, *names: str) -> None:
+def _require_range(config: Any, least: float, most: float, *names: str) -> None:
     """Every number of the fields `names`, each a number or a tuple of them, must be in `least` … `most`."""
     for name in names:
         value = getattr(config, name)
         numbers = value if isinstance(value, tuple) else (value,)
         _require(len(numbers) <= MOST_LAYERS, f"{name} has {len(numbers)} entries; at most {MOST_LAYERS}")
         for number in numbers:
-            shown = str(number) if abs(number) < 10**20 else "a number of more than 20 digits"
-            _require(least <= number <= most, f"{name} is {shown}; it must be {least} to {most}")
+            shown = str(number) if not abs(number) >= 10**20 else "a number of more than 20 digits"
+            _require(least <= number <= most, f"{name} is {shown}; it must be {least:.9g} to {most:.9g}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ class ImageTowerConfig:
     """Width of one attention head."""
 
     def __post_init__(self) -> None:
-        _require_range(self, 1, MOST_WIDTH, "image_size", "patch_size", "width", "head_width")
+        _require_range(self, 1, MOST_SIDE, "image_size", "patch_size")
+        _require_range(self, 1, MOST_WIDTH, "width", "head_width")
         _require_range(self, 1, MOST_LAYERS, "layers")
         _require(
             self.image_size % self.patch_size == 0,
@@ -104,7 +110,7 @@ class TextTowerConfig:
     """Attention heads."""
 
     def __post_init__(self) -> None:
-        _require_range(self, 3, 4096, "context_length")  # start, end and a token
+        _require_range(self, 3, MOST_SIDE, "context_length")  # start, end and a token
         _require_range(self, 1, MOST_WIDTH, "width", "heads")
         _require_range(self, 1, MOST_LAYERS, "layers")
         _require_range(self, 0, 48_894, "merges")
@@ -135,11 +141,8 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         _require_range(self, 1, MOST_WIDTH, "embed_dim")
-        _require(all(math.isfinite(value) for value in self.mean), f"mean {self.mean} must be finite")
-        _require(
-            all(math.isfinite(value) and value > 0 for value in self.std),
-            f"std {self.std} must be finite and above 0",
-        )
+        _require_range(self, -MOST_FLOAT, MOST_FLOAT, "mean")
+        _require_range(self, 1 / MOST_FLOAT, MOST_FLOAT, "std")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ClipConfig:
@@ -175,16 +178,22 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         _require_range(self, 1, MOST_WIDTH, "noise_dim", "bridge_channels", "fusion_hidden")
-        _require_range(self, 1, MOST_WIDTH, "channels", "sizes")
+        _require_range(self, 1, MOST_WIDTH, "channels")
+        _require_range(self, 1, MOST_SIDE, "sizes")
         _require_range(self, 1, MOST_LAYERS, "clip_layers")
         _require_range(self, 0, MOST_LAYERS, "fusion_blocks", "prompt_layers")
-        _require(math.isfinite(self.clip_weight), f"clip_weight is {self.clip_weight}; it must be finite")
+        _require_range(self, -MOST_FLOAT, MOST_FLOAT, "clip_weight")
         _require(len(self.sizes) > 0, "sizes is empty; the image generator needs at least one block")
         _require(
             len(self.channels) == len(self.sizes) + 1,
             f"{len(self.channels)} channels for {len(self.sizes)} sizes; give one more channel than sizes",
         )
         _require(list(self.sizes) == sorted(self.sizes), f"sizes {self.sizes} must not shrink")
+        for size, channels in zip(self.sizes, map(max, self.channels, self.channels[1:]), strict=True):
+            _require(
+                size**2 * channels <= MOST_MAP,
+                f"sizes has {size} where channels has {channels}; a map has at most {MOST_MAP:,} numbers",
+            )
         _require(
             all(0 <= layer < self.clip_layers for layer in self.prompt_layers),
             f"prompt_layers {self.prompt_layers} must lie in 0 … clip_layers - 1 = {self.clip_layers - 1}",
@@ -227,11 +236,11 @@ class DiscriminatorConfig:
         )
         _require(
             self.features in ("cfe", "ccm-csm", "cnn"),
-            f"features is {self.features!r}; choose 'cfe', 'ccm-csm' or 'cnn'",
+            f"features is {self.features!r:.80}; choose 'cfe', 'ccm-csm' or 'cnn'",
         )
         _require(
             self.pixel_range in ("released", "clip"),
-            f"pixel_range is {self.pixel_range!r}; choose 'released' or 'clip'",
+            f"pixel_range is {self.pixel_range!r:.80}; choose 'released' or 'clip'",
         )
 
 
@@ -285,7 +294,9 @@ def _from_dict(cls: Any, data: Any, where: str) -> Any:
         f.name for f in dataclasses.fields(cls) if not f.metadata.get("added")
     }  # older files lack the rest
     unknown, missing = sorted(set(data) - names), sorted(required - set(data))
-    _require(not unknown and not missing, f"{where}: unknown fields {unknown}, missing fields {missing}")
+    _require(
+        not unknown and not missing, f"{where}: unknown fields {unknown[:5]!r:.200}, missing fields {missing}"
+    )
     return cls(**{name: _value(hints[name], data[name], f"{where}.{name}") for name in names & set(data)})
 
 
@@ -295,8 +306,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _from_dict(hint, value, where)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
-        _require(isinstance(value, (list, tuple)), f"{where} must be a list, not {value!r}")
+        _require(isinstance(value, (list, tuple)), f"{where} must be a list, not {value!r:.80}")
         _require(args[-1] is Ellipsis or len(value) == len(args), f"{where} needs {len(args)} entries")
+        _require(len(value) <= MOST_LAYERS, f"{where} has {len(value)} entries; at most {MOST_LAYERS}")
         return tuple(_value(args[0], item, where) for item in value)
     if origin is Literal:
         _require(isinstance(value, str), f"{where} must be a string, not {type(value).__name__}")
@@ -307,5 +319,5 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return float(value)
         except OverflowError:
             raise UsageError(f"{where} is too large for a number with a fraction") from None
-    _require(type(value) is hint, f"{where} must be {hint.__name__}, not {value!r}")
+    _require(type(value) is hint, f"{where} must be {hint.__name__}, not {value!r:.80}")
     return value

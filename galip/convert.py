@@ -8,23 +8,24 @@ optionally prefixed `module.` (saved under DDP), CLIP tensors possibly fp16. Fil
 from __future__ import annotations
 
 import hashlib
-import pickle
+import os
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from galip_runtime.errors import FileRefused, UsageError
-from safetensors.torch import load_file
+from galip_runtime.files import open_regular
 from torch import Tensor
 
 from galip.checkpoint import PARTS, blank_galip, load_weights, save_galip
 from galip.clip import load_pretrained_clip
 from galip.config import GalipConfig
 from galip.model import Galip
+from galip.pickles import read_pickled
 from galip.presets import preset
+from galip.tensors import read_safetensors
 
 __all__ = ["clip_state_dict", "convert_released", "read_state_dict"]
 
@@ -104,51 +105,26 @@ def convert_released(
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
-    """The dict in a `.pth`/`.pt` (pickled tensors only) or `.safetensors` file.
+    """The dict in a `.pth`/`.pt` (pickled tensors only) or `.safetensors` file, tensors as stored.
 
     Raises `FileRefused` when it is missing, broken, or a pickle that holds anything but plain data.
     """
-    if not path.is_file():
-        raise FileRefused(
-            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give a file of weights"
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about what is refused here
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a broken file makes an unpickler raise has no bounds
-        raise FileRefused(f"{path} {_why_refused(error)}") from error
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    loaded = read_pickled(path)
     if not isinstance(loaded, dict):
         raise FileRefused(f"{path} holds a {type(loaded).__name__}, not a dict of tensors")
     return loaded
 
 
-def _why_refused(error: Exception) -> str:
-    """What `error`, raised while reading weights, says of the file: not torch's advice to run its code."""
-    message = str(error)
-    if "TorchScript" in message:
-        return (
-            "is a TorchScript archive (as OpenAI's CLIP files are), which is code, not weights alone. "
-            "For OpenAI's CLIP use --clip openai, or give a file with its state_dict()"
-        )
-    if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", message)):
-        return (
-            f"holds more than tensors ({found[1]}), and loading it could run code, so it is refused; "
-            "get the file from whom you trust, with weights alone in it"
-        )
-    return f"is no whole file of weights ({type(error).__name__}); it may be cut short or of another kind"
-
-
 def _galip_tensors(source: Path) -> dict[str, Tensor]:
-    """Our names and float32 tensors of a released file."""
+    """Our names and the tensors of a released file, as stored."""
     loaded = read_state_dict(source)
     modules = loaded.get("model")
     if not isinstance(modules, Mapping) or not {"netG", "netD", "netC"} <= modules.keys():
         raise FileRefused(
             f"{source} is no released GALIP checkpoint: expected model.netG, model.netD and model.netC, "
-            f"found the keys {sorted(map(str, loaded))[:8]}"
+            f"found the keys {sorted(key for key in loaded if isinstance(key, str))[:8]!r:.400}"
         )
     tensors = {}
     for module, rules in _RULES.items():
@@ -157,17 +133,17 @@ def _galip_tensors(source: Path) -> dict[str, Tensor]:
             for pattern, replacement in rules:
                 name = re.sub(pattern, replacement, name)
             if not _UNUSED.fullmatch(name):
-                tensors[name] = tensor.float()
+                tensors[name] = tensor
     return tensors
 
 
 def clip_state_dict(clip: str) -> dict[str, Tensor]:
-    """CLIP's two towers under CLIP's own names, float32, from a state-dict file or an open_clip `MODEL:TAG`.
+    """CLIP's two towers as stored, under CLIP's own names, of a state-dict file or an open_clip `MODEL:TAG`.
 
     A bare tag means ViT-B-32-quickgelu's. Raises `FileRefused` or `UsageError` when there is no such thing.
     """
     if (
-        Path(clip).exists()
+        os.path.exists(clip)
         or len(Path(clip).parts) > 1
         or Path(clip).suffix in (".pt", ".pth", ".safetensors", ".bin")
     ):
@@ -178,7 +154,7 @@ def clip_state_dict(clip: str) -> dict[str, Tensor]:
         loaded = load_pretrained_clip(name or "ViT-B-32-quickgelu", tag)
     named = {name.removeprefix("module."): tensor for name, tensor in _tensors_of(loaded, clip).items()}
     neither = ("logit_scale", "input_resolution", "context_length", "vocab_size")
-    return {name: tensor.float() for name, tensor in named.items() if name not in neither}
+    return {name: tensor for name, tensor in named.items() if name not in neither}
 
 
 def _clip_tensors(clip: str) -> dict[str, Tensor]:
@@ -193,12 +169,12 @@ def _tensors_of(loaded: Any, where: str) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping):
         raise FileRefused(f"{where}: expected a dict of tensors, found a {type(loaded).__name__}")
     wrong = [
-        str(name)
+        name if isinstance(name, str) else f"one named by a {type(name).__name__}"
         for name, value in loaded.items()
         if not isinstance(value, Tensor) or not isinstance(name, str)
     ]
     if wrong:
-        raise FileRefused(f"{where}: these entries are no tensors: {', '.join(wrong[:5])}")
+        raise FileRefused(f"{where}: these entries are no tensors: {', '.join(wrong[:5]):.400}")
     return dict(loaded)
 
 
@@ -215,5 +191,5 @@ def _check_same_clip(model: Galip, source: Path, clip: str) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

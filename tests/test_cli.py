@@ -243,7 +243,7 @@ def test_files_refused(fail, tmp_path, bundle):
         (["generate", "x", "--bundle", broken, "--out", tmp_path / "x.png"], "generator.onnx"),
         (
             ["convert", tmp_path / "page.safetensors", "--clip", "openai", "--out", tmp_path / "new"],
-            "no whole file",
+            "no whole safetensors file",
         ),
         (
             ["train", "--data", tmp_path, "--clip", bundle, "--out", tmp_path / "new", "--model", "tiny"],

@@ -16,6 +16,7 @@ from galip.checkpoint import PARTS, load_clip, load_galip, load_weights, read_in
 from galip.clip import build_clip
 from galip.model import Galip
 from galip.presets import preset
+from galip.tensors import read_header
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = preset("tiny")
@@ -40,8 +41,7 @@ def path(model, tmp_path):
 
 def rewrite(path, tensors=None, **metadata):
     """The file at `path` with other tensors or metadata; metadata None: that entry left out."""
-    with checkpoint.safe_open(path, "pt") as file:
-        old = file.metadata()
+    old = read_header(path).metadata
     changed = {name: value for name, value in {**old, **metadata}.items() if value is not None}
     save_file(load_file(path) if tensors is None else tensors, path, changed)
 
@@ -226,13 +226,11 @@ def test_missing_unknown_and_misshapen_tensors_are_all_listed(path):
     del tensors["generator.to_rgb.bias"]
     tensors["generator.to_rgb.colour"] = torch.zeros(4)
     tensors["generator.to_rgb.weight"] = torch.zeros(3, 8, 1, 1)
-    tensors["discriminator.mate.main.gamma"] = torch.zeros(1, dtype=torch.int32)
     rewrite(path, tensors)
     message = refused(path)
     assert "missing: generator.to_rgb.bias (3,)" in message
     assert "unknown: generator.to_rgb.colour (4,)" in message
     assert "misshapen: generator.to_rgb.weight is (3, 8, 1, 1), should be (3, 8, 3, 3)" in message
-    assert "of another type: discriminator.mate.main.gamma is torch.int32" in message
 
 
 def test_a_long_list_is_cut():
@@ -292,7 +290,7 @@ def test_a_failing_write_leaves_nothing(model, path, monkeypatch, error, step):
 def test_places_that_cannot_be_written(model, path, tmp_path):
     (tmp_path / "folder").mkdir()
     for target in (path / "model.safetensors", tmp_path / "folder"):
-        with pytest.raises(UsageError, match=r"cannot write .*choose a folder you may write to"):
+        with pytest.raises(UsageError, match=r"cannot be written|is a folder; name a file to write"):
             save_galip(target, model)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", path.name]
 
@@ -300,7 +298,7 @@ def test_places_that_cannot_be_written(model, path, tmp_path):
 @pytest.mark.usefixtures("permissions_count")
 def test_a_folder_without_leave_to_write(model, tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UsageError, match="cannot write"):
+    with pytest.raises(UsageError, match="cannot be written"):
         save_galip(tmp_path / "model.safetensors", model)
 
 

@@ -85,7 +85,7 @@ def configs(draw):
         use_clip=draw(st.booleans()),
         clip_layers=clip_layers,
         prompt_layers=tuple(draw(st.sets(st.integers(0, clip_layers - 1)))),
-        clip_weight=draw(st.floats(allow_nan=False, allow_infinity=False)),
+        clip_weight=draw(st.floats(-1e6, 1e6)),
         channels=tuple(draw(small) for _ in range(len(sizes) + 1)),
         sizes=tuple(sizes),
     )

@@ -367,7 +367,7 @@ def test_no_file(files, tmp_path):
     assert "is a folder" in refused((galip, tmp_path))
     assert "does not exist" in refused((galip, tmp_path / "nothing.pt"))
     (tmp_path / "clip.safetensors").write_bytes(b"nothing")
-    assert "no whole file of weights" in refused((galip, tmp_path / "clip.safetensors"))
+    assert "no whole safetensors file" in refused((galip, tmp_path / "clip.safetensors"))
 
 
 @pytest.mark.parametrize("zip_file", [True, False])

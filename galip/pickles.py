@@ -1,0 +1,129 @@
+"""What `torch.save` wrote, read without running anything and without trusting its sizes."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from galip_runtime.errors import FileRefused
+
+from galip.tensors import open_weights
+
+__all__ = ["read_pickled"]
+
+MOST_COMPRESSED = 64 * 2**20
+"""Bytes that an archive may unpack to beyond its size: TorchScript's code is compressed."""
+MOST_PICKLE_BYTES = 4 * 2**20
+"""Of the pickle that names the tensors; the released checkpoints' have some 200 KB."""
+MOST_DEPTH = 100
+"""Tuples, lists and dicts within one another. Python overflows its stack when it hashes a deep tuple."""
+
+_ZIP = b"PK\x03\x04"
+_LEGACY_PICKLES = 5
+"""That a file of the format before zip begins with: magic number, version, system, data, storages' keys."""
+
+
+def read_pickled(path: Path, *, checksums: bool = False) -> Any:
+    """What `torch.save` wrote to `path`: tensors and plain data, on the CPU. Nothing in it is ever run.
+
+    `checksums`: compare those that PyTorch writes and does not read. Raises `FileRefused` when it is no
+    regular file, broken, unpacks to more than it is, is nested deeply, or holds anything else.
+    """
+    with open_weights(path) as file:
+        try:
+            if file.read(4) == _ZIP:
+                _check_zip(file, checksums)
+            else:
+                file.seek(0)
+                head = io.BytesIO(file.read(MOST_PICKLE_BYTES))
+                for _ in range(_LEGACY_PICKLES):
+                    if head.tell() < len(head.getbuffer()):  # else it is another pickle, which torch refuses
+                        _check_depth(head)
+            file.seek(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's, about what is refused here
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except FileRefused as error:
+            raise FileRefused(f"{path} {error}") from error
+        except Exception as error:  # what a broken file makes an unpickler raise has no bounds
+            raise FileRefused(f"{path} {_why_refused(error)}") from error
+
+
+def _why_refused(error: Exception) -> str:
+    """What `error`, raised while reading weights, says of the file: not torch's advice to run its code."""
+    message = str(error)
+    if "TorchScript" in message:
+        return (
+            "is a TorchScript archive (as OpenAI's CLIP files are), which is code, not weights alone. "
+            "For OpenAI's CLIP use --clip openai, or give a file with its state_dict()"
+        )
+    if isinstance(error, pickle.UnpicklingError) and (culprit := re.search(r"GLOBAL ([\w.]+)", message)):
+        return (
+            f"holds more than tensors ({culprit[1]:.80}), and loading it could run code, so it is refused; "
+            "get the file from whom you trust, with weights alone in it"
+        )
+    return f"is no whole file of weights ({type(error).__name__}); it may be cut short or of another kind"
+
+
+def _check_zip(file: BinaryIO, checksums: bool) -> None:
+    """Raise `FileRefused` for an archive that would unpack to much more than its size, or a damaged one."""
+    size = os.fstat(file.fileno()).st_size
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            unpacked = sum(member.file_size for member in members)
+            if unpacked > size + MOST_COMPRESSED:
+                raise FileRefused(
+                    f"has {size:,} bytes and would unpack to {unpacked:,}; PyTorch stores tensors "
+                    "uncompressed, so it is none of its files"
+                )
+            if checksums and (broken := archive.testzip()):
+                raise FileRefused(f"is damaged: the checksum of {broken!r:.80} in it is another")
+            for member in members:
+                if member.filename.lower().endswith("data.pkl"):
+                    if member.file_size > MOST_PICKLE_BYTES:
+                        raise FileRefused(f"has {member.file_size:,} bytes besides its tensors")
+                    _check_depth(io.BytesIO(archive.read(member)))
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
+        raise FileRefused(f"is no whole file of weights ({error}); it may be cut short") from error
+
+
+def _check_depth(stream: BinaryIO) -> None:
+    """Raise `FileRefused` if the pickle at `stream` nests deeply; reads it to its end, builds nothing.
+
+    Raises ValueError and others for what is no pickle.
+    """
+    stack: list[int | None] = []  # depth of what would be there; None for a mark
+    memo: dict[int, int] = {}
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[int(argument) if argument is not None else len(memo)] = stack[-1] or 0
+        elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[int(argument or 0)])
+        elif opcode.name == "MARK":
+            stack.append(None)
+        else:
+            depth = 1 + max(_popped(opcode, stack), default=0)
+            if depth > MOST_DEPTH:
+                raise FileRefused(f"holds data that is nested more than {MOST_DEPTH} deep")
+            stack += [depth if opcode.stack_before else 0 for _ in opcode.stack_after]
+
+
+def _popped(opcode: pickletools.OpcodeInfo, stack: list[int | None]) -> list[int]:
+    """Take from `stack` what `opcode` does: as many as it says, after the last mark where it says so."""
+    popped: list[int] = []
+    kinds = [kind.name for kind in opcode.stack_before]
+    if "mark" in kinds:
+        while (depth := stack.pop()) is not None:
+            popped.append(depth)
+        kinds = kinds[: kinds.index("mark")]
+    return popped + [stack.pop() or 0 for _ in kinds]
