@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,10 +12,10 @@ from galip_runtime.errors import UsageError
 
 from galip.data.decode import BrokenPicture
 from galip.data.folder import check_sums
-from galip.data.layouts.shards import ShardSource, count_pictures, shards_of_split
+from galip.data.layouts.shards import ShardSource, count_pictures, left_beside, shards_of_split
 from galip.data.sources import Captioned, Source, find_split, open_source, readable, recognise, splits_of
 
-__all__ = ["DataReport", "check_data"]
+__all__ = ["DataReport", "Samples", "check_data"]
 
 BROKEN_LISTED = 10
 
@@ -109,7 +108,7 @@ def check_data(
     decode: bool = True,
     samples: int = 0,
     progress: Progress | None = None,
-) -> tuple[DataReport, list[Captioned]]:
+) -> tuple[DataReport, Samples]:
     """Looks at every picture of a split; also gives `samples` of them, drawn at random, the same each time.
 
     Shards are gone through one by one, so that a set of any size can be checked. Raises what `open_source`
@@ -118,8 +117,10 @@ def check_data(
     layout = recognise(path, layout)
     split = find_split(path, split, layout)
     report = progress or (lambda what, done, total: None)
-    count, drawn = _Count(), _Sample(samples)
+    count, drawn = _Count(), Samples(samples)
     with readable(path):
+        if layout == "shards":
+            count.left_out.update(left_beside(path, split))
         for source, total in _parts(path, split, layout):
             count.left_out.update(source.left_out)
             for index in range(len(source)):
@@ -129,25 +130,43 @@ def check_data(
     if count.pictures == 0:
         raise UsageError(f"{path} (layout {layout}) has no pictures in split {split!r}.")
     report(f"checking {split}", count.pictures, count.pictures)
-    pictures = []
-    for source, index in drawn.kept:
-        with contextlib.suppress(BrokenPicture):  # where only heads were read
-            pictures.append(source[index])
-    return _report(path, layout, split, decode, count), pictures
+    if not decode:
+        drawn.leave_out_broken()
+    return _report(path, layout, split, decode, count), drawn
 
 
-class _Sample:
-    """Some of many, each as likely: reservoir sampling, as the number of all isn't known before."""
+class Samples:
+    """Some pictures of many, each as likely; decoded one at a time, when it is their turn."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.kept, self._seen, self._rng = most, list[tuple[Source, int]](), 0, random.Random(0)
+        self.most, self._kept, self._seen, self._rng = most, list[tuple[Source, int]](), 0, random.Random(0)
 
-    def add(self, each: tuple[Source, int]) -> None:
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[Captioned]:
+        """Raises `BrokenPicture` for one that was whole before."""
+        return (source[index] for source, index in self._kept)
+
+    def add(self, picture: tuple[Source, int]) -> None:
+        """Reservoir sampling: the number of all isn't known before."""
         self._seen += 1
-        if len(self.kept) < self.most:
-            self.kept.append(each)
+        if len(self._kept) < self.most:
+            self._kept.append(picture)
         elif (place := self._rng.randrange(self._seen)) < self.most:
-            self.kept[place] = each
+            self._kept[place] = picture
+
+    def leave_out_broken(self) -> None:
+        """Decode those of which only heads were read."""
+        self._kept = [(source, index) for source, index in self._kept if _is_whole(source, index)]
+
+
+def _is_whole(source: Source, index: int) -> bool:
+    try:
+        source[index]
+    except BrokenPicture:
+        return False
+    return True
 
 
 def _parts(path: Path, split: str, layout: str) -> Iterator[tuple[Source, int]]:

@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from galip_runtime.errors import FileRefused
 from galip_runtime.files import open_regular
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["MAX_BROKEN", "MAX_PICTURE_BYTES", "MAX_PIXELS", "BrokenPicture", "EncodedPicture", "on_white"]
+__all__ = [
+    "MAX_BROKEN",
+    "MAX_PICTURE_BYTES",
+    "MAX_PIXELS",
+    "PICTURE_ENDINGS",
+    "BrokenPicture",
+    "EncodedPicture",
+    "on_white",
+]
 
-MAX_PIXELS = 100_000_000
-"""A larger picture is taken for a decompression bomb."""
+MAX_PIXELS = 2**26
+"""A larger picture is taken for a decompression bomb. One of this size takes up to 1 GB to decode."""
 
 MAX_PICTURE_BYTES = 2**28
 """Of an encoded picture."""
+
+MAX_SCANS = 100
+"""Of a progressive JPEG. About ten are usual; each goes over the whole picture, and may have a few bytes."""
 
 MAX_BROKEN = 0.01
 """Share of broken pictures above which training stops, if not told otherwise."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """What is decoded, whatever the file's ending says; none of these starts another program."""
+PICTURE_ENDINGS = ("png", "jpg", "jpeg", "webp", "jpe", "jfif", "gif", "bmp")
+"""By which pictures are known among other files."""
+
+# in a scan, FF 00 is a byte and FF D0 to FF D7 are marks that belong to it
+_SEGMENT = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 Box = tuple[int, int, int, int]
 
@@ -65,12 +84,14 @@ class EncodedPicture:
     def _opened(self) -> Iterator[Image.Image]:
         """The picture, its head read, until the block ends. Raises `BrokenPicture`."""
         with contextlib.ExitStack() as files:
+            files.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # Pillow's, of large pictures and odd metadata; errors are told
             try:
                 if isinstance(self.content, bytes):
-                    picture = Image.open(io.BytesIO(self.content), formats=FORMATS)
+                    file: BinaryIO = io.BytesIO(self.content)
                 else:
                     file = files.enter_context(open_regular(self.content, MAX_PICTURE_BYTES))
-                    picture = Image.open(file, formats=FORMATS)
+                picture = files.enter_context(Image.open(file, formats=FORMATS))
             except UnidentifiedImageError as error:
                 raise BrokenPicture(
                     f"{self.where}: broken picture: no PNG, JPEG, WebP, GIF or BMP"
@@ -81,16 +102,35 @@ class EncodedPicture:
                 raise BrokenPicture(f"{self.where}: broken picture: {why}") from error
             except Exception as error:  # Pillow's readers let through whatever they trip over
                 raise self._broken(error) from error
-            files.enter_context(picture)
-            if picture.width * picture.height > MAX_PIXELS:
+            if not 1 <= picture.width * picture.height <= MAX_PIXELS:
                 raise BrokenPicture(
                     f"{self.where}: {picture.width} x {picture.height} pixels; at most {MAX_PIXELS:,} are "
                     "decoded"
+                )
+            if picture.info.get("progressive") and (scans := _scans(file)) > MAX_SCANS:
+                raise BrokenPicture(
+                    f"{self.where}: a JPEG of {scans:,} scans; at most {MAX_SCANS} are decoded"
                 )
             yield picture
 
     def _broken(self, error: Exception) -> BrokenPicture:
         return BrokenPicture(f"{self.where}: broken picture: {error or type(error).__name__}")
+
+
+def _scans(file: BinaryIO) -> int:
+    """The scans of a JPEG, by its markers."""
+    file.seek(0)
+    content = file.read()
+    scans, position = 0, 2
+    while segment := _SEGMENT.search(content, position):
+        marker = content[segment.end() - 1]
+        if marker == 0xD9:  # the picture's end; phones append a film
+            break
+        scans += marker == 0xDA
+        stands_alone = marker in (0x01, 0xD8)
+        length = 0 if stands_alone else int.from_bytes(content[segment.end() : segment.end() + 2], "big")
+        position = segment.end() + length
+    return scans
 
 
 def _turn(picture: Image.Image) -> None:
@@ -105,5 +145,6 @@ def on_white(picture: Image.Image) -> Image.Image:
         picture = Image.fromarray(grey.astype(np.uint8))
     if picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+        overlay = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        return Image.alpha_composite(white, overlay).convert("RGB")
     return picture.convert("RGB")

@@ -10,7 +10,7 @@ from galip_runtime.files import open_regular
 
 from galip.data.texts import read_json
 
-__all__ = ["DATASET_FILE", "PARTIAL_FILE", "check_sums", "check_whole", "sha256_of"]
+__all__ = ["DATASET_FILE", "PARTIAL_FILE", "check_sums", "check_whole", "sha256_of", "tars_in"]
 
 DATASET_FILE = "dataset.json"
 """Lists the shards with sizes and sums; written last. A user's own shards need none."""
@@ -37,11 +37,17 @@ def _entry(shard: Any) -> dict[str, Any]:
     return {field: shard[field] for field in kinds}
 
 
+def tars_in(folder: Path) -> list[Path]:
+    """The tars of a folder, in order; no hidden ones, of which macOS writes one for each, and no folders."""
+    tars = sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
+    return [path for path in tars if not path.is_dir()]
+
+
 def check_whole(folder: Path) -> list[Path]:
     """All tars of a folder. Raises FileRefused for a build cut short or one unlike its `dataset.json`."""
     if (folder / PARTIAL_FILE).exists():
         raise FileRefused(f"{folder} holds a build that was cut short ({PARTIAL_FILE}); build it again.")
-    found = sorted(folder.glob("*.tar"))
+    found = tars_in(folder)
     listed = {shard["name"]: shard["bytes"] for shard in _listed(folder)}
     sizes = {path.name: path.stat().st_size for path in found}
     for name, size in listed.items():

@@ -13,7 +13,7 @@ from typing import Any
 
 from galip_runtime.errors import FileRefused, GalipError, UsageError
 
-from galip.data.folder import DATASET_FILE, PARTIAL_FILE, check_sums, check_whole, sha256_of
+from galip.data.folder import DATASET_FILE, PARTIAL_FILE, check_sums, check_whole, sha256_of, tars_in
 from galip.data.icons_captions import captions_of
 from galip.data.icons_card import Commonness
 from galip.data.icons_extra import BROKEN_ICONS
@@ -21,6 +21,7 @@ from galip.data.icons_names import Names, Thing, split_of
 from galip.data.icons_render import MARGIN, load_renderer, render_all
 from galip.data.icons_sources import EMOJIBASE, ICON_SETS, Package, find_or_fetch, icons_of
 from galip.data.shards import write_shards
+from galip.data.texts import read_json
 
 __all__ = ["IconsSummary", "build_icons"]
 
@@ -169,28 +170,33 @@ def _refuse_foreign(out: Path) -> None:
     """Raises UsageError for a folder with shards or a record that no icon build made."""
     record = out / DATASET_FILE
     if record.is_file():
-        try:
-            ours = "recipe" in json.loads(record.read_bytes())
-        except (OSError, ValueError, TypeError):
-            ours = False
-        if not ours:
+        if _record(out) is None:
             raise UsageError(f"{record} is not that of an icon build. Name another folder, or remove it.")
-    elif any(out.glob("*.tar")) and not (out / PARTIAL_FILE).exists():
+    elif tars_in(out) and not (out / PARTIAL_FILE).exists():
         raise UsageError(f"{out} holds shards that no icon build made. Name another folder.")
+
+
+def _record(out: Path) -> dict[str, Any] | None:
+    """What `dataset.json` says, if an icon build wrote it."""
+    try:
+        record = read_json(out / DATASET_FILE)
+    except (ValueError, FileRefused):
+        return None
+    return record if isinstance(record, dict) and "recipe" in record else None
 
 
 def _already_built(out: Path, recipe: dict[str, Any]) -> IconsSummary | None:
     """The summary of the build that `out` holds, if it is whole and made by this recipe."""
-    if not (out / DATASET_FILE).is_file():
-        return None
-    known = json.loads((out / DATASET_FILE).read_bytes())
-    if known["recipe"] != recipe:
+    known = _record(out)
+    if known is None or known["recipe"] != recipe:
         return None
     try:
         check_sums(out, check_whole(out))
-        return IconsSummary(**{**known["summary"], "built": False})
+        summary = IconsSummary(**{**known["summary"], "built": False})
     except (FileRefused, KeyError, TypeError):
         return None  # cut short, altered or of another version: built again
+    counts = (summary.per_style, summary.per_split, summary.matched)
+    return summary if all(isinstance(count, dict) for count in counts) else None
 
 
 def _archives(

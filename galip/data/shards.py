@@ -1,7 +1,8 @@
 """Pictures with captions in WebDataset tars: written, read one by one, or decoded into memory at once.
 
 A sample is the run of members that share a key (the member's path up to the first dot of its file name):
-`KEY.png` (or .jpg, .jpeg, .webp), `KEY.txt` with one caption, optionally `KEY.json` with anything, of which
+`KEY.png` (or .jpg, .webp, .gif, .bmp), `KEY.txt` with one caption,
+optionally `KEY.json` with anything, of which
 `captions` (a list) are further captions. That is what img2dataset writes, too.
 """
 
@@ -9,18 +10,20 @@ import contextlib
 import io
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import open_regular
 from numpy.typing import NDArray
 
-from galip.data.decode import MAX_PICTURE_BYTES, BrokenPicture, EncodedPicture
+from galip.data.decode import MAX_PICTURE_BYTES, PICTURE_ENDINGS, BrokenPicture, EncodedPicture
 from galip.data.folder import check_sums, check_whole
+from galip.data.tars import Member, has_end, members
 from galip.data.texts import check_captions, decode_text, parse_json
 
 __all__ = [
@@ -42,14 +45,11 @@ __all__ = [
     "write_shards",
 ]
 
-PICTURE_ENDINGS = ("png", "jpg", "jpeg", "webp")
 TEXT_ENDINGS = ("txt", "json")
 MAX_TEXT_BYTES = 2**22
 """Of a sample's caption or JSON."""
-LONGEST_PADDING = 2**20
-"""Bytes of zeros that end a tar, at most; writers fill up to 10 KiB."""
-
-_DAMAGED_HEADER = (ValueError, ArithmeticError, LookupError, RecursionError, MemoryError)
+ABOUT = ("readme", "license", "licence", "notice")
+"""Names of files that are about a tar; `README.txt` is no caption."""
 
 Where = Callable[[dict[str, Any]], bool]
 
@@ -160,49 +160,60 @@ def check_ends(shards: Iterable[Path]) -> None:
 
 
 def _has_end(shard: Path) -> bool:
-    """A tar ends in two blocks of zeros; Python's reader takes one cut between members for whole."""
     with open_regular(shard) as file:
-        file.seek(max(0, file.seek(0, io.SEEK_END) - 1024))
-        return file.read() == bytes(1024)
+        return has_end(file)
 
 
-def _check_nothing_follows(tar: tarfile.TarFile) -> None:
-    """Python's reader takes a damaged header for the end, and leaves out tars that were appended."""
-    assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(LONGEST_PADDING).strip(b"\0"):
-        raise tarfile.ReadError(f"no member can be read at byte {tar.offset:,}, and more follows")
+def members_of(
+    shard: Path, left_out: Counter[str] | None = None
+) -> Iterator[tuple[BinaryIO, str, dict[str, Member]]]:
+    """Runs of members with one key, as (the tar, key, {ending: member}); heads are read, no contents.
 
-
-def members_of(shard: Path) -> Iterator[tuple[tarfile.TarFile, str, dict[str, tarfile.TarInfo]]]:
-    """Runs of members with one key, as (tar, key, {ending: member}); heads are read, no contents.
-
-    What is no plain file is left out, and so is what webdataset leaves out: hidden files (macOS writes
-    `._NAME` beside each), files without an ending, and its own `__NAME__.json`. Raises FileRefused for a
-    broken or truncated tar.
+    A second member of one key and ending begins another sample. What belongs to no sample is counted in
+    `left_out`: links and devices, hidden files (macOS writes `._NAME` beside each), files without an ending,
+    webdataset's own `__NAME__.json`, a README, and what a sample has besides picture, caption and JSON.
+    Raises FileRefused for a broken or truncated tar.
     """
+    left_out = Counter() if left_out is None else left_out
     key = ""
-    members: dict[str, tarfile.TarInfo] = {}
-    with _named_errors(shard, lambda: key):
-        if not _has_end(shard):
-            raise tarfile.ReadError("its end is missing")
-        with open_regular(shard) as opened, tarfile.open(shard, "r:", fileobj=opened) as tar:
-            for member in tar:
-                if not member.isfile() or member.issparse():
-                    continue
-                parent, _, file = member.name.rpartition("/")
-                stem, _, ending = file.partition(".")
-                if not stem or not ending or (stem.startswith("__") and stem.endswith("__")):
-                    continue
-                name = f"{parent}/{stem}" if parent else stem
-                if name != key and members:
-                    yield tar, key, members
-                    members = {}
-                key = name
-                members[ending.lower()] = member
-            _check_nothing_follows(tar)
-            if members:
-                yield tar, key, members
+    sample: dict[str, Member] = {}
+    with _named_errors(shard, lambda: key), open_regular(shard) as tar:
+        for member in members(tar):
+            if member.kind == "folder" or not (parts := _key_and_ending(member, left_out)):
+                continue
+            if sample and (parts[0] != key or parts[1] in sample):
+                if _is_sample(sample, left_out):
+                    yield tar, key, sample
+                sample = {}
+            key = parts[0]
+            sample[parts[1]] = member
+        if sample and _is_sample(sample, left_out):
+            yield tar, key, sample
+
+
+def _key_and_ending(member: Member, left_out: Counter[str]) -> tuple[str, str] | None:
+    """Which sample a member belongs to, and as what; None for none, which is counted."""
+    parent, _, file = member.name.rpartition("/")
+    stem, _, ending = file.partition(".")
+    folders = [part for part in parent.split("/") if part not in (".", "..")]
+    if member.kind != "file":
+        left_out["links, devices and sparse files in tars"] += 1
+    elif not stem or any(part.startswith((".", "__MACOSX")) for part in folders):
+        left_out["hidden files in tars"] += 1
+    elif not ending or (stem.startswith("__") and stem.endswith("__")) or stem.lower() in ABOUT:
+        left_out["files about their tar"] += 1
+    else:
+        return (f"{parent}/{stem}" if parent else stem), ending.lower()
+    return None
+
+
+def _is_sample(sample: Mapping[str, Member], left_out: Counter[str]) -> bool:
+    """Whether there is a picture or a caption; what else there is, is counted."""
+    is_sample = any(ending in sample for ending in (*PICTURE_ENDINGS, "txt"))
+    for ending in sample:
+        if not is_sample or ending not in (*PICTURE_ENDINGS, *TEXT_ENDINGS):
+            left_out[f"files in tars ending in .{ending}"] += 1
+    return is_sample
 
 
 def contents_of(shard: Path, *, skip: int = 0) -> Iterator[tuple[str, dict[str, bytes] | BrokenPicture]]:
@@ -210,45 +221,42 @@ def contents_of(shard: Path, *, skip: int = 0) -> Iterator[tuple[str, dict[str, 
 
     A sample with a member that is too large to be read gives a `BrokenPicture` instead.
     """
-    for number, (tar, key, members) in enumerate(members_of(shard)):
+    for number, (tar, key, sample) in enumerate(members_of(shard)):
         if number < skip:
             continue
+        wanted = {end: sample[end] for end in sample if end in (*PICTURE_ENDINGS, *TEXT_ENDINGS)}
         contents: dict[str, bytes] | BrokenPicture
         try:
+            for member in wanted.values():
+                check_size(shard, member)
             with _named_errors(shard, lambda key=key: key):  # type: ignore[misc]
-                contents = {
-                    ending: read_member(tar, member)
-                    for ending, member in members.items()
-                    if ending in (*PICTURE_ENDINGS, *TEXT_ENDINGS)
-                }
+                contents = {ending: read_member(tar, member) for ending, member in wanted.items()}
         except BrokenPicture as error:
             contents = error
         yield key, contents
 
 
-def check_size(shard: Path, member: tarfile.TarInfo) -> None:
+def check_size(shard: Path, member: Member) -> None:
     """Raises `BrokenPicture` for a member that is larger than any picture or text."""
     limit = MAX_TEXT_BYTES if member.name.lower().endswith(TEXT_ENDINGS) else MAX_PICTURE_BYTES
     if member.size > limit:
         raise BrokenPicture(f"{shard}: {member.name} has {member.size:,} bytes; at most {limit:,} are read")
 
 
-def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """A plain file's content. Raises as `check_size`, and `tarfile.ReadError` where it is cut off."""
-    check_size(Path(str(tar.name)), member)
-    content = tar.extractfile(member)
-    assert content is not None
-    return content.read()
+def read_member(tar: BinaryIO, member: Member) -> bytes:
+    """A plain file's content, after `check_size`. Raises ValueError where it is cut off."""
+    tar.seek(member.offset)
+    content = tar.read(member.size)
+    if len(content) < member.size:
+        raise ValueError("it ends within a member")
+    return content
 
 
 @contextlib.contextmanager
 def _named_errors(shard: Path, key: Callable[[], str]) -> Iterator[None]:
     try:
         yield
-    except FileRefused:
-        raise
-    # what tarfile lets through of headers that are damaged or made to harm
-    except (tarfile.TarError, OSError, EOFError, *_DAMAGED_HEADER) as error:
+    except (ValueError, OSError) as error:
         where = f" after key {key()}" if key() else ""
         raise FileRefused(
             f"{shard}: broken or truncated tar{where}: {error}. Fetch or build it again."
@@ -278,10 +286,10 @@ class RawSample:
 
 def _read(path: Path, split: str) -> Iterator[RawSample]:
     for shard in [path] if path.is_file() else shard_paths(path, split):
-        for key, members in contents_of(shard):
-            if isinstance(members, BrokenPicture):
-                raise members
-            yield raw_sample(shard, key, members)
+        for key, contents in contents_of(shard):
+            if isinstance(contents, BrokenPicture):
+                raise contents
+            yield raw_sample(shard, key, contents)
 
 
 def picture_ending(shard: Path, key: str, endings: Iterable[str]) -> str:
@@ -289,27 +297,27 @@ def picture_ending(shard: Path, key: str, endings: Iterable[str]) -> str:
     found = next((ending for ending in PICTURE_ENDINGS if ending in endings), None)
     if found is None:
         raise FileRefused(
-            f"{shard}: sample {key} has no picture (.png, .jpg, .webp), only {sorted(endings)}."
+            f"{shard}: sample {key} has no picture (.{', .'.join(PICTURE_ENDINGS)}), only {sorted(endings)}."
         )
     return found
 
 
-def raw_sample(shard: Path, key: str, members: Mapping[str, bytes]) -> RawSample:
+def raw_sample(shard: Path, key: str, contents: Mapping[str, bytes]) -> RawSample:
     """A sample of its members' contents. Raises FileRefused: no picture or caption, or unreadable ones."""
-    ending = picture_ending(shard, key, members)
-    captions, meta = captions_and_meta(shard, key, members)
-    return RawSample(shard, key, captions, meta, members[ending])
+    ending = picture_ending(shard, key, contents)
+    captions, meta = captions_and_meta(shard, key, contents)
+    return RawSample(shard, key, captions, meta, contents[ending])
 
 
 def captions_and_meta(
-    shard: Path, key: str, members: Mapping[str, bytes]
+    shard: Path, key: str, contents: Mapping[str, bytes]
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Captions and meta of a sample, by its .txt and .json. Raises FileRefused."""
-    if "txt" not in members:
-        raise FileRefused(f"{shard}: sample {key} has no caption (.txt), only {sorted(members)}.")
+    if "txt" not in contents:
+        raise FileRefused(f"{shard}: sample {key} has no caption (.txt), only {sorted(contents)}.")
     try:
-        (caption,) = check_captions([decode_text(members["txt"])])
-        meta = parse_json(members["json"]) if "json" in members else {}
+        (caption,) = check_captions([decode_text(contents["txt"])])
+        meta = parse_json(contents["json"]) if "json" in contents else {}
     except ValueError as error:
         raise FileRefused(f"{shard}: sample {key}: caption or JSON is not readable: {error}") from error
     if not isinstance(meta, dict):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from galip_runtime.errors import UsageError
@@ -25,36 +26,50 @@ LINES = 5
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def contact_sheet(pictures: Sequence[Captioned], columns: int = COLUMNS) -> Image.Image:
+@dataclass(frozen=True)
+class _Cell:
+    """What is drawn of a picture."""
+
+    picture: Image.Image
+    """Fitted in a square of `CELL` pixels."""
+    caption: list[str]
+    note: str
+
+
+def contact_sheet(pictures: Iterable[Captioned], columns: int = COLUMNS) -> Image.Image:
     """RGB; each picture fitted in a square, under it its first caption, its size and what else it has.
 
     Characters that Pillow's own font lacks are drawn as boxes.
     """
     text, note = ImageFont.load_default(size=TEXT), ImageFont.load_default(size=NOTE)
-    columns = min(columns, len(pictures))
-    rows = [pictures[first : first + columns] for first in range(0, len(pictures), columns)]
-    wrapped = [[_wrapped(each.captions[0], text) for each in row] for row in rows]
-    heights = [CELL + 8 + max(map(len, lines)) * (TEXT + 5) + NOTE + 8 for lines in wrapped]
+    cells = [_Cell(_fitted(each.picture), _wrapped(each.captions[0], text), _note(each)) for each in pictures]
+    columns = min(columns, len(cells))
+    rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
+    heights = [CELL + 8 + max(len(cell.caption) for cell in row) * (TEXT + 5) + NOTE + 8 for row in rows]
     sheet = Image.new("RGB", (GAP + columns * (CELL + GAP), GAP + sum(heights) + GAP * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
     top = GAP
-    for row, captions, height in zip(rows, wrapped, heights, strict=True):
-        for column, (each, lines) in enumerate(zip(row, captions, strict=True)):
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
             left = GAP + column * (CELL + GAP)
-            _paste(sheet, each.picture, left, top)
+            _paste(sheet, cell.picture, left, top)
             y = top + CELL + 8
-            for line in lines:
+            for line in cell.caption:
                 draw.text((left, y), line, fill="black", font=text)
                 y += TEXT + 5
-            draw.text((left, y + 2), _note(each), fill="#767676", font=note)
+            draw.text((left, y + 2), cell.note, fill="#767676", font=note)
         top += height + GAP
     return sheet
 
 
-def _paste(sheet: Image.Image, picture: Image.Image, left: int, top: int) -> None:
+def _fitted(picture: Image.Image) -> Image.Image:
     scale = CELL / max(picture.size)
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
-    fitted = picture.resize(size, Image.Resampling.LANCZOS)
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _paste(sheet: Image.Image, fitted: Image.Image, left: int, top: int) -> None:
+    size = fitted.size
     place = (left + (CELL - size[0]) // 2, top + (CELL - size[1]) // 2)
     sheet.paste(fitted, place)
     frame = (place[0] - 1, place[1] - 1, place[0] + size[0], place[1] + size[1])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from galip_runtime.files import read_regular
-from galip_runtime.tokenizer import MAX_PROMPT_LENGTH
+from galip_runtime.tokenizer import MAX_PROMPT_LENGTH, check_prompt
 
 __all__ = [
     "MAX_LIST_BYTES",
@@ -26,6 +26,7 @@ MAX_LIST_BYTES = 2**30
 """Of a list or table of a whole data set."""
 
 _LINE_END = re.compile(r"\r\n|\r|\n")  # not U+2028 and the like, which occur within captions
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and halves of surrogate pairs, which JSON can write
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -51,16 +52,16 @@ def numbered_lines(text: str) -> list[tuple[int, str]]:
 def check_captions(captions: Iterable[str]) -> tuple[str, ...]:
     """`captions` without white space at their ends.
 
-    Raises ValueError if there is none, or one that is empty, not text, or too long for the tokenizer.
+    Raises ValueError if there is none, or one that is empty, not text, or refused by every tokenizer.
     """
     texts = []
     for caption in captions:
         if not isinstance(caption, str) or not caption.strip():
             raise ValueError("a caption is empty or not text")
-        if len(caption) > MAX_PROMPT_LENGTH:
-            raise ValueError(
-                f"a caption has {len(caption):,} characters; at most {MAX_PROMPT_LENGTH:,} are encoded"
-            )
+        if _NO_TEXT.search(caption):
+            raise ValueError(f"the caption {caption[:40]!a} has a character that is no text")
+        if len(caption) > MAX_PROMPT_LENGTH or "&" in caption:  # "&" may begin a character reference
+            check_prompt(caption)
         texts.append(caption.strip())
     if not texts:
         raise ValueError("there is no caption")

@@ -13,12 +13,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
+from galip_runtime.files import open_regular
 from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["PROTOCOLS", "Inception", "find_weights"]
 
 SIDE = 299
+MAX_WEIGHT_BYTES = 2**31
+"""Of a TorchScript file; Inception's has 95 MB."""
 
 PROTOCOLS = {
     "clean": "rounded to 8 bits; bicubic with antialiasing to 299x299 in float as clean-fid; (x - 128) / 128",
@@ -60,7 +63,7 @@ class Inception:
             raise UsageError(f"no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
         self.path, self.protocol, self.device = find_weights(weights), protocol, torch.device(device)
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path, MAX_WEIGHT_BYTES) as file:
                 self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             network = torch.jit.load(str(self.path), map_location=self.device).eval()
         except (OSError, RuntimeError) as error:

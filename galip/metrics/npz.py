@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 __all__ = ["read_npz"]
 
 _MAX_FILE_BYTES = 2**30
+_MAX_DIRECTORY_BYTES = 2**20
+_END, _END_BYTES = b"PK\5\6", 22  # the record at the end of a zip archive
 _KINDS = "fiu"  # numpy's letters of real numbers: no complex ones, no text, no objects
 
 
@@ -27,6 +29,7 @@ def read_npz(path: Path, names: Sequence[str], most: int) -> dict[str, NDArray[A
     """
     with open_regular(path, _MAX_FILE_BYTES) as file:
         try:
+            _check_directory(file)
             with zipfile.ZipFile(file) as archive:
                 members = {
                     name: [m for m in archive.infolist() if m.filename == f"{name}.npy"] for name in names
@@ -43,6 +46,21 @@ def read_npz(path: Path, names: Sequence[str], most: int) -> dict[str, NDArray[A
             RuntimeError,
         ) as error:
             raise ValueError(str(error) or type(error).__name__) from error  # RuntimeError: it is encrypted
+
+
+def _check_directory(file: IO[bytes]) -> None:
+    """Raise ValueError for an archive of so many members that listing them takes much memory."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - _END_BYTES - 2**16))
+    tail = file.read()
+    # the places at which zipfile looks: with no comment after it, then the last one
+    end = len(tail) - _END_BYTES
+    if tail[end : end + 4] != _END or tail[-2:] != b"\0\0":
+        end = tail.rfind(_END)
+    if end >= 20 and tail[end - 20 : end - 16] == b"PK\6\7":
+        raise ValueError("it is a Zip64 archive, which a few arrays do not need; save them with numpy")
+    if end >= 0 and int.from_bytes(tail[end + 12 : end + 16], "little") > _MAX_DIRECTORY_BYTES:
+        raise ValueError("it has thousands of members; a few arrays are expected")
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> NDArray[Any]:
@@ -68,6 +86,6 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         shape, _, dtype = read[version](stream)
     except (SyntaxError, tokenize.TokenError) as error:  # numpy reads the header as Python's literals
         raise ValueError(f"its .npy header is damaged: {error}") from error
-    if any(size < 0 for size in shape):
-        raise ValueError(f"its shape is {shape}")
+    if not all(type(size) is int and 0 <= size < _MAX_FILE_BYTES for size in shape):  # True is no size
+        raise ValueError(f"its shape is {shape!r:.80}")
     return shape, dtype

@@ -31,6 +31,10 @@ from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, lines_
 __all__ = ["Drawn", "Pictures", "Stored", "batches", "captions_of", "is_plain", "open_pictures"]
 
 
+MAX_STORED_PIXELS = 2**22
+"""Of a picture that is judged in the size in which it is stored: a batch of them is in memory."""
+
+
 class Pictures(Protocol):
     """Pictures by number, with their captions where they have some."""
 
@@ -64,8 +68,9 @@ class Stored:
         return len(self.names)
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """uint8 (N, 3, H, W). Raises `FileRefused` for sizes that differ, and for a broken picture unless
-        `skip_broken`, which counts it and leaves it out.
+        """uint8 (N, 3, H, W). Raises `UsageError` for a picture that is too large without `size`,
+        `FileRefused` for sizes that differ, and for a broken picture unless `skip_broken`, which counts it
+        and leaves it out.
         """
         pictures: list[NDArray[np.uint8]] = []
         for index in indices:
@@ -76,6 +81,11 @@ class Stored:
                     raise
                 self.broken += 1
                 continue
+            if not self.size and picture.width * picture.height > MAX_STORED_PIXELS:
+                raise UsageError(
+                    f"{self.names[index]} is {picture.width} x {picture.height} pixels; pictures of over "
+                    f"{MAX_STORED_PIXELS:,} are judged only when brought to a size: say --size"
+                )
             if self.size:
                 pictures.append(to_square(picture, self.size, "exact"))
             else:

@@ -22,7 +22,15 @@ import regex
 from galip_runtime.arrays import check_count, shown
 from galip_runtime.errors import FileRefused, UsageError
 
-__all__ = ["CLIP_MERGES", "MAX_PROMPT_LENGTH", "Tokenizer", "as_prompts", "read_clip_merges", "trim"]
+__all__ = [
+    "CLIP_MERGES",
+    "MAX_PROMPT_LENGTH",
+    "Tokenizer",
+    "as_prompts",
+    "check_prompt",
+    "read_clip_merges",
+    "trim",
+]
 
 CLIP_MERGES = 48_894
 """Merges that CLIP uses of the list it is published with."""
@@ -208,6 +216,11 @@ def as_prompts(texts: str | Sequence[str]) -> list[str]:
                 "use a caption of a sentence or two"
             )
     return prompts
+
+
+def check_prompt(text: str) -> None:
+    """Raise UsageError if `Tokenizer.encode` refuses `text`, whatever the vocabulary."""
+    _clean(as_prompts(text)[0])
 
 
 def read_clip_merges(data: bytes, count: int = CLIP_MERGES) -> list[tuple[str, str]]:

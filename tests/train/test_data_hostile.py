@@ -1,12 +1,14 @@
 """Data sets that are damaged, odd or made to harm: a typed error or a counted broken picture, soon."""
 
 import contextlib
+import io
 import json
 import os
 import pickle
 import resource
 import shutil
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,8 +18,10 @@ from hypothesis import strategies as st
 from train.layout_fixtures import encoded, picture, write, write_tar
 
 from galip.data.check import check_data
+from galip.data.decode import BrokenPicture, EncodedPicture
 from galip.data.layouts.pickled import strings_of_pickle
-from galip.data.sources import open_source
+from galip.data.sources import open_source, splits_of
+from galip.data.tars import members
 from galip.data.texts import check_captions, decode_text, lines_of, parse_json
 from galip.metrics.pictures import captions_of, open_pictures
 
@@ -172,6 +176,104 @@ class TestTars:
         report, _ = check_data(tmp_path)
         assert (report.pictures, report.broken) == (2, 1)
 
+    @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    @pytest.mark.parametrize("name", ["a", "x" * 90, "x/" * 70 + "y", "東京/é"])
+    def test_members_are_those_that_python_reads(self, tmp_path, form, name):
+        path = tmp_path / "0.tar"
+        with tarfile.open(path, "w", format=form) as tar:
+            folder = tarfile.TarInfo("some")
+            folder.type = tarfile.DIRTYPE
+            tar.addfile(folder)
+            for ending, content in (("png", PNG), ("txt", b"a disc"), ("json", b"{}")):
+                info = tarfile.TarInfo(f"{name}.{ending}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+            link = tarfile.TarInfo(f"{name}.link")
+            link.type, link.linkname = tarfile.SYMTYPE, name[:90]
+            tar.addfile(link)
+        with tarfile.open(path) as tar, path.open("rb") as file:
+            expected = [(info.name, info.offset_data, info.size) for info in tar]
+            assert [(member.name, member.offset, member.size) for member in members(file)] == expected
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.broken) == (1, 0)
+
+    @pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g"])
+    def test_a_name_of_gigabytes_is_not_read(self, tmp_path, kind):
+        with (tmp_path / "0.tar").open("wb") as file:
+            file.write(header(b"x", 2**31, kind))
+            file.truncate(2**31 + 4096)
+        tracemalloc.start()
+        try:
+            with pytest.raises(FileRefused, match="2,147,483,648"):
+                check_data(tmp_path)
+            assert tracemalloc.get_traced_memory()[1] < 2**24
+        finally:
+            tracemalloc.stop()
+
+    @given(st.binary(max_size=1500), st.sampled_from([b"x", b"g", b"L", b"K", b"S", b"0", b"1", b"5"]))
+    @settings(max_examples=200, deadline=None)
+    def test_a_reader_of_any_headers_ends_with_members_or_a_value_error(self, content, kind):
+        blocks = (
+            header(b"x", len(content), kind) + padded(content) + header(b"a.png", 3, b"0") + padded(b"abc")
+        )
+        with contextlib.suppress(ValueError):
+            found = list(members(io.BytesIO(blocks + bytes(1024))))
+            assert all(0 <= member.offset <= len(blocks) - member.size for member in found)
+
+    @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    @given(
+        names=st.lists(
+            st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=60)
+        )
+    )
+    @settings(max_examples=50, deadline=None)
+    def test_it_reads_what_tarfile_writes(self, form, names):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=form) as tar:
+            for name in names:
+                member = tarfile.TarInfo(f"{name}.png")
+                member.size = len(name)
+                tar.addfile(member, io.BytesIO(b"x" * len(name)))
+        with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
+            expected = [(member.name, member.offset_data, member.size) for member in tar]
+        found = [(member.name, member.offset, member.size) for member in members(out)]
+        assert [entry[1:] for entry in found] == [entry[1:] for entry in expected]
+        assert [name for name, *_ in found] == [name for name, *_ in expected]
+
+    def test_whatever_belongs_to_no_sample_is_counted(self, tmp_path):
+        link = tarfile.TarInfo("l.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "a.png"
+        about = [("README.txt", b"x"), ("LICENSE", b"x"), ("notes.md", b"x"), ("._a.png", b"x")]
+        write_tar(tmp_path / "train-0.tar", [*about, ("a.png", PNG), ("a.txt", b"x"), ("a.cls", b"3")])
+        with tarfile.open(tmp_path / "train-0.tar", "a") as tar:
+            tar.addfile(link)
+        write_tar(tmp_path / "extra.tar", [("b.png", PNG), ("b.txt", b"x")])
+        write(tmp_path / "c.png", PNG)
+        write(tmp_path / "._train-0.tar", b"\0\5\x16\7")
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.broken) == (1, 0)
+        assert report.left_out == {
+            "files about their tar": 2,
+            "files beside the tars ending in .png": 1,
+            "files in tars ending in .cls": 1,
+            "files in tars ending in .md": 1,
+            "hidden files in tars": 1,
+            "links, devices and sparse files in tars": 1,
+            "tars that belong to no split": 1,
+        }
+
+    def test_a_key_that_comes_twice_gives_two_samples(self, tmp_path):
+        sample = [("a.png", PNG), ("a.txt", b"x")]
+        write_tar(tmp_path / "0.tar", [*sample, ("a.png", PNG), ("a.txt", b"y")])
+        source = open_source(tmp_path)
+        assert [source.captions(index) for index in range(len(source))] == [("x",), ("y",)]
+
+    @pytest.mark.parametrize(("ending", "kind"), [("gif", "GIF"), ("bmp", "BMP"), ("jfif", "JPEG")])
+    def test_other_endings_are_read(self, tmp_path, ending, kind):
+        write_tar(tmp_path / "0.tar", [(f"a.{ending}", encoded(picture(0), kind)), ("a.txt", b"x")])
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.broken) == (1, 0)
+
     @pytest.mark.parametrize("kind", ["gz", "xz"])
     def test_a_compressed_tar_is_refused(self, tmp_path, kind):
         with tarfile.open(tmp_path / "0.tar", f"w:{kind}"):
@@ -230,7 +332,26 @@ class TestCoco:
         coco(tmp_path, TWO[:1], [{"image_id": 1, "caption": "x"}, {"image_id": 9, "caption": "y"}])
         report, _ = check_data(tmp_path)
         assert (report.pictures, report.broken) == (1, 0)
-        assert list(report.left_out.values()) == [1]
+        assert report.left_out == {
+            "captions of pictures that are not listed": 1,
+            "files that the annotations do not list": 1,  # b.jpg
+        }
+
+    def test_whatever_is_not_used_is_counted(self, tmp_path):
+        again = [{"id": "1", "file_name": "b.jpg"}]
+        coco(tmp_path, TWO + again, [{"image_id": 1, "caption": "x"}, {"image_id": 1, "caption": None}])
+        source = open_source(tmp_path)
+        assert (len(source), source.captions(0)) == (2, ("x",))
+        assert source.left_out == {
+            "pictures listed a second time": 1,
+            "captions that are empty or no text": 1,
+        }
+
+    def test_a_name_in_other_code_points(self, tmp_path):
+        coco(tmp_path, [{"id": 1, "file_name": "é.jpg"}], [{"image_id": 1, "caption": "x"}])
+        write(tmp_path / "train2014" / "e\u0301.jpg", encoded(picture(0)))
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.broken) == (1, 0)
 
     @pytest.mark.parametrize("identity", [None, 1.5, [], True, float("inf")])
     def test_ids_that_are_none(self, tmp_path, identity):
@@ -308,10 +429,36 @@ class TestFolder:
             report, _ = check_data(tmp_path)
             assert report.pictures == 1
 
-    def test_a_caption_that_no_tokenizer_takes(self, tmp_path):
+    def test_lines_of_one_picture_are_joined(self, tmp_path):
+        good(tmp_path)
+        write(
+            tmp_path / "captions.jsonl", '{"file": "b.png", "caption": "x"}\n{"file": "b.png", "text": "y"}'
+        )
+        assert open_source(tmp_path).captions(0) == ("x", "y")
+
+    def test_what_is_not_read_is_counted(self, tmp_path):
+        good(tmp_path / "set")
+        good(tmp_path / "elsewhere")
+        (tmp_path / "set" / "link").symlink_to(tmp_path / "elsewhere")
+        write(tmp_path / "set" / "alone.txt", "x")
+        write(tmp_path / "set" / ".hidden.png", PNG)
+        report, _ = check_data(tmp_path / "set")
+        assert report.left_out == {
+            "hidden files and folders": 1,
+            "linked folders, which are not followed": 1,
+            "text files without a picture": 1,
+        }
+
+    def test_validation_is_a_split(self, tmp_path):
+        good(tmp_path / "train")
+        good(tmp_path / "validation")
+        assert (len(open_source(tmp_path)), splits_of(tmp_path)) == (1, ["train", "validation"])
+
+    @pytest.mark.parametrize("caption", ["x" * 100_001, f"&#{'9' * 5000};", f"&amp;#{'9' * 5000};", "x\0y"])
+    def test_a_caption_that_no_tokenizer_takes(self, tmp_path, caption):
         good(tmp_path)
         good(tmp_path, "a")
-        write(tmp_path / "a.txt", "x" * 100_001)
+        write(tmp_path / "a.txt", caption)
         report, _ = check_data(tmp_path)
         assert (report.pictures, report.broken) == (2, 1)
 
@@ -341,7 +488,7 @@ class TestTexts:
         with pytest.raises(ValueError, match="codec"):
             decode_text(content)
 
-    @pytest.mark.parametrize("captions", [[], [""], [None], ["a", " "], [5], ["x" * 100_001]])
+    @pytest.mark.parametrize("captions", [[], [""], [None], ["a", " "], [5], ["\ud800"], ["a\0"]])
     def test_captions_that_are_none(self, captions):
         with pytest.raises(ValueError, match="caption"):
             check_captions(captions)
@@ -384,3 +531,55 @@ def test_pictures_that_are_broken(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     report, _ = check_data(tmp_path)
     assert (report.pictures, report.broken) == (2, 1)
+
+
+def test_a_jpeg_of_thousands_of_scans_is_broken():
+    content = encoded(picture(0).resize((400, 400)), progressive=True)
+    last = content.rindex(b"\xff\xda")
+    assert EncodedPicture("x", content).decode().size == (400, 400)
+    with pytest.raises(BrokenPicture, match="scans"):
+        EncodedPicture("x", content[:-2] + content[last:-2] * 200 + content[-2:]).decode()
+    film = content + b"\xff\xda" * 200  # what follows the picture's end
+    assert EncodedPicture("x", film).decode().size == (400, 400)
+
+
+@pytest.mark.parametrize(
+    "content", [b"(" + b"]" * 10**5 + b"l.", b"(" * 10**5 + b"l."], ids=["lists", "marks"]
+)
+def test_a_pickle_whose_every_byte_takes_memory(content):
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileRefused, match="second list"):
+            strings_of_pickle(content, "x")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_bird_without_a_box_is_broken(tmp_path):
+    root = tmp_path / "CUB_200_2011"
+    for name in ("p", "q"):
+        write(root / f"images/A/{name}.jpg", encoded(picture(0)))
+        write(tmp_path / f"text/A/{name}.txt", "a bird")
+    write(root / "images.txt", "1 A/p.jpg\n")
+    write(root / "bounding_boxes.txt", "1 5 5 20 20\n")
+    write(tmp_path / "train" / "filenames.pickle", pickle.dumps(["A/p", "A/q"]))
+    report, _ = check_data(tmp_path)
+    assert (report.pictures, report.broken) == (2, 1)
+
+
+def test_a_sheet_s_pictures_are_decoded_one_at_a_time(tmp_path):
+    for name in "abc":
+        good(tmp_path, name)
+    _, samples = check_data(tmp_path, samples=3)
+    assert len(samples) == 3
+    first, second = next(iter(samples)), next(iter(samples))
+    assert first.key == second.key
+    assert first.picture is not second.picture
+
+
+def test_large_pictures_are_judged_at_a_size_alone(tmp_path):
+    write(tmp_path / "a.png", encoded(picture(0, "1").resize((2100, 2100)), "PNG"))
+    with pytest.raises(UsageError, match="--size"):
+        open_pictures(tmp_path).batch([0])
+    assert open_pictures(tmp_path, size=32).batch([0]).shape == (1, 3, 32, 32)

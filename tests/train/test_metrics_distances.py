@@ -181,8 +181,10 @@ def npy(shape, content=b""):
         npy((3, 3), bytes(8)),  # less
         b"\x93NUMPY\x09\x09",
         npy((3, 3))[:20],
+        npy((True,), bytes(8)),
+        npy((0, 10**20)),
     ],
-    ids=["huge", "long", "negative", "more", "less", "format", "cut"],
+    ids=["huge", "long", "negative", "more", "less", "format", "cut", "truth", "nothing"],
 )
 def test_what_a_file_claims_is_checked_before_memory_is_taken(tmp_path, sigma):
     npz(tmp_path / "a.npz", mu=npy((3,), bytes(24)), sigma=sigma)
@@ -193,6 +195,14 @@ def test_what_a_file_claims_is_checked_before_memory_is_taken(tmp_path, sigma):
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()
+
+
+def test_an_archive_of_many_members_is_not_listed(tmp_path):
+    entry = b"PK\1\2" + bytes(24) + b"\1" + bytes(17) + b"a"
+    end = b"PK\5\6" + bytes(8) + (len(entry) * 50_000).to_bytes(4, "little") + bytes(6)
+    (tmp_path / "a.npz").write_bytes(entry * 50_000 + end)
+    with pytest.raises(FileRefused, match="thousands of members"):
+        Statistics.load(tmp_path / "a.npz")
 
 
 @given(st.integers(0, 1200), st.integers(1, 255))

@@ -361,3 +361,11 @@ def test_another_model_s_pictures_are_another_set(config, tmp_path):
     other = tmp_path / "other.safetensors"
     save_galip(other, Galip(preset("tiny")))
     assert evaluate(config()).figures != evaluate(config(subject=str(other))).figures
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_weights_that_are_no_regular_file(tmp_path, kind):
+    path = tmp_path / "weights.pt"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(FileRefused, match="not a regular file"):
+        Inception(path)

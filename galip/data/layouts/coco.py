@@ -8,6 +8,8 @@ The GAN literature tests on val2014, so `test` means `val` here.
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 from galip_runtime.errors import FileRefused
 
 from galip.data.decode import BrokenPicture
-from galip.data.layouts.files import FileSource, check_key
+from galip.data.layouts.files import FileSource, check_key, first_file
 from galip.data.texts import check_captions, read_json
 
 __all__ = ["fits", "open_split", "splits"]
@@ -50,7 +52,7 @@ class CocoSource(FileSource):
 
     def file(self, index: int) -> Path:
         """`train2014/NAME.jpg`."""
-        return self._pictures / self._names[index]
+        return first_file(self._pictures / self._names[index])
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Five or so, from the annotations."""
@@ -67,16 +69,23 @@ def open_split(path: Path, split: str) -> CocoSource:
     if pictures is None:
         raise FileRefused(f"{path} has captions of {split}2014 and no pictures: {folders[0]} is not there.")
     file = _annotations(path, split)
+    left_out: Counter[str] = Counter()
     try:
         document = read_json(file)
-        names = {_identity(image["id"]): _text(image["file_name"]) for image in document["images"]}
+        names: dict[str, str] = {}
+        for image in document["images"]:
+            identity = _identity(image["id"])
+            left_out["pictures listed a second time"] += identity in names
+            names.setdefault(identity, _text(image["file_name"]))
         captions: dict[str, list[str]] = {identity: [] for identity in names}
-        unlisted = 0
         for annotation in document["annotations"]:
             identity, caption = _identity(annotation["image_id"]), annotation["caption"]
-            unlisted += identity not in captions
-            if identity in captions and isinstance(caption, str) and caption.strip():
+            if identity not in captions:
+                left_out["captions of pictures that are not listed"] += 1
+            elif isinstance(caption, str) and caption.strip():
                 captions[identity].append(caption)
+            else:
+                left_out["captions that are empty or no text"] += 1
     except (ValueError, KeyError, TypeError) as error:
         raise FileRefused(
             f"{file} is not COCO's: it needs images (id, file_name) and annotations (image_id, caption) "
@@ -89,7 +98,10 @@ def open_split(path: Path, split: str) -> CocoSource:
         [check_key(names[identity], str(file)) for identity in order],
         [tuple(captions[identity]) for identity in order],
     )
-    source.left_out = Counter({"captions of pictures that are not listed": unlisted} if unlisted else {})
+    listed = {_composed(name.partition("/")[0]) for name in names.values()}
+    unlisted = sum(_composed(name) not in listed for name in os.listdir(pictures))
+    left_out["files that the annotations do not list"] = unlisted
+    source.left_out = +left_out
     return source
 
 
@@ -98,6 +110,10 @@ def _identity(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(f"an id is a whole number, not {value!r:.80}")
     return str(value)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _text(value: object) -> str:

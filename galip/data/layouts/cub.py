@@ -11,6 +11,7 @@ The splits are those of `train_test_split.txt`: every class is in both. The GAN 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from galip_runtime.errors import FileRefused
 
 from galip.data.decode import Box
-from galip.data.layouts.files import FileSource, caption_lines, check_key, read_lines
+from galip.data.layouts.files import FileSource, caption_lines, check_key, first_file, read_lines
 
 __all__ = ["bird_box", "fits", "open_split", "read_boxes", "splits"]
 
@@ -95,11 +96,11 @@ class CubSource(FileSource):
 
     def file(self, index: int) -> Path:
         """`images/CLASS/NAME.jpg`."""
-        return self._root / "images" / self._names[index]
+        return first_file(self._root / "images" / self._names[index])
 
     def captions(self, index: int) -> tuple[str, ...]:
         """`text/CLASS/NAME.txt`."""
-        return caption_lines(self._text / f"{self.keys[index]}.txt")
+        return caption_lines(first_file(self._text / f"{self.keys[index]}.txt"))
 
     def meta(self, index: int) -> dict[str, Any]:
         """The bird's kind."""
@@ -122,9 +123,13 @@ def open_split(path: Path, split: str) -> CubSource:
         )
     wanted = "1" if split == "train" else "0"
     sides = _pairs(root / "train_test_split.txt", 2)
-    names = [
-        check_key(name, f"{root}/images.txt")
-        for number, (name,) in _pairs(root / "images.txt", 2).items()
-        if sides.get(number) == [wanted]
-    ]
-    return CubSource(split, names, root, text)
+    names, left_out = [], Counter[str]()
+    for number, (name,) in _pairs(root / "images.txt", 2).items():
+        side = sides.get(number)
+        if side == [wanted]:
+            names.append(check_key(name, f"{root}/images.txt"))
+        elif side not in (["0"], ["1"]):
+            left_out["pictures that train_test_split.txt has in neither split"] += 1
+    source = CubSource(split, names, root, text)
+    source.left_out = left_out
+    return source

@@ -16,7 +16,7 @@ from typing import Any
 
 from galip_runtime.errors import FileRefused
 
-from galip.data.decode import Box
+from galip.data.decode import Box, BrokenPicture
 from galip.data.layouts.cub import bird_box, read_boxes
 from galip.data.layouts.files import FileSource, caption_lines, check_key, first_file
 from galip.data.layouts.pickled import read_keys
@@ -59,7 +59,7 @@ class DfganSource(FileSource):
 
     def file(self, index: int) -> Path:
         """KEY.jpg in the pictures' folder."""
-        return self._pictures / f"{self.keys[index]}.jpg"
+        return first_file(*(self._pictures / f"{self.keys[index]}.{ending}" for ending in ("jpg", "JPG")))
 
     def captions(self, index: int) -> tuple[str, ...]:
         """KEY.txt, or the part of KEY before its first "_", in the captions' folder."""
@@ -74,12 +74,12 @@ class DfganSource(FileSource):
         return {"class": folder} if slash else {}
 
     def box(self, index: int, width: int, height: int) -> Box | None:
-        """Around the bird, where there are boxes. Raises `FileRefused` for a bird without one."""
+        """Around the bird, where there are boxes. Raises `BrokenPicture` for a bird without one."""
         if not self._boxes:
             return None
         bounds = self._boxes.get(self.keys[index])
         if bounds is None:
-            raise FileRefused(f"{self._birds}/bounding_boxes.txt has no box for {self.keys[index]}.")
+            raise BrokenPicture(f"{self._birds}/bounding_boxes.txt has no box for {self.keys[index]}.")
         return bird_box(bounds, width, height)
 
 

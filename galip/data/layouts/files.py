@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -90,8 +91,18 @@ def check_key(key: str, where: str) -> str:
 
 
 def first_file(*files: Path) -> Path:
-    """The first of `files` that is there, else the first of all."""
-    return next((file for file in files if file.is_file()), files[0])
+    """The first of `files` that is there, else the first of all.
+
+    One whose name has other code points for the same letters counts: macOS writes "é" as two, lists as one.
+    """
+    for file in files:
+        if file.is_file():
+            return file
+        for form in () if str(file).isascii() else ("NFC", "NFD"):
+            spelled = Path(unicodedata.normalize(form, str(file)))
+            if spelled.is_file():
+                return spelled
+    return files[0]
 
 
 def read_lines(file: Path) -> list[str]:

@@ -4,10 +4,10 @@
     captions.jsonl (or metadata.jsonl, as Hugging Face's imagefolder has it), one picture a line:
     {"file": "a/b.png", "captions": ["…", "…"]}; also "file_name" for "file", "caption" or "text" for one
 
-Folders train/, val/ and test/ are splits, if they are the only ones with pictures or two of them are there;
-else all is `train`, and a folder called train is a class like others. The table lies beside them, or in each
-one. A table's captions go before a text file's; what else a line says is the picture's meta. A picture
-without captions is a broken one.
+Folders train/, val/ (or valid/, validation/) and test/ are splits, if they are the only ones with pictures or
+two of them are there; else all is `train`, and a folder called train is a class like others. The table lies
+beside them, or in each one. A table's captions go before a text file's; what else a line says is the
+picture's meta; lines of one picture are joined. A picture without captions is a broken one.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import Any
 from galip_runtime.errors import FileRefused
 from galip_runtime.files import read_regular
 
-from galip.data.decode import BrokenPicture
+from galip.data.decode import PICTURE_ENDINGS, BrokenPicture
 from galip.data.layouts.files import FileSource, caption_lines, first_file
 from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, numbered_lines, parse_json
 
 __all__ = ["ENDINGS", "fits", "has_captions", "open_split", "pictures_below", "splits"]
 
 LOOKED_FOR = "pictures (.png, .jpg, .webp, .gif, .bmp) at any depth, with same-named .txt or a captions.jsonl"
-ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp")
-SPLITS = ("train", "val", "test")
+ENDINGS = tuple(f".{ending}" for ending in PICTURE_ENDINGS)
+SPLITS = ("train", "val", "valid", "validation", "test")
 TABLES = ("captions.jsonl", "metadata.jsonl")
 SHOWN = 5
 
@@ -56,18 +56,30 @@ def _raise(error: OSError) -> None:
         raise error
 
 
-def _left_out(folder: Path, others: list[str]) -> Counter[str]:
-    """Files below `folder` that are neither pictures nor captions, and pictures in the folders `others`."""
+def _left_out(folder: Path, others: list[str], captioned: set[Path]) -> Counter[str]:
+    """What below `folder` is not read, and pictures in the folders `others`.
+
+    `captioned`: pictures below, without their ending, to which text files belong.
+    """
     left_out: Counter[str] = Counter()
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        links = sum(os.path.islink(os.path.join(parent, name)) for name in folders)
+        left_out["linked folders, which are not followed"] += links
+        shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        hidden = len(folders) - len(shown) + sum(name.startswith(".") for name in files)
+        left_out["hidden files and folders"] += hidden
+        folders[:] = shown
     for file in _files_below(folder):
         ending = file.suffix.lower()
-        if ending not in ENDINGS and ending != ".txt" and file.name not in TABLES:
+        if ending == ".txt":
+            left_out["text files without a picture"] += file.with_suffix("") not in captioned
+        elif ending not in ENDINGS and file.name not in TABLES:
             left_out[f"files ending in {ending}" if ending else "files without an ending"] += 1
     for name in others:
         left_out[f"pictures in {name}/, which is no split"] = sum(
             1 for _ in pictures_below(folder.parent / name)
         )
-    return left_out
+    return +left_out
 
 
 def fits(path: Path) -> bool:
@@ -139,7 +151,7 @@ def open_split(path: Path, split: str) -> FolderSource:
         name: line
         for place in dict.fromkeys((path, folder))
         for file in TABLES
-        if (place / file).is_file()
+        if os.path.lexists(place / file)
         for name, line in _table(path, place / file).items()
     }
     found: dict[str, Line] = {}
@@ -153,7 +165,8 @@ def open_split(path: Path, split: str) -> FolderSource:
             f"in {TABLES[0]}."
         )
     source = FolderSource(split, path, found)
-    source.left_out = _left_out(folder, _beside_splits(path) if is_split else [])
+    captioned = {(path / name).with_suffix("") for name in found}
+    source.left_out = _left_out(folder, _beside_splits(path) if is_split else [], captioned)
     return source
 
 
@@ -174,8 +187,17 @@ def _table(root: Path, file: Path) -> dict[str, Line]:
         raise FileRefused(f"{file} cannot be read: {error}; write it as UTF-8.") from error
     for number, text in lines:
         name, line = _line(file.parent, text, f"{file}, line {number}")
-        found[name.relative_to(root).as_posix()] = line
+        key = name.relative_to(root).as_posix()
+        found[key] = _joined(found[key], line) if key in found else line
     return found
+
+
+def _joined(first: Line, second: Line) -> Line:
+    """Two lines of one picture: the captions of both, where both have some."""
+    (captions, meta), (others, more) = first, second
+    if isinstance(captions, BrokenPicture) or isinstance(others, BrokenPicture):
+        return (captions if isinstance(captions, BrokenPicture) else others), meta | more
+    return tuple(dict.fromkeys(captions + others)), meta | more
 
 
 def _line(folder: Path, text: str, where: str) -> tuple[Path, Line]:

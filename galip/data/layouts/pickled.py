@@ -19,6 +19,7 @@ from galip_runtime.files import read_regular
 __all__ = ["read_keys", "strings_of_pickle"]
 
 MAX_BYTES = 2**28
+"""About ten million keys."""
 
 _PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 _PYTHON_2 = frozenset(("STRING", "SHORT_BINSTRING", "BINSTRING"))
@@ -39,11 +40,7 @@ class _NothingButData(pickle.Unpickler):
 def strings_of_pickle(content: bytes, where: str) -> list[str]:
     """The strings of a pickled list, of Python 2 or 3. Raises `FileRefused` for anything else or none."""
     try:
-        for count, (code, argument, position) in enumerate(pickletools.genops(content)):
-            if code.name not in _ALLOWED:
-                raise FileRefused(f"byte {position} is {code.name}")
-            if code.name in _PUTS and isinstance(argument, int) and argument > count:
-                raise FileRefused(f"byte {position} asks for a memo of {argument:,}")
+        _check_instructions(content)
         found = _NothingButData(io.BytesIO(content), encoding="utf-8").load()
     except Exception as error:  # what a broken pickle trips over is anybody's guess
         raise FileRefused(
@@ -53,6 +50,20 @@ def strings_of_pickle(content: bytes, where: str) -> list[str]:
     if type(found) is not list or not found or not all(type(each) is str for each in found):
         raise FileRefused(f"{where} holds something other than a list of strings. Fetch it again.")
     return found
+
+
+def _check_instructions(content: bytes) -> None:
+    """Raise `FileRefused` for an instruction that does anything else than put strings in one list."""
+    lists = marks = 0
+    for count, (code, argument, position) in enumerate(pickletools.genops(content)):
+        if code.name not in _ALLOWED:
+            raise FileRefused(f"byte {position} is {code.name}")
+        if code.name in _PUTS and isinstance(argument, int) and argument > count:
+            raise FileRefused(f"byte {position} asks for a memo of {argument:,}")
+        lists += code.name in ("LIST", "EMPTY_LIST")
+        marks += (code.name == "MARK") - (code.name in ("LIST", "APPENDS"))
+        if lists > 1 or marks > 1:  # each takes memory and has one byte
+            raise FileRefused(f"byte {position} begins a second list")
 
 
 def read_keys(file: Path) -> list[str]:

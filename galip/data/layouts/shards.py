@@ -18,8 +18,9 @@ from galip_runtime.errors import FileRefused
 from galip_runtime.files import open_regular
 
 from galip.data.decode import BrokenPicture, EncodedPicture
-from galip.data.folder import DATASET_FILE, check_sums
+from galip.data.folder import DATASET_FILE, check_sums, tars_in
 from galip.data.shards import (
+    TEXT_ENDINGS,
     captions_and_meta,
     check_size,
     members_of,
@@ -30,7 +31,7 @@ from galip.data.shards import (
 from galip.data.sources import Captioned
 from galip.data.texts import read_json
 
-__all__ = ["ShardSource", "count_pictures", "fits", "open_split", "shards_of_split", "splits"]
+__all__ = ["ShardSource", "count_pictures", "fits", "left_beside", "open_split", "shards_of_split", "splits"]
 
 LOOKED_FOR = "*.tar (WebDataset shards: KEY.jpg, KEY.txt, KEY.json), there or in train/, val/, test/"
 SPLITS = ("train", "val", "test")
@@ -39,27 +40,40 @@ MAX_STATS_BYTES = 2**20
 
 def fits(path: Path) -> bool:
     """Whether there are tars."""
-    return any(next(folder.glob("*.tar"), None) for folder in (path, *(path / split for split in SPLITS)))
+    return any(tars_in(folder) for folder in (path, *(path / split for split in SPLITS)))
 
 
 def splits(path: Path) -> list[str]:
     """Those that name tars or their folder; tars of other names are `train`."""
-    if found := [split for split in SPLITS if next((path / split).glob("*.tar"), None)]:
+    if found := [split for split in SPLITS if tars_in(path / split)]:
         return found
-    named = [split for split in SPLITS if next(path.glob(f"{split}-*.tar"), None)]
+    named = [split for split in SPLITS if any(tar.name.startswith(f"{split}-") for tar in tars_in(path))]
     return named if "train" in named or not _others(path) else ["train", *named]
 
 
-def _others(path: Path) -> bool:
-    return any(
-        not file.name.startswith(tuple(f"{split}-" for split in SPLITS)) for file in path.glob("*.tar")
-    )
+def _others(path: Path) -> list[Path]:
+    """The tars of no split's name."""
+    return [tar for tar in tars_in(path) if not tar.name.startswith(tuple(f"{split}-" for split in SPLITS))]
+
+
+def left_beside(path: Path, split: str) -> Counter[str]:
+    """What lies beside the tars of a split and is not read, with how many of it."""
+    left_out: Counter[str] = Counter()
+    shards = shards_of_split(path, split)
+    for file in shards[0].parent.iterdir():
+        ending = file.suffix.lower()
+        belongs = file.name == DATASET_FILE or file.name.endswith("_stats.json") or ending == ".parquet"
+        if file.is_file() and ending != ".tar" and not belongs and not file.name.startswith("."):
+            left_out[f"files beside the tars ending in {ending or 'nothing'}"] += 1
+    unread = set(_others(path)) if "train" in splits(path) else set()
+    left_out["tars that belong to no split"] += len(unread - set(shards))
+    return +left_out
 
 
 def shards_of_split(path: Path, split: str) -> list[Path]:
     """The split's tars, in order. Raises as `galip.data.shards.shard_paths`."""
     folder = path / split
-    return shard_paths(folder, "train") if next(folder.glob("*.tar"), None) else shard_paths(path, split)
+    return shard_paths(folder, "train") if tars_in(folder) else shard_paths(path, split)
 
 
 def count_pictures(path: Path, split: str) -> int:
@@ -101,13 +115,15 @@ class ShardSource:
 
     def _index(self, number: int) -> Iterator[_Entry]:
         shard = self._shards[number]
-        for tar, key, members in members_of(shard):
+        for tar, key, members in members_of(shard, self.left_out):
             try:
                 picture = members[picture_ending(shard, key, members)]
-                check_size(shard, picture)
-                texts = {end: read_member(tar, members[end]) for end in members if end in ("txt", "json")}
-                captions, meta = captions_and_meta(shard, key, texts)
-                yield _Entry(key, number, picture.offset_data, picture.size, captions, meta)
+                texts = {end: members[end] for end in members if end in TEXT_ENDINGS}
+                for member in (picture, *texts.values()):
+                    check_size(shard, member)
+                contents = {end: read_member(tar, member) for end, member in texts.items()}
+                captions, meta = captions_and_meta(shard, key, contents)
+                yield _Entry(key, number, picture.offset, picture.size, captions, meta)
             except FileRefused as error:
                 yield _Entry(key, number, 0, 0, (), {}, str(error))
 
@@ -154,4 +170,6 @@ def open_split(path: Path, split: str) -> ShardSource:
     """Raises `FileRefused` for a broken tar and one that is not as `dataset.json` lists it."""
     shards = shards_of_split(path, split)
     check_sums(shards[0].parent, shards)
-    return ShardSource(split, shards)
+    source = ShardSource(split, shards)
+    source.left_out += left_beside(path, split)
+    return source
