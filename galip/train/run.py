@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from galip_runtime.arrays import to_uint8
 from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable, QualityGateFailed, UsageError
-from galip_runtime.files import staged_file, write_atomically
+from galip_runtime.files import lock_folder, remove_leftovers, staged_file, write_atomically
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -106,6 +107,7 @@ class Run:
         self._meter = _Meter({})
         self._previous: dict[signal.Signals, Any] = {}
         self._clock, self._clock_step = time.monotonic(), 0
+        self._unlock: Callable[[], object] = lambda: None
         self.writer: Any = None
         if fabric.is_global_zero:
             self._open(resume)
@@ -127,6 +129,9 @@ class Run:
         out = self.out
         try:
             (out / STATES).mkdir(parents=True, exist_ok=True)
+            self._lock(out)
+            remove_leftovers(out)
+            remove_leftovers(out / STATES)
             state = newest_state(out)
             if state and not resume:
                 raise UsageError(
@@ -144,6 +149,17 @@ class Run:
         self.echo(f"resolved config: {json.dumps(asdict(self.config))}")
         done = int(state.stem) if state else 0
         self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=done + 1 if done else None)
+
+    def _lock(self, out: Path) -> None:
+        """Keep other trainings out of `out` until this run ends. Raises `UsageError` if one is in it."""
+        try:
+            lock = lock_folder(out)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another training writes to {out}; wait for it, or choose another --out"
+            ) from error
+        if lock is not None:
+            self._unlock = weakref.finalize(self, os.close, lock)
 
     def _tell_changes(self) -> None:
         """Say which options are others than the run began with. Raises `UsageError` for those that decide
@@ -187,6 +203,7 @@ class Run:
             signal.signal(number, handler)
         if self.writer:
             self.writer.close()
+        self._unlock()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.stop_requested:

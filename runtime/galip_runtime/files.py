@@ -26,6 +26,7 @@ except ImportError:  # Windows: no lock, so nothing is known to be left over and
 
 __all__ = [
     "check_writable",
+    "lock_folder",
     "open_regular",
     "read_regular",
     "remove_leftovers",
@@ -172,6 +173,24 @@ def _remove_leftovers_once(parent: Path) -> None:
     remove_leftovers(parent)
 
 
+def lock_folder(folder: StrPath) -> int | None:
+    """Lock `folder` until the descriptor that is returned is closed, or the process ends.
+
+    None where there are no locks. Raises BlockingIOError if somebody holds it, OSError if it cannot open.
+    """
+    if fcntl is None:
+        return None
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None  # a file system without locks
+    return lock
+
+
 def _locked_folder(parent: Path) -> tuple[Path, int | None]:
     """A new folder in `parent` and the descriptor that keeps it locked; None where there are no locks."""
     while True:
@@ -180,19 +199,13 @@ def _locked_folder(parent: Path) -> tuple[Path, int | None]:
         if fcntl is None:
             return folder, None
         try:
-            lock = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # another process took it for a leftover before it was locked
+            lock = lock_folder(folder)
+        except (FileNotFoundError, BlockingIOError):  # another process takes it for a leftover
             continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # the same, a moment later
-            os.close(lock)
-            continue
-        except OSError:  # a file system without locks: `remove_leftovers` cannot lock it either
-            pass
         if folder.is_dir():
             return folder, lock
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def _check_replaceable(target: Path) -> None:

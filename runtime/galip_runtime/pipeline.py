@@ -47,7 +47,7 @@ class Model(Drawer):
         folder: Path | None = None,
     ) -> None:
         """`folder`: the bundle's absolute path, which a copy is loaded from; None for `path`."""
-        # OpenVINO's products depend on how many rows they have, so a caption's neighbours would show
+        # on OpenVINO a caption's vector depends on how long the longest caption beside it is, by rounding
         captions_at_once = 1 if settings.device == "openvino" else CAPTIONS_AT_ONCE
         super().__init__(tokenizer, manifest.dimensions, captions_at_once)
         self.path = path

@@ -223,6 +223,26 @@ def test_steps_that_are_done_again_are_logged_once(start, tmp_path):
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 20.0)]
 
 
+def test_a_folder_is_one_training_s_at_a_time(start):
+    with start() as run:
+        with pytest.raises(UsageError, match=str(run.out)):
+            start()
+        run.log(1, 1, 1, {"loss": torch.tensor(1.0)})
+        run.save_state({"step": 1})
+    with start(resume=True):
+        pass
+
+
+def test_what_a_killed_training_left_is_removed(start, tmp_path):
+    with start() as run:
+        out = run.out
+    for folder in (out, out / "states"):
+        (folder / ".galip-0123456789ab").mkdir()
+        (folder / ".galip-0123456789ab" / "file").write_bytes(b"half")
+    with start():
+        assert not list(out.rglob(".galip-*"))
+
+
 def test_figures_that_are_measured_again_are_logged_once(start, tmp_path):
     with start() as run:
         run.log(1, 1, 1, {"loss": torch.tensor(1.0)})
