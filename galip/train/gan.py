@@ -42,7 +42,7 @@ from galip.train.config import GanConfig
 from galip.train.engine import LEAST_SCALE, check_batch, make_fabric, whole_batch
 from galip.train.fast import memory_format, merge_doublings, split_sentence
 from galip.train.objectives import DiscriminatorObjective, feature_distance, pixel_distance
-from galip.train.run import EMA, Run, save_grid
+from galip.train.run import EMA, SAMPLES, Run, save_grid
 
 if TYPE_CHECKING:
     from galip.train.scoring import Scoring
@@ -170,7 +170,7 @@ def _save_model(run: Run, trainer: Trainer, step: int) -> None:
 def _save_samples(run: Run, trainer: Trainer, step: int) -> None:
     with trainer.ema.applied(trainer.model.generator):
         samples = save_grid(
-            trainer.samples(), run.out / "samples" / f"{step:07}.png", columns=Trainer.SAMPLE_SEEDS
+            trainer.samples(), run.out / SAMPLES / f"{step:07}.png", columns=Trainer.SAMPLE_SEEDS
         )
     run.show("samples", samples, step)
 

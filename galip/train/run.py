@@ -30,7 +30,7 @@ from galip.train.presets import stored_options
 __all__ = ["EMA", "MOST_LOGIT_SCALE", "Run", "TrainingStopped", "newest_state", "save_grid"]
 
 
-STATES = "states"
+STATES, SAMPLES = "states", "samples"
 """Folder of what a run is resumed from, within its own: STEP.pt, the newest ones."""
 FIXED = frozenset({"batch_size", "seed"})
 """Options that decide which pictures and random numbers a step has: a run keeps them."""
@@ -130,8 +130,8 @@ class Run:
         try:
             (out / STATES).mkdir(parents=True, exist_ok=True)
             self._lock(out)
-            remove_leftovers(out)
-            remove_leftovers(out / STATES)
+            for folder in (out, out / STATES, out / SAMPLES):
+                remove_leftovers(folder)
             state = newest_state(out)
             if state and not resume:
                 raise UsageError(
@@ -139,9 +139,9 @@ class Run:
                 )
             if state:
                 self._tell_changes()
-                self._forget_after(int(state.stem))
             else:
                 self._write_config()
+            self._forget_after(int(state.stem) if state else 0)
         except OSError as error:
             raise UsageError(
                 f"cannot write to {out}: {error.strerror}; choose a folder you may write to"

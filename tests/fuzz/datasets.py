@@ -86,7 +86,7 @@ def _change_of(path: Path, rng: Rng) -> Any:
 def _json(data: bytes, rng: Rng) -> bytes:
     try:
         document = json.loads(data)
-    except ValueError:  # changed before
+    except (ValueError, RecursionError):  # changed before
         return mutated(data, rng)
     for _ in range(pick(rng, (1, 1, 3))):
         document = altered(document, rng)

@@ -223,6 +223,17 @@ def test_steps_that_are_done_again_are_logged_once(start, tmp_path):
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 20.0)]
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_steps_of_a_run_that_saved_no_state_are_forgotten(start, resume):
+    with start() as run:
+        run.log(1, 9, 1, {"loss": torch.tensor(1.0)})
+        log = run.out / "log.jsonl"
+    with start(resume=resume) as run:
+        assert log.read_text() == ""
+        run.log(1, 9, 1, {"loss": torch.tensor(2.0)})
+    assert [json.loads(line)["loss"] for line in log.open()] == [2.0]
+
+
 def test_a_folder_is_one_training_s_at_a_time(start):
     with start() as run:
         with pytest.raises(UsageError, match=str(run.out)):
@@ -236,7 +247,8 @@ def test_a_folder_is_one_training_s_at_a_time(start):
 def test_what_a_killed_training_left_is_removed(start, tmp_path):
     with start() as run:
         out = run.out
-    for folder in (out, out / "states"):
+    for folder in (out, out / "states", out / "samples"):
+        folder.mkdir(exist_ok=True)
         (folder / ".galip-0123456789ab").mkdir()
         (folder / ".galip-0123456789ab" / "file").write_bytes(b"half")
     with start():
