@@ -34,6 +34,7 @@ from galip_runtime.manifest import (
     verify_files,
 )
 from galip_runtime.onnx_file import OnnxFile
+from galip_runtime.onnx_memory import memory_limit
 from galip_runtime.pipeline import Model
 from galip_runtime.pixels import pixel_outputs
 from galip_runtime.tokenizer import Tokenizer
@@ -137,12 +138,17 @@ def _opened(
         name for name in large if not verified.has(path / name, stamps[name], manifest.files[name].sha256)
     ]
     verify_files(path, manifest, {*small, *unknown})
-    files = {}
+    files, longest = {}, manifest.tokenizer.context_length
+    limit = memory_limit(manifest.dimensions.image_height, manifest.dimensions.image_width)
     for graph, spec in specs.items():
         # where a link leads to: weights are sought beside the file itself
         file, sha256 = Path(os.path.realpath(path / spec.file)), manifest.files[spec.file].sha256
         onnx, engine = OnnxFile(file), engines.get(graph)
-        longest = manifest.tokenizer.context_length
+        inputs = {
+            tensor.name: [size if isinstance(size, int) else longest for size in tensor.shape]
+            for tensor in spec.inputs
+        }
+        onnx.check_memory(inputs, limit)
         files[graph] = GraphFile(file, sha256, spec, chosen[graph], onnx, stamps[spec.file], engine, longest)
 
     size, known = 512 + manifest.tokenizer.merges + 2, files["text_encoder"].onnx.table_size("tokens")

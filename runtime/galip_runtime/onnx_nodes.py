@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from galip_runtime.protobuf import VARINT, encode_field, encode_varint
+
 __all__ = [
     "FLOAT",
     "UINT8",
-    "encode_field",
-    "encode_varint",
     "graph",
     "model",
     "node",
@@ -21,23 +21,7 @@ __all__ = [
 FLOAT, UINT8, _INT64 = 1, 2, 7  # of TensorProto.DataType
 _TYPES = {"float32": FLOAT, "int64": _INT64}
 _INT, _INTS = 2, 7  # of AttributeProto.AttributeType
-_VARINT, _BYTES = 0, 2
 _IR_VERSION = 8  # read by all that read opset 18
-
-
-def encode_varint(value: int) -> bytes:
-    """A number of 7 bits a byte, least first."""
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*found, value])
-
-
-def encode_field(number: int, content: bytes | str) -> bytes:
-    """The field `number` of text or of another message."""
-    data = content.encode() if isinstance(content, str) else content
-    return encode_varint(number << 3 | _BYTES) + encode_varint(len(data)) + data
 
 
 def node(
@@ -99,4 +83,4 @@ def model(name: str, fields: Sequence[bytes], opset: int) -> bytes:
 
 
 def _number(number: int, content: int) -> bytes:
-    return encode_varint(number << 3 | _VARINT) + encode_varint(content)
+    return encode_varint(number << 3 | VARINT) + encode_varint(content)

@@ -74,8 +74,61 @@ def doubled(graph):
     with_nodes(*nodes, *mean("c30"), c0=np.zeros(2, np.float32))(graph)
 
 
+def growing(graph):
+    """A picture, doubled 30 times, of which one row is left."""
+    nodes = [helper.make_node("Concat", [f"p{i}", f"p{i}"], [f"p{i + 1}"], axis=2) for i in range(30)]
+    first = helper.make_node("Identity", ["inner"], ["p0"])
+    last = helper.make_node("Slice", ["p30", "zero", "eight", "axis"], ["image"])
+    with_nodes(first, *nodes, last, zero=[0], eight=[8], axis=[2])(graph)
+
+
+def enlarged(graph):
+    """A picture of 8 by 8, four times 16 times as wide and high."""
+    nodes = [helper.make_node("Resize", [f"p{i}", "", "scales"], [f"p{i + 1}"]) for i in range(4)]
+    first = helper.make_node("Identity", ["inner"], ["p0"])
+    last = helper.make_node("Slice", ["p4", "zero", "eight", "axes"], ["image"])
+    scales = np.array([1, 1, 16, 16], np.float32)
+    with_nodes(first, *nodes, last, zero=[0, 0], eight=[8, 8], axes=[2, 3], scales=scales)(graph)
+
+
+def squared(graph):
+    """As many pictures as there are, by as many, by as many …, of which the first of each is left."""
+    nodes = [helper.make_node("Unsqueeze", [f"p{i}", "zero"], [f"u{i}"]) for i in range(6)]
+    nodes += [
+        helper.make_node("Transpose", [f"u{i}"], [f"t{i}"], perm=[1, 0, *range(2, i + 5)]) for i in range(6)
+    ]
+    nodes += [helper.make_node("Add", [f"u{i}", f"t{i}"], [f"p{i + 1}"]) for i in range(6)]
+    nodes = [node for index in range(6) for node in nodes[index::6]]
+    first = helper.make_node("Identity", ["inner"], ["p0"])
+    last = helper.make_node("ReduceMean", ["p6"], ["image"], axes=list(range(1, 7)), keepdims=0)
+    with_nodes(first, *nodes, last, zero=[0])(graph)
+
+
 COLUMN = np.zeros((40_000, 1), np.float32)
 FORGERIES = {
+    "growing": growing,
+    "enlarged": enlarged,
+    "squared": squared,
+    "outer product of a picture": with_nodes(
+        helper.make_node("Flatten", ["inner"], ["flat"]),
+        helper.make_node("Mul", ["flat", "column"], ["large"]),
+        helper.make_node("MatMul", ["large", "turned"], ["huge"]),
+        helper.make_node("ReduceMax", ["huge"], ["most"], keepdims=0),
+        helper.make_node("Add", ["inner", "most"], ["image"]),
+        column=np.zeros((40_000, 1), np.float32),
+        turned=np.zeros((3 * 8 * 8, 40_000), np.float32),
+    ),
+    "a size by a wrapped number": with_nodes(
+        helper.make_node("Cast", ["minus"], ["wrapped"], to=TensorProto.UINT32),
+        helper.make_node("Cast", ["wrapped"], ["size"], to=TensorProto.INT64),
+        helper.make_node("Expand", ["inner", "size"], ["huge"]),
+        helper.make_node("ReduceMax", ["huge"], ["most"], keepdims=0),
+        helper.make_node("Add", ["inner", "most"], ["image"]),
+        minus=[-1, 1, 1, 1, 1],
+    ),
+    "an order that is none": with_nodes(
+        helper.make_node("Relu", ["later"], ["image"]), helper.make_node("Relu", ["inner"], ["later"])
+    ),
     "nodes": chain,
     "claimed": claimed,
     "doubled": doubled,

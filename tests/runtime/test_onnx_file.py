@@ -7,8 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 from galip_runtime import FileRefused
-from galip_runtime.onnx_file import OnnxFile, _fields
-from galip_runtime.onnx_nodes import encode_field, encode_varint
+from galip_runtime.onnx_file import OnnxFile
+from galip_runtime.protobuf import encode_field, encode_varint, read_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -163,14 +163,13 @@ def test_a_size_that_is_computed_from_shapes(saved, doubled):
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "sizes", [x], [y], tensors)
     path = saved(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    file = OnnxFile(path)
     if doubled:
         with pytest.raises(FileRefused, match="Expand"):
-            OnnxFile(path)
+            file.check_memory({"x": (1, 4)}, 10**6)
     else:
-        assert run(OnnxFile(path).cut(["x"], ["y"]), path.parent, x=np.ones((3, 4), np.float32)).shape == (
-            3,
-            4,
-        )
+        file.check_memory({"x": (1, 4)}, 10**6)
+        assert run(file.cut(["x"], ["y"]), path.parent, x=np.ones((3, 4), np.float32)).shape == (3, 4)
 
 
 def test_a_product_with_a_row_a_token_is_left_as_it_is(saved):
@@ -314,6 +313,7 @@ def test_damage_is_refused_or_read_but_never_crashes(tmp_path_factory, data):
             file.computes(name)
             with contextlib.suppress(FileRefused):
                 file.width(name)
+        file.check_memory({"x": (1, SIZE), "z": (1, SIZE)}, 10**6)
         file.cut(["x", "z"], ["y"])
 
 
@@ -327,7 +327,7 @@ def test_fields_are_read_as_they_were_written(entries):
     )
     found = [
         (field.number, written[field.begin : field.end] if field.wire == 2 else field.value)
-        for field in _fields(written, 0, len(written))
+        for field in read_fields(written, 0, len(written))
     ]
     assert found == entries
-    assert all(written[field.start : field.end] for field in _fields(written, 0, len(written)))
+    assert all(written[field.start : field.end] for field in read_fields(written, 0, len(written)))
