@@ -87,7 +87,7 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
             if scoring and (done % config.evaluate_every == 0 or done == config.steps):
                 scoring.score(done)
                 if saved:  # once more: the state on disk is from before, so that a stop can't lose it
-                    _save_state(run, trainer, done)
+                    run.save_state(trainer.state(done))
 
         def after(done: int, saving: bool, stopping: bool) -> None:
             if saving:
@@ -142,24 +142,18 @@ def _save(run: Run, trainer: Trainer, step: int, stopping: bool) -> None:
     """
     trainer.check_health()
     if stopping:
-        _save_state(run, trainer, step)
+        run.save_state(trainer.state(step))
     else:
         run.check_finite(trainer.state(step))
     if trainer.fabric.is_global_zero:
         _save_model(run, trainer, step)
     if not stopping:
-        _save_state(run, trainer, step)
+        run.save_state(trainer.state(step))
     if trainer.fabric.is_global_zero:
         try:
             _save_samples(run, trainer, step)
         except (GalipError, OSError, RuntimeError) as error:  # RuntimeError: torch's, such as out of memory
             run.echo(f"step {step}: no samples were drawn ({error}); the training goes on")
-
-
-def _save_state(run: Run, trainer: Trainer, step: int) -> None:
-    state = trainer.state(step)  # all processes: each has its place in the data
-    if trainer.fabric.is_global_zero:
-        run.save_state(state)
 
 
 def _save_model(run: Run, trainer: Trainer, step: int) -> None:

@@ -304,11 +304,15 @@ class Run:
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Write the state of step `state["step"]`, whole or not at all; then drop all but the newest `keep`.
 
+        All processes call this, and the first one writes: what is not logged yet is the mean over them.
+
         Raises `QualityGateFailed` as `check_finite`, `UsageError` when it can't be written.
         """
         self.check_finite(state)
+        meter = {"sums": self._over_processes(self._meter.sums), "count": self._meter.count}
+        if not self.fabric.is_global_zero:
+            return
         path = self.out / STATES / f"{state['step']:07}.pt"
-        meter = {"sums": self._meter.sums, "count": self._meter.count}
         try:
             with staged_file(path) as temporary:
                 torch.save({**state, "meter": meter}, temporary)
@@ -363,7 +367,7 @@ class Run:
 
     def _over_processes(self, scalars: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Their means over all processes, which work on parts of the same batches."""
-        if self.fabric.world_size == 1:
+        if self.fabric.world_size == 1 or not scalars:
             return scalars
         means = self.fabric.all_reduce(torch.stack([*scalars.values()]), reduce_op="mean")
         assert isinstance(means, Tensor)

@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import os
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -111,3 +112,16 @@ def test_two_processes_judge_and_log_as_one(config, logged, small_inception, mon
         for unequal in ("time", "pictures_per_second"):
             assert left.pop(unequal, None) is None or right.pop(unequal) > 0
         assert right == pytest.approx(left, rel=1e-3, abs=1e-5)
+
+
+def test_what_was_not_logged_yet_is_of_all_processes(config, logged):
+    """The mean of a log line spans the save from which two processes go on."""
+    one, two = (config(name, log_every=4, keep=2) for name in ("one", "two"))
+    train(one, echo=lambda line: None)
+    in_two_processes(two)
+    (Path(two.out) / "states" / "0000004.pt").unlink()
+    in_two_processes(two, resume=True)
+    (left,), (right,) = logged(one.out), logged(two.out)
+    for unequal in ("time", "pictures_per_second"):
+        left.pop(unequal), right.pop(unequal)
+    assert right == pytest.approx(left, rel=1e-3, abs=1e-5)
