@@ -75,12 +75,12 @@ class OnnxFile:
         except ValueError as error:
             raise self._refused(str(error)) from error
 
-    def cut(self, inputs: Sequence[str], outputs: Sequence[str], *, pad_rows: bool = False) -> bytes:
+    def cut(self, inputs: Sequence[str], outputs: Sequence[str], *, threads: int | None = None) -> bytes:
         """The `ModelProto` that computes `outputs` from `inputs` alone, any tensors of the graph.
 
-        Large tensors lie in external data: this file, named relative to its folder. With `pad_rows` nothing
-        is computed for a single row (`row_padding`). Raises FileRefused where something else than `inputs` is
-        needed.
+        Large tensors lie in external data: this file, named relative to its folder. With `threads`, each
+        row's result is the same bit for bit in any batch, run by onnxruntime on that many CPU threads
+        (`row_padding`). Raises FileRefused where something else than `inputs` is needed.
         """
         needed, wanted = set[str](), list(outputs)
         while wanted:
@@ -93,7 +93,10 @@ class OnnxFile:
             elif name not in self._graph.tensors:
                 raise self._other(f"{', '.join(outputs)} needs {name}, not {', '.join(inputs)} alone")
         nodes = [node for node in self._graph.nodes if needed.intersection(node.outputs)]
-        graph = self._with_padded_rows(nodes, inputs, needed) if pad_rows else [node.whole for node in nodes]
+        if threads is None:
+            graph = [node.whole for node in nodes]
+        else:
+            graph = self._with_padded_rows(nodes, inputs, needed, threads)
         graph.append(self._graph.name)
         graph += [whole for name, whole in self._graph.tensors.items() if name in needed]
         graph += [encode_field(_GRAPH_INPUT, self._value(name)) for name in inputs]
@@ -101,7 +104,7 @@ class OnnxFile:
         return self._graph.head + encode_field(_MODEL_GRAPH, b"".join(graph))
 
     def _with_padded_rows(
-        self, nodes: Sequence[Node], inputs: Sequence[str], needed: set[str]
+        self, nodes: Sequence[Node], inputs: Sequence[str], needed: set[str], threads: int
     ) -> list[bytes]:
         """The graph's fields for `nodes`, none of which computes for a single row of the `inputs`.
 
@@ -112,7 +115,7 @@ class OnnxFile:
         for node in nodes:
             before, after = (self.shape(names[0]) if names else None for names in (node.inputs, node.outputs))
             axis = row_padding.axis_of_rows(node.operator, before, after, batch) if batch else None
-            if stack := self._stack_size(node, before, batch):
+            if stack := self._stack_size(node, before, batch, threads):
                 rows, weights = node.inputs
                 fields += self._matrices(weights, stack)
                 matrices = [row_padding.matrix_name(weights, index) for index in range(stack)]
@@ -133,13 +136,14 @@ class OnnxFile:
             fields.append(row_padding.take_off(output, axis))
         return fields + row_padding.constants({axis for _, axis in padded})
 
-    def _stack_size(self, node: Node, before: Sequence[int | str] | None, batch: str) -> int:
-        """How many matrices of constants `node` multiplies with one row a picture each; 0 for other nodes."""
-        stack = row_padding.stack_size(node.operator, before, batch) if batch else 0
-        weights = self._graph.constants.get(self._source(node.inputs[1])) if len(node.inputs) == 2 else None
+    def _stack_size(self, node: Node, before: Sequence[int | str] | None, batch: str, threads: int) -> int:
+        """How many matrices of constants `node` has to be split into; 0 for a node that stays as it is."""
         # what a file says of a tensor that it computes may be wrong, of one that it holds was checked
-        is_stack = weights is not None and len(weights.sizes) == 3 and weights.sizes[0] == stack
-        return stack if is_stack and stack <= _MAX_STACK else 0
+        weights = self._graph.constants.get(self._source(node.inputs[1])) if len(node.inputs) == 2 else None
+        if weights is None or not batch:
+            return 0
+        stack = row_padding.stack_size(node.operator, before, weights.sizes, batch, threads)
+        return stack if stack <= _MAX_STACK and before and before[0] == stack else 0
 
     def _matrices(self, weights: str, stack: int) -> list[bytes]:
         """The graph's fields that give each matrix of the stack `weights`, by `row_padding.matrix_name`."""

@@ -5,10 +5,12 @@ the kernel for several rows; sums over an axis within have one, too. Two ways ar
 
 - An operator that has one row a picture gets one more row, of zeros, which is taken off its result. A product
   that has a row a token has several anyway.
-- A product of a stack of matrices is done matrix by matrix. onnxruntime deals the rows of a stack to threads,
-  down to one row each on a machine with many; a single constant matrix it packs, and that has one kernel.
+- A product of a stack of few matrices, or of large ones, is done matrix by matrix. onnxruntime deals matrices
+  to threads first, and with threads to spare their rows, too, down to one row each; a single constant matrix
+  it packs once and for all, and that has one kernel.
 """
 
+import math
 from collections.abc import Sequence
 
 from galip_runtime.onnx_nodes import node, tensor
@@ -26,6 +28,10 @@ __all__ = [
 
 _PRODUCTS = ("Gemm", "MatMul")
 _SUMS = ("ReduceMean", "ReduceSum")
+_TASKS = 4
+"""into which onnxruntime divides the work of each thread, at most (on CPUs with cores of two kinds)"""
+_LARGE = 2**15
+"""numbers of a matrix from which on packing it for each run takes longer than a node of its own"""
 _PREFIX = "galip_runtime/"
 _PADS, _FIRST, _LAST = f"{_PREFIX}pads", f"{_PREFIX}first", f"{_PREFIX}last"
 
@@ -47,14 +53,16 @@ def axis_of_rows(operator: str, before: Shape, after: Shape, batch: str) -> int 
     return None
 
 
-def stack_size(operator: str, before: Shape, batch: str) -> int:
-    """How many matrices a node's first input, (stack, rows, columns) with one row a picture, has; else 0.
+def stack_size(operator: str, before: Shape, weights: Sequence[int], batch: str, threads: int) -> int:
+    """How many matrices a node has to be split into; 0 where its rows stay together on that many threads.
 
-    `before`, `batch`: as for `axis_of_rows`.
+    `before`, `batch`: as for `axis_of_rows`; of a stack, (matrices, N, K). `weights`: its sizes,
+    (matrices, K, M).
     """
-    if operator == "MatMul" and before is not None and len(before) == 3 and before[1] == batch:
-        return before[0] if isinstance(before[0], int) else 0
-    return 0
+    if operator != "MatMul" or before is None or len(before) != 3 or before[1] != batch or len(weights) != 3:
+        return 0
+    stack, *matrix = weights
+    return stack if stack < _TASKS * threads or math.prod(matrix) >= _LARGE else 0
 
 
 def split(rows: str, matrices: Sequence[str], output: str) -> list[bytes]:

@@ -32,7 +32,8 @@ class Session(Graph):
     def _start(self) -> None:
         onnxruntime = import_onnxruntime()
         inputs, outputs = ([each.name for each in tensors] for tensors in (self.inputs, self.outputs))
-        model = self.file.onnx.cut(inputs, outputs, pad_rows=self.settings.device == "cpu")
+        on_cpu = self.settings.device == "cpu"
+        model = self.file.onnx.cut(inputs, outputs, threads=self.settings.threads if on_cpu else None)
         wanted, name = PROVIDERS[self.settings.device], self.file.spec.file
         try:
             # without its own fall-back, which would also move a failed run to the CPU and print to stdout
@@ -45,7 +46,7 @@ class Session(Graph):
         except ProviderUnavailable:
             raise
         except Exception as error:  # onnxruntime's errors have no common base of their own
-            if self.settings.device == "cpu":
+            if on_cpu:
                 raise FileRefused(f"onnxruntime cannot load {name}: {error}. Export it again") from error
             raise ProviderUnavailable(f"{self.settings.device} cannot load {name}: {error}") from error
         self.providers = self._session.get_providers()
