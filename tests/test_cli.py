@@ -215,7 +215,7 @@ MISTAKES = {
         "released, default, default-64, tiny",
     ),
     "no data": (["train", "--clip", "y"], "--data, --out is missing"),
-    "no config file": (["train", "--config", "no.toml"], "cannot read no.toml"),
+    "no config file": (["train", "--config", "no.toml"], "no.toml cannot be read"),
 }
 
 

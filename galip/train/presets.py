@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.files import read_regular
 
 from galip.presets import TABLE3
 
 __all__ = ["TRAINING_PRESETS", "resolve", "stored_options"]
 
 Config = TypeVar("Config")
+
+_MOST_BYTES = 2**20
+"""of a file with options"""
 
 _RELEASED: dict[str, Any] = {
     "model": "released",
@@ -110,23 +114,22 @@ def stored_options(out: Path, known: Collection[str]) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(read_regular(file, _MOST_BYTES))
         return {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in found.items()
             if name in known
         }
-    except (OSError, ValueError, AttributeError) as error:
+    except (FileRefused, ValueError, RecursionError, AttributeError) as error:
         raise FileRefused(f"{file} is damaged: {error}; give all options again and remove it") from error
 
 
 def _read(file: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        with file.open("rb") as stream:
-            found = tomllib.load(stream)
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}; --config takes a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        found = tomllib.loads(read_regular(file, _MOST_BYTES).decode())
+    except FileRefused as error:
+        raise UsageError(f"{error}; --config takes a TOML file") from error
+    except (ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, a number of 5,000 digits
         raise UsageError(f"{file} is not TOML: {error}") from error
     return {name: _typed(file, name, value, hints) for name, value in found.items()}
 

@@ -101,7 +101,7 @@ class Run:
         keep: int = 1,
     ) -> None:
         self.out, self.config, self.fabric, self.log_every, self.keep = out, config, fabric, log_every, keep
-        self._print = echo
+        self._print, self._log = echo, out / "log.jsonl"
         self.stop_requested = False
         self._stop_came = math.inf
         self._meter = _Meter({})
@@ -179,12 +179,27 @@ class Run:
 
     def _forget_after(self, step: int) -> None:
         """Take steps after `step` out of the log: they are done again."""
-        log = self.out / "log.jsonl"
-        if not log.exists():
-            return
-        lines = log.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        write_atomically(log, "".join(kept).encode())
+        kept = [line for line in self._log_lines() if self._entry(line)["step"] <= step]
+        if self._log.exists():
+            write_atomically(self._log, "".join(kept).encode())
+
+    def _log_lines(self) -> list[str]:
+        """Whole lines of the log; a kill may have cut the last one."""
+        text = self._log.read_bytes().decode(errors="replace") if self._log.exists() else ""
+        return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def _entry(self, line: str) -> dict[str, Any]:
+        """What a line of the log says. Raises `FileRefused` for one that no training wrote."""
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+        if not isinstance(entry, dict) or type(entry.get("step")) is not int:
+            raise FileRefused(
+                f"{self._log} has a line that is damaged: {line!r:.80}; mend or remove the line, or move the "
+                "file elsewhere"
+            )
+        return entry
 
     def _write_config(self) -> None:
         (self.out / "config.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
@@ -354,7 +369,7 @@ class Run:
         rate = steps * batch_size / seconds
         for name, mean in {**means, "pictures_per_second": rate}.items():
             self.writer.add_scalar(name, mean, step)
-        with (self.out / "log.jsonl").open("a") as log:
+        with self._log.open("a") as log:
             log.write(
                 json.dumps({"step": step, "time": time.time(), "pictures_per_second": rate, **means}) + "\n"
             )
@@ -381,18 +396,15 @@ class Run:
         """Put figures that are not a step's losses, such as FID, into TensorBoard, the log and on screen."""
         for name, value in figures.items():
             self.writer.add_scalar(name, value, step)
-        log = self.out / "log.jsonl"
-        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
         # a run that was killed before it saved that it had judged does so again
-        known = [line for line in lines if not _is_note_of(line, figures, step)]
+        known = [line for line in self._log_lines() if not _is_note(self._entry(line), figures, step)]
         line = json.dumps({"step": step, "time": time.time(), **figures}) + "\n"
-        write_atomically(log, "".join([*known, line]).encode())
+        write_atomically(self._log, "".join([*known, line]).encode())
         self.echo(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
 
-def _is_note_of(line: str, figures: Mapping[str, float], step: int) -> bool:
-    """Whether a line of the log has these figures of this step."""
-    entry = json.loads(line)
+def _is_note(entry: Mapping[str, Any], figures: Mapping[str, float], step: int) -> bool:
+    """Whether an entry of the log has these figures of this step."""
     return entry["step"] == step and figures.keys() <= entry.keys()
 
 

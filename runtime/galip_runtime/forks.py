@@ -7,7 +7,7 @@ import weakref
 from types import TracebackType
 from typing import Protocol
 
-__all__ = ["Lock", "call_after_fork", "never_free"]
+__all__ = ["Lock", "call_after_fork", "native_work", "never_free"]
 
 
 class _Forked(Protocol):
@@ -22,29 +22,65 @@ def call_after_fork(member: _Forked) -> None:
     _members.add(member)
 
 
-_awaited: weakref.WeakSet["Lock"] = weakref.WeakSet()
-_held: list["Lock"] = []
-"""by the thread that forks"""
-_LONGEST_WAIT = 60.0  # seconds; a thread that forks while it holds a lock itself would wait for ever
+class _NativeWork:
+    """`with native_work:` around what a native library does that a fork may not interrupt.
+
+    A fork waits until no other thread is within, and keeps others out meanwhile: a lock that such a thread
+    held in the library would be held in the child for ever. May be nested.
+    """
+
+    _LONGEST_WAIT = 60.0  # seconds; then the fork goes ahead
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._changed = threading.Condition()  # reentrant: a destructor may run at any place in here
+        self._within, self._forking = self._depth(), False
+
+    def _depth(self) -> int:
+        """How often this thread is within."""
+        depth: int = getattr(self._own, "depth", 0)
+        return depth
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._depth() or not self._forking)
+            self._own.depth = self._depth() + 1
+            self._within += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._within -= 1
+            self._own.depth -= 1
+            self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        with self._changed:
+            self._forking = True
+            self._changed.wait_for(lambda: self._within == self._depth(), self._LONGEST_WAIT)
+
+    def in_parent(self) -> None:
+        with self._changed:
+            self._forking = False
+            self._changed.notify_all()
+
+    def in_child(self) -> None:
+        self._begin()
+        for member in list(_members):
+            member.forked()
 
 
-def _before() -> None:
-    _held.extend(lock for lock in list(_awaited) if lock.acquire(_LONGEST_WAIT))
-
-
-def _in_parent() -> None:
-    while _held:
-        _held.pop().release()
-
-
-def _in_child() -> None:
-    _held.clear()
-    for member in list(_members):
-        member.forked()
-
-
+native_work = _NativeWork()
 if hasattr(os, "register_at_fork"):  # Windows does not fork
-    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+    os.register_at_fork(
+        before=native_work.before_fork,
+        after_in_parent=native_work.in_parent,
+        after_in_child=native_work.in_child,
+    )
 
 
 def never_free(native: object) -> None:
@@ -61,12 +97,9 @@ def never_free(native: object) -> None:
 class Lock:
     """A lock that is free in a forked process, whoever held it in the parent."""
 
-    def __init__(self, *, awaited: bool = False) -> None:
-        """`awaited`: a fork waits until nobody holds it. Whoever holds it may not take another lock."""
+    def __init__(self) -> None:
         self.forked()
         call_after_fork(self)
-        if awaited:
-            _awaited.add(self)
 
     def forked(self) -> None:
         """Begin anew: the thread that would release it may not be in this process."""

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from galip_runtime.cpus import computes_in
 from galip_runtime.devices import has_openvino, import_openvino
 from galip_runtime.errors import FileRefused, ProviderUnavailable
-from galip_runtime.forks import Lock, call_after_fork, never_free
+from galip_runtime.forks import Lock, call_after_fork, native_work, never_free
 from galip_runtime.graph import Graph
 from galip_runtime.kept import HEAD, keep, open_kept
 
@@ -67,8 +67,13 @@ _starting = Lock()
 class _Core:
     """Of a forked process: its own, since the parent's may be locked and its threads are missing."""
 
-    @staticmethod
-    def forked() -> None:
+    freed = False
+    """whether a graph was given back, which leaves OpenVINO with idle threads for the next one"""
+    usable = True
+    """whether this process has all threads that OpenVINO believes to have"""
+
+    def forked(self) -> None:
+        self.usable = self.usable and not self.freed
         if _started.cache_info().currsize:
             never_free(_started())
             _started.cache_clear()
@@ -84,8 +89,14 @@ def openvino_core() -> Any:
     On CPUs with AMX it sets a stack for signals as it starts, and frees that at its end without taking it
     back: the next Ctrl-C would be a segmentation fault (2026.4).
 
-    Raises ProviderUnavailable where it does not start.
+    Raises ProviderUnavailable where it does not start, and in a process that it could only hang in.
     """
+    if not _core.usable:
+        raise ProviderUnavailable(
+            "OpenVINO does not work in a process that was forked after a model on openvino was given back: "
+            "it would wait for threads that only the parent has. Fork before that, start processes by "
+            "multiprocessing's 'spawn', or use device 'cpu'"
+        )
     with _starting:
         return _started()
 
@@ -117,10 +128,17 @@ class OpenvinoGraph(Graph):
         check_cpu(self.file.precision)
         self.providers = [f"OpenVINO {openvino.__version__}"]
         self._blob: tuple[Any, ...] = ()
-        compiled = self._compiled(openvino, core)
-        self._check_tensors(_described(compiled.inputs), _described(compiled.outputs))
-        self._request = compiled.create_infer_request()
-        self._lock = Lock(awaited=True)  # a child forked within a run may find OpenVINO locked
+        with native_work:
+            compiled = self._compiled(openvino, core)
+            self._check_tensors(_described(compiled.inputs), _described(compiled.outputs))
+            self._request = compiled.create_infer_request()
+        self._lock = Lock()
+
+    def __del__(self) -> None:
+        with native_work:
+            _core.freed = True
+            for name in ("_request", "_blob"):
+                self.__dict__.pop(name, None)
 
     def _give_up(self) -> None:
         never_free(self._request)
@@ -128,7 +146,7 @@ class OpenvinoGraph(Graph):
         del self._request, self._blob
 
     def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        with self._lock:  # a run takes all threads; two at a time would only wait for each other
+        with native_work, self._lock:  # a run takes all threads; two at a time would only wait for each other
             result: npt.NDArray[np.float32] = self._request.infer(inputs, share_inputs=True)[0]
         return result
 

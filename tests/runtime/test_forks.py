@@ -63,6 +63,63 @@ def test_a_forked_child_draws_the_same_and_ends(bundle, device, how):
     assert done.stdout == "ended 0\n", done.stderr
 
 
+LOADING = """
+import os, sys, threading
+import galip_runtime
+model = galip_runtime.load(sys.argv[1], device=sys.argv[2], threads=2)
+first, models = model.generate("red", [1, 2, 3]), []
+def load():
+    while True:
+        models.append(galip_runtime.load(sys.argv[1], device=sys.argv[2], threads=2))
+threading.Thread(target=load, daemon=True).start()
+codes = []
+for _ in range(5):
+    if (pid := os.fork()) == 0:
+        os._exit(0 if (model.generate("red", [1, 2, 3]) == first).all() else 1)
+    codes.append(os.waitpid(pid, 0)[1])
+print("ended", codes, flush=True)
+os._exit(0)
+"""
+
+
+@forks
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_child_forked_while_another_thread_loads(bundle, device):
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, str(bundle), device], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "ended [0, 0, 0, 0, 0]\n", done.stderr
+
+
+GIVEN_BACK = """
+import os, sys
+import galip_runtime
+model, other = (galip_runtime.load(sys.argv[1], device=sys.argv[2], threads=2) for _ in range(2))
+first = model.generate("red", [1, 2, 3])
+del other
+if (pid := os.fork()) == 0:
+    try:
+        os._exit(0 if (model.generate("red", [1, 2, 3]) == first).all() else 1)
+    except galip_runtime.ProviderUnavailable as error:
+        print(error, flush=True)
+        os._exit(5)
+code = os.waitpid(pid, 0)[1]
+assert (galip_runtime.load(sys.argv[1], device=sys.argv[2]).generate("red", [1, 2, 3]) == first).all()
+os._exit(os.waitstatus_to_exitcode(code))
+"""
+
+
+@forks
+@pytest.mark.parametrize(("device", "code"), [("cpu", 0), ("openvino", 5)])
+def test_a_child_forked_after_a_model_was_given_back(bundle, device, code):
+    """OpenVINO would wait for ever there."""
+    done = subprocess.run(
+        [sys.executable, "-c", GIVEN_BACK, str(bundle), device], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == code, done.stderr
+    assert ("spawn" in done.stdout) == (code == 5)
+
+
 @forks
 def test_a_child_does_not_open_a_graph_that_has_changed(bundle):
     code = f"""

@@ -223,6 +223,17 @@ def test_steps_that_are_done_again_are_logged_once(start, tmp_path):
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 20.0)]
 
 
+@pytest.mark.parametrize("line", [b"\xff\n", b"null\n", b'{"step": "1"}\n', b"[" * 100_000 + b"\n"])
+def test_a_log_that_is_damaged_is_kept(start, line):
+    with start() as run:
+        run.save_state({"step": 1})
+        log = run.out / "log.jsonl"
+    log.write_bytes(line)
+    with pytest.raises(FileRefused, match=r"log\.jsonl"):
+        start(resume=True)
+    assert log.read_bytes() == line
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_steps_of_a_run_that_saved_no_state_are_forgotten(start, resume):
     with start() as run:
