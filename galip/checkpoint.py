@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from galip_runtime.bundle.decoding import parse, typed
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
 from galip_runtime.files import staged_file
-from galip_runtime.strict_json import parse, typed
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from galip_runtime.devices import thread_count
-from galip_runtime.drawer import Drawer
+from galip_runtime.backends.devices import thread_count
+from galip_runtime.bundle.manifest import Dimensions
 from galip_runtime.errors import ProviderUnavailable, UsageError
-from galip_runtime.manifest import Dimensions
+from galip_runtime.text_to_image import TextToImage
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,7 +21,7 @@ from galip.model import Galip
 __all__ = ["EagerModel", "load_eager"]
 
 
-class EagerModel(Drawer):
+class EagerModel(TextToImage):
     """The counterpart of `galip_runtime.Model`: the same seeds give the same noise, and the same pictures."""
 
     def __init__(self, model: Galip, device: str = "cpu", path: Path | None = None) -> None:

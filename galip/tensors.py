@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from galip_runtime.bundle.decoding import parse
 from galip_runtime.errors import FileRefused
 from galip_runtime.files import open_regular
-from galip_runtime.strict_json import parse
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from galip_runtime import console
+from galip_runtime.bundle.manifest import Manifest, read_manifest, verify_files
 from galip_runtime.errors import GalipError, UsageError
-from galip_runtime.manifest import Manifest, read_manifest, verify_files
 from numpy.typing import NDArray
 
 from galip_bench.machine import describe_machine

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from galip_runtime.cpus import usable_cpus
-from galip_runtime.drawer import Drawer
+from galip_runtime.bundle.manifest import MANIFEST_NAME, read_manifest
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed
-from galip_runtime.manifest import MANIFEST_NAME, read_manifest
+from galip_runtime.hardware import usable_cpus
+from galip_runtime.text_to_image import TextToImage
 
 from galip_bench import fresh
 from galip_bench.config import LEAST_ROUNDS, BenchConfig, Models, Progress, prepared
@@ -215,7 +215,7 @@ class _Bench:
             self.progress(f"cold starts of {name}", number + 1, count)
         return found
 
-    def _disk(self, name: str, drawer: Drawer) -> int:
+    def _disk(self, name: str, drawer: TextToImage) -> int:
         """Bytes of the files that the subject reads."""
         if not is_bundle(name):
             return self.models.checkpoint.stat().st_size
@@ -237,7 +237,7 @@ class _Parities:
         self.seeds = range(config.seed, config.seed + count)
         self.original: Original | None = None
 
-    def of(self, name: str, drawer: Drawer) -> Parity:
+    def of(self, name: str, drawer: TextToImage) -> Parity:
         result = draw_raw(drawer, self.prompts, self.seeds, self.batch)
         is_reference = self.original is None
         if self.original is None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from galip_runtime.devices import MOST_THREADS
+from galip_runtime.backends.devices import MOST_THREADS
+from galip_runtime.bundle.decoding import parse
+from galip_runtime.bundle.manifest import MANIFEST_NAME, read_manifest, read_verified
 from galip_runtime.errors import UsageError
-from galip_runtime.manifest import MANIFEST_NAME, read_manifest, read_verified
-from galip_runtime.strict_json import parse
 
 __all__ = ["FID_SETS", "LEAST_ROUNDS", "BenchConfig", "Models", "Progress", "prepared"]
 

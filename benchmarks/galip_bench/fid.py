@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from galip_runtime.drawer import Drawer
 from galip_runtime.errors import QualityGateFailed, UsageError
+from galip_runtime.text_to_image import TextToImage
 
 from galip.data.layouts.folder import has_captions
 from galip.metrics import Inception, Statistics, frechet_distance
@@ -88,7 +88,7 @@ class FidStudy:
             "inception_view": PROTOCOLS[self.inception.protocol],
         }
 
-    def measure(self, name: str, drawer: Drawer) -> FidParity:
+    def measure(self, name: str, drawer: TextToImage) -> FidParity:
         """Of the subject `name`; the first one measured is the reference of all. Raises `QualityGateFailed`
         where that one's pictures are not finite.
         """

@@ -72,7 +72,7 @@ def main() -> None:
     from galip_bench.subjects import is_bundle, load
 
     if is_bundle(name):
-        import galip_runtime.pipeline  # noqa: F401
+        import galip_runtime.model  # noqa: F401
     else:
         from galip.clip import import_open_clip
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from galip_runtime.cpus import usable_cpus
-from galip_runtime.cuda import Stream
-from galip_runtime.devices import Settings
-from galip_runtime.gpu_session import GpuSession
-from galip_runtime.graph import GraphFile
-from galip_runtime.manifest import stamp
-from galip_runtime.onnx_file import OnnxFile
-from galip_runtime.pixels import pixel_outputs
+from galip_runtime.backends.cuda import Stream
+from galip_runtime.backends.devices import Settings
+from galip_runtime.backends.onnxruntime_gpu_runner import OnnxruntimeGpuRunner
+from galip_runtime.backends.pixels import pixel_outputs
+from galip_runtime.backends.runner import GraphFile
+from galip_runtime.bundle.manifest import file_signature
+from galip_runtime.bundle.onnx_file import OnnxFile
+from galip_runtime.hardware import usable_cpus
 
 from galip_bench.alone import Alone, changes_table, command
 
@@ -48,7 +48,7 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
     precision = "fp16" if "fp16" in specs else "fp32"
     spec, path = specs[precision], alone.path(precision)
     file = GraphFile(
-        path, alone.manifest.files[spec.file].sha256, spec, precision, OnnxFile(path), stamp(path)
+        path, alone.manifest.files[spec.file].sha256, spec, precision, OnnxFile(path), file_signature(path)
     )
     settings = Settings("cuda", count, stream=Stream(0))
     outputs = (*spec.outputs, *pixel_outputs(spec.outputs[0]))
@@ -68,8 +68,8 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
     return {"schema": SCHEMA, "benchmark": "gpu_options", **facts, "precision": precision, "seconds": seconds}
 
 
-def _changed(change: Mapping[str, str]) -> type[GpuSession]:
-    class Changed(GpuSession):
+def _changed(change: Mapping[str, str]) -> type[OnnxruntimeGpuRunner]:
+    class Changed(OnnxruntimeGpuRunner):
         def _options(self, provider: str) -> Mapping[str, str]:
             return {**super()._options(provider), **change}
 

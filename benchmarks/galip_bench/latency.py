@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from galip_runtime.arrays import to_uint8
-from galip_runtime.drawer import Drawer
+from galip_runtime.text_to_image import TextToImage
 from PIL import Image
 
 __all__ = ["PHASES", "measure_latency", "phases_of_one", "watch_copies"]
@@ -44,13 +44,13 @@ class _Copies:
         return call
 
 
-def watch_copies(drawer: Drawer) -> _Copies | None:
+def watch_copies(drawer: TextToImage) -> _Copies | None:
     """From now on the seconds of its copies are counted; None where there are none to be told apart."""
     return _Copies(drawer) if getattr(drawer, "copies", False) else None
 
 
 def phases_of_one(
-    drawer: Drawer, prompts: Sequence[str], seeds: Sequence[int], copies: _Copies | None = None
+    drawer: TextToImage, prompts: Sequence[str], seeds: Sequence[int], copies: _Copies | None = None
 ) -> dict[str, float]:
     """Seconds of each phase, and their `total`, of one batch from prompts to PNG files in memory.
 
@@ -89,7 +89,7 @@ def phases_of_one(
 
 
 def measure_latency(
-    drawers: Mapping[str, Drawer],
+    drawers: Mapping[str, TextToImage],
     prompts: Sequence[str],
     *,
     batches: Sequence[int],

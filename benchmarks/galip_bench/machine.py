@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from galip_runtime.cpus import cpu_features, cpu_name, usable_cpus
+from galip_runtime.hardware import cpu_features, cpu_name, usable_cpus
 
 __all__ = ["Others", "commit", "describe_machine"]
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import onnx
 from galip_export.work import multiply_adds
-from galip_runtime.cpus import usable_cpus
-from galip_runtime.openvino_graph import openvino_computes_in, openvino_core, openvino_settings
+from galip_runtime.backends.openvino_runner import openvino_computes_in, openvino_core, openvino_settings
+from galip_runtime.hardware import usable_cpus
 from onnx import TensorProto, helper, numpy_helper
 
 from galip_bench.alone import Alone, command

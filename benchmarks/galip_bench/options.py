@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from galip_runtime.cpus import usable_cpus
-from galip_runtime.devices import Settings, import_onnxruntime
-from galip_runtime.graph import GraphFile
-from galip_runtime.manifest import stamp
-from galip_runtime.onnx_file import OnnxFile
-from galip_runtime.session import session_options
+from galip_runtime.backends.devices import Settings, import_onnxruntime
+from galip_runtime.backends.onnxruntime_runner import session_options
+from galip_runtime.backends.runner import GraphFile
+from galip_runtime.bundle.manifest import file_signature
+from galip_runtime.bundle.onnx_file import OnnxFile
+from galip_runtime.hardware import usable_cpus
 
 from galip_bench.alone import Alone, changes_table, command
 
@@ -57,7 +57,9 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
     alone, onnxruntime = Alone.of(bundle), import_onnxruntime()
     settings = Settings("cpu", threads or usable_cpus())
     spec, path = alone.manifest.graphs["generator"]["fp32"], alone.path("fp32")
-    file = GraphFile(path, alone.manifest.files[spec.file].sha256, spec, "fp32", OnnxFile(path), stamp(path))
+    file = GraphFile(
+        path, alone.manifest.files[spec.file].sha256, spec, "fp32", OnnxFile(path), file_signature(path)
+    )
     model = file.onnx.cut([tensor.name for tensor in spec.inputs], [tensor.name for tensor in spec.outputs])
     onnxruntime.set_default_logger_severity(3)  # that an option is set twice is meant
     sessions = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from galip_runtime.arrays import batches, to_uint8
-from galip_runtime.drawer import Drawer
+from galip_runtime.text_to_image import TextToImage
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Parity:
 
 
 def draw_raw(
-    drawer: Drawer, prompts: Sequence[str], seeds: Sequence[int], sizes: Sequence[int] = (1,)
+    drawer: TextToImage, prompts: Sequence[str], seeds: Sequence[int], sizes: Sequence[int] = (1,)
 ) -> Raw:
     """Pictures as the generator gives them, float32 (N, 3, H, W), NaN and infinity left in.
 

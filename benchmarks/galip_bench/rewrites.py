@@ -18,14 +18,14 @@ import onnx
 import torch
 from galip_export.onnx_export import OPSET, dimensions, export_module
 from galip_export.rewrites import GrowingBlock, Rewritten, affine_networks, fuse
-from galip_runtime.cpus import usable_cpus
-from galip_runtime.devices import Settings
+from galip_runtime.backends.devices import Settings
+from galip_runtime.backends.onnxruntime_runner import OnnxruntimeRunner
+from galip_runtime.backends.openvino_runner import OpenvinoRunner
+from galip_runtime.backends.runner import GraphFile
+from galip_runtime.bundle.manifest import GraphSpec, file_signature, graph_contract, sha256_file
+from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.errors import QualityGateFailed
-from galip_runtime.graph import GraphFile
-from galip_runtime.manifest import GraphSpec, graph_contract, sha256_file, stamp
-from galip_runtime.onnx_file import OnnxFile
-from galip_runtime.openvino_graph import OpenvinoGraph
-from galip_runtime.session import Session
+from galip_runtime.hardware import usable_cpus
 from torch import Tensor, nn
 
 from galip.checkpoint import load_galip
@@ -37,7 +37,7 @@ from galip_bench.summary import ratio_of
 __all__ = ["LEFT_OUT", "SCHEMA", "main", "measure", "table"]
 
 SCHEMA = 1
-_BACKENDS = {"onnxruntime": (Session, "cpu"), "openvino": (OpenvinoGraph, "openvino")}
+_BACKENDS = {"onnxruntime": (OnnxruntimeRunner, "cpu"), "openvino": (OpenvinoRunner, "openvino")}
 _FILE = "generator.onnx"
 _TOLERANCE = 1e-3  # of the picture's standard deviation
 _WARMUP = 2
@@ -131,7 +131,7 @@ def _file(
         put_back(rewritten, model.generator)
     path = folder / spec.file
     onnx.save(export_module(model.config, rewritten), path)
-    return GraphFile(path, sha256_file(path), spec, "fp32", OnnxFile(path), stamp(path))
+    return GraphFile(path, sha256_file(path), spec, "fp32", OnnxFile(path), file_signature(path))
 
 
 def _compare(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from galip_runtime.drawer import Drawer
 from galip_runtime.errors import ProviderUnavailable, UsageError
+from galip_runtime.text_to_image import TextToImage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Subject:
     """One way to make pictures."""
 
     name: str
-    load: Callable[[], Drawer]
+    load: Callable[[], TextToImage]
     """Loads it. Raises `ProviderUnavailable` where it can't run after all."""
     unavailable: str = ""
     """Why it can't be had here; empty where it can."""
@@ -49,7 +49,7 @@ def is_bundle(name: str) -> bool:
     return name.startswith(("bundle-", "plain-"))
 
 
-def load(name: str, models: Models, threads: int | None = None) -> Drawer:
+def load(name: str, models: Models, threads: int | None = None) -> TextToImage:
     """The subject `name`, loaded; one of a bundle without PyTorch being imported.
 
     Raises `UsageError` for a name there isn't, and as `Subject.load`.
@@ -93,7 +93,7 @@ def _of_torch(checkpoint: Path, threads: int | None) -> list[Subject]:
 
         return load_eager(checkpoint, device, threads=threads)
 
-    def autocast(dtype: torch.dtype) -> Callable[[], Drawer]:
+    def autocast(dtype: torch.dtype) -> Callable[[], TextToImage]:
         return lambda: _autocast(eager(), dtype)
 
     needs_cuda = "" if cuda else "measured on CUDA alone; on a CPU, bf16 is the half precision"
@@ -158,20 +158,20 @@ def _of_bundles(models: Models, threads: int | None) -> list[Subject]:
 
 def _of_bundle(kind: str, bundle: Path, threads: int | None) -> list[Subject]:
     import galip_runtime
-    from galip_runtime.devices import DEVICES, available_devices, makes_sense
-    from galip_runtime.manifest import read_manifest
+    from galip_runtime.backends.devices import DEVICES, available_devices, supports
+    from galip_runtime.bundle.manifest import read_manifest
 
     there = available_devices()
     precisions = sorted(read_manifest(bundle).graphs["generator"], key=lambda name: (name != "fp32", name))
 
-    def loading(device: str, precision: str) -> Callable[[], Drawer]:
+    def loading(device: str, precision: str) -> Callable[[], TextToImage]:
         return lambda: galip_runtime.load(bundle, device=device, precision=precision, threads=threads)
 
     found = []
     for device in (each for each in DEVICES if each != "auto"):
         missing = "" if device in there else "the installed packages were built without it"
         for precision in precisions:
-            senseless = "" if makes_sense(precision, device) else f"{device} does not compute in {precision}"
+            senseless = "" if supports(precision, device) else f"{device} does not compute in {precision}"
             found.append(
                 Subject(f"{kind}-{device}-{precision}", loading(device, precision), missing or senseless)
             )

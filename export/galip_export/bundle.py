@@ -16,11 +16,10 @@ from typing import Any
 
 import onnx
 import torch
-from galip_runtime.devices import backend_versions, has_openvino, import_openvino
-from galip_runtime.engines import PRECISIONS as ENGINE_PRECISIONS
-from galip_runtime.engines import EngineRecord
-from galip_runtime.errors import UsageError
-from galip_runtime.manifest import (
+from galip_runtime.backends.devices import backend_versions, has_openvino, import_openvino
+from galip_runtime.backends.engines import PRECISIONS as ENGINE_PRECISIONS
+from galip_runtime.backends.engines import EngineRecord
+from galip_runtime.bundle.manifest import (
     GRAPHS,
     MANIFEST_NAME,
     GraphSpec,
@@ -31,6 +30,7 @@ from galip_runtime.manifest import (
     graph_contract,
     sha256_file,
 )
+from galip_runtime.errors import UsageError
 
 from galip.checkpoint import CheckpointInfo, load_galip, read_info
 from galip.clip import clip_tokenizer

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnx
 import torch
 from galip_runtime.arrays import batches
-from galip_runtime.cpus import usable_cpus
-from galip_runtime.devices import import_onnxruntime
+from galip_runtime.backends.devices import import_onnxruntime
+from galip_runtime.hardware import usable_cpus
 from galip_runtime.noise import noise
 from onnx import helper
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from galip_runtime.manifest import GRAPHS, MANIFEST_NAME, describe_file, read_manifest
+from galip_runtime.bundle.manifest import GRAPHS, MANIFEST_NAME, describe_file, read_manifest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from galip_export.publish import write

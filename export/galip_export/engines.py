@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from galip_runtime.engines import ENGINES, PRECISIONS, RECORD_VERSION, EngineRecord
-from galip_runtime.errors import FileRefused, UsageError
-from galip_runtime.gpus import driver
-from galip_runtime.manifest import (
+from galip_runtime.backends.engines import ENGINES, PRECISIONS, RECORD_VERSION, EngineRecord
+from galip_runtime.bundle.manifest import (
     GRAPHS,
     MANIFEST_NAME,
     FileEntry,
@@ -19,6 +17,8 @@ from galip_runtime.manifest import (
     read_manifest,
     verify_files,
 )
+from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.hardware import driver
 
 from galip_export.publish import staged_bundle, write
 from galip_export.tensorrt import Builder, BuildOptions, profiles

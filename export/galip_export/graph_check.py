@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+from galip_runtime.bundle.manifest import TensorSpec
 from galip_runtime.errors import QualityGateFailed
-from galip_runtime.manifest import TensorSpec
 from onnx import NodeProto, ValueInfoProto, numpy_helper
 
 __all__ = ["check_graph", "described", "nearest_index"]

@@ -11,7 +11,7 @@ from collections.abc import Collection
 import numpy as np
 import numpy.typing as npt
 import onnx
-from galip_runtime.manifest import CONDITION
+from galip_runtime.bundle.manifest import CONDITION
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 __all__ = ["LARGEST", "float_tensors", "in_half"]

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from galip_runtime.bundle.manifest import Dimensions, graph_contract
 from galip_runtime.errors import UsageError
-from galip_runtime.manifest import Dimensions, graph_contract
 from onnx import TensorProto, numpy_helper
 from onnxscript import opset18 as op
 from torch import Tensor, nn

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from galip_runtime.devices import available_devices, import_onnxruntime, makes_sense
+from galip_runtime.backends.devices import available_devices, import_onnxruntime, supports
+from galip_runtime.backends.openvino_runner import check_cpu, openvino_computes_in
+from galip_runtime.backends.probe import why_not
 from galip_runtime.errors import ProviderUnavailable, UsageError
-from galip_runtime.openvino_graph import check_cpu, openvino_computes_in
-from galip_runtime.probe import why_not
 
 __all__ = [
     "EMULATED",
@@ -84,7 +84,7 @@ def verified_on(precision: str) -> list[str]:
     if precision == "fp16":
         return ["cuda" if _cuda_works() else EMULATED]
     there = [each for each in available_devices() if each in ("cpu", "openvino")]
-    fit = [each for each in there if makes_sense(precision, each)]
+    fit = [each for each in there if supports(precision, each)]
     return [each for each in fit if each != "openvino" or openvino_computes_in(precision)]
 
 

@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from galip_runtime.bundle.manifest import MANIFEST_NAME, read_manifest
 from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import remove_leftovers, staging_folder
-from galip_runtime.manifest import MANIFEST_NAME, read_manifest
 
 try:
     import fcntl

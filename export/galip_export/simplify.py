@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import numpy as np
 import onnx
-from galip_runtime.manifest import CONDITION
+from galip_runtime.bundle.manifest import CONDITION
 from onnx_ir.passes import common
 from onnxscript import ir
 from onnxscript.optimizer import optimize_ir

@@ -16,12 +16,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from galip_runtime.engines import REFIT, VERSION_COMPATIBLE, Profile, import_tensorrt
+from galip_runtime.backends.engines import REFIT, VERSION_COMPATIBLE, Profile, import_tensorrt
+from galip_runtime.backends.pixels import with_pixels
+from galip_runtime.bundle.manifest import GraphSpec
+from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
-from galip_runtime.gpus import gpus
-from galip_runtime.manifest import GraphSpec
-from galip_runtime.onnx_file import OnnxFile
-from galip_runtime.pixels import with_pixels
+from galip_runtime.hardware import gpus
 
 from galip_export.publish import signals_wait
 from galip_export.timing import TimingCache
@@ -159,8 +159,8 @@ class Builder:
         """The engine of the graph `spec` in the folder `bundle` for the compute capability `arch`.
 
         Inputs are (N, …), or (N, L) with L up to `longest`. The generator's engine has the outputs of
-        `galip_runtime.pixels`, too. Raises QualityGateFailed where TensorRT refuses the graph, or an fp16 one
-        comes out in fp32; FileRefused where the file is no graph.
+        `galip_runtime.backends.pixels`, too. Raises QualityGateFailed where TensorRT refuses the graph, or an
+        fp16 one comes out in fp32; FileRefused where the file is no graph.
         """
         trt = self._trt
         logger = _logger(trt)

@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from galip_runtime.bundle.manifest import read_manifest, verify_files
+from galip_runtime.cache import cache_folder
 from galip_runtime.errors import FileRefused, UsageError
-from galip_runtime.folders import cache_folder
-from galip_runtime.manifest import read_manifest, verify_files
 
 __all__ = ["default_bundle", "default_checkpoint"]
 

@@ -14,8 +14,8 @@ from galip.cli.common import Json, Progress, emit
 
 if TYPE_CHECKING:
     from galip_export import ExportReport
-    from galip_runtime.engines import EngineRecord
-    from galip_runtime.manifest import Manifest
+    from galip_runtime.backends.engines import EngineRecord
+    from galip_runtime.bundle.manifest import Manifest
 
 __all__ = ["convert", "export", "info"]
 
@@ -189,8 +189,8 @@ def _engine(record: EngineRecord) -> str:
 
 
 def _bundle_info(path: Path) -> dict[str, Any]:
-    from galip_runtime.engines import read_records
-    from galip_runtime.manifest import read_manifest, verify_files
+    from galip_runtime.backends.engines import read_records
+    from galip_runtime.bundle.manifest import read_manifest, verify_files
 
     manifest = read_manifest(path)
     verify_files(path, manifest)
@@ -244,8 +244,8 @@ def _worst_parity(path: Path, manifest: Manifest) -> dict[str, dict[str, Any]]:
     """What a bundle's `parity.json` says of each graph, precision and device: its case furthest from eager
     PyTorch, or its pictures. Raises FileRefused if it is none.
     """
-    from galip_runtime.manifest import read_verified
-    from galip_runtime.strict_json import parse, typed
+    from galip_runtime.bundle.decoding import parse, typed
+    from galip_runtime.bundle.manifest import read_verified
 
     if "parity.json" not in manifest.files:
         return {}

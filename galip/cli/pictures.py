@@ -12,7 +12,7 @@ from galip_runtime.errors import FileRefused, UsageError
 from galip.cli.common import Bundle, Device, Json, Precision, Progress, Threads, emit
 
 if TYPE_CHECKING:
-    from galip_runtime import Drawer
+    from galip_runtime import TextToImage
 
 __all__ = ["generate", "interpolate", "sample_grid"]
 
@@ -128,7 +128,6 @@ def interpolate(
     along the sphere it lies on.
     """
     from galip_runtime import seed_series
-    from galip_runtime.drawer import check_corners, check_steps
     from galip_runtime.image import (
         ANIMATIONS,
         check_size,
@@ -139,6 +138,7 @@ def interpolate(
         save_picture,
     )
     from galip_runtime.noise import check_seed, check_truncation
+    from galip_runtime.text_to_image import check_corners, check_steps
 
     check_truncation(truncation)
     seeds = [check_seed(each) for each in seed or seed_series(None, 1)]
@@ -237,7 +237,7 @@ def _lines(file: Path) -> list[str]:
 
 def _load(
     bundle: Path | None, model: Path | None, device: str, precision: str, threads: int | None
-) -> Drawer:
+) -> TextToImage:
     if model is not None:
         if bundle is not None:
             raise UsageError("give --bundle or --model, not both")

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from galip_runtime.folders import optional_cache
-from galip_runtime.kept import keep, open_kept
+from galip_runtime.cache import open_cached, optional_cache, write_cached
 
 from galip.metrics.statistics import Statistics
 
@@ -31,7 +30,7 @@ def key_of(**what: Any) -> str:
 
 def cached(folder: Path | None, key: str) -> Found | None:
     """Statistics and arrays stored under `key`; None where there are none or the file is damaged."""
-    file = folder and open_kept(_path(folder, key))
+    file = folder and open_cached(_path(folder, key))
     if not file:
         return None
     with file:
@@ -53,7 +52,7 @@ def store(folder: Path | None, key: str, statistics: Statistics, arrays: dict[st
         return
     data = io.BytesIO()
     np.savez(data, **_named(statistics, arrays))  # type: ignore[arg-type]
-    keep(_path(folder, key), data.getbuffer())
+    write_cached(_path(folder, key), data.getbuffer())
 
 
 def _path(folder: Path, key: str) -> Path:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from galip_runtime.devices import MOST_THREADS
-from galip_runtime.drawer import Drawer
+from galip_runtime.backends.devices import MOST_THREADS
 from galip_runtime.errors import QualityGateFailed, UsageError
+from galip_runtime.text_to_image import TextToImage
 from numpy.typing import NDArray
 
 from galip.metrics.clip_scores import CLIP_VIEWS, ClipJudge, check_retrieval, retrieval
@@ -184,7 +184,7 @@ class _Evaluation:
         self.subject_facts: dict[str, Any] = {}
         self.reference_facts: dict[str, Any] = {}
 
-    def _drawer(self) -> Drawer | None:
+    def _drawer(self) -> TextToImage | None:
         config, path = self.config, self.subject_path
         if (path / "manifest.json").exists():
             import galip_runtime
@@ -209,7 +209,7 @@ class _Evaluation:
 
     def _gpu_of_this_process(self) -> str | None:
         """Of several processes each has a GPU; PyTorch has chosen it already, onnxruntime is to be told."""
-        from galip_runtime.devices import available_devices
+        from galip_runtime.backends.devices import available_devices
 
         if self.fabric is None or self.device.type != "cuda":
             return None

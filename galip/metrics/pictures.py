@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from galip_runtime.drawer import Drawer
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
 from galip_runtime.files import read_regular
+from galip_runtime.text_to_image import TextToImage
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -103,7 +103,7 @@ class Stored:
 class Drawn:
     """Pictures that a model draws: number i from caption i and seed `seed + i`."""
 
-    def __init__(self, drawer: Drawer, captions: Sequence[str], seed: int = 0) -> None:
+    def __init__(self, drawer: TextToImage, captions: Sequence[str], seed: int = 0) -> None:
         self.drawer, self.captions, self.seed = drawer, captions, seed
         self.not_finite = 0
 

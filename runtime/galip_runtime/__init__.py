@@ -8,26 +8,29 @@
 What needs numpy is imported when it is first used, so that the errors and the version cost nothing.
 """
 
+import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from galip_runtime._renamed import RenamedModules
 from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable, QualityGateFailed, UsageError
 
 if TYPE_CHECKING:
-    from galip_runtime.drawer import Drawer, seed_series
     from galip_runtime.loading import load
-    from galip_runtime.pipeline import Model
+    from galip_runtime.model import Model
+    from galip_runtime.text_to_image import TextToImage, seed_series
     from galip_runtime.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Drawer",
     "FileRefused",
     "GalipError",
     "Model",
     "ProviderUnavailable",
     "QualityGateFailed",
+    "TextToImage",
     "Tokenizer",
     "UsageError",
     "load",
@@ -35,15 +38,23 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Drawer": "drawer",
-    "Model": "pipeline",
+    "Model": "model",
     "Tokenizer": "tokenizer",
+    "TextToImage": "text_to_image",
     "load": "loading",
-    "seed_series": "drawer",
+    "seed_series": "text_to_image",
 }
 
 
+_RENAMED = {"Drawer": "TextToImage"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(
+            f"galip_runtime.{name} is now galip_runtime.{_RENAMED[name]}", DeprecationWarning, stacklevel=2
+        )
+        return __getattr__(_RENAMED[name])
     if name not in _HOMES:
         raise AttributeError(f"module 'galip_runtime' has no attribute {name!r}")
     value = getattr(import_module(f"galip_runtime.{_HOMES[name]}"), name)
@@ -53,3 +64,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+sys.meta_path.append(RenamedModules())

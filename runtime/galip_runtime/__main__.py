@@ -37,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     # imported here: --help needs none of it
-    from galip_runtime.drawer import seed_series
     from galip_runtime.image import check_size, check_target, grid, grid_size, save_picture
     from galip_runtime.loading import load
     from galip_runtime.noise import check_truncation
+    from galip_runtime.text_to_image import seed_series
 
     check_target(options.out)
     check_truncation(options.truncation)

@@ -8,7 +8,20 @@ import numpy.typing as npt
 
 from galip_runtime.errors import QualityGateFailed, UsageError
 
-__all__ = ["Floats", "batches", "check_count", "check_finite", "check_rows", "is_whole", "shown", "to_uint8"]
+__all__ = [
+    "MOST_PICTURES",
+    "Floats",
+    "batches",
+    "check_count",
+    "check_finite",
+    "check_rows",
+    "is_whole",
+    "shown",
+    "to_uint8",
+]
+
+MOST_PICTURES = 1_000_000
+"""Seeds in a series, and pictures of one interpolation."""
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -7,14 +7,13 @@ import platform
 import sys
 from typing import Any
 
-from galip_runtime.cpus import computes_in, cpu_features, cpu_name, usable_cpus
-from galip_runtime.devices import PROVIDERS, import_onnxruntime, import_openvino, makes_sense
-from galip_runtime.engines import PACKAGES, import_tensorrt
+from galip_runtime.backends.devices import PROVIDERS, import_onnxruntime, import_openvino, supports
+from galip_runtime.backends.engines import PACKAGES, import_tensorrt
+from galip_runtime.backends.onnxruntime_gpu_runner import preload_libraries
+from galip_runtime.backends.openvino_runner import openvino_computes_in
+from galip_runtime.backends.probe import why_not
 from galip_runtime.errors import ProviderUnavailable
-from galip_runtime.gpu_session import preload_libraries
-from galip_runtime.gpus import driver, gpus
-from galip_runtime.openvino_graph import openvino_computes_in
-from galip_runtime.probe import why_not
+from galip_runtime.hardware import computes_in, cpu_features, cpu_name, driver, gpus, usable_cpus
 
 __all__ = ["examine"]
 
@@ -135,4 +134,4 @@ def _device(name: str) -> dict[str, Any]:
 
 def _computes(device: str, precision: str) -> bool:
     """Whether `device`, which works, has it."""
-    return makes_sense(precision, device) and (device != "openvino" or openvino_computes_in(precision))
+    return supports(precision, device) and (device != "openvino" or openvino_computes_in(precision))

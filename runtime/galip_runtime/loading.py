@@ -6,39 +6,39 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from galip_runtime.arrays import shown
-from galip_runtime.backends import start
-from galip_runtime.cuda import Stream
-from galip_runtime.devices import (
+from galip_runtime.backends.cuda import Stream
+from galip_runtime.backends.devices import (
     GPU_DEVICES,
     Settings,
     available_devices,
     candidates,
-    makes_sense,
     parse_device,
     runs_engines,
+    supports,
     thread_count,
 )
-from galip_runtime.engines import ENGINES, choose_engine, places_of
-from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
-from galip_runtime.folders import optional_cache
-from galip_runtime.graph import Engine, Graph, GraphFile
-from galip_runtime.manifest import (
+from galip_runtime.backends.engines import ENGINES, choose_engine, places_of
+from galip_runtime.backends.factory import create_runner
+from galip_runtime.backends.pixels import pixel_outputs
+from galip_runtime.backends.runner import Engine, GraphFile, Runner
+from galip_runtime.bundle.hash_cache import HashCache
+from galip_runtime.bundle.manifest import (
     CONDITION,
     GRAPHS,
     Manifest,
     TensorSpec,
     check_files,
+    file_signature,
     read_manifest,
     read_verified,
-    stamp,
     verify_files,
 )
-from galip_runtime.onnx_file import OnnxFile
-from galip_runtime.onnx_memory import memory_limit
-from galip_runtime.pipeline import Model
-from galip_runtime.pixels import pixel_outputs
+from galip_runtime.bundle.onnx_file import OnnxFile
+from galip_runtime.bundle.onnx_memory import memory_limit
+from galip_runtime.cache import optional_cache
+from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
+from galip_runtime.model import Model
 from galip_runtime.tokenizer import Tokenizer
-from galip_runtime.verified import Verified
 
 __all__ = ["load"]
 
@@ -61,10 +61,10 @@ def load(
     `threads`: CPU threads of a run; None for as many CPUs as this process may use.
 
     Every listed file is checked against the manifest first: its sha256, too, but for graphs in precisions
-    that are not loaded, and for graphs that were verified before and have not changed since (`Verified`). The
-    graphs' weights are mapped from their files as they are needed: a file may be replaced by another while a
-    model is loaded, as `galip export` does, but not be written to. What was verified, and what OpenVINO
-    compiled, is kept under `GALIP_CACHE`, or galip's folder for caches.
+    that are not loaded, and for graphs that were verified before and have not changed since (`HashCache`).
+    The graphs' weights are mapped from their files as they are needed: a file may be replaced by another
+    while a model is loaded, as `galip export` does, but not be written to. What was verified, and what
+    OpenVINO compiled, is kept under `GALIP_CACHE`, or galip's folder for caches.
 
     Raises FileRefused for a bundle that is not whole and as it was exported, ProviderUnavailable where the
     device is not to be had, UsageError for an unknown device or precision, and for a precision that the
@@ -118,7 +118,7 @@ def _choose(manifest: Manifest, graph: str, precision: str, device: str) -> str:
     first = ("fp16", "fp32") if device == "tensorrt" else ("fp32", "w16a32")
     order = [name for name in (*first, *sorted(specs)) if name in specs]
     devices = available_devices() if device == "auto" else [device]
-    return next((name for name in order if any(makes_sense(name, each) for each in devices)), order[0])
+    return next((name for name in order if any(supports(name, each) for each in devices)), order[0])
 
 
 def _opened(
@@ -132,10 +132,10 @@ def _opened(
     graphs = {spec.file for of_graph in manifest.graphs.values() for spec in of_graph.values()}
     large = {spec.file for spec in specs.values()} | {each.record.plan for each in engines.values()}
     small = {name for name in manifest.files if name not in graphs and not name.startswith(f"{ENGINES}/")}
-    stamps = {name: stamp(path / name) for name in large}
-    verified = Verified(optional_cache("verified"))
+    signatures = {name: file_signature(path / name) for name in large}
+    verified = HashCache(optional_cache("verified"))
     unknown = [
-        name for name in large if not verified.has(path / name, stamps[name], manifest.files[name].sha256)
+        name for name in large if not verified.has(path / name, signatures[name], manifest.files[name].sha256)
     ]
     verify_files(path, manifest, {*small, *unknown})
     files, longest = {}, manifest.tokenizer.context_length
@@ -149,7 +149,9 @@ def _opened(
             for tensor in spec.inputs
         }
         onnx.check_memory(inputs, limit)
-        files[graph] = GraphFile(file, sha256, spec, chosen[graph], onnx, stamps[spec.file], engine, longest)
+        files[graph] = GraphFile(
+            file, sha256, spec, chosen[graph], onnx, signatures[spec.file], engine, longest
+        )
 
     size, known = 512 + manifest.tokenizer.merges + 2, files["text_encoder"].onnx.table_size("tokens")
     if known < size:
@@ -160,7 +162,7 @@ def _opened(
 
     def remember() -> None:
         for name in unknown:
-            verified.add(path / name, stamps[name], manifest.files[name].sha256)
+            verified.add(path / name, signatures[name], manifest.files[name].sha256)
 
     return files, remember
 
@@ -176,19 +178,19 @@ def _engines(
     return {graph: Engine(Path(path) / record.plan, record) for graph, record in records.items()}
 
 
-def _start(manifest: Manifest, files: Mapping[str, GraphFile], settings: Settings) -> dict[str, Graph]:
+def _start(manifest: Manifest, files: Mapping[str, GraphFile], settings: Settings) -> dict[str, Runner]:
     """The graphs on a device, the generator in two: what the sentence alone decides goes into `CONDITION`."""
     text, generator = files["text_encoder"], files["generator"]
-    graphs = {"text_encoder": start(text, settings, text.spec.inputs, text.spec.outputs)}
+    graphs = {"text_encoder": create_runner(text, settings, text.spec.inputs, text.spec.outputs)}
     inputs, outputs = generator.spec.inputs, generator.spec.outputs
     if generator.engine is None and generator.onnx.computes(CONDITION):
         condition = TensorSpec(CONDITION, "float32", ("N", generator.onnx.width(CONDITION)))
         sentence = [tensor for tensor in inputs if tensor.name == "sentence"]
-        graphs[CONDITION] = start(generator, settings, sentence, [condition])
+        graphs[CONDITION] = create_runner(generator, settings, sentence, [condition])
         inputs = tuple(condition if tensor.name == "sentence" else tensor for tensor in inputs)
     if settings.stream is not None:
         outputs = (*outputs, *pixel_outputs(outputs[0]))
-    graphs["generator"] = start(generator, settings, inputs, outputs)
+    graphs["generator"] = create_runner(generator, settings, inputs, outputs)
     return graphs
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from galip_bench import operators, options, rewrites
 from galip_export.rewrites import Rewritten, affine_networks
+from galip_runtime.backends.runner import GraphFile
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
-from galip_runtime.graph import GraphFile
 from torch.utils.flop_counter import FlopCounterMode
 
 from galip.checkpoint import load_galip

@@ -21,7 +21,7 @@ from galip_export import bundle as bundle_module
 from galip_export import export_bundle, publish
 from galip_export.verify import steps
 from galip_runtime import FileRefused, QualityGateFailed, UsageError
-from galip_runtime.manifest import read_manifest, sha256_file, verify_files
+from galip_runtime.bundle.manifest import read_manifest, sha256_file, verify_files
 from onnx import numpy_helper
 
 from galip.checkpoint import save_clip, save_galip

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from galip_export.half import in_half
 from galip_export.half_weights import half_weights
-from galip_runtime.manifest import GRAPHS, read_manifest
-from galip_runtime.pixels import with_pixels
+from galip_runtime.backends.pixels import with_pixels
+from galip_runtime.bundle.manifest import GRAPHS, read_manifest
 from onnx import TensorProto, shape_inference
 
 FLOATS = {"float", "float16"}

@@ -15,8 +15,8 @@ from galip_export.engines import engine_precision
 from galip_export.half import in_half
 from galip_export.tensorrt import Builder, build_options, profiles
 from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
-from galip_runtime.engines import EngineRecord, Place, Profile, choose_engine, read_records
-from galip_runtime.manifest import describe_file, read_manifest, verify_files
+from galip_runtime.backends.engines import EngineRecord, Place, Profile, choose_engine, read_records
+from galip_runtime.bundle.manifest import describe_file, read_manifest, verify_files
 
 from galip.cli import main
 

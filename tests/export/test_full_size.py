@@ -7,7 +7,7 @@ import pytest
 from galip_export import BuildOptions, export_bundle
 from galip_export.half import in_half
 from galip_export.tensorrt import Builder
-from galip_runtime.manifest import GRAPHS, read_manifest
+from galip_runtime.bundle.manifest import GRAPHS, read_manifest
 
 from galip.assets import default_bundle
 

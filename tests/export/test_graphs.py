@@ -13,7 +13,7 @@ from galip_export.graph_check import check_graph, nearest_index
 from galip_export.onnx_export import dimensions
 from galip_export.rewrites import REWRITES
 from galip_runtime import QualityGateFailed, UsageError
-from galip_runtime.manifest import graph_contract
+from galip_runtime.bundle.manifest import graph_contract
 from onnx import helper, numpy_helper
 
 from galip.presets import preset

@@ -14,7 +14,7 @@ from galip_export.islands import mixed, parts
 from galip_export.onnx_export import export_generator, export_text_encoder
 from galip_export.selection import select
 from galip_runtime import QualityGateFailed
-from galip_runtime.manifest import CONDITION, read_manifest
+from galip_runtime.bundle.manifest import CONDITION, read_manifest
 from onnx import TensorProto, helper, numpy_helper
 
 from galip.model import Galip

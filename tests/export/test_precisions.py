@@ -18,9 +18,10 @@ from galip_export.half_weights import half_weights
 from galip_export.onnx_export import export_generator
 from galip_export.prompts import CALIBRATION_PROMPTS, GATE_PROMPTS
 from galip_export.work import multiply_adds
-from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError, openvino_graph
-from galip_runtime.manifest import read_manifest
-from galip_runtime.openvino_graph import openvino_computes_in, openvino_core, openvino_settings
+from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
+from galip_runtime.backends import openvino_runner
+from galip_runtime.backends.openvino_runner import openvino_computes_in, openvino_core, openvino_settings
+from galip_runtime.bundle.manifest import read_manifest
 from onnx import numpy_helper
 
 from galip.checkpoint import save_galip
@@ -162,7 +163,7 @@ def test_nothing_here_computes_in_it(checkpoint, tmp_path, monkeypatch):
         ):
             export_bundle(checkpoint, tmp_path / "out", precisions=name)
     monkeypatch.setattr(precision, "available_devices", lambda: ["cpu", "openvino"])
-    for module in (precision, openvino_graph):
+    for module in (precision, openvino_runner):
         monkeypatch.setattr(module, "openvino_computes_in", lambda name: name == "fp32")
     for name, needed in (("bf16", "AVX512_BF16"), ("int8", "AVX512_VNNI")):
         with pytest.raises(ProviderUnavailable, match=f"{name} could not be verified here: .*{needed}"):

@@ -10,8 +10,8 @@ import threading
 import pytest
 from galip_export import publish
 from galip_export.publish import staged_bundle, write
+from galip_runtime.bundle.manifest import read_manifest, verify_files
 from galip_runtime.errors import FileRefused, UsageError
-from galip_runtime.manifest import read_manifest, verify_files
 from stub_bundle import make_stub_bundle
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a process is forked to be killed")

@@ -11,7 +11,7 @@ from typing import Any
 from fuzz.harness import TARGETS, Result, run
 from galip_bench.fuzz import table
 from galip_bench.machine import describe_machine
-from galip_runtime.cpus import usable_cpus
+from galip_runtime.hardware import usable_cpus
 
 KEEP = Path("demo/fuzz")
 

@@ -13,7 +13,7 @@ from fuzz.graphs import forge
 from fuzz.harness import Trial, out_of_memory
 from fuzz.mutation import altered, as_json, mutated, odd_value, pick
 from galip_runtime import GalipError
-from galip_runtime.manifest import MANIFEST_NAME, FileEntry, describe_file
+from galip_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, describe_file
 
 SECONDS, MEGABYTES = 20, 1000
 

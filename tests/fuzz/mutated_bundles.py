@@ -8,7 +8,7 @@ from fuzz.fixtures import DEVICES, draw, galip, small_bundle, stub_bundle
 from fuzz.harness import Trial
 from fuzz.mutation import change_file, pick
 from galip_runtime import FileRefused
-from galip_runtime.manifest import read_manifest
+from galip_runtime.bundle.manifest import read_manifest
 
 SECONDS, MEGABYTES = 20, 1000
 

@@ -15,7 +15,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def gpu():
     """A GPU that onnxruntime runs graphs on; without one there is nothing to test."""
-    from galip_runtime.probe import why_not
+    from galip_runtime.backends.probe import why_not
 
     with pytest.MonkeyPatch.context() as patch:
         if STAND_IN:
@@ -55,7 +55,7 @@ def engines(gpu, exported, tmp_path_factory):
     """The bundle with TensorRT's engines for this GPU; without TensorRT all that needs it is skipped."""
     from galip_export import BuildOptions, add_engines
     from galip_runtime import ProviderUnavailable
-    from galip_runtime.engines import places_of
+    from galip_runtime.backends.engines import places_of
 
     if STAND_IN:
         pytest.skip("TensorRT has no stand-in that builds engines")

@@ -17,14 +17,14 @@ from galip_export.comparison import first_percentile, picture_psnr, row_psnr
 from galip_export.precision import PRECISIONS
 from galip_runtime import ProviderUnavailable, QualityGateFailed
 from galip_runtime.arrays import to_uint8
-from galip_runtime.cuda import Stream, import_cuda
-from galip_runtime.devices import Settings
+from galip_runtime.backends.cuda import Stream, import_cuda
+from galip_runtime.backends.devices import Settings
+from galip_runtime.backends.onnxruntime_gpu_runner import OnnxruntimeGpuRunner
+from galip_runtime.backends.runner import GraphFile
+from galip_runtime.bundle.canonical import manifest_text
+from galip_runtime.bundle.manifest import GraphSpec, TensorSpec, describe_file, file_signature
+from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.doctor import examine
-from galip_runtime.gpu_session import GpuSession
-from galip_runtime.graph import GraphFile
-from galip_runtime.manifest import GraphSpec, TensorSpec, describe_file, stamp
-from galip_runtime.manifest_text import manifest_text
-from galip_runtime.onnx_file import OnnxFile
 from onnx import TensorProto, helper, numpy_helper
 
 PICTURES, CALLS = (16, 60) if STAND_IN else (256, 2000)
@@ -153,9 +153,9 @@ def test_a_node_on_the_cpu_is_told(gpu, exported, tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
     specs = [TensorSpec(name, "float32", ("N", 4)) for name in ("x", "y")]
     spec = GraphSpec(path.name, (specs[0],), (specs[1],), 18)
-    file = GraphFile(path, "", spec, "fp32", OnnxFile(path), stamp(path))
+    file = GraphFile(path, "", spec, "fp32", OnnxFile(path), file_signature(path))
     with pytest.raises(ProviderUnavailable, match=r"a/determinant \(Det\).* on the CPU"):
-        GpuSession(file, Settings("cuda", 1, stream=Stream(0)), (specs[0],), (specs[1],))
+        OnnxruntimeGpuRunner(file, Settings("cuda", 1, stream=Stream(0)), (specs[0],), (specs[1],))
 
 
 def test_what_is_not_finite_is_told(gpu, exported, tmp_path, draws):

@@ -17,7 +17,8 @@ stub_bindings.install()
 import galip_runtime  # noqa: E402
 import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
-from galip_runtime import drawer, gpu_graph, gpu_session  # noqa: E402
+from galip_runtime import text_to_image  # noqa: E402
+from galip_runtime.backends import gpu_runner, onnxruntime_gpu_runner  # noqa: E402
 
 
 def mark(name):
@@ -27,8 +28,8 @@ def mark(name):
 
 def main(bundle, precision, calls):
     onnxruntime.set_default_logger_severity(4)  # cuDNN's stub plans no convolutions, which is said of each
-    gpu_session.preload_libraries = lambda module: None  # the real ones may be installed, too
-    for module in (drawer, gpu_graph):  # nothing is computed: what memory happens to have may be NaN
+    onnxruntime_gpu_runner.preload_libraries = lambda module: None  # the real ones may be installed, too
+    for module in (text_to_image, gpu_runner):  # nothing is computed: what memory happens to have may be NaN
         module.check_finite = lambda values, graph: values
     real, sessions = onnxruntime.InferenceSession, []
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 import pytest
 from galip_export import export_bundle
-from galip_runtime.manifest import read_manifest
+from galip_runtime.bundle.manifest import read_manifest
 from stub_bundle import relist
 from stub_libraries import build
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 import onnxruntime
-from galip_runtime import devices, gpu_session
+from galip_runtime.backends import devices, onnxruntime_gpu_runner
 
 STAND_IN = os.environ.get("GALIP_GPU") == "stand-in"
 """whether the tests for GPUs are to run on this one, for the sake of the tests"""
@@ -125,7 +125,7 @@ def install(monkeypatch, cuda):
     bindings.runtime = cuda
     monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
-    monkeypatch.setattr("galip_runtime.cuda.gpus", lambda: ["a GPU"])
+    monkeypatch.setattr("galip_runtime.backends.cuda.gpus", lambda: ["a GPU"])
 
 
 def wait_for(condition):
@@ -142,7 +142,7 @@ def pretend(monkeypatch):
     cuda = Cuda()
     install(monkeypatch, cuda)
     monkeypatch.setattr(onnxruntime, "InferenceSession", _session)
-    gpu_session.preload_libraries.cache_clear()
+    onnxruntime_gpu_runner.preload_libraries.cache_clear()
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libfoo.so"), raising=False)
     monkeypatch.setattr(devices, "has_tensorrt", lambda: False)
     providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]

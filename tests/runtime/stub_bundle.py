@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from galip_runtime.manifest import (
+from galip_runtime.bundle.canonical import manifest_text
+from galip_runtime.bundle.manifest import (
     CONDITION,
     MANIFEST_NAME,
     Dimensions,
@@ -22,7 +23,6 @@ from galip_runtime.manifest import (
     describe_file,
     graph_contract,
 )
-from galip_runtime.manifest_text import manifest_text
 from galip_runtime.tokenizer import Tokenizer
 from onnx import TensorProto, helper, numpy_helper
 

@@ -102,7 +102,7 @@ def test_interrupted(shared_bundle, tmp_path, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("galip_runtime.pipeline.Model.generate", interrupt)
+    monkeypatch.setattr("galip_runtime.model.Model.generate", interrupt)
     assert run(shared_bundle, "red", "-o", tmp_path / "a.png") == 130
     assert "interrupted" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []

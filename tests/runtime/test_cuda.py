@@ -5,8 +5,9 @@ import re
 
 import pytest
 from fake_cuda import Cuda, install
-from galip_runtime import ProviderUnavailable, cuda
-from galip_runtime.gpus import gpus
+from galip_runtime import ProviderUnavailable
+from galip_runtime.backends import cuda
+from galip_runtime.hardware import gpus
 
 runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
 

@@ -4,9 +4,9 @@ import importlib.metadata
 import json
 
 import pytest
-from galip_runtime import doctor, gpus
-from galip_runtime.devices import PROVIDERS
-from galip_runtime.gpus import Gpu
+from galip_runtime import doctor, hardware
+from galip_runtime.backends.devices import PROVIDERS
+from galip_runtime.hardware import Gpu
 
 
 @pytest.fixture
@@ -71,10 +71,10 @@ def test_gpus(monkeypatch):
 
 
 def test_a_driver_that_is_not_there(monkeypatch):
-    gpus._library.cache_clear()
-    monkeypatch.setattr(gpus, "_LIBRARY", "libnot_there.so.1")
+    hardware._library.cache_clear()
+    monkeypatch.setattr(hardware, "_LIBRARY", "libnot_there.so.1")
     found = doctor._gpus()
-    gpus._library.cache_clear()
+    hardware._library.cache_clear()
     assert found["found"] == []
     assert "libnot_there.so.1" in found["why"]
 
@@ -123,9 +123,9 @@ class Driver:
 
 
 def test_what_the_driver_tells(monkeypatch):
-    monkeypatch.setattr(gpus, "_library", Driver)
-    assert gpus.driver() == "13.1"
-    assert gpus.gpus() == [Gpu("GPU 0", "8.6", 8 * 2**30), Gpu("GPU 1", "8.9", 8 * 2**30)]
-    monkeypatch.setattr(gpus, "_library", lambda: Driver(error=100))
+    monkeypatch.setattr(hardware, "_library", Driver)
+    assert hardware.driver() == "13.1"
+    assert hardware.gpus() == [Gpu("GPU 0", "8.6", 8 * 2**30), Gpu("GPU 1", "8.9", 8 * 2**30)]
+    monkeypatch.setattr(hardware, "_library", lambda: Driver(error=100))
     with pytest.raises(OSError, match="cuInit failed with 100: no CUDA-capable device is detected"):
-        gpus.gpus()
+        hardware.gpus()

@@ -6,8 +6,9 @@ import sys
 from types import ModuleType
 
 import pytest
-from galip_runtime import FileRefused, ProviderUnavailable, engines
-from galip_runtime.engines import (
+from galip_runtime import FileRefused, ProviderUnavailable
+from galip_runtime.backends import engines
+from galip_runtime.backends.engines import (
     RECORD_VERSION,
     EngineRecord,
     Place,
@@ -17,8 +18,8 @@ from galip_runtime.engines import (
     places_of,
     read_records,
 )
-from galip_runtime.gpus import Gpu
-from galip_runtime.manifest import describe_file, read_manifest, read_verified
+from galip_runtime.bundle.manifest import describe_file, read_manifest, read_verified
+from galip_runtime.hardware import Gpu
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from galip_runtime import FileRefused
-from galip_runtime.manifest import read_manifest
+from galip_runtime.bundle.manifest import read_manifest
 from onnx import TensorProto, helper, numpy_helper
 from stub_bundle import relist, text_encoder
 

@@ -7,8 +7,10 @@ import shutil
 import galip_runtime
 import onnx
 import pytest
-from galip_runtime import FileRefused, loading, session
-from galip_runtime.manifest import (
+from galip_runtime import FileRefused, loading
+from galip_runtime.backends import onnxruntime_runner
+from galip_runtime.bundle.canonical import REVISION, manifest_text
+from galip_runtime.bundle.manifest import (
     MANIFEST_NAME,
     Manifest,
     check_name,
@@ -18,7 +20,6 @@ from galip_runtime.manifest import (
     sha256_file,
     verify_files,
 )
-from galip_runtime.manifest_text import REVISION, manifest_text
 from onnx.external_data_helper import set_external_data
 from stub_bundle import make_stub_bundle, relist, restate
 
@@ -57,7 +58,7 @@ def parsers(monkeypatch):
         raise AssertionError("parsed before it was verified")
 
     monkeypatch.setattr(loading.Tokenizer, "from_bytes", reached)
-    monkeypatch.setattr(session.Graph, "__init__", reached)
+    monkeypatch.setattr(onnxruntime_runner.Runner, "__init__", reached)
 
 
 def test_round_trip(bundle):

@@ -7,8 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 from galip_runtime import FileRefused
-from galip_runtime.onnx_file import OnnxFile
-from galip_runtime.protobuf import encode_field, encode_varint, read_fields
+from galip_runtime.bundle.onnx_file import OnnxFile
+from galip_runtime.bundle.protobuf import encode_field, encode_varint, read_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from galip_runtime.onnx_file import OnnxFile
-from galip_runtime.onnx_memory import _sizes
-from galip_runtime.onnx_shapes import OPERATORS, Known, infer
+from galip_runtime.bundle.onnx_file import OnnxFile
+from galip_runtime.bundle.onnx_memory import _sizes
+from galip_runtime.bundle.onnx_shapes import OPERATORS, Known, infer
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper

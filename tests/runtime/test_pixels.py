@@ -5,8 +5,8 @@ import onnx
 import onnxruntime
 import pytest
 from galip_runtime.arrays import to_uint8
-from galip_runtime.manifest import TensorSpec
-from galip_runtime.pixels import CHECK, PIXELS, with_pixels
+from galip_runtime.backends.pixels import CHECK, PIXELS, with_pixels
+from galip_runtime.bundle.manifest import TensorSpec
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from galip_runtime import probe, session
-from galip_runtime.devices import available_devices
+from galip_runtime.backends import onnxruntime_runner, probe
+from galip_runtime.backends.devices import available_devices
 
 
 @pytest.mark.parametrize("device", [each for each in available_devices() if each in ("cpu", "openvino")])
@@ -20,12 +20,14 @@ def test_what_starts_and_fails(monkeypatch):
     def broken(self, inputs):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(session.Session, "_compute", broken)
+    monkeypatch.setattr(onnxruntime_runner.OnnxruntimeRunner, "_compute", broken)
     assert "out of memory" in probe.why_not("cpu")
 
 
 def test_what_computes_wrongly(monkeypatch):
-    monkeypatch.setattr(session.Session, "_compute", lambda self, inputs: np.zeros((2, 4), np.float32))
+    monkeypatch.setattr(
+        onnxruntime_runner.OnnxruntimeRunner, "_compute", lambda self, inputs: np.zeros((2, 4), np.float32)
+    )
     assert probe.why_not("cpu") == "it computes 1 + 1 as 0.0"
 
 

@@ -1,0 +1,292 @@
+"""Graphs that OpenVINO runs itself, without onnxruntime between: a third of the memory, and it loads faster.
+
+What it compiles from a graph is kept in a cache folder, one file (a blob, in OpenVINO's words) for each
+graph, precision, version of OpenVINO and CPU. When the same graph is loaded again, it is hashed, as OpenVINO
+crashes on one that is damaged, and mapped into memory.
+"""
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galip_runtime.backends.devices import has_openvino, import_openvino
+from galip_runtime.backends.runner import Runner
+from galip_runtime.cache import HEAD, open_cached, write_cached
+from galip_runtime.errors import FileRefused, ProviderUnavailable
+from galip_runtime.forks import Lock, call_after_fork, native_work, never_free
+from galip_runtime.hardware import computes_in
+
+__all__ = ["OpenvinoRunner", "check_cpu", "openvino_computes_in", "openvino_core", "openvino_settings"]
+
+_log = logging.getLogger("galip_runtime")
+
+_FORMAT = 3
+"""of what is kept; another one whenever `_cut` or `openvino_settings` makes other graphs of the same file"""
+_KEPT_BYTES = 4 * 2**30
+_TYPES = {"f32": "float32", "i64": "int64"}
+
+
+def openvino_settings(precision: str, threads: int) -> dict[str, Any]:
+    """OpenVINO's properties for one run at a time in `precision` on `threads` threads.
+
+    Unless it is told, OpenVINO takes the precision that it thinks best for the CPU. What int8 leaves in float
+    is in bf16 where the CPU has it. A thread pinned to a core would share it with other models.
+    """
+    half = precision in ("bf16", "int8") and openvino_computes_in("bf16")
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+@functools.cache
+def _started() -> Any:
+    openvino = import_openvino()
+    try:
+        core = openvino.Core()
+        core.get_property("CPU", "FULL_DEVICE_NAME")
+    except RuntimeError as error:
+        raise ProviderUnavailable(f"OpenVINO does not start: {error}") from error
+    return core
+
+
+_starting = Lock()
+
+
+class _Core:
+    """Of a forked process: its own, since the parent's may be locked and its threads are missing."""
+
+    freed = False
+    """whether a graph was given back, which leaves OpenVINO with idle threads for the next one"""
+    usable = True
+    """whether this process has all threads that OpenVINO believes to have"""
+
+    def forked(self) -> None:
+        self.usable = self.usable and not self.freed
+        if _started.cache_info().currsize:
+            never_free(_started())
+            _started.cache_clear()
+
+
+_core = _Core()
+call_after_fork(_core)
+
+
+def openvino_core() -> Any:
+    """OpenVINO's library of devices: one a process, and never given back.
+
+    On CPUs with AMX it sets a stack for signals as it starts, and frees that at its end without taking it
+    back: the next Ctrl-C would be a segmentation fault (2026.4).
+
+    Raises ProviderUnavailable where it does not start, and in a process that it could only hang in.
+    """
+    if not _core.usable:
+        raise ProviderUnavailable(
+            "OpenVINO does not work in a process that was forked after a model on openvino was given back: "
+            "it would wait for threads that only the parent has. Fork before that, start processes by "
+            "multiprocessing's 'spawn', or use device 'cpu'"
+        )
+    with _starting:
+        return _started()
+
+
+def openvino_computes_in(precision: str) -> bool:
+    """Whether OpenVINO, by itself or within onnxruntime, computes in `precision` on this CPU."""
+    if precision == "bf16" and has_openvino():
+        return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "int8":
+        return computes_in(precision) is not False
+    return precision != "bf16" or bool(computes_in(precision))
+
+
+def check_cpu(precision: str) -> None:
+    """Raises ProviderUnavailable where this CPU lacks what `precision` takes."""
+    if not openvino_computes_in(precision):
+        needed = {"bf16": "AVX512_BF16 or AMX", "int8": "AVX512_VNNI, AVX_VNNI or AMX"}[precision]
+        raise ProviderUnavailable(
+            f"this CPU does not compute in {precision}, which takes {needed}: use another precision, such as "
+            "fp32"
+        )
+
+
+class OpenvinoRunner(Runner):
+    """A graph that OpenVINO runs on the CPU."""
+
+    def _start(self) -> None:
+        openvino, core = import_openvino(), openvino_core()
+        check_cpu(self.file.precision)
+        self.providers = [f"OpenVINO {openvino.__version__}"]
+        self._blob: tuple[Any, ...] = ()
+        with native_work:
+            compiled = self._compiled(openvino, core)
+            self._check_tensors(_described(compiled.inputs), _described(compiled.outputs))
+            self._request = compiled.create_infer_request()
+        self._lock = Lock()
+
+    def __del__(self) -> None:
+        with native_work:
+            _core.freed = True
+            for name in ("_request", "_blob"):
+                self.__dict__.pop(name, None)
+
+    def _give_up(self) -> None:
+        never_free(self._request)
+        never_free(self._blob)  # which it reads from
+        del self._request, self._blob
+
+    def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        with native_work, self._lock:  # a run takes all threads; two at a time would only wait for each other
+            result: npt.NDArray[np.float32] = self._request.infer(inputs, share_inputs=True)[0]
+        return result
+
+    def _compiled(self, openvino: Any, core: Any) -> Any:
+        """The compiled graph, from the cache if it is there, else to be found there the next time."""
+        properties = openvino_settings(self.file.precision, self.settings.threads)
+        if self.settings.cache is None:
+            return self._compile(core, properties)
+        key = self._key(openvino, core, properties)
+        blob = self.settings.cache / f"{key}.blob"
+        if (compiled := self._imported(openvino, core, properties, blob)) is not None:
+            return compiled
+        compiled = self._compile(core, properties)
+        self.file.check_unchanged()  # else another graph would be found under this one's key
+        try:
+            data = compiled.export_model().getbuffer()
+        except RuntimeError as error:  # it works all the same
+            _log.warning("%s is not kept: OpenVINO does not write what it compiled: %s", blob, error)
+        else:
+            write_cached(blob, data)
+            _make_room(blob)
+        return compiled
+
+    def _imported(self, openvino: Any, core: Any, properties: dict[str, Any], blob: Path) -> Any | None:
+        """What was compiled before and kept in `blob`; None where there is nothing, or nothing that works."""
+        file = open_cached(blob)
+        if file is None:
+            return None
+        try:
+            with file:
+                # OpenVINO takes no read-only memory
+                data = np.memmap(file, np.uint8, mode="c", offset=HEAD)
+                tensor = openvino.Tensor(data, shared_memory=True)
+                compiled = core.import_model(tensor, "CPU", properties)
+        except (OSError, RuntimeError, ValueError) as error:  # ValueError: there is nothing after the head
+            _log.warning("%s is not used and compiled anew: %s", blob, error)
+            return None
+        self._blob = data, tensor  # it reads from there as long as it runs
+        with contextlib.suppress(OSError):  # a read-only folder
+            os.utime(blob)  # the ones used last are kept
+        return compiled
+
+    def _key(self, openvino: Any, core: Any, properties: dict[str, Any]) -> str:
+        """All that a blob depends on; not the number of threads."""
+        cpu = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+        names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
+        settings = {name: value for name, value in properties.items() if name != "INFERENCE_NUM_THREADS"}
+        parts = [_FORMAT, self.file.sha256, names, settings, openvino.get_version(), cpu]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+    def _compile(self, core: Any, properties: dict[str, Any]) -> Any:
+        from openvino import frontend
+
+        try:
+            # this reader and no other: left to choose, OpenVINO would take a file for whatever it looks like
+            reader = frontend.FrontEndManager().load_by_framework("onnx")
+            model = reader.convert(reader.load(str(self.file.path)))
+            return core.compile_model(self._cut(model), "CPU", properties)
+        except FileRefused:
+            raise
+        except Exception as error:  # OpenVINO's errors have no common base
+            raise ProviderUnavailable(
+                f"OpenVINO cannot load {self.file.spec.file}: {error}. Use device 'cpu', or export it again"
+            ) from error
+
+    def _cut(self, model: Any) -> Any:
+        """The part of `model` that computes the outputs from the inputs, any tensors of it by name."""
+        from openvino import Model, opset13
+
+        _pad_rows(model)
+        ports = [port for node in model.get_ordered_ops() for port in node.outputs()]
+        named = {name: port for port in ports for name in port.names}
+        if missing := [each.name for each in (*self.inputs, *self.outputs) if each.name not in named]:
+            raise FileRefused(
+                f"{self.file.path} is another graph than the manifest says: it has no {', '.join(missing)}. "
+                "Export the bundle again"
+            )
+        own = {name: result for result in model.results for name in result.output(0).names}
+        results = [own.get(tensor.name) or opset13.result(named[tensor.name]) for tensor in self.outputs]
+        parameters = []
+        for tensor in self.inputs:
+            port = named[tensor.name]
+            if port.node.get_type_name() == "Parameter":
+                parameters.append(port.node)
+                continue
+            parameter = opset13.parameter(port.partial_shape, port.element_type)
+            for reader in port.get_target_inputs():
+                reader.replace_source_output(parameter.output(0))
+            parameter.output(0).set_names({tensor.name})
+            parameters.append(parameter)
+        return Model(results, parameters, model.friendly_name)
+
+
+def _pad_rows(model: Any) -> None:
+    """Give each product of one row a picture one more row, which is taken off its result (`row_padding`)."""
+    from openvino import opset13
+
+    for product in model.get_ordered_ops():
+        if product.get_type_name() != "MatMul" or product.get_attributes()["transpose_a"]:
+            continue
+        rows, result = product.input_value(0), product.output(0)
+        shape = rows.get_partial_shape()
+        if shape.rank.is_dynamic or [axis for axis, size in enumerate(shape) if size.is_dynamic] != [
+            len(shape) - 2
+        ]:
+            continue
+        pads = [0] * len(shape)
+        readers, names = result.get_target_inputs(), result.names
+        padded = opset13.pad(rows, pads, [*pads[:-2], 1, 0], "constant")
+        product.input(0).replace_source_output(padded.output(0))
+        kept = opset13.slice(result, [0], [-1], [1], [len(shape) - 2])
+        for reader in readers:
+            reader.replace_source_output(kept.output(0))
+        result.set_names(set())
+        kept.output(0).set_names(names)
+
+
+def _make_room(newest: Path) -> None:
+    """Remove the blobs beside `newest` that take more than `_KEPT_BYTES` with it, used longest ago first."""
+    ages: list[tuple[float, int, Path]] = []
+    with contextlib.suppress(OSError):  # as it is a folder of this user's, the disk itself
+        for path in newest.parent.glob("*.blob"):
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                status = path.lstat()
+                ages.append((status.st_mtime, status.st_size, path))
+    taken = 0
+    for _, size, path in sorted(ages, reverse=True):
+        taken += size
+        if taken > _KEPT_BYTES and path != newest:
+            with contextlib.suppress(OSError):  # removed by another process, or mapped by one (Windows)
+                path.unlink()
+
+
+def _described(ports: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """(name, dtype, sizes) of each; None for a dynamic size."""
+    return [
+        (
+            port.any_name,
+            _TYPES.get(port.element_type.get_type_name(), port.element_type.get_type_name()),
+            tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape),
+        )
+        for port in ports
+    ]

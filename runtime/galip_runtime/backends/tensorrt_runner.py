@@ -1,0 +1,82 @@
+"""Graphs that TensorRT runs from a bundle's engines, without onnxruntime between.
+
+Copies and work of a shape are queued one by one the first time, and captured as one CUDA graph for the next.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from galip_runtime.backends.cuda import Memory
+from galip_runtime.backends.engines import import_tensorrt
+from galip_runtime.backends.gpu_runner import GpuRunner, Key
+from galip_runtime.bundle.manifest import TensorSpec
+from galip_runtime.errors import ProviderUnavailable
+
+__all__ = ["TensorrtRunner"]
+
+_log = logging.getLogger("galip_runtime")
+
+
+class TensorrtRunner(GpuRunner):
+    """A graph that TensorRT runs."""
+
+    _kept = 16
+
+    def _open(self) -> None:
+        assert self.file.engine is not None
+        self._record = self.file.engine.record
+        package, trt = import_tensorrt(self._record.package)
+        self._trt = trt
+        runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        engine = runtime.deserialize_cuda_engine(self.file.engine.plan.read_bytes())
+        if engine is None:
+            raise ProviderUnavailable(
+                f"{package} {trt.__version__} does not load {self._record.plan}; what it printed says why"
+            )
+        self._native |= {"runtime": runtime, "engine": engine}
+        self.providers = [f"TensorRT {trt.__version__} ({package})"]
+        self._check_tensors(*self._described(engine))
+        self._largest = max(profile.max for profile in self._record.profiles)
+        # each shape has a context of its own, as CUDA graphs need; they run one by one in the same memory
+        self._memory = Memory(self._stream, engine.device_memory_size_v2)
+
+    def _described(self, engine: Any) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        """Inputs and outputs: (name, dtype, sizes), None for a dynamic size."""
+        trt = self._trt
+        types = {trt.DataType.FLOAT: "float32", trt.DataType.INT64: "int64", trt.DataType.UINT8: "uint8"}
+        found: tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]] = ([], [])
+        for number in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(number)
+            sizes = tuple(None if size < 0 else size for size in engine.get_tensor_shape(name))
+            dtype = engine.get_tensor_dtype(name)
+            is_output = engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
+            found[is_output].append((name, types.get(dtype, str(dtype)), sizes))
+        return found
+
+    def _prepare(self, key: Key, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
+        native, plan, stream, shapes = self._native, self._record.plan, self._stream.handle, key[0]
+        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = native[key] = native["engine"].create_execution_context(strategy)
+        context.set_device_memory(self._memory.address, self._memory.size)
+        profiles = self._record.profiles
+        profile = next(number for number, each in enumerate(profiles) if each.max >= shapes[0][0])
+        context.set_optimization_profile_async(profile, stream)
+        for each, shape in zip(self.inputs, shapes, strict=True):
+            if not context.set_input_shape(each.name, shape):
+                raise ProviderUnavailable(f"{plan} takes no {each.name} of shape {shape}")
+        for name, buffer in self._buffers.items():
+            context.set_tensor_address(name, buffer.device.address)
+
+        def work() -> None:
+            if not native[key].execute_async_v3(stream):
+                raise ProviderUnavailable(f"TensorRT failed to run {plan}")
+
+        return work
+
+    def _replayed(self, queue: Callable[[], None]) -> Callable[[], None]:
+        try:
+            return self._stream.captured(queue)
+        except ProviderUnavailable as error:
+            _log.warning("%s runs without a CUDA graph: %s", self._record.plan, error)
+            return queue

@@ -1,0 +1,234 @@
+"""Just enough of the ONNX format to know a file's graph without its large tensors' numbers.
+
+An ONNX file is one protobuf message, `ModelProto`. Only what a bundle's graphs have is read, anything else is
+refused: what this reader passed over, another one could obey.
+"""
+
+import mmap
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from galip_runtime.bundle.onnx_limits import MAX_NODES, MAX_TENSORS, check_tensor
+from galip_runtime.bundle.onnx_shapes import OPERATORS, Known
+from galip_runtime.bundle.onnx_writer import tensor_elsewhere
+from galip_runtime.bundle.protobuf import VARINT, Field, read_fields, read_texts, read_varints
+
+__all__ = ["Node", "OnnxGraph", "Place", "read_graph"]
+
+_ON_DISK = 4096
+"""bytes from which on a tensor's numbers stay on disk"""
+
+# Field numbers of onnx.proto, and all that may be in a graph. What is missing could hold tensors in other
+# files: functions, training information, sparse tensors, lists of tensors, graphs within graphs.
+_IR_VERSION, _MODEL_GRAPH, _OPSETS = 1, 7, 8
+_MODEL = {_IR_VERSION, 2, 3, 4, 5, 6, _MODEL_GRAPH, _OPSETS, 14}
+_GRAPH_NODE, _GRAPH_NAME, _GRAPH_TENSOR = 1, 2, 5
+_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE = 11, 12, 13
+_GRAPH = {_GRAPH_NODE, _GRAPH_NAME, _GRAPH_TENSOR, 10, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE, 14, 16}
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
+_NODE = {_NODE_INPUT, _NODE_OUTPUT, 3, _NODE_OPERATOR, _NODE_ATTRIBUTE, 6, _NODE_DOMAIN, 9}
+_ATTRIBUTE_NAME, _ATTRIBUTE_FLOAT, _ATTRIBUTE_INT, _ATTRIBUTE_TEXT, _ATTRIBUTE_TENSOR = 1, 2, 3, 4, 5
+_ATTRIBUTE_FLOATS, _ATTRIBUTE_INTS, _ATTRIBUTE_TEXTS = 7, 8, 9
+_ATTRIBUTE = {*range(1, 6), _ATTRIBUTE_FLOATS, _ATTRIBUTE_INTS, _ATTRIBUTE_TEXTS, 13, 20}
+_TENSOR_SIZE, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_INTS = 1, 2, 4, 7
+_TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 9, 13, 14
+_TENSOR = {
+    _TENSOR_SIZE,
+    _TENSOR_TYPE,
+    _TENSOR_FLOATS,
+    5,
+    6,
+    _TENSOR_INTS,
+    _TENSOR_NAME,
+    _TENSOR_RAW,
+    10,
+    11,
+    12,
+    16,
+}
+_VALUE_NAME = 1
+_CODES = {1: "f", 7: "q"}
+"""`struct`'s, of the types of TensorProto.DataType whose numbers can decide sizes"""
+
+
+class Node(NamedTuple):
+    """A node of a graph."""
+
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    """whole numbers, lists of them, texts, and tensors (`Known`); None where it is of another kind"""
+    whole: bytes
+    """the field of the graph, key included"""
+
+
+class Place(NamedTuple):
+    """Where the numbers of a large tensor lie in the file."""
+
+    kind: int
+    """TensorProto.DataType"""
+    begin: int
+    length: int
+    """bytes"""
+
+
+@dataclass
+class OnnxGraph:
+    """What a file holds, without its large tensors' numbers."""
+
+    head: bytes = b""
+    """the model's fields that say its versions"""
+    name: bytes = b""
+    """the graph's field with its name"""
+    nodes: list[Node] = field(default_factory=list)
+    tensors: dict[str, bytes] = field(default_factory=dict)
+    """the graph's fields of its stored tensors; a large one refers to its place in the file"""
+    constants: dict[str, Known] = field(default_factory=dict)
+    """the same tensors"""
+    places: dict[str, Place] = field(default_factory=dict)
+    """of those that are large"""
+    values: dict[str, bytes] = field(default_factory=dict)
+    """`ValueInfoProto` of what the file says of tensors"""
+
+
+def read_graph(path: str | os.PathLike[str]) -> OnnxGraph:
+    """The graph of the file `path`.
+
+    Raises OSError, and ValueError where it is no ONNX graph that stands by itself in this one file, or has
+    what no exported graph has.
+    """
+    graph = OnnxGraph()
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        model = list(read_fields(data, 0, len(data), _MODEL))
+        graphs = [field for field in model if field.number == _MODEL_GRAPH]
+        if len(graphs) != 1:
+            raise ValueError(f"it has {len(graphs)} graphs")
+        heads = [field for number in (_IR_VERSION, _OPSETS) for field in model if field.number == number]
+        graph.head = b"".join(data[field.start : field.end] for field in heads)
+        for part in read_fields(data, graphs[0].begin, graphs[0].end, _GRAPH):
+            _read_part(graph, data, part, os.path.basename(path))
+    return graph
+
+
+def _read_part(graph: OnnxGraph, data: mmap.mmap, part: Field, location: str) -> None:
+    if part.number == _GRAPH_NODE:
+        graph.nodes.append(_node(data, part))
+        if len(graph.nodes) > MAX_NODES:
+            raise ValueError(f"it has more than {MAX_NODES:,} nodes")
+    elif part.number == _GRAPH_TENSOR:
+        _read_tensor(graph, data, part, location)
+        if len(graph.tensors) > MAX_TENSORS:
+            raise ValueError(f"it has more than {MAX_TENSORS:,} tensors")
+    elif part.number in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE):
+        graph.values[_name(data, part, _VALUE_NAME)] = data[part.begin : part.end]
+    elif part.number == _GRAPH_NAME:
+        graph.name = data[part.start : part.end]
+
+
+def _read_tensor(graph: OnnxGraph, data: mmap.mmap, tensor: Field, location: str) -> None:
+    fields, name = _tensor_fields(data, tensor), _name(data, tensor, _TENSOR_NAME)
+    constant = graph.constants[name] = _constant(data, fields)
+    raw = [field for field in fields if field.number == _TENSOR_RAW]
+    if not raw or raw[0].end - raw[0].begin < _ON_DISK:
+        graph.tensors[name] = data[tensor.start : tensor.end]
+        return
+    (kind,) = (field.value for field in fields if field.number == _TENSOR_TYPE)
+    place = graph.places[name] = Place(kind, raw[0].begin, raw[0].end - raw[0].begin)
+    graph.tensors[name] = tensor_elsewhere(name, constant.sizes, kind, location, place.begin, place.length)
+
+
+def _node(data: mmap.mmap, node: Field) -> Node:
+    if any(read_texts(data, node, _NODE_DOMAIN)):  # such as EPContext, which names files itself
+        raise ValueError("a node of it is not of ONNX's own operators")
+    attributes = dict[str, Any]()
+    for part in read_fields(data, node.begin, node.end, _NODE):
+        if part.number == _NODE_ATTRIBUTE:
+            name = _name(data, part, _ATTRIBUTE_NAME)
+            if name in attributes:
+                raise ValueError(f"the node at byte {node.start} has the attribute {name!r:.80} twice")
+            attributes[name] = _attribute(data, part)
+    inputs, outputs = (read_texts(data, node, number) for number in (_NODE_INPUT, _NODE_OUTPUT))
+    operators = read_texts(data, node, _NODE_OPERATOR)
+    if len(operators) != 1:
+        raise ValueError(f"the node at byte {node.start} has {len(operators)} operators")
+    if operators[0] not in OPERATORS:
+        raise ValueError(f"an operator of it, {operators[0]!r:.80}, is none that exported graphs have")
+    return Node(operators[0], inputs, outputs, attributes, data[node.start : node.end])
+
+
+def _attribute(data: mmap.mmap, attribute: Field) -> Any:
+    """What `Node.attributes` has of it. Raises ValueError where it has values of two kinds."""
+    fields = [
+        part
+        for part in read_fields(data, attribute.begin, attribute.end, _ATTRIBUTE)
+        if part.number in range(_ATTRIBUTE_FLOAT, _ATTRIBUTE_TEXTS + 1)
+    ]
+    kinds = {part.number for part in fields}
+    if len(kinds) > 1:
+        raise ValueError(f"the attribute at byte {attribute.start} has values of several kinds")
+    if kinds == {_ATTRIBUTE_INTS}:
+        return [number for part in fields for number in _ints(data, part)]
+    if kinds == {_ATTRIBUTE_INT}:
+        return _ints(data, fields[-1])[0]
+    if kinds == {_ATTRIBUTE_TEXT}:
+        return data[fields[-1].begin : fields[-1].end].decode()
+    if kinds == {_ATTRIBUTE_TENSOR} and len(fields) == 1:  # several would be merged
+        return _constant(data, _tensor_fields(data, fields[0]))
+    if _ATTRIBUTE_TENSOR in kinds:
+        raise ValueError(f"the attribute at byte {attribute.start} has several tensors")
+    return None
+
+
+def _constant(data: mmap.mmap, fields: Sequence[Field]) -> Known:
+    """What the tensor of these fields is. Raises ValueError where it has not as many numbers as it says."""
+    sizes, kinds, raws, others = list[int](), list[int](), list[Field](), list[Field]()
+    for part in fields:
+        if part.number == _TENSOR_SIZE:
+            sizes += _ints(data, part)
+        elif part.number == _TENSOR_TYPE:
+            kinds.append(part.value)
+        elif part.number == _TENSOR_RAW:
+            raws.append(part)
+        elif part.number != _TENSOR_NAME:
+            others.append(part)
+    if len(kinds) != 1 or len(raws) > 1:
+        raise ValueError("a tensor of it has not one data type and its numbers once")
+    length = raws[0].end - raws[0].begin if raws else sum(part.end - part.begin for part in others)
+    check_tensor(sizes, kinds[0], length, raw=bool(raws))
+    code = _CODES.get(kinds[0])
+    if code is None or length >= _ON_DISK:
+        return Known(tuple(sizes))
+    if raws:
+        count = length // struct.calcsize(f"<{code}")
+        return Known(tuple(sizes), struct.unpack(f"<{count}{code}", data[raws[0].begin : raws[0].end]))
+    if code == "q" and all(part.number == _TENSOR_INTS for part in others):
+        return Known(tuple(sizes), tuple(number for part in others for number in _ints(data, part)))
+    if all(part.number == _TENSOR_FLOATS for part in others):
+        numbers = b"".join(data[part.begin : part.end] for part in others)
+        return Known(tuple(sizes), struct.unpack(f"<{len(numbers) // 4}f", numbers))
+    return Known(tuple(sizes))
+
+
+def _ints(data: mmap.mmap, part: Field) -> list[int]:
+    """The numbers of int64 in a field, packed or one."""
+    numbers = [part.value] if part.wire == VARINT else read_varints(data, part)
+    return [number - 2**64 if number >= 2**63 else number for number in numbers]
+
+
+def _tensor_fields(data: mmap.mmap, tensor: Field) -> list[Field]:
+    """The fields of a tensor whose numbers are with it. Raises ValueError for another one."""
+    fields = list(read_fields(data, tensor.begin, tensor.end))
+    if {_TENSOR_EXTERNAL, _TENSOR_LOCATION}.intersection(field.number for field in fields):
+        raise ValueError("its weights lie in another file (external data)")
+    return list(read_fields(data, tensor.begin, tensor.end, _TENSOR))
+
+
+def _name(data: mmap.mmap, message: Field, number: int) -> str:
+    names = read_texts(data, message, number)
+    if len(names) != 1:
+        raise ValueError(f"the tensor at byte {message.start} has {len(names)} names")
+    return names[0]

@@ -1,0 +1,162 @@
+"""CPUs and NVIDIA GPUs: what this process may use of them and what they can do, as the system tells.
+
+CPUs are counted by the scheduler and a container's quota; GPUs are the driver's, and no package is needed.
+"""
+
+import ctypes
+import functools
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+__all__ = ["Gpu", "computes_in", "cpu_features", "cpu_name", "driver", "gpus", "usable_cpus"]
+
+_FEATURES = (
+    "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
+    "amx_bf16", "amx_int8", "asimd", "asimddp", "fphp", "bf16", "i8mm", "sve",
+)  # fmt: skip
+"""Instructions that matter for networks, as Linux names them (x86 and Arm)."""
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """Whole CPUs, at least 1. `root` is where `/proc` and `/sys` are."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *(int(quota) for quota in _quotas(root))]))
+
+
+_NEEDED = {
+    "bf16": {"avx512_bf16", "amx_bf16"},
+    "int8": {
+        "avx512_vnni",
+        "avx_vnni",
+        "amx_int8",
+        "asimddp",
+    },  # without, sums saturate in 16 bits
+}
+
+
+def computes_in(precision: str, root: Path = Path("/")) -> bool | None:
+    """Whether the CPUs have what `precision` (`bf16` or `int8`) takes; None where Linux does not say.
+
+    `root` is where `/proc` is.
+    """
+    try:
+        words = (root / "proc/cpuinfo").read_text().split()
+    except OSError:
+        return None
+    return bool(_NEEDED[precision].intersection(words))
+
+
+def cpu_name() -> str:
+    """The processor's."""
+    return _of_cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_features() -> list[str]:
+    """Which instructions that matter for networks the CPU has; none where Linux does not say."""
+    flags = (_of_cpuinfo("flags", "Features") or "").split()
+    return [name for name in _FEATURES if name in flags]
+
+
+def _of_cpuinfo(*names: str) -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return next((value.strip() for name, value in pairs if name.strip() in names), None)
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """CPUs that each control group around this process allows; nothing where there is no limit."""
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux, or /proc is hidden
+        return
+    for line in groups:
+        _, controllers, group = line.split(":", 2)
+        if not controllers:  # version 2: one file, "QUOTA PERIOD" or "max PERIOD"
+            for folder in _around(root / "sys/fs/cgroup", group):
+                yield from _ratio(_words(folder / "cpu.max"))
+        elif "cpu" in controllers.split(","):  # version 1: two files, quota -1 without a limit
+            for folder in _around(root / "sys/fs/cgroup/cpu", group):
+                yield from _ratio(_words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us"))
+
+
+def _around(mount: Path, group: str) -> Iterator[Path]:
+    """The group's folder and all above it; inside a container only the outermost may exist."""
+    inner = mount.joinpath(*(part for part in PurePosixPath(group).parts if part not in ("/", "..")))
+    yield inner
+    while inner != mount:
+        inner = inner.parent
+        yield inner
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:  # the group has no such limit, or lies outside this container
+        return []
+
+
+def _ratio(words: list[str]) -> Iterator[float]:
+    if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]) > 0:
+        yield int(words[0]) / int(words[1])
+
+
+_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU, in the driver's order."""
+
+    name: str
+    compute_capability: str
+    """such as 8.6"""
+    memory: int
+    """bytes"""
+
+
+def driver() -> str:
+    """The newest CUDA that the driver runs, such as 13.0. Raises OSError, saying why, where there is none."""
+    version = ctypes.c_int()
+    _check(_library().cuDriverGetVersion(ctypes.byref(version)), "cuDriverGetVersion")
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def gpus() -> list[Gpu]:
+    """All GPUs that this process may use. Raises OSError, saying why, where the driver does not start."""
+    library, count = _library(), ctypes.c_int()
+    _check(library.cuInit(0), "cuInit")
+    _check(library.cuDeviceGetCount(ctypes.byref(count)), "cuDeviceGetCount")
+    return [_gpu(library, number) for number in range(count.value)]
+
+
+def _gpu(library: ctypes.CDLL, number: int) -> Gpu:
+    device, name, memory = ctypes.c_int(), ctypes.create_string_buffer(256), ctypes.c_size_t()
+    _check(library.cuDeviceGet(ctypes.byref(device), number), "cuDeviceGet")
+    _check(library.cuDeviceGetName(name, len(name), device), "cuDeviceGetName")
+    _check(library.cuDeviceTotalMem_v2(ctypes.byref(memory), device), "cuDeviceTotalMem")
+    parts = []
+    for attribute in (_MAJOR, _MINOR):
+        value = ctypes.c_int()
+        _check(library.cuDeviceGetAttribute(ctypes.byref(value), attribute, device), "cuDeviceGetAttribute")
+        parts.append(str(value.value))
+    return Gpu(name.value.decode(errors="replace"), ".".join(parts), memory.value)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(_LIBRARY)
+
+
+def _check(result: int, call: str) -> None:
+    if result:
+        text = ctypes.c_char_p()
+        _library().cuGetErrorString(result, ctypes.byref(text))
+        raise OSError(f"{call} failed with {result}: {(text.value or b'an unknown error').decode()}")

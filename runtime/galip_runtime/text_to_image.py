@@ -1,0 +1,246 @@
+"""Prompts to pictures, whatever computes them: a bundle's graphs (`Model`), or PyTorch.
+
+N pictures, H by W pixels, Z numbers of noise, D numbers in a sentence vector; the model fixes the last four.
+"""
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galip_runtime.arrays import (
+    MOST_PICTURES,
+    Floats,
+    batches,
+    check_count,
+    check_finite,
+    check_rows,
+    is_whole,
+    shown,
+    to_uint8,
+)
+from galip_runtime.bundle.manifest import Dimensions
+from galip_runtime.errors import UsageError
+from galip_runtime.interpolation import between, check_corners, check_steps, lerp, slerp
+from galip_runtime.noise import MAX_SEED, check_seed
+from galip_runtime.noise import noise as noise_of
+from galip_runtime.sentence_cache import SentenceCache
+from galip_runtime.tokenizer import Tokenizer, as_prompts, trim
+
+__all__ = [
+    "DEFAULT_BATCH_SIZE",
+    "MOST_PICTURES",
+    "TextToImage",
+    "check_corners",
+    "check_steps",
+    "seed_series",
+]
+
+DEFAULT_BATCH_SIZE = 8
+"""Pictures made at once. More is no faster on a CPU, and memory grows with it (0.1 GB each at 224 pixels)."""
+
+_CACHED_SENTENCES = 1024
+CAPTIONS_AT_ONCE = 32
+_FRESH_SEEDS = 2**32  # short enough to be typed again, and exact in any JSON reader
+
+
+class TextToImage(ABC):
+    """What draws pictures from prompts. May be shared by threads."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, dimensions: Dimensions, captions_at_once: int = CAPTIONS_AT_ONCE
+    ) -> None:
+        """`captions_at_once`: new captions that `encode_text` encodes together, at most."""
+        self.tokenizer = tokenizer
+        self.dimensions = dimensions
+        self._sentences = SentenceCache(_CACHED_SENTENCES, captions_at_once)
+
+    @property
+    def rounds_on_device(self) -> bool:
+        """Whether `draw` gives pictures as the device has rounded them, not what `decode` gives, rounded."""
+        return False
+
+    @abstractmethod
+    def info(self) -> dict[str, Any]:
+        """What is loaded and how it runs, fit for JSON; `device` and `precision` of each part at least."""
+
+    @abstractmethod
+    def _run_text(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Tokens int64 (N, L) to sentence vectors float32 (N, D)."""
+
+    @abstractmethod
+    def _run_generator(
+        self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Noise float32 (N, Z) and sentence float32 (N, D) to pictures float32 (N, 3, H, W)."""
+
+    def _run_pictures(
+        self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.uint8]:
+        """The same to pictures uint8 (N, H, W, 3). Raises QualityGateFailed where one is not finite."""
+        return to_uint8(check_finite(self._run_generator(noise, sentence), "generator"))
+
+    def encode_text(self, prompts: str | Sequence[str]) -> npt.NDArray[np.float32]:
+        """Sentence vectors, float32 (N, D), not normalised. Repeated captions come from a cache.
+
+        Raises UsageError for no prompt, something other than text, and too long a prompt.
+        """
+        tokens = self.tokenizer.encode(_some(as_prompts(prompts), "prompt"))
+        return self._sentences(tokens, self.encode_tokens)
+
+    def encode_tokens(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Sentence vectors, float32 (N, D), of `tokenizer.encode`'s tokens, int64 (N, L); no cache.
+
+        Raises UsageError for another dtype or shape, and for an id that is not in the vocabulary.
+        """
+        self.tokenizer.check(tokens)
+        return check_finite(self._run_text(trim(tokens)), "text encoder")
+
+    def noise(
+        self, seeds: Sequence[int] | npt.NDArray[np.integer], truncation: float | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Noise for `decode`: float32 (N, Z), row i by seed i alone, cut at ±`truncation` if given.
+
+        Raises UsageError for an unfit seed or truncation.
+        """
+        return noise_of(seeds, self.dimensions.noise_dim, truncation)
+
+    def decode(self, noise: Floats, sentence: Floats) -> npt.NDArray[np.float32]:
+        """Pictures as the generator gives them: float32 (N, 3, H, W), RGB, nominally in [-1, 1], not clamped.
+
+        `noise`: float (N, Z); `sentence`: float (N, D). float64 and float16 are rounded to float32. All N are
+        made at once. Raises UsageError for another shape or dtype and for values that are not finite, and
+        QualityGateFailed where the picture itself is not finite.
+        """
+        return check_finite(self._run_generator(*self._rows(noise, sentence)), "generator")
+
+    def draw(self, noise: Floats, sentence: Floats) -> npt.NDArray[np.uint8]:
+        """The pictures of `decode`, uint8 (N, H, W, 3), RGB: clamped to [-1, 1], that to 0 … 255, rounded.
+
+        `noise`: float (N, Z); `sentence`: float (N, D). Raises as `decode`. On a GPU this is quicker, because
+        less is copied.
+        """
+        return self._run_pictures(*self._rows(noise, sentence))
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        seeds: int | Sequence[int] | None = None,
+        *,
+        truncation: float | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> npt.NDArray[np.uint8]:
+        """Pictures, uint8 (N, H, W, 3), RGB.
+
+        `seeds`: one for each picture, from 0 to 2^64 - 1. One prompt goes with any number of seeds and one
+        seed with any number of prompts; otherwise there are as many of both. None draws fresh ones for each
+        picture; where the picture is to be had again, draw them with `seed_series` and pass them.
+        `truncation`: cut the noise there (`galip_runtime.noise.truncate`); lower is plainer, with less
+        variety. `batch_size`: pictures made at once. Raises UsageError for what cannot be used.
+        """
+        texts = _some(as_prompts(prompts), "prompt")
+        numbers = seed_series(None, len(texts)) if seeds is None else _as_seeds(seeds)
+        count = max(len(texts), len(numbers))
+        if len(texts) not in (1, count) or len(numbers) not in (1, count):
+            raise UsageError(
+                f"{len(texts)} prompts and {len(numbers)} seeds do not go together: "
+                "give one of either, or as many of both"
+            )
+        sentence = np.broadcast_to(self.encode_text(texts), (count, self.dimensions.sentence_dim))
+        noise = self.noise(numbers * (count // len(numbers)), truncation)
+        return self._pictures(noise, sentence, batch_size)
+
+    def interpolate(
+        self,
+        prompts: str | Sequence[str],
+        steps: int = 8,
+        seed: int | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        square: bool = False,
+        truncation: float | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> npt.NDArray[np.uint8]:
+        """Pictures between prompts, seeds or both; sentence vectors are mixed linearly, noise on the sphere.
+
+        A strip, uint8 (steps, H, W, 3), from the first to the second, both included: two prompts with one
+        seed, one prompt with two `seeds`, or two of each. A square, uint8 (steps * steps, H, W, 3), row by
+        row: four prompts or four `seeds`, or both, in its corners (top left, top right, bottom left, bottom
+        right); or, by `square`, two prompts from left to right and two `seeds` from top to bottom. `steps`:
+        at least 2; `seed`: from 0 to 2^64 - 1, None draws one. Raises UsageError for what cannot be used.
+        """
+        texts = _some(as_prompts(prompts), "prompt")
+        if not isinstance(square, bool | np.bool_):
+            raise UsageError(f"square is True or False, not {shown(square)}")
+        if seeds is not None and seed is not None:
+            raise UsageError("give `seed` for one or `seeds` for several, not both")
+        numbers = _as_seeds(seeds) if seeds is not None else seed_series(seed, 1)
+        check_corners(len(texts), len(numbers), square)
+        is_square = square or 4 in (len(texts), len(numbers))
+        steps = check_steps(steps, is_square)
+        across = np.linspace(0.0, 1.0, steps)
+        down = np.zeros(1)
+        if is_square:
+            across, down = np.tile(across, steps), np.repeat(across, steps)
+        sentence = between(self.encode_text(texts), across, down, lerp)
+        noise = between(self.noise(numbers, truncation), down if square else across, down, slerp)
+        count = max(len(sentence), len(noise))
+        return self._pictures(_repeated(noise, count), _repeated(sentence, count), batch_size)
+
+    def _pictures(self, noise: Floats, sentence: Floats, batch_size: int) -> npt.NDArray[np.uint8]:
+        size = (self.dimensions.image_height, self.dimensions.image_width)
+        try:
+            pictures = np.empty((len(noise), *size, 3), np.uint8)
+        except (MemoryError, ValueError) as error:  # ValueError: more than there are addresses for
+            raise UsageError(
+                f"{len(noise):,} pictures of {size[1]}x{size[0]} pixels do not fit into memory; draw fewer "
+                "at a time"
+            ) from error
+        for part in batches(len(noise), check_count(batch_size, "batch_size")):
+            pictures[part] = self.draw(noise[part], sentence[part])
+        return pictures
+
+    def _rows(
+        self, noise: Floats, sentence: Floats
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Both as float32, a row each for every picture. Raises UsageError as `decode`."""
+        z = check_rows(noise, "noise", self.dimensions.noise_dim)
+        e = check_rows(sentence, "sentence", self.dimensions.sentence_dim)
+        if len(z) != len(e):
+            raise UsageError(f"noise has {len(z)} rows and sentence {len(e)}; each picture takes one of both")
+        return z, e
+
+
+def _repeated(rows: Floats, count: int) -> Floats:
+    return np.broadcast_to(rows, (count, rows.shape[1]))
+
+
+def seed_series(seed: int | None = None, count: int = 1) -> list[int]:
+    """`count` seeds in a row, from `seed` on; None draws the first, below 2^32.
+
+    Raises UsageError for a count below 1 or above `MOST_PICTURES`, and where the series would pass 2^64 - 1.
+    """
+    count = check_count(count, "count", most=MOST_PICTURES)
+    first = secrets.randbelow(_FRESH_SEEDS) if seed is None else check_seed(seed)
+    if first + count - 1 > MAX_SEED:
+        raise UsageError(f"{count} seeds from {first} on pass the largest, {MAX_SEED} (2^64 - 1)")
+    return list(range(first, first + count))
+
+
+def _some(items: list[str], name: str) -> list[str]:
+    if not items:
+        raise UsageError(f"there is no {name}: give at least one")
+    return items
+
+
+def _as_seeds(seeds: int | Sequence[int]) -> list[int]:
+    if isinstance(seeds, np.ndarray) and not seeds.ndim:
+        seeds = seeds[()]
+    if is_whole(seeds):
+        return [check_seed(seeds)]
+    if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence | np.ndarray) or not len(seeds):
+        raise UsageError(f"seeds are a whole number or a sequence of at least one, not {shown(seeds)}")
+    return [check_seed(seed) for seed in seeds]

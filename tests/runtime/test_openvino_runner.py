@@ -1,0 +1,284 @@
+"""OpenVINO itself: the same pictures, what it keeps, and where it says no."""
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import galip_runtime
+import galip_runtime.cache as cache_module
+import numpy as np
+import onnx
+import pytest
+from galip_runtime import FileRefused, ProviderUnavailable, loading
+from galip_runtime.backends import devices, openvino_runner
+from galip_runtime.cache import cache_folder, write_cached
+from stub_bundle import relist
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
+    cache_module._reasons.clear()
+    return cache_folder("openvino")
+
+
+@pytest.fixture
+def pictures(bundle):
+    return galip_runtime.load(bundle, device="cpu").generate(["red", "a pan"], [1, 2])
+
+
+def load(bundle, **options):
+    return galip_runtime.load(bundle, device="openvino", **options)
+
+
+def test_the_same_pictures_from_the_graph_and_from_the_cache(bundle, cache, pictures, monkeypatch):
+    model = load(bundle)
+    assert np.abs(model.generate(["red", "a pan"], [1, 2]).astype(int) - pictures).max() <= 1
+    assert model.info()["providers"]["generator"] == model.info()["providers"]["text_encoder"]
+    assert model.info()["providers"]["generator"][0].startswith("OpenVINO 20")
+    assert "openvino" in model.info()["versions"]
+    assert len(list(cache.glob("*.blob"))) == 3  # the text encoder, the sentence's part, the generator
+    monkeypatch.setattr(openvino_runner.OpenvinoRunner, "_compile", lambda *_: pytest.fail("compiled again"))
+    again = load(bundle)
+    assert (again.generate(["red", "a pan"], [1, 2]) == model.generate(["red", "a pan"], [1, 2])).all()
+
+
+def test_precisions_and_threads_and_graphs_have_blobs_of_their_own(shared_bundle, cache):
+    load(shared_bundle)
+    load(shared_bundle, threads=1)
+    assert len(list(cache.iterdir())) == 3
+    if openvino_runner.openvino_computes_in("bf16"):
+        load(shared_bundle, precision="bf16")
+        assert len(list(cache.iterdir())) == 5  # the text encoder is the one in fp32
+
+
+DAMAGES = {
+    "cut": lambda data: data[:-9],
+    "half": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "no head": lambda data: data[100:],
+    "head alone": lambda data: data[:4096],
+    "zeros": lambda data: bytes(len(data)),
+    "zeros at the end": lambda data: data[:-4096] + bytes(4096),
+    "garbage": lambda data: b"x" * len(data),
+    "longer": lambda data: data + b"x",
+    "a bit of the head": lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:],
+    "a bit": lambda data: data[:-999] + bytes([data[-999] ^ 64]) + data[-998:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_blob_is_compiled_anew(bundle, cache, pictures, damage, caplog):
+    load(bundle)
+    for blob in cache.iterdir():
+        blob.write_bytes(DAMAGES[damage](blob.read_bytes()))
+    assert np.abs(load(bundle).generate(["red", "a pan"], [1, 2]).astype(int) - pictures).max() <= 1
+    assert caplog.text.count("is damaged") == 3
+    caplog.clear()
+    load(bundle)
+    assert caplog.text == ""
+
+
+def test_one_that_openvino_does_not_take_is_compiled_anew(bundle, cache, pictures, caplog):
+    load(bundle)
+    for blob in cache.iterdir():
+        write_cached(blob, b"of another version")
+    assert np.abs(load(bundle).generate(["red", "a pan"], [1, 2]).astype(int) - pictures).max() <= 1
+    assert caplog.text.count("compiled anew") == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("name", [".", "..", "blobs"])
+def test_what_others_may_have_put_there_is_not_used(bundle, cache, pictures, name, monkeypatch):
+    load(bundle)
+    for path in cache.iterdir() if name == "blobs" else [cache / name]:
+        path.chmod(0o777)
+    original, imported = openvino_runner.OpenvinoRunner._imported, []
+
+    def record(*arguments):
+        imported.append(original(*arguments))
+        return imported[-1]
+
+    monkeypatch.setattr(openvino_runner.OpenvinoRunner, "_imported", record)
+    assert np.abs(load(bundle).generate(["red", "a pan"], [1, 2]).astype(int) - pictures).max() <= 1
+    assert imported == ([None] * 3 if name == "blobs" else [])
+
+
+@pytest.mark.parametrize("place", ["openvino", "."])
+def test_a_cache_that_is_a_file(bundle, cache, pictures, caplog, place):
+    shutil.rmtree(cache if place == "openvino" else cache.parent)
+    (cache.parent / place).write_text("")
+    assert load(bundle).generate(["red", "a pan"], [1, 2]).shape == pictures.shape
+    assert "nothing is kept" in caplog.text
+
+
+def test_a_disk_that_is_full(bundle, cache, pictures, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache_module.os, "fsync", full)
+    assert load(bundle).generate(["red", "a pan"], [1, 2]).shape == pictures.shape
+    assert "No space left on device" in caplog.text
+    assert list(cache.iterdir()) == []
+
+
+def test_the_blobs_used_last_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(openvino_runner, "_KEPT_BYTES", 30)
+    for age, size in enumerate((10, 5, 20, 1)):
+        path = tmp_path / f"{age}.blob"
+        path.write_bytes(b"x" * size)
+        os.utime(path, (1000 - age, 1000 - age))
+    (tmp_path / "other").write_text("x" * 100)
+    openvino_runner._make_room(tmp_path / "3.blob")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.blob", "1.blob", "3.blob", "other"]
+
+
+def test_blobs_are_kept_within_bounds(bundle, cache, monkeypatch):
+    monkeypatch.setattr(openvino_runner, "_KEPT_BYTES", 0)
+    load(bundle)
+    assert len(list(cache.iterdir())) == 1  # the newest
+
+
+def test_a_cache_that_is_read_only_is_used(bundle, cache, monkeypatch, caplog):
+    load(bundle)
+    monkeypatch.setattr(openvino_runner.OpenvinoRunner, "_compile", lambda *_: pytest.fail("compiled again"))
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(openvino_runner.os, "utime", refuse)
+    load(bundle)
+    assert caplog.text == ""
+
+
+def test_a_change_while_it_loads_does_not_stay_in_the_cache(bundle, cache, pictures, monkeypatch):
+    right = (bundle / "generator.onnx").read_bytes()
+    model = onnx.load_from_string(right)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "of_noise")
+    weight.raw_data = bytes(len(weight.raw_data))
+    original = loading._start
+
+    def swap_before(*arguments):
+        (bundle / "generator.onnx").write_bytes(model.SerializeToString())
+        return original(*arguments)
+
+    monkeypatch.setattr(loading, "_start", swap_before)
+    with pytest.raises(FileRefused, match=r"generator\.onnx was written while it was loaded"):
+        load(bundle)
+    monkeypatch.undo()
+    monkeypatch.setenv("GALIP_CACHE", str(cache.parent))
+    (bundle / "generator.onnx").write_bytes(right)
+    assert np.abs(load(bundle).generate(["red", "a pan"], [1, 2]).astype(int) - pictures).max() <= 1
+
+
+def test_several_at_once_share_a_cache(bundle, cache, pictures):
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda _: load(bundle), range(8)))
+    for model in models:
+        assert np.abs(model.generate(["red", "a pan"], [1, 2]).astype(int) - pictures).max() <= 1
+    assert {path.suffix for path in cache.iterdir()} == {".blob"}
+
+
+def test_threads_share_a_model(bundle, cache):
+    model = load(bundle)
+    alone = [model.generate("red", seed) for seed in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda seed: model.generate("red", seed), range(40)))
+    assert all((one == other).all() for one, other in zip(alone, together, strict=True))
+
+
+def test_a_cpu_without_the_precision_says_so(shared_bundle, cache, monkeypatch):
+    monkeypatch.setattr(openvino_runner, "openvino_computes_in", lambda precision: precision == "fp32")
+    for precision in ("bf16", "int8"):
+        with pytest.raises(ProviderUnavailable, match=f"does not compute in {precision}.*such as fp32"):
+            load(shared_bundle, precision=precision)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another thing there")
+def test_ctrl_c_after_a_model_is_gone_is_ctrl_c(bundle, cache):
+    code = f"""
+import gc, signal, galip_runtime
+galip_runtime.load({str(bundle)!r}, device="openvino").generate("red", 1)
+gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n")
+
+
+def test_a_graph_that_it_cannot_run(bundle, cache):
+    data = (bundle / "generator.onnx").read_bytes()
+    (bundle / "generator.onnx").write_bytes(data.replace(b"Add", b"And"))  # of floats
+    relist(bundle, "generator.onnx")
+    with pytest.raises(
+        ProviderUnavailable, match=r"(?s)OpenVINO cannot load generator\.onnx.*Use device 'cpu'"
+    ):
+        load(bundle)
+
+
+def test_auto_passes_over_what_it_cannot_run(bundle, cache, monkeypatch):
+    def fail(*_):
+        raise ProviderUnavailable("OpenVINO cannot load it")
+
+    monkeypatch.setattr(openvino_runner.OpenvinoRunner, "_compile", fail)
+    info = galip_runtime.load(bundle).info()
+    assert (info["device"], info["passed_over"]) == ("cpu", ["OpenVINO cannot load it"])
+
+
+def test_a_file_is_read_as_onnx_whatever_it_looks_like(bundle, cache, tmp_path):
+    """Left to choose, OpenVINO reads XML as its own format, and weights from another file beside it."""
+    xml = b"\n!--" + b"-" * 27 + b'--><net name="x" version="11"><layers/><edges/></net>'
+    (bundle / "generator.onnx").write_bytes(xml)
+    relist(bundle, "generator.onnx")
+    with pytest.raises(FileRefused):
+        load(bundle)
+
+
+def test_remains_of_openvino(bundle, tmp_path):
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("")
+    code = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+import galip_runtime
+print(galip_runtime.load({str(bundle)!r}).info()["device"])
+galip_runtime.load({str(bundle)!r}, device="openvino")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "cpu\n"
+    assert "ProviderUnavailable: OpenVINO is installed in parts only: pip install" in done.stderr
+
+
+def test_a_process_has_one_core(monkeypatch):
+    openvino_runner._started.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        cores = list(pool.map(lambda _: openvino_runner.openvino_core(), range(16)))
+    assert len(set(map(id, cores))) == 1
+
+
+def test_threads_are_as_asked_for(bundle, cache):
+    for threads in (1, 2):
+        request = load(bundle, threads=threads)._graphs["generator"]._request
+        assert request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == threads
+
+
+def test_without_onnxruntime(bundle, cache, pictures, monkeypatch):
+    def missing():
+        raise ProviderUnavailable("onnxruntime cannot be imported")
+
+    monkeypatch.setattr(devices, "import_onnxruntime", missing)
+    model = galip_runtime.load(bundle)
+    assert model.info()["device"] == "openvino"
+    assert np.abs(model.generate(["red", "a pan"], [1, 2]).astype(int) - pictures).max() <= 1
+    with pytest.raises(ProviderUnavailable, match=r"they have: .*openvino\).*galip-runtime\[cpu\]"):
+        galip_runtime.load(bundle, device="cpu")
+
+
+def test_what_openvino_itself_would_send_is_not_sent():
+    """Importing it imports `openvino_telemetry`, unless that cannot be."""
+    devices.import_openvino()
+    assert "openvino_telemetry" not in sys.modules
