@@ -41,7 +41,7 @@ FUZZ_SEED ?=
 FUZZ_TARGETS ?=
 FUZZ_OPTIONS ?=
 fuzz: setup
-	OMP_NUM_THREADS=1 PYTHONPATH=tests:tests/runtime $(BIN)/python -m fuzz --minutes $(FUZZ_MINUTES) \
+	OMP_NUM_THREADS=1 PYTHONPATH=tests:tests/runtime:benchmarks $(BIN)/python -m fuzz --minutes $(FUZZ_MINUTES) \
 		$(if $(FUZZ_SEED),--seed $(FUZZ_SEED)) --targets "$(FUZZ_TARGETS)" $(FUZZ_OPTIONS)
 
 .venv-provider/.ready: runtime/pyproject.toml
@@ -54,7 +54,7 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict runtime/galip_runtime
-	$(BIN)/mypy galip export/galip_export benchmarks/galip_bench
+	$(BIN)/mypy galip export/galip_export benchmarks/galip_bench benchmarks/studies
 
 wheels: setup
 	$(BIN)/python -m build --wheel --outdir dist runtime
@@ -89,9 +89,9 @@ define measure-cpu
 	$(BIN)/galip export $(2) --rewrites none --out demo/cpu_$(1)_plain --overwrite
 	$(BIN)/galip bench $(if $(2),--model $(2)) --bundle demo/cpu_$(1) --plain-bundle demo/cpu_$(1)_plain \
 		--subjects $(CPU_SUBJECTS) --json benchmarks/results/cpu_$(1)_latency.json --html demo/cpu_$(1).html
-	$(BIN)/python -m galip_bench.operators demo/cpu_$(1) --out benchmarks/results/cpu_$(1)_operators.json
-	$(BIN)/python -m galip_bench.options demo/cpu_$(1) --out benchmarks/results/cpu_$(1)_options.json
-	$(BIN)/python -m galip_bench.rewrites $(or $(2),galip/assets/default.safetensors) \
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.operators demo/cpu_$(1) --out benchmarks/results/cpu_$(1)_operators.json
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.options demo/cpu_$(1) --out benchmarks/results/cpu_$(1)_options.json
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.rewrites $(or $(2),galip/assets/default.safetensors) \
 		--out benchmarks/results/cpu_$(1)_rewrites.json
 endef
 
@@ -103,7 +103,7 @@ bench-full: setup demo/random.safetensors
 
 demo/random.safetensors: | setup
 	mkdir -p demo
-	$(BIN)/python -m galip_bench.random_weights released $@
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.random_weights released $@
 
 # FID of the shipped model and of what was exported from it, against the icons it was trained on (10 minutes).
 FID_SUBJECTS ?= bundle-cpu-fp32,bundle-openvino-bf16,bundle-openvino-int8
@@ -135,20 +135,20 @@ test-gpu: $(GPU_READY)
 
 bench-gpu: $(GPU_READY)
 	mkdir -p demo
-	$(GPU_PYTHON) -m galip_bench.random_weights released demo/random.safetensors
+	PYTHONPATH=benchmarks $(GPU_PYTHON) -m studies.random_weights released demo/random.safetensors
 	$(GPU_PYTHON) -m galip export demo/random.safetensors --precision fp32,fp16 --out demo/gpu_full --overwrite
-	$(GPU_PYTHON) -m galip_bench.gpu_options demo/gpu_full --out benchmarks/results/gpu_full_options.json
+	PYTHONPATH=benchmarks $(GPU_PYTHON) -m studies.gpu_options demo/gpu_full --out benchmarks/results/gpu_full_options.json
 	$(GPU_PYTHON) -m galip bench --model demo/random.safetensors --bundle demo/gpu_full --subjects $(GPU_SUBJECTS) \
 		--batch 1,4,16,64 --json benchmarks/results/gpu_full_latency.json --html demo/gpu_full.html
 
 # The READMEs' tables, from the results.
 readme: setup
-	$(BIN)/python -m galip_bench.readme README.md benchmarks/README.md
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.readme README.md benchmarks/README.md
 
 # How fast `galip train` is against the released code's order; to be run on a machine with nothing else to do.
 bench-training: setup
-	$(BIN)/python -m galip_bench.throughput --rounds 41 --out benchmarks/results/training_default.json
-	$(BIN)/python -m galip_bench.throughput --model released --batch-size 4 --rounds 7 --warmup 1 \
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.throughput --rounds 41 --out benchmarks/results/training_default.json
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.throughput --model released --batch-size 4 --rounds 7 --warmup 1 \
 		--out benchmarks/results/training_released.json
 
 clean:

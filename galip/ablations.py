@@ -28,7 +28,7 @@ class DownBlock(nn.Module):
         self.gamma = nn.Parameter(self.shortcut.weight.new_zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (N, Ci, h, w) → (N, Co, h/2, w/2)."""
+        """x (N, Ci, h, w) → (N, Co, h/2, w/2)."""
         return F.avg_pool2d(self.shortcut(x), 2) + self.gamma * self.convs(x)
 
 

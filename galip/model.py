@@ -41,7 +41,7 @@ class Affine(nn.Module):
         self.beta = AffineMlp(cond_dim, channels, 0.0)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """X (N, C, H, W), cond (N, Z+D) → (N, C, H, W)."""
+        """x (N, C, H, W), cond (N, Z+D) → (N, C, H, W)."""
         gamma = self.gamma(cond)[:, :, None, None]  # (N, C, 1, 1)
         beta = self.beta(cond)[:, :, None, None]  # (N, C, 1, 1)
         return torch.addcmul(beta, gamma, x)
@@ -56,7 +56,7 @@ class DFBlock(nn.Module):
         self.affine1 = Affine(cond_dim, channels)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """X (N, C, H, W), cond (N, Z+D) → (N, C, H, W)."""
+        """x (N, C, H, W), cond (N, Z+D) → (N, C, H, W)."""
         x = F.leaky_relu(self.affine0(x, cond), 0.2)
         return F.leaky_relu(self.affine1(x, cond), 0.2)
 
@@ -70,7 +70,7 @@ class FusionBlock(nn.Module):
         self.conv2, self.df2 = conv(hidden, channels, 3), DFBlock(cond_dim, channels)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """X (N, B, G, G), cond (N, Z+D) → (N, B, G, G)."""
+        """x (N, B, G, G), cond (N, Z+D) → (N, B, G, G)."""
         h = self.df1(self.conv1(x), cond)  # (N, hidden, G, G)
         return x + self.df2(self.conv2(h), cond)  # (N, B, G, G)
 
@@ -90,16 +90,16 @@ class GenerationBlock(nn.Module):
         self.shortcut = conv(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """X (N, Ci, h, w), cond (N, Z+D) → (N, Co, size, size)."""
+        """x (N, Ci, h, w), cond (N, Z+D) → (N, Co, size, size)."""
         h = self.grow(self.df1(x, cond))  # (N, Co, size, size)
         return self.upsample(self.shortcut(x)) + self.conv2(self.df2(h, cond))  # (N, Co, size, size)
 
     def grow(self, x: Tensor) -> Tensor:
-        """X (N, Ci, h, w) → (N, Co, size, size); training has a cheaper way (`galip.train.fast`)."""
+        """x (N, Ci, h, w) → (N, Co, size, size); training has a cheaper way (`galip.train.fast`)."""
         return self.conv1(self.upsample(x))
 
     def upsample(self, x: Tensor) -> Tensor:
-        """X (N, C, h, w) → (N, C, size, size), nearest."""
+        """x (N, C, h, w) → (N, C, size, size), nearest."""
         if x.shape[-1] == self.size:
             return x
         return F.interpolate(x, size=(self.size, self.size), mode="nearest")
@@ -194,7 +194,7 @@ class ExtractionBlock(nn.Module):
         self.shortcut = nn.Identity() if adds_feature else conv(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, feature: Tensor | None = None) -> Tensor:
-        """X (N, Ci, G, G), the next CLIP feature (N, Ci, G, G) or None → (N, Co, G, G)."""
+        """x (N, Ci, G, G), the next CLIP feature (N, Ci, G, G) or None → (N, Co, G, G)."""
         out = self.shortcut(x) + self.gamma * self.convs(x)
         if self.beta is None or feature is None:
             return out

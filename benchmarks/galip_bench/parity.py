@@ -41,7 +41,7 @@ class Parity:
     equal: int
     """Pictures that are the same in 8 bits: their PSNR is infinite, which is written as None."""
     psnr_min: float | None
-    """DB."""
+    """dB"""
     psnr_p1: float | None
     """First percentile; of fewer than a hundred pictures None."""
     psnr_median: float | None
@@ -143,7 +143,7 @@ def side_by_side(reference: Raw, result: Raw) -> NDArray[np.uint8]:
 
 
 def _psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """DB (N) of pictures uint8 (N, H, W, 3); infinite for equal ones."""
+    """dB (N) of pictures uint8 (N, H, W, 3); infinite for equal ones."""
     error = np.square(a.astype(np.float64) - b).mean(axis=(1, 2, 3))
     with np.errstate(divide="ignore"):
         return 10 * np.log10(255**2 / error)

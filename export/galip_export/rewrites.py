@@ -168,7 +168,7 @@ class Doubling(nn.Module):
             self.phases.append(phase)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (N, Ci, S, S) → (N, Co, 2S, 2S)."""
+        """x (N, Ci, S, S) → (N, Co, 2S, 2S)."""
         found = []
         for number, phase in enumerate(self.phases):
             down, right = divmod(number, 2)
@@ -196,7 +196,7 @@ class GrowingBlock(nn.Module):
         self.doubling = Doubling(block.conv1) if doubles else None
 
     def forward(self, x: Tensor, affines: Iterator[Tensor]) -> Tensor:
-        """X (N, Ci, S, S) → (N, Co, size, size)."""
+        """x (N, Ci, S, S) → (N, Co, size, size)."""
         block = self.block
         h = fuse(x, affines)
         h = self.doubling(h) if self.doubling else block.grow(h)  # (N, Co, size, size)

@@ -3,15 +3,17 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import studies
 import torch
-from galip_bench import operators, options, rewrites
 from galip_export.rewrites import Rewritten, affine_networks
 from galip_runtime.backends.runner import GraphFile
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
+from studies import operators, options, rewrites
 from torch.utils.flop_counter import FlopCounterMode
 
 from galip.checkpoint import load_galip
@@ -110,8 +112,9 @@ def test_a_rewrite_that_changes_the_picture_has_no_time(monkeypatch):
 
 
 @pytest.mark.parametrize("module", ["operators", "options", "rewrites"])
-def test_the_commands(tiny_bundle, tiny_checkpoint, tmp_path, module):
-    call = [sys.executable, "-m", f"galip_bench.{module}"]
+def test_the_commands(tiny_bundle, tiny_checkpoint, tmp_path, monkeypatch, module):
+    monkeypatch.setenv("PYTHONPATH", str(Path(studies.__file__).parents[1]))
+    call = [sys.executable, "-m", f"studies.{module}"]
     subject = tiny_checkpoint if module == "rewrites" else tiny_bundle
     if module != "rewrites":  # which takes a minute
         done = subprocess.run(

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 from fake_cuda import CudaSession, pretend
-from galip_bench import gpu_options
 from galip_runtime.errors import ProviderUnavailable
+from studies import gpu_options
 
 
 def test_options(tiny_bundle, monkeypatch):

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from galip_bench.readme import RESULTS, rendered
 from galip_bench.report import read_report
-from galip_bench.rewrites import LEFT_OUT
 from galip_bench.summary import ratio_of
+from studies.readme import RESULTS, rendered
+from studies.rewrites import LEFT_OUT
 
 ROOT = Path(__file__).parents[2]
 QUOTED = {

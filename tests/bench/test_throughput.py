@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from galip_bench import throughput
-from galip_bench.throughput import ThroughputConfig, main, measure, table
 from galip_runtime.errors import QualityGateFailed
+from studies import throughput
+from studies.throughput import ThroughputConfig, main, measure, table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

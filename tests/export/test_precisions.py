@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from galip_bench.random_weights import CONTRAST, set_contrast
 from galip_export import calibration, export_bundle, precision, quantise, verify
 from galip_export.comparison import first_percentile, picture_psnr
 from galip_export.conversion import Converter
@@ -23,6 +22,7 @@ from galip_runtime.backends import openvino_runner
 from galip_runtime.backends.openvino_runner import openvino_computes_in, openvino_core, openvino_settings
 from galip_runtime.bundle.manifest import read_manifest
 from onnx import numpy_helper
+from studies.random_weights import CONTRAST, set_contrast
 
 from galip.checkpoint import save_galip
 from galip.model import AffineMlp, Galip

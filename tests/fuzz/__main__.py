@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.harness import TARGETS, Result, run
-from galip_bench.fuzz import table
 from galip_bench.machine import describe_machine
 from galip_runtime.hardware import usable_cpus
+from studies.fuzz import table
 
 KEEP = Path("demo/fuzz")
 

@@ -149,7 +149,7 @@ def _only(started: Sequence[str]) -> str:
 
 
 def cuda_options(settings: Settings, stream: str) -> dict[str, str]:
-    """Of onnxruntime's CUDA provider. `python -m galip_bench.gpu_options` measures others."""
+    """Of onnxruntime's CUDA provider. `python -m studies.gpu_options` measures others."""
     return {
         "device_id": str(settings.gpu),
         "user_compute_stream": stream,

@@ -1,4 +1,4 @@
-"""onnxruntime's options on a CPU: `python -m galip_bench.options BUNDLE --out RESULT.json`.
+"""onnxruntime's options on a CPU: `python -m studies.options BUNDLE --out RESULT.json`.
 
 The generator in fp32, one picture at a time, with the options that galip-runtime sets and with one of them
 changed, by turns.
@@ -18,7 +18,7 @@ from galip_runtime.bundle.manifest import file_signature
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.hardware import usable_cpus
 
-from galip_bench.alone import Alone, changes_table, command
+from studies.harness import Alone, changes_table, command
 
 __all__ = ["AS_USED", "CHANGES", "SCHEMA", "main", "measure", "table"]
 

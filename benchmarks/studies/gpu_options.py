@@ -1,4 +1,4 @@
-"""onnxruntime's options on a GPU: `python -m galip_bench.gpu_options BUNDLE --out RESULT.json`.
+"""onnxruntime's options on a GPU: `python -m studies.gpu_options BUNDLE --out RESULT.json`.
 
 The generator of a bundle with fp32 from noise to uint8, in fp16 where it has that, too: with the options that
 galip-runtime sets and with one of them changed, by turns, for a single picture and for several at once.
@@ -21,7 +21,7 @@ from galip_runtime.bundle.manifest import file_signature
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.hardware import usable_cpus
 
-from galip_bench.alone import Alone, changes_table, command
+from studies.harness import Alone, changes_table, command
 
 __all__ = ["AS_USED", "BATCHES", "CHANGES", "SCHEMA", "main", "measure", "table"]
 

@@ -1,4 +1,4 @@
-"""Tables of the README, from files in benchmarks/results: `python -m galip_bench.readme README.md`.
+"""Tables of the README, from files in benchmarks/results: `python -m studies.readme README.md`.
 
 What stands between `<!-- RESULTS -->`, naming files of that folder, and `<!-- end -->` is replaced.
 """
@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galip_bench import fuzz, gpu_options, operators, options, rewrites, tables, throughput
+from galip_bench import tables
+
+from studies import fuzz, gpu_options, operators, options, rewrites, throughput
 
 __all__ = ["main", "rendered"]
 

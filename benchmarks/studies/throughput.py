@@ -1,4 +1,4 @@
-"""Training throughput, `galip train` against the released code's order: `python -m galip_bench.throughput`.
+"""Training throughput, `galip train` against the released code's order: `python -m studies.throughput`.
 
 Both begin with the same weights and are fed the same pictures, captions and noise, one step each by turns, so
 that a shared machine's drift hits both alike. Their losses have to agree, or there is no result.
@@ -20,6 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from galip_bench.machine import describe_machine
+from galip_bench.released_order import release_generator, released_step
+from galip_bench.summary import median_interval
 from galip_runtime import console
 from galip_runtime.errors import GalipError, QualityGateFailed
 from PIL import Image
@@ -32,9 +35,6 @@ from galip.train.augment import to_float
 from galip.train.config import GanConfig
 from galip.train.engine import make_fabric
 from galip.train.gan import Trainer, make_loader
-from galip_bench.machine import describe_machine
-from galip_bench.released_order import release_generator, released_step
-from galip_bench.summary import median_interval
 
 __all__ = ["SCHEMA", "ThroughputConfig", "main", "measure", "table"]
 
@@ -167,7 +167,7 @@ def _difference(ours: dict[str, float], theirs: dict[str, float]) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command: progress and the figures on stderr and stdout, the result in `--out`."""
-    parser = argparse.ArgumentParser(prog="python -m galip_bench.throughput", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m studies.throughput", description=__doc__)
     defaults = ThroughputConfig()
     parser.add_argument("--model", default=defaults.model)
     for name in ("batch-size", "rounds", "warmup", "threads", "seed"):

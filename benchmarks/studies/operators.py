@@ -1,4 +1,4 @@
-"""Where the time of a picture goes on a CPU: `python -m galip_bench.operators BUNDLE --out RESULT.json`.
+"""Where the time of a picture goes on a CPU: `python -m studies.operators BUNDLE --out RESULT.json`.
 
 OpenVINO, the fastest way there, tells how long each operation of the generator takes. Beside that stands how
 fast the whole is as a share of what this machine reaches at its best: a convolution or a matrix product that
@@ -22,7 +22,7 @@ from galip_runtime.backends.openvino_runner import openvino_computes_in, openvin
 from galip_runtime.hardware import usable_cpus
 from onnx import TensorProto, helper, numpy_helper
 
-from galip_bench.alone import Alone, command
+from studies.harness import Alone, command
 
 __all__ = ["SCHEMA", "main", "measure", "table"]
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from galip_bench.machine import describe_machine
+from galip_bench.summary import ratio_of
 from galip_runtime import console
 from galip_runtime.bundle.manifest import Manifest, read_manifest, verify_files
 from galip_runtime.errors import GalipError, UsageError
 from numpy.typing import NDArray
-
-from galip_bench.machine import describe_machine
-from galip_bench.summary import ratio_of
 
 __all__ = ["Alone", "changes_table", "command"]
 

@@ -1,6 +1,6 @@
 """A checkpoint of a preset's shape with random weights, to measure speed without the trained ones.
 
-    python -m galip_bench.random_weights released released.safetensors
+    python -m studies.random_weights released released.safetensors
 
 Times and memory are those of trained weights. Pictures have the contrast of trained ones, so that gates mean
 something; but what fp16, bf16 and int8 lose is other on trained weights, and int8 may leave more in float.
@@ -40,7 +40,7 @@ def set_contrast(model: Galip) -> None:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m galip_bench.random_weights", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m studies.random_weights", description=__doc__)
     parser.add_argument("preset", help="its name, as galip train --model takes it")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()

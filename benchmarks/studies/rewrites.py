@@ -1,4 +1,4 @@
-"""What each rewrite of the exporter saves on a CPU: `python -m galip_bench.rewrites MODEL --out RESULT.json`.
+"""What each rewrite of the exporter saves on a CPU: `python -m studies.rewrites MODEL --out RESULT.json`.
 
 The generator in fp32, one picture at a time, through onnxruntime and OpenVINO: with one of the rewrites left
 out by turns with all of them.
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from galip_bench.machine import describe_machine
+from galip_bench.summary import ratio_of
 from galip_export.onnx_export import OPSET, dimensions, export_module
 from galip_export.rewrites import GrowingBlock, Rewritten, affine_networks, fuse
 from galip_runtime.backends.devices import Settings
@@ -30,9 +32,7 @@ from torch import Tensor, nn
 
 from galip.checkpoint import load_galip
 from galip.model import Galip, Generator
-from galip_bench.alone import command
-from galip_bench.machine import describe_machine
-from galip_bench.summary import ratio_of
+from studies.harness import command
 
 __all__ = ["LEFT_OUT", "SCHEMA", "main", "measure", "table"]
 
