@@ -89,14 +89,20 @@ def _header(data: bytes, rng: Rng) -> bytes:
             header[name] = altered(header[name], rng)
         elif kind == 1:
             header[pick(rng, (f"{name}.more", "text", "generator.", ""))] = header.pop(name)
+        elif not isinstance(header[name], dict):  # it was altered already
+            continue
         elif name == "__metadata__":
-            header[name][pick(rng, header[name])] = pick(rng, ("", "1", "{}", "[]", "galip", "clip", "null"))
+            header[name][pick(rng, header[name] or ["config"])] = pick(
+                rng, ("", "1", "{}", "[]", "galip", "clip", "null")
+            )
         elif kind == 2:
             header[name]["dtype"] = pick(
                 rng, ("BOOL", "U8", "I64", "F16", "BF16", "F64", "F8_E4M3", "C64", "X", "F32")
             )
         elif kind == 3:
-            header[name]["shape"] = pick(rng, (header[name]["shape"][::-1], [], [0], [2**62, 4], [1, -1]))
+            shape = header[name].get("shape")
+            turned = shape[::-1] if isinstance(shape, list) else []
+            header[name]["shape"] = pick(rng, (turned, [], [0], [2**62, 4], [1, -1]))
         else:
             header[name]["data_offsets"] = pick(rng, ([0, 0], [4, 0], [0, 2**63], [0, len(numbers)]))
     return _joined(header, numbers)
