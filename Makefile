@@ -54,7 +54,7 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict runtime/galip_runtime
-	$(BIN)/mypy galip export/galip_export benchmarks/galip_bench benchmarks/studies
+	$(BIN)/mypy galip export/galip_export benchmarks/galip_bench benchmarks/studies recipes/icons
 
 wheels: setup
 	$(BIN)/python -m build --wheel --outdir dist runtime
@@ -63,7 +63,8 @@ wheels: setup
 # The shipped model, from nothing: pictures, CLIP's towers, GALIP, model card and its figures. Processes of one
 # thread each, a core each: layers this small gain little from a second thread.
 PROCESSES ?= 2
-MAKE_DEFAULT := -m galip.assets.make_default
+MAKE_DEFAULT := -m icons.make_default
+default-model: export PYTHONPATH := recipes
 default-model: setup
 	$(BIN)/python $(MAKE_DEFAULT) towers --data data/icons128 --runs runs/default
 	for stage in galip rivals; do OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) \

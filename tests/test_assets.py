@@ -10,18 +10,18 @@ import galip_runtime
 import numpy as np
 import pytest
 from galip_runtime import UsageError
+from icons import CARD
+from icons.figures import RIVALS, evaluation_table, rivals_table
+from icons.sources import ICON_SETS
 from runtime.stub_bundle import make_stub_bundle
 
 import galip.assets
 from galip.assets import default_bundle, default_checkpoint
-from galip.assets.figures import RIVALS, evaluation_table, rivals_table
 from galip.checkpoint import PARTS, load_galip, read_info
 from galip.cli.app import _run
-from galip.data.icons_sources import ICON_SETS
 from galip.presets import preset
 
 ASSETS = Path(galip.assets.__file__).parent
-CARD = ASSETS / "card"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_is_small_and_whole():
 
 
 def test_the_card_tells_the_licences_and_has_its_pictures():
-    card = (ASSETS / "MODEL_CARD.md").read_text()
+    card = (CARD.parent / "MODEL_CARD.md").read_text()
     assert "@@" not in card
     for package in ICON_SETS:
         assert package.style in card
@@ -72,7 +72,7 @@ def test_the_card_tells_the_licences_and_has_its_pictures():
 
 
 def test_the_card_s_figures_are_the_measured_ones():
-    card = (ASSETS / "MODEL_CARD.md").read_text()
+    card = (CARD.parent / "MODEL_CARD.md").read_text()
     evaluation = json.loads((CARD / "evaluation.json").read_text())
     rivals = json.loads((CARD / "rivals.json").read_text())
     assert evaluation_table(evaluation) in card
@@ -91,7 +91,7 @@ def test_the_training_s_log_and_commit_are_kept():
     steps = [json.loads(line)["step"] for line in (CARD / "log_128.jsonl").read_text().splitlines()]
     every = note["train"]["log_every"]
     assert steps == list(range(every, note["step"] + 1, every))
-    assert re.search(r"commit `[0-9a-f]{40}`", (ASSETS / "MODEL_CARD.md").read_text())
+    assert re.search(r"commit `[0-9a-f]{40}`", (CARD.parent / "MODEL_CARD.md").read_text())
 
 
 def test_every_picture_of_the_card_s_table_was_judged():

@@ -121,15 +121,18 @@ def test_every_file_of_the_packages_is_there(galip, runtime):
 
 
 def test_the_shipped_model_is_in_the_wheel(galip):
-    assets = [
-        path
-        for path in (ROOT / "galip" / "assets").iterdir()
-        if path.suffix in (".safetensors", ".md", ".png")
-    ]
+    assets = [path for path in (ROOT / "galip" / "assets").iterdir() if path.suffix == ".safetensors"]
     assert assets
     assert {f"galip/assets/{path.name}" for path in assets} <= galip.names
     size = sum(path.stat().st_size for path in (ROOT / "galip" / "assets").rglob("*") if path.is_file())
     assert size < 40 * 2**20
+
+
+def test_the_workshop_is_in_no_wheel(galip, runtime):
+    """Recipes and studies, pictures and logs stay in the repository."""
+    for name in galip.names | runtime.names:
+        assert not name.startswith(("icons/", "studies/", "recipes/")), name
+        assert not name.endswith((".png", ".jsonl")), name
 
 
 def test_no_caches_or_data_slip_in(galip, runtime):

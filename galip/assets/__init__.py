@@ -1,4 +1,4 @@
-"""The shipped default model: a small GALIP trained on icons. MODEL_CARD.md beside this file describes it."""
+"""The shipped default model: a small GALIP trained on icons. recipes/icons/MODEL_CARD.md describes it."""
 
 from __future__ import annotations
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from galip_runtime.errors import UsageError
 
 from galip.cli.common import Json, Progress, emit
 
@@ -38,7 +40,8 @@ def icons(
 
     Fetches seven icon sets with npm pack, draws them and writes WebDataset shards.
     """
-    from galip.data.icons import build_icons
+    _find_recipe()
+    from icons.build import build_icons
 
     with Progress() as progress:
         summary = build_icons(
@@ -56,6 +59,18 @@ def icons(
     lines += [f"  {style}: {count}" for style, count in summary.per_style.items()]
     lines += [f"  {split}: {count}" for split, count in summary.per_split.items()]
     emit({"out": str(out), **asdict(summary)}, json, *lines, is_report=True)
+
+
+def _find_recipe() -> None:
+    """Make `recipes/icons` of the clone that this package is in importable. Raises `UsageError` elsewhere."""
+    recipes = Path(__file__).parents[2] / "recipes"
+    if not (recipes / "icons").is_dir():
+        raise UsageError(
+            "the icons are drawn by a recipe that is in galip's repository and not in its packages: clone "
+            "it, run make setup there, then .venv/bin/galip data icons"
+        )
+    if str(recipes) not in sys.path:
+        sys.path.append(str(recipes))
 
 
 @app.command("check")

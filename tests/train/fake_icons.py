@@ -7,7 +7,7 @@ import json
 import tarfile
 from pathlib import Path
 
-from galip.data.icons_sources import Package
+from icons.sources import Package
 
 GROUPS = {
     "groups": {"1": "people-body", "4": "food-drink", "5": "travel-places", "9": "flags"},

@@ -12,16 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable, UsageError
+from icons import build as building
+from icons import sources
+from icons.build import SPLITS, build_icons
+from icons.commonness import Commonness, commonest_things
+from icons.names import Thing
+from icons.render import render_svg
+from icons.sources import EMOJIBASE, ICON_SETS, icons_of
 from PIL import Image
 from train.fake_icons import make_packages
 
-from galip.data import icons, icons_sources
+from galip.cli import data as data_commands
 from galip.data.folder import PARTIAL_FILE
-from galip.data.icons import SPLITS, build_icons
-from galip.data.icons_card import Commonness, commonest_things
-from galip.data.icons_names import Thing
-from galip.data.icons_render import render_svg
-from galip.data.icons_sources import EMOJIBASE, ICON_SETS, icons_of
 from galip.data.shards import load_pictures, read_metas, read_samples
 
 
@@ -84,7 +86,7 @@ def test_splits_share_no_thing_and_do_not_hang_on_size_or_sets(build, packages, 
 
 
 def test_the_same_build_gives_the_same_bytes_with_one_process_or_two(build, tmp_path, monkeypatch):
-    monkeypatch.setattr("galip.data.icons_render.CHUNK", 4)
+    monkeypatch.setattr("icons.render.CHUNK", 4)
     build(tmp_path / "one", processes=1)
     build(tmp_path / "two", processes=2)
     for shard in (tmp_path / "one").glob("*.tar"):
@@ -139,7 +141,7 @@ def test_an_interrupted_build_leaves_nothing_to_mistake_for_a_whole_one(build, t
     build(tmp_path, size=8)
     with monkeypatch.context() as patch:
         if moment == "rendering":
-            patch.setattr(icons, "render_all", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(building, "render_all", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         else:
             patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -165,7 +167,7 @@ def test_a_killed_build_is_redone(build, tmp_path):
 
 
 def test_two_builds_in_one_folder(build, tmp_path):
-    with icons._folder_to_ourselves(tmp_path), pytest.raises(UsageError, match="another build is at work"):
+    with building._folder_to_ourselves(tmp_path), pytest.raises(UsageError, match="another build is at work"):
         build(tmp_path)
     assert build(tmp_path).built
 
@@ -204,7 +206,7 @@ def test_a_full_disk_is_reported_and_cleared_up(build, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(icons, "write_shards", full)
+    monkeypatch.setattr(building, "write_shards", full)
     with pytest.raises(GalipError, match=r"cannot write the shards.*No space left"):
         build(tmp_path)
     assert not (tmp_path / ".building").exists()
@@ -226,7 +228,7 @@ def test_a_package_missing_from_the_folder_is_named(build, packages, tmp_path):
 
 
 def test_no_npm(build, tmp_path, monkeypatch):
-    monkeypatch.setattr(icons_sources.shutil, "which", lambda _: None)
+    monkeypatch.setattr(sources.shutil, "which", lambda _: None)
     with pytest.raises(UsageError, match=r"Install Node\.js.*--from"):
         build(tmp_path, source=None)
 
@@ -312,7 +314,7 @@ def test_a_mirrored_alias_is_its_icon_turned_round(tmp_path, packages):
 
 
 ENDLESS = """
-from galip.data.icons_render import render_all
+from icons.render import render_all
 if __name__ == "__main__":
     svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><rect width="9" height="9"/></svg>'
     for png in render_all([("k", svg)] * 200_000, 64):
@@ -321,7 +323,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+def test_workers_end_with_a_parent_that_was_killed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(sources.__file__).parents[1]))
     (tmp_path / "endless.py").write_text(ENDLESS)
     command = [sys.executable, str(tmp_path / "endless.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
@@ -402,3 +405,9 @@ def test_commonest_things_follow_the_rule(build, tmp_path):
     assert found[1].rank < found[2].rank < 2_000
     assert found[0].prompt == "a red apple"
     assert all(meta["thing"] != "fire" or meta["style"] != "beta style" for meta in read_metas(tmp_path))
+
+
+def test_without_the_repository_the_command_says_where_the_recipe_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_commands, "__file__", str(tmp_path / "galip" / "cli" / "data.py"))
+    with pytest.raises(UsageError, match="clone"):
+        data_commands._find_recipe()

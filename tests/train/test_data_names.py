@@ -3,11 +3,10 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from icons.captions import captions_of, with_article
+from icons.names import Names, Thing, fuse, natural_name, split_of
+from icons.sources import ICON_SETS, Icon
 from train.fake_icons import make_packages
-
-from galip.data.icons_captions import captions_of, with_article
-from galip.data.icons_names import Names, Thing, fuse, natural_name, split_of
-from galip.data.icons_sources import ICON_SETS, Icon
 
 
 @pytest.fixture(scope="module")

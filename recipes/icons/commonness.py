@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galip.data.icons_names import Thing
 from galip.data.shards import read_metas
+from icons.names import Thing
 
 __all__ = ["CARD_QUOTAS", "CommonThing", "Commonness", "commonest_things"]
 

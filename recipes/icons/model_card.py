@@ -15,8 +15,8 @@ from galip_runtime.image import grid, save_picture
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from galip.data.icons_card import commonest_things
 from galip.data.shards import read_metas
+from icons.commonness import commonest_things
 
 __all__ = ["STYLES", "draw_card", "draw_rivals", "keep_logs"]
 
@@ -38,11 +38,10 @@ HERO = (
 Pictures = NDArray[np.uint8]
 
 
-def draw_card(checkpoint: Path, data: Path) -> None:
-    """Write the card's pictures into `card/` beside `checkpoint`: things, seeds, styles."""
+def draw_card(checkpoint: Path, data: Path, folder: Path) -> None:
+    """Write the card's pictures into `folder`: things, seeds, styles."""
     from galip_export import export_bundle
 
-    folder = checkpoint.parent / "card"
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         bundle = Path(temporary) / "bundle"

@@ -10,6 +10,7 @@ from typing import Any
 
 from galip.assets import default_checkpoint
 from galip.metrics.evaluation import METRICS, EvaluationConfig, evaluate
+from icons import CARD
 
 __all__ = ["RIVALS", "evaluation_table", "judge", "rivals_table"]
 
@@ -47,7 +48,7 @@ def judge(data: Path, runs: Path, seen: tuple[str, ...], unseen: tuple[str, ...]
     on_seen = EvaluationConfig(str(checkpoint), str(data), METRICS, count=10_000, exclude=seen)
     on_unseen = replace(on_seen, split="test", exclude=unseen, count=FEWER)
     reports = {"seen": _report(on_seen), "unseen": _report(on_unseen)}
-    _store(reports, checkpoint.parent / "card" / "evaluation.json")
+    _store(reports, CARD / "evaluation.json")
     rival = replace(
         on_seen, metrics=RIVAL_METRICS, count=FEWER, reference_count=FEWER, clip=str(checkpoint), size=64
     )
@@ -55,7 +56,7 @@ def judge(data: Path, runs: Path, seen: tuple[str, ...], unseen: tuple[str, ...]
     for name in RIVALS:
         subject = runs / name / "model.safetensors"
         rivals[name] = _report(replace(rival, subject=str(subject))) | {"training": _training(runs / name)}
-    _store(rivals, checkpoint.parent / "card" / "rivals.json")
+    _store(rivals, CARD / "rivals.json")
 
 
 def _report(config: EvaluationConfig) -> dict[str, Any]:

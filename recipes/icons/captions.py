@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from galip.data.icons_names import Thing, fuse
+from icons.names import Thing, fuse
 
 __all__ = ["captions_of", "with_article"]
 

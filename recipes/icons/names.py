@@ -10,8 +10,8 @@ from typing import Any
 
 from galip_runtime.errors import FileRefused
 
-from galip.data.icons_extra import EXTRA_NAMES
-from galip.data.icons_sources import Icon, read_member
+from icons.extra import EXTRA_NAMES
+from icons.sources import Icon, read_member
 
 __all__ = ["Names", "Thing", "fuse", "natural_name", "split_of"]
 

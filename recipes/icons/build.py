@@ -14,14 +14,14 @@ from typing import Any
 from galip_runtime.errors import FileRefused, GalipError, UsageError
 
 from galip.data.folder import DATASET_FILE, PARTIAL_FILE, check_sums, check_whole, sha256_of, tars_in
-from galip.data.icons_captions import captions_of
-from galip.data.icons_card import Commonness
-from galip.data.icons_extra import BROKEN_ICONS
-from galip.data.icons_names import Names, Thing, split_of
-from galip.data.icons_render import MARGIN, load_renderer, render_all
-from galip.data.icons_sources import EMOJIBASE, ICON_SETS, Package, find_or_fetch, icons_of
 from galip.data.shards import write_shards
 from galip.data.texts import read_json
+from icons.captions import captions_of
+from icons.commonness import Commonness
+from icons.extra import BROKEN_ICONS
+from icons.names import Names, Thing, split_of
+from icons.render import MARGIN, load_renderer, render_all
+from icons.sources import EMOJIBASE, ICON_SETS, Package, find_or_fetch, icons_of
 
 __all__ = ["IconsSummary", "build_icons"]
 

@@ -1,7 +1,7 @@
 """The shipped model, from nothing: `make default-model`.
 
 Builds the icon pictures, trains CLIP's towers, trains GALIP at 64 pixels and grown to 128, stores the result
-as fp16 beside this file, draws the pictures of the model card, trains two rivals on equal budgets and judges
+as fp16 in galip/assets, draws the pictures of the model card, trains two rivals on equal budgets and judges
 all. A step whose result is there is not repeated; a run that was cut short is resumed. The numbers below are
 the recipe; MODEL_CARD.md says what came of them.
 """
@@ -17,14 +17,15 @@ import torch
 from galip_runtime import console
 
 from galip.assets import default_checkpoint
-from galip.assets.card import draw_card, draw_rivals, keep_logs
-from galip.assets.figures import RIVALS, judge
 from galip.checkpoint import PARTS, load_galip, read_info, save_galip
-from galip.data.icons import build_icons
 from galip.train.config import ContrastiveConfig, GanConfig
 from galip.train.contrastive import train_clip
 from galip.train.gan import train
 from galip.train.presets import resolve
+from icons import CARD
+from icons.build import build_icons
+from icons.figures import RIVALS, judge
+from icons.model_card import draw_card, draw_rivals, keep_logs
 
 PEOPLE_AND_FLAGS = (
     "skin_tone",
@@ -35,7 +36,7 @@ PEOPLE_AND_FLAGS = (
     "group=other",
 )
 COMMONEST = "rank>5771"
-"""The 200 commonest things, by `galip.data.icons_card`'s rule: about what this training has time for."""
+"""The 200 commonest things, by `icons.commonness`'s rule: about what this training has time for."""
 
 SAMPLE_PROMPTS = (
     "a red apple, 3D style",
@@ -121,8 +122,8 @@ def train_gan(data: Path, runs: Path) -> None:
     trained = train(config, resume=True, echo=_echo)
     if os.environ.get("RANK", "0") == "0":
         publish(trained)
-        draw_card(default_checkpoint(), data)
-        keep_logs(runs, default_checkpoint().parent / "card")
+        draw_card(default_checkpoint(), data, CARD)
+        keep_logs(runs, CARD)
 
 
 def publish(trained: Path) -> None:
@@ -142,7 +143,7 @@ def train_rivals(data: Path, runs: Path) -> None:
         config = rival_config(str(data), str(default_checkpoint()), str(runs / name), paired)
         train(config, resume=True, echo=_echo)
     if os.environ.get("RANK", "0") == "0":
-        draw_rivals(runs, tuple(RIVALS), default_checkpoint().parent / "card" / "rivals.png")
+        draw_rivals(runs, tuple(RIVALS), CARD / "rivals.png")
 
 
 def _echo(line: str) -> None:

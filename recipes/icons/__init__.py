@@ -1,0 +1,8 @@
+"""How the shipped model is made: icons and their captions, training, model card. In no wheel."""
+
+from pathlib import Path
+
+__all__ = ["CARD"]
+
+CARD = Path(__file__).parent / "card"
+"""Pictures, figures and logs of the model card."""
