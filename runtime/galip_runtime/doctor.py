@@ -11,6 +11,7 @@ from galip_runtime.backends.devices import PROVIDERS, import_onnxruntime, import
 from galip_runtime.backends.engines import PACKAGES, import_tensorrt
 from galip_runtime.backends.onnxruntime_gpu_runner import preload_libraries
 from galip_runtime.backends.openvino_runner import openvino_computes_in
+from galip_runtime.backends.precisions import PRECISIONS
 from galip_runtime.backends.probe import why_not
 from galip_runtime.errors import ProviderUnavailable
 from galip_runtime.hardware import computes_in, cpu_features, cpu_name, driver, gpus, usable_cpus
@@ -29,7 +30,6 @@ _LIBRARIES = {
     "curand": (10,), "nvrtc": (13, 12), "nvinfer": (11, 10),
 }  # fmt: skip
 """libraries that onnxruntime's providers for NVIDIA's GPUs load, by name, and their versions"""
-_PRECISIONS = ("fp32", "w16a32", "fp16", "bf16", "int8")
 
 
 def examine() -> dict[str, Any]:
@@ -48,7 +48,9 @@ def examine() -> dict[str, Any]:
             "name": cpu_name(),
             "features": cpu_features(),
             "usable": usable_cpus(),
-            "computes_in": {name: computes_in(name) for name in ("bf16", "int8")},
+            "computes_in": {
+                name: computes_in(name) for name, precision in PRECISIONS.items() if precision.cpu_features
+            },
         },
         "gpus": _gpus(),
         "onnxruntime": _onnxruntime(),  # which loads those of NVIDIA's Python packages
@@ -128,7 +130,7 @@ def _tensorrt(package: str) -> dict[str, Any]:
 
 def _device(name: str) -> dict[str, Any]:
     why = why_not(name)
-    precisions = [each for each in _PRECISIONS if why is None and _computes(name, each)]
+    precisions = [each for each in PRECISIONS if why is None and _computes(name, each)]
     return {"works": why is None, "why": why, "precisions": precisions}
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from galip_runtime.backends.precisions import PRECISIONS
+
 __all__ = ["Gpu", "computes_in", "cpu_features", "cpu_name", "driver", "gpus", "usable_cpus"]
 
 _FEATURES = (
@@ -27,17 +29,6 @@ def usable_cpus(root: Path = Path("/")) -> int:
     return max(1, min([allowed, *(int(quota) for quota in _quotas(root))]))
 
 
-_NEEDED = {
-    "bf16": {"avx512_bf16", "amx_bf16"},
-    "int8": {
-        "avx512_vnni",
-        "avx_vnni",
-        "amx_int8",
-        "asimddp",
-    },  # without, sums saturate in 16 bits
-}
-
-
 def computes_in(precision: str, root: Path = Path("/")) -> bool | None:
     """Whether the CPUs have what `precision` (`bf16` or `int8`) takes; None where Linux does not say.
 
@@ -47,7 +38,7 @@ def computes_in(precision: str, root: Path = Path("/")) -> bool | None:
         words = (root / "proc/cpuinfo").read_text().split()
     except OSError:
         return None
-    return bool(_NEEDED[precision].intersection(words))
+    return bool(PRECISIONS[precision].cpu_features.intersection(words))
 
 
 def cpu_name() -> str:

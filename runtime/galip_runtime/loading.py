@@ -8,7 +8,7 @@ from pathlib import Path
 from galip_runtime.arrays import shown
 from galip_runtime.backends.cuda import Stream
 from galip_runtime.backends.devices import (
-    GPU_DEVICES,
+    DEVICE_TABLE,
     Settings,
     available_devices,
     candidates,
@@ -84,9 +84,10 @@ def load(
     tokenizer = _tokenizer(manifest, read_verified(path, manifest, manifest.tokenizer.file))
     passed_over = []
     for each in devices:
-        cache = optional_cache(each) if each in ("openvino", "tensorrt") else None
+        row = DEVICE_TABLE[each]
+        cache = optional_cache(each) if row.compiles else None
         try:
-            stream = Stream(gpu) if each in GPU_DEVICES else None
+            stream = Stream(gpu) if row.on_stream else None
             settings = Settings(each, count, gpu, cache, stream)
             graphs = _start(manifest, files, settings)
         except ProviderUnavailable as error:

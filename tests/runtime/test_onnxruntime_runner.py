@@ -10,6 +10,7 @@ import pytest
 from galip_runtime import ProviderUnavailable, UsageError, hardware
 from galip_runtime.backends import devices, factory, onnxruntime_runner, openvino_runner
 from galip_runtime.backends.devices import DEVICES, available_devices, candidates, thread_count
+from galip_runtime.backends.precisions import PRECISIONS
 from stub_bundle import make_stub_bundle
 
 PROVIDERS = {
@@ -326,3 +327,12 @@ def test_nothing_is_reported_to_anyone_unless_asked_for(bundle, tmp_path, asked)
     assert done.stdout.strip() == (asked or "1")
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {name for name in left if not name.startswith("galip/openvino/")} == set() or asked
+
+
+def test_the_tables_agree():
+    rows = devices.DEVICE_TABLE.values()
+    places = [row.auto for row in rows if row.auto is not None]
+    assert sorted(places) == list(range(len(places)))
+    for name, precision in PRECISIONS.items():
+        assert set(precision.devices or ()) <= set(devices.DEVICE_TABLE), name
+        assert bool(precision.cpu_features) == bool(precision.cpu_needs), name

@@ -12,14 +12,16 @@ from types import ModuleType
 from galip_runtime.arrays import check_count, shown
 from galip_runtime.backends.cuda import Stream
 from galip_runtime.backends.engines import has_tensorrt, import_tensorrt
+from galip_runtime.backends.precisions import PRECISIONS
 from galip_runtime.errors import ProviderUnavailable, UsageError
 from galip_runtime.forks import Lock
 from galip_runtime.hardware import usable_cpus
 
 __all__ = [
     "DEVICES",
-    "GPU_DEVICES",
+    "DEVICE_TABLE",
     "PROVIDERS",
+    "Device",
     "Settings",
     "available_devices",
     "backend_versions",
@@ -36,32 +38,60 @@ __all__ = [
 MOST_THREADS = 1024
 """CPU threads of one run; a machine that has more is no faster with them"""
 
-PROVIDERS = {
-    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
-    "cuda": ("CUDAExecutionProvider",),
-    "openvino": ("OpenVINOExecutionProvider",),
-    "cpu": ("CPUExecutionProvider",),
-}
-"""device -> onnxruntime's providers for it, best first"""
-
-_EXTRAS = {"cpu": "cpu", "cuda": "gpu", "tensorrt": "gpu", "openvino": "openvino"}
-_AUTO = ("cuda", "openvino", "cpu")  # not tensorrt, which builds for minutes before the first picture
-_COMPUTES = {
-    "w16a32": ("openvino", "cuda", "cpu"),  # engines are built of graphs in fp16 or fp32
-    "fp16": ("cuda", "tensorrt"),  # a CPU has no half-precision kernels: onnxruntime converts to and fro
-    "bf16": ("openvino",),
-    "int8": ("openvino",),  # onnxruntime would compute in float and round in between, slower than in fp32
-}
 _INSTALL = (
     "Install exactly one of its builds: pip install 'galip-runtime[cpu]', 'galip-runtime[gpu]' (NVIDIA) or "
     "'galip-runtime[openvino]' (Intel); or OpenVINO alone: 'galip-runtime[openvino-native]'"
 )
 
-GPU_DEVICES = ("cuda", "tensorrt")
-DEVICES = ("auto", *sorted(PROVIDERS))
-
 _importing = Lock()
 """more than the CPUs of any machine; as many threads are started"""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A row of the table of devices."""
+
+    providers: tuple[str, ...]
+    """onnxruntime's for it, best first"""
+    install: str
+    """what to do to have it"""
+    library: str = ""
+    """what runs it without onnxruntime, for people"""
+    auto: int | None = None
+    """its place among those that `auto` tries; None: it is not one of them"""
+    on_stream: bool = False
+    """whether the graphs of one model run on a CUDA stream"""
+    compiles: bool = False
+    """whether it keeps what it compiles in galip's cache"""
+
+
+_ONE_BUILD = "onnxruntime's builds exclude one another: uninstall every onnxruntime package, then "
+DEVICE_TABLE = {
+    "tensorrt": Device(  # not for auto: it builds for minutes before the first picture
+        ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+        "pip install 'galip-runtime[trt]', or [trt-rtx] for TensorRT for RTX, beside any onnxruntime",
+        library="TensorRT",
+        on_stream=True,
+        compiles=True,
+    ),
+    "cuda": Device(
+        ("CUDAExecutionProvider",),
+        f"{_ONE_BUILD}pip install 'galip-runtime[gpu]'",
+        auto=0,
+        on_stream=True,
+    ),
+    "openvino": Device(
+        ("OpenVINOExecutionProvider",),
+        "pip install 'galip-runtime[openvino-native]', beside any onnxruntime",
+        library="OpenVINO",
+        auto=1,
+        compiles=True,
+    ),
+    "cpu": Device(("CPUExecutionProvider",), f"{_ONE_BUILD}pip install 'galip-runtime[cpu]'", auto=2),
+}
+PROVIDERS = {name: device.providers for name, device in DEVICE_TABLE.items()}
+"""device -> onnxruntime's providers for it, best first"""
+DEVICES = ("auto", *sorted(DEVICE_TABLE))
 
 
 @dataclass(frozen=True)
@@ -189,7 +219,13 @@ def parse_device(device: str) -> tuple[str, int]:
 
 def supports(precision: str, device: str) -> bool:
     """Whether `device`, one of `DEVICES` but `auto`, computes in `precision` rather than around it."""
-    return device in _COMPUTES.get(precision, PROVIDERS)
+    return device in _devices_of(precision)
+
+
+def _devices_of(precision: str) -> tuple[str, ...]:
+    """Devices that compute in `precision`, the best one first."""
+    row = PRECISIONS.get(precision)  # one of a bundle of a later release is none of the table's
+    return tuple(DEVICE_TABLE) if row is None or row.devices is None else row.devices
 
 
 def candidates(device: str, precision: str) -> list[str]:
@@ -204,18 +240,21 @@ def candidates(device: str, precision: str) -> list[str]:
     if device != "auto" and not supports(precision, device):
         raise UsageError(
             f"precision {precision!r} makes no sense on {device}: it is for "
-            f"{' and '.join(_COMPUTES[precision])}. Use another precision, such as fp32, or another device"
+            f"{' and '.join(_devices_of(precision))}. Use another precision, such as fp32, or another device"
         )
     found = available_devices()
     if device == "auto":
-        fit = [each for each in _AUTO if each in found and supports(precision, each)]
+        ranked = sorted((row.auto, name) for name, row in DEVICE_TABLE.items() if row.auto is not None)
+        fit = [name for _, name in ranked if name in found and supports(precision, name)]
         if not fit:
             raise ProviderUnavailable(_nothing(precision, found))
         return fit
     if device not in found:
+        row = DEVICE_TABLE[device]
+        needed = f"{row.library} or onnxruntime's {row.providers[0]}" if row.library else row.providers[0]
         raise ProviderUnavailable(
-            f"device {device!r} needs {_what_it_needs(device)}, which the installed packages do not have "
-            f"(they have: {', '.join(found) or 'none'}). {_how_to_get(device)}"
+            f"device {device!r} needs {needed}, which the installed packages do not have "
+            f"(they have: {', '.join(found) or 'none'}). {DEVICE_TABLE[device].install}"
         )
     return [device]
 
@@ -226,30 +265,13 @@ def _nothing(precision: str, found: list[str]) -> str:
             "'auto' does not choose tensorrt, whose engines have to be built, and nothing else is installed "
             f"that computes in {precision}: use device='tensorrt'. Or: {_INSTALL}"
         )
-    if precision not in _COMPUTES:
+    if len(_devices_of(precision)) == len(DEVICE_TABLE):
         return f"no onnxruntime with a provider that galip-runtime can use is installed. {_INSTALL}"
-    device = _COMPUTES[precision][0]
+    device = _devices_of(precision)[0]
     return (
         f"nothing that is installed computes in {precision} (there is: {', '.join(found) or 'none'}): "
-        f"{precision} is for {' and '.join(_COMPUTES[precision])}. {_how_to_get(device)}, or use another "
-        "precision"
-    )
-
-
-def _what_it_needs(device: str) -> str:
-    provider = PROVIDERS[device][0]
-    native = {"openvino": "OpenVINO or onnxruntime's ", "tensorrt": "TensorRT or onnxruntime's "}
-    return native.get(device, "") + provider
-
-
-def _how_to_get(device: str) -> str:
-    if device == "openvino":
-        return "pip install 'galip-runtime[openvino-native]', beside any onnxruntime"
-    if device == "tensorrt":
-        return "pip install 'galip-runtime[trt]', or [trt-rtx] for TensorRT for RTX, beside any onnxruntime"
-    return (
-        "onnxruntime's builds exclude one another: uninstall every onnxruntime package, then "
-        f"pip install 'galip-runtime[{_EXTRAS[device]}]'"
+        f"{precision} is for {' and '.join(_devices_of(precision))}. {DEVICE_TABLE[device].install}, or use "
+        "another precision"
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.backends.devices import has_openvino, import_openvino
+from galip_runtime.backends.precisions import PRECISIONS
 from galip_runtime.backends.runner import Runner
 from galip_runtime.cache import HEAD, open_cached, write_cached
 from galip_runtime.errors import FileRefused, ProviderUnavailable
@@ -113,7 +114,7 @@ def openvino_computes_in(precision: str) -> bool:
 def check_cpu(precision: str) -> None:
     """Raises ProviderUnavailable where this CPU lacks what `precision` takes."""
     if not openvino_computes_in(precision):
-        needed = {"bf16": "AVX512_BF16 or AMX", "int8": "AVX512_VNNI, AVX_VNNI or AMX"}[precision]
+        needed = PRECISIONS[precision].cpu_needs
         raise ProviderUnavailable(
             f"this CPU does not compute in {precision}, which takes {needed}: use another precision, such as "
             "fp32"

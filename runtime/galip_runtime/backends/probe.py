@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from galip_runtime.backends.cuda import Stream
-from galip_runtime.backends.devices import GPU_DEVICES, Settings, candidates, parse_device, runs_engines
+from galip_runtime.backends.devices import DEVICE_TABLE, Settings, candidates, parse_device, runs_engines
 from galip_runtime.backends.engines import places_of
 from galip_runtime.backends.factory import create_runner
 from galip_runtime.backends.runner import GraphFile
@@ -28,7 +28,7 @@ def why_not(device: str) -> str | None:
     try:
         name, gpu = parse_device(device)
         candidates(name, "fp32")
-        stream = Stream(gpu) if name in GPU_DEVICES else None
+        stream = Stream(gpu) if DEVICE_TABLE[name].on_stream else None
         if name == "tensorrt" and runs_engines():  # an engine takes seconds to build
             places_of(gpu)
             return None
