@@ -110,7 +110,7 @@ def test_an_option_that_it_does_not_know(call, exported, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text(
         "import sys, run_bundle\n"
-        "run_bundle.gpu_session.cuda_options = lambda *_: {'no_such_option': '1'}\n"
+        "run_bundle.onnxruntime_gpu_runner.cuda_options = lambda *_: {'no_such_option': '1'}\n"
         "run_bundle.main(sys.argv[1], sys.argv[2], 0)\n"
     )
     told, _ = call(exported, "fp32", program=broken)
