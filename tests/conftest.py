@@ -73,16 +73,20 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+def _boxes(count, seed):
+    from tiny import boxes  # which needs torch: the runtime's tests do not
+
+    return boxes(count, seed=seed)
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A folder of shards: 24 training and 9 validation pictures of 28 pixels, coloured boxes on white."""
-    from tiny import boxes
-
     from galip.data.shards import write_shards
 
     folder = tmp_path_factory.mktemp("tiny_data")
-    write_shards(folder, "train", boxes(24, seed=0), per_shard=10)
-    write_shards(folder, "val", boxes(9, seed=1))
+    write_shards(folder, "train", _boxes(24, seed=0), per_shard=10)
+    write_shards(folder, "val", _boxes(9, seed=1))
     return folder
 
 
