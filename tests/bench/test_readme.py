@@ -11,7 +11,11 @@ from studies.rewrites import LEFT_OUT
 
 ROOT = Path(__file__).parents[2]
 QUOTED = {
-    "README.md": ["cpu_default_latency.json", "training_default.json training_released.json"],
+    "README.md": [
+        "cpu_default_latency.json",
+        "training_default.json training_released.json",
+        "fuzz.json",
+    ],
     "benchmarks/README.md": [
         "fid_default.json",
         "cpu_full_latency.json",
