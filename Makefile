@@ -48,7 +48,7 @@ fuzz: setup
 	$(PYTHON) -m venv .venv-provider
 	@.venv-provider/bin/pip install --quiet --disable-pip-version-check "onnxruntime-gpu>=1.27" numpy regex ftfy \
 		"nvidia-cuda-runtime==13.*" "nvidia-cuda-crt==13.*" && touch $@ || \
-		echo "onnxruntime-gpu is not to be had: tests/provider is skipped"
+		echo "onnxruntime-gpu is not available: tests/provider is skipped"
 
 lint: setup
 	$(BIN)/ruff check

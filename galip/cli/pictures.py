@@ -137,8 +137,8 @@ def interpolate(
         save_animation,
         save_picture,
     )
+    from galip_runtime.interpolation import check_corners, check_steps
     from galip_runtime.noise import check_seed, check_truncation
-    from galip_runtime.text_to_image import check_corners, check_steps
 
     check_truncation(truncation)
     seeds = [check_seed(each) for each in seed or seed_series(None, 1)]

@@ -1,4 +1,7 @@
-"""How the shipped model is made: icons and their captions, training, model card. In no wheel."""
+"""How the shipped model is made: icons and their captions, training, model card. In no wheel.
+
+`make default-model` runs it, with `recipes` on PYTHONPATH; `galip data icons` draws the icons alone.
+"""
 
 from pathlib import Path
 

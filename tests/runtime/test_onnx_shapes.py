@@ -1,4 +1,4 @@
-"""Sizes of tensors as they are told before a graph runs, against those that a run gives."""
+"""The tensor sizes that we infer are those of a real run."""
 
 import contextlib
 import math
