@@ -16,9 +16,9 @@ from typing import Any
 
 import onnx
 import torch
-from galip_runtime.backends.devices import backend_versions, has_openvino, import_openvino
 from galip_runtime.backends.engines import PRECISIONS as ENGINE_PRECISIONS
 from galip_runtime.backends.engines import EngineRecord
+from galip_runtime.backends.libraries import backend_versions, has_openvino, import_openvino
 from galip_runtime.bundle.manifest import (
     GRAPHS,
     MANIFEST_NAME,

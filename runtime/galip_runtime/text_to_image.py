@@ -27,7 +27,7 @@ from galip_runtime.errors import UsageError
 from galip_runtime.interpolation import between, check_corners, check_steps, lerp, slerp
 from galip_runtime.noise import MAX_SEED, check_seed
 from galip_runtime.noise import noise as noise_of
-from galip_runtime.sentence_cache import SentenceCache
+from galip_runtime.sentence_cache import CAPTIONS_AT_ONCE, SentenceCache
 from galip_runtime.tokenizer import Tokenizer, as_prompts, trim
 
 __all__ = [
@@ -43,7 +43,6 @@ DEFAULT_BATCH_SIZE = 8
 """Pictures made at once. More is no faster on a CPU, and memory grows with it (0.1 GB each at 224 pixels)."""
 
 _CACHED_SENTENCES = 1024
-CAPTIONS_AT_ONCE = 32
 _FRESH_SEEDS = 2**32  # short enough to be typed again, and exact in any JSON reader
 
 

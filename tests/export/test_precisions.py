@@ -163,10 +163,9 @@ def test_nothing_here_computes_in_it(checkpoint, tmp_path, monkeypatch):
         ):
             export_bundle(checkpoint, tmp_path / "out", precisions=name)
     monkeypatch.setattr(precision, "available_devices", lambda: ["cpu", "openvino"])
-    for module in (precision, openvino_runner):
-        monkeypatch.setattr(module, "openvino_computes_in", lambda name: name == "fp32")
+    monkeypatch.setattr(openvino_runner, "openvino_computes_in", lambda name: name == "fp32")
     for name, needed in (("bf16", "AVX512_BF16"), ("int8", "AVX512_VNNI")):
-        with pytest.raises(ProviderUnavailable, match=f"{name} could not be verified here: .*{needed}"):
+        with pytest.raises(ProviderUnavailable, match=f"{name}.*{needed}"):
             export_bundle(checkpoint, tmp_path / "out", precisions=name)
     with pytest.raises(UsageError, match="there are: fp32, w16a32, fp16, bf16, int8"):
         export_bundle(checkpoint, tmp_path / "out", precisions="fp8")
@@ -306,7 +305,7 @@ def test_a_graph_that_is_altered_is_refused(exported, tmp_path):
 
 def test_the_sentence_s_part_is_computed_once_a_sentence(tiny_export, monkeypatch):
     model = galip_runtime.load(tiny_export.bundle, device="cpu")
-    graph = model._graphs["condition"]
+    graph = model._runners["condition"]
     rows, run = [], graph.run
     monkeypatch.setattr(graph, "run", lambda inputs: rows.append(len(inputs["sentence"])) or run(inputs))
     first = model.generate(["a", "b", "a"], [1, 2, 3])
@@ -335,7 +334,7 @@ def test_the_graph_by_itself_still_takes_noise_and_sentence(tiny_export):
 def test_without_rewrites_it_is_run_whole(tiny_checkpoint, tiny_export, tmp_path):
     plain = export_bundle(tiny_checkpoint, tmp_path / "plain", rewrites="none")
     model = galip_runtime.load(plain.bundle, device="cpu")
-    assert set(model._graphs) == {"text_encoder", "generator"}
+    assert set(model._runners) == {"text_encoder", "generator"}
     ours = galip_runtime.load(tiny_export.bundle, device="cpu").generate("a", [1, 2])
     assert np.abs(model.generate("a", [1, 2]).astype(int) - ours).max() <= 1
 

@@ -18,9 +18,8 @@ from galip_export.precision import PRECISIONS
 from galip_runtime import ProviderUnavailable, QualityGateFailed
 from galip_runtime.arrays import to_uint8
 from galip_runtime.backends.cuda import Stream, import_cuda
-from galip_runtime.backends.devices import Settings
-from galip_runtime.backends.onnxruntime_gpu_runner import OnnxruntimeGpuRunner
-from galip_runtime.backends.runner import GraphFile
+from galip_runtime.backends.onnxruntime_gpu_runner import CudaRunner
+from galip_runtime.backends.runner import GraphFile, Settings
 from galip_runtime.bundle.canonical import manifest_text
 from galip_runtime.bundle.manifest import GraphSpec, TensorSpec, describe_file, file_signature
 from galip_runtime.bundle.onnx_file import OnnxFile
@@ -155,7 +154,7 @@ def test_a_node_on_the_cpu_is_told(gpu, exported, tmp_path):
     spec = GraphSpec(path.name, (specs[0],), (specs[1],), 18)
     file = GraphFile(path, "", spec, "fp32", OnnxFile(path), file_signature(path))
     with pytest.raises(ProviderUnavailable, match=r"a/determinant \(Det\).* on the CPU"):
-        OnnxruntimeGpuRunner(file, Settings("cuda", 1, stream=Stream(0)), (specs[0],), (specs[1],))
+        CudaRunner(file, Settings("cuda", 1, stream=Stream(0)), (specs[0],), (specs[1],))
 
 
 def test_what_is_not_finite_is_told(gpu, exported, tmp_path, draws):

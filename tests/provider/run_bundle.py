@@ -59,7 +59,7 @@ def main(bundle, precision, calls):
         model.encode_tokens(model.tokenizer.encode(["a"] * size))
     for size in sizes:
         mark(f"again {size}")
-        model._graphs["generator"].draw(model._inputs(noise[:size], sentence[:size]))
+        model._runners["generator"].draw(model._inputs(noise[:size], sentence[:size]))
     mark("mixed")
 
     def work(seed):

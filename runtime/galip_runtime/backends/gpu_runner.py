@@ -21,8 +21,9 @@ Key = tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]
 
 
 class GpuRunner(Runner):
-    """A graph that a GPU runs; `Settings.stream` is where, and whose thread does it."""
+    """Runs a graph on an NVIDIA GPU, on `Settings.stream` and its thread."""
 
+    rounds_on_device = True
     _largest: int
     """the most rows of one run; more are run in parts"""
     _kept: int | None = None
@@ -72,16 +73,16 @@ class GpuRunner(Runner):
 
     def _size(self, spec: TensorSpec) -> int:
         """Bytes of the largest that there is of an input or output."""
-        return _bytes(self._sizes(spec, self._largest, self.file.longest), spec)
+        return _bytes(self._shape_of(spec, self._largest, self.file.longest), spec)
 
-    def _sizes(self, spec: TensorSpec, rows: int, longest: int = 0) -> tuple[int, ...]:
+    def _shape_of(self, spec: TensorSpec, rows: int, longest: int = 0) -> tuple[int, ...]:
         return (rows, *(size if isinstance(size, int) else longest for size in spec.shape[1:]))
 
     def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         (result,) = self._results(inputs, self.outputs[:1])
         return result
 
-    def _draw(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+    def _pixels(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
         _image, *both = self.outputs  # as `pixel_outputs` has them
         pixels, check = self._results(inputs, both)
         check_finite(check, "generator")
@@ -106,7 +107,7 @@ class GpuRunner(Runner):
             for each, shape in zip(self.inputs, shapes, strict=True)
         ]
         given = [
-            (self._buffers[each.name], _bytes(self._sizes(each, shapes[0][0]), each)) for each in outputs
+            (self._buffers[each.name], _bytes(self._shape_of(each, shapes[0][0]), each)) for each in outputs
         ]
 
         def queue() -> None:
@@ -143,7 +144,7 @@ class GpuRunner(Runner):
                     del self._native[oldest]
         count = len(inputs[self.inputs[0].name])
         return [
-            self._buffers[each.name].array(each.dtype, self._sizes(each, count)).copy() for each in outputs
+            self._buffers[each.name].array(each.dtype, self._shape_of(each, count)).copy() for each in outputs
         ]
 
 

@@ -17,15 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from galip_runtime.backends.devices import has_openvino, import_openvino
-from galip_runtime.backends.precisions import PRECISIONS
+from galip_runtime.backends.libraries import has_openvino, import_openvino
 from galip_runtime.backends.runner import Runner
 from galip_runtime.cache import HEAD, open_cached, write_cached
 from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.forks import Lock, call_after_fork, native_work, never_free
-from galip_runtime.hardware import computes_in
+from galip_runtime.hardware import BF16_FEATURES, INT8_FEATURES, has_cpu_features
 
-__all__ = ["OpenvinoRunner", "check_cpu", "openvino_computes_in", "openvino_core", "openvino_settings"]
+__all__ = ["OpenvinoRunner", "openvino_computes_in", "openvino_core", "openvino_settings"]
 
 _log = logging.getLogger("galip_runtime")
 
@@ -103,30 +102,41 @@ def openvino_core() -> Any:
 
 
 def openvino_computes_in(precision: str) -> bool:
-    """Whether OpenVINO, by itself or within onnxruntime, computes in `precision` on this CPU."""
-    if precision == "bf16" and has_openvino():
-        return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "int8":
-        return computes_in(precision) is not False
-    return precision != "bf16" or bool(computes_in(precision))
+    """Return whether OpenVINO, by itself or within onnxruntime, computes in `precision` on this CPU.
 
-
-def check_cpu(precision: str) -> None:
-    """Raises ProviderUnavailable where this CPU lacks what `precision` takes."""
-    if not openvino_computes_in(precision):
-        needed = PRECISIONS[precision].cpu_needs
-        raise ProviderUnavailable(
-            f"this CPU does not compute in {precision}, which takes {needed}: use another precision, such as "
-            "fp32"
-        )
+    Where the system does not list the CPU's features, int8 is assumed to work and bf16 is not.
+    """
+    if precision == "bf16":
+        if has_openvino():
+            return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return bool(has_cpu_features(BF16_FEATURES))
+    return precision != "int8" or has_cpu_features(INT8_FEATURES) is not False
 
 
 class OpenvinoRunner(Runner):
-    """A graph that OpenVINO runs on the CPU."""
+    """Runs a graph with OpenVINO on the CPU."""
+
+    needs = "OpenVINO"
+    captions_at_once = 1  # by rounding, a caption's vector depends on how long the longest one beside it is
+    _target = "CPU"
+    """OpenVINO's name of the device"""
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Return whether OpenVINO itself is installed."""
+        return has_openvino()
+
+    @classmethod
+    def computes_in(cls, precision: str) -> bool:
+        """Return whether OpenVINO computes in `precision` on this CPU."""
+        return openvino_computes_in(precision)
+
+    def _properties(self) -> dict[str, Any]:
+        """Return OpenVINO's properties for the device."""
+        return openvino_settings(self.file.precision, self.settings.threads)
 
     def _start(self) -> None:
         openvino, core = import_openvino(), openvino_core()
-        check_cpu(self.file.precision)
         self.providers = [f"OpenVINO {openvino.__version__}"]
         self._blob: tuple[Any, ...] = ()
         with native_work:
@@ -153,7 +163,7 @@ class OpenvinoRunner(Runner):
 
     def _compiled(self, openvino: Any, core: Any) -> Any:
         """The compiled graph, from the cache if it is there, else to be found there the next time."""
-        properties = openvino_settings(self.file.precision, self.settings.threads)
+        properties = self._properties()
         if self.settings.cache is None:
             return self._compile(core, properties)
         key = self._key(openvino, core, properties)
@@ -181,7 +191,7 @@ class OpenvinoRunner(Runner):
                 # OpenVINO takes no read-only memory
                 data = np.memmap(file, np.uint8, mode="c", offset=HEAD)
                 tensor = openvino.Tensor(data, shared_memory=True)
-                compiled = core.import_model(tensor, "CPU", properties)
+                compiled = core.import_model(tensor, self._target, properties)
         except (OSError, RuntimeError, ValueError) as error:  # ValueError: there is nothing after the head
             _log.warning("%s is not used and compiled anew: %s", blob, error)
             return None
@@ -192,10 +202,11 @@ class OpenvinoRunner(Runner):
 
     def _key(self, openvino: Any, core: Any, properties: dict[str, Any]) -> str:
         """All that a blob depends on; not the number of threads."""
-        cpu = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+        names_of_device = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+        device = [core.get_property(self._target, name) for name in names_of_device]
         names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
         settings = {name: value for name, value in properties.items() if name != "INFERENCE_NUM_THREADS"}
-        parts = [_FORMAT, self.file.sha256, names, settings, openvino.get_version(), cpu]
+        parts = [_FORMAT, self.file.sha256, names, settings, openvino.get_version(), device]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     def _compile(self, core: Any, properties: dict[str, Any]) -> Any:
@@ -205,7 +216,7 @@ class OpenvinoRunner(Runner):
             # this reader and no other: left to choose, OpenVINO would take a file for whatever it looks like
             reader = frontend.FrontEndManager().load_by_framework("onnx")
             model = reader.convert(reader.load(str(self.file.path)))
-            return core.compile_model(self._cut(model), "CPU", properties)
+            return core.compile_model(self._cut(model), self._target, properties)
         except FileRefused:
             raise
         except Exception as error:  # OpenVINO's errors have no common base

@@ -1,25 +1,44 @@
-"""A graph on a device, whatever runs it, and the file that it comes from."""
+"""`Runner`, the base of everything that runs a graph on a device, and what it is built from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.arrays import check_finite, to_uint8
-from galip_runtime.backends.devices import Settings
+from galip_runtime.backends.cuda import Stream
 from galip_runtime.backends.engines import EngineRecord
 from galip_runtime.bundle.manifest import GraphSpec, TensorSpec, file_signature
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFailed
 from galip_runtime.forks import Lock, call_after_fork
+from galip_runtime.sentence_cache import CAPTIONS_AT_ONCE
 
-__all__ = ["Engine", "GraphFile", "Runner"]
+__all__ = ["Engine", "GraphFile", "Runner", "Settings"]
 
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run a graph."""
+
+    device: str
+    """a device's name in `DEVICE_TABLE`"""
+    threads: int
+    """CPU threads of one run"""
+    gpu: int = 0
+    """number of the GPU, on devices that are numbered"""
+    cache: Path | None = None
+    """folder for what the device compiles; None: it compiles every time"""
+    stream: Stream | None = None
+    """the CUDA stream that all graphs of a model share; None on devices without one"""
+    fallback: bool = False
+    """whether the CPU may run nodes that the device cannot"""
 
 
 @dataclass(frozen=True)
@@ -53,10 +72,34 @@ class GraphFile:
 
 
 class Runner(ABC):
-    """What computes `outputs` from `inputs`, tensors of a file. May be run by several threads at once."""
+    """Computes `outputs` from `inputs`, both tensors of a graph's file. Threads may share it."""
+
+    needs: ClassVar[str]
+    """the library that has to be installed, for error messages"""
+    captions_at_once: ClassVar[int] = CAPTIONS_AT_ONCE
+    """how many captions the text encoder takes in one run, at most"""
+    rounds_on_device: ClassVar[bool] = False
+    """whether `run_pixels` returns pictures as the device has rounded them"""
 
     providers: list[str]
-    """what runs it, best first"""
+    """what runs the graph, best first"""
+    nodes_on_cpu: Sequence[str] = ()
+    """nodes that the CPU runs instead of the device, as "name (operator)"; only with `Settings.fallback`"""
+
+    @classmethod
+    @abstractmethod
+    def is_installed(cls) -> bool:
+        """Return whether the library is installed; it may still fail to start."""
+
+    @classmethod
+    def can_run(cls, file: GraphFile) -> bool:
+        """Return whether this runner is the one for `file`, where a device has several."""
+        return cls.is_installed()
+
+    @classmethod
+    def computes_in(cls, precision: str) -> bool:
+        """Return whether this machine computes in `precision`, one that the device has."""
+        return True
 
     def __init__(
         self,
@@ -65,9 +108,10 @@ class Runner(ABC):
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
     ) -> None:
-        """Raises ProviderUnavailable where the device does not start or the CPU lacks the precision.
+        """Load the graph.
 
-        Raises FileRefused where the file holds no graph that can be run, or another one.
+        Raises ProviderUnavailable where the device does not start, and FileRefused where the file holds no
+        graph that can be run, or another one than `inputs` and `outputs` describe.
         """
         self.file, self.settings = file, settings
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
@@ -110,14 +154,14 @@ class Runner(ABC):
         """
         return self._guarded(self._output, inputs)
 
-    def draw(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+    def run_pixels(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
         """Pictures, uint8 (N, H, W, 3), of a graph whose output is `image`, for `inputs`, checked.
 
         Raises as `run`, and QualityGateFailed where a picture is not finite.
         """
-        return self._guarded(self._draw, inputs)
+        return self._guarded(self._pixels, inputs)
 
-    def _draw(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+    def _pixels(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
         return to_uint8(check_finite(self._output(inputs), "generator"))
 
     def _output(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
@@ -156,18 +200,18 @@ class Runner(ABC):
             ) from error
 
     def _check_tensors(self, inputs: list[tuple[Any, ...]], outputs: list[tuple[Any, ...]]) -> None:
-        """The graph's own inputs and outputs, (name, dtype, sizes), against those that are expected.
+        """Compare the graph's own inputs and outputs, (name, dtype, sizes), with the expected ones.
 
         A dynamic size is None and may have any name. Raises FileRefused.
         """
-        for what, found, specs in (("inputs", inputs, self.inputs), ("outputs", outputs, self.outputs)):
-            expected = [(spec.name, spec.dtype, _sizes(spec.shape)) for spec in specs]
-            if sorted(found, key=str) != sorted(expected, key=str):
+        for kind, own, specs in (("inputs", inputs, self.inputs), ("outputs", outputs, self.outputs)):
+            expected = [(spec.name, spec.dtype, self._sizes(spec.shape)) for spec in specs]
+            if sorted(own, key=str) != sorted(expected, key=str):
                 raise FileRefused(
-                    f"{self.file.spec.file} is another graph than the manifest says: its {what} are "
-                    f"{found}, not {expected}. Export the bundle again"
+                    f"{self.file.spec.file} is another graph than the manifest says: its {kind} are "
+                    f"{own}, not {expected}. Export the bundle again"
                 )
 
-
-def _sizes(shape: Sequence[int | str]) -> tuple[int | None, ...]:
-    return tuple(size if isinstance(size, int) else None for size in shape)
+    def _sizes(self, shape: Sequence[int | str]) -> tuple[int | None, ...]:
+        """Return the sizes that the loaded graph has for `shape`; None for a dynamic one."""
+        return tuple(size if isinstance(size, int) else None for size in shape)

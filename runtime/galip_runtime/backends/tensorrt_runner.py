@@ -1,6 +1,6 @@
-"""Graphs that TensorRT runs from a bundle's engines, without onnxruntime between.
+"""Graphs that TensorRT runs from a bundle's engines, without onnxruntime in between.
 
-Copies and work of a shape are queued one by one the first time, and captured as one CUDA graph for the next.
+The first run of a shape queues copies and kernels one by one; later runs replay them as one CUDA graph.
 """
 
 import logging
@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from galip_runtime.backends.cuda import Memory
-from galip_runtime.backends.engines import import_tensorrt
+from galip_runtime.backends.engines import has_tensorrt, import_tensorrt
 from galip_runtime.backends.gpu_runner import GpuRunner, Key
+from galip_runtime.backends.runner import GraphFile
 from galip_runtime.bundle.manifest import TensorSpec
 from galip_runtime.errors import ProviderUnavailable
 
@@ -19,9 +20,20 @@ _log = logging.getLogger("galip_runtime")
 
 
 class TensorrtRunner(GpuRunner):
-    """A graph that TensorRT runs."""
+    """Runs a graph from its engine with TensorRT."""
 
+    needs = "TensorRT"
     _kept = 16
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Return whether one of TensorRT's packages is installed; it may be a placeholder."""
+        return has_tensorrt()
+
+    @classmethod
+    def can_run(cls, file: GraphFile) -> bool:
+        """Return whether the graph comes with an engine for this GPU."""
+        return file.engine is not None
 
     def _open(self) -> None:
         assert self.file.engine is not None
