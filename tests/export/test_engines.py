@@ -15,13 +15,13 @@ from galip_export.engines import engine_precision
 from galip_export.half import in_half
 from galip_export.tensorrt import Builder, build_options, profiles
 from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
-from galip_runtime.backends.engines import EngineRecord, Place, Profile, choose_engine, read_records
+from galip_runtime.backends.engines import EngineRecord, EngineTarget, Profile, choose_engine, read_records
 from galip_runtime.bundle.manifest import describe_file, read_manifest, verify_files
 
 from galip.cli import main
 
 RTX = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-HERE = Place("tensorrt_rtx", RTX.__version__, "8.6")
+HERE = EngineTarget("tensorrt_rtx", RTX.__version__, "8.6")
 TWO = BuildOptions(batches=(1, 4), archs=("8.6", "8.9"))
 
 
@@ -111,7 +111,7 @@ class Test_a_bundle_with_engines:
         for place, why in (
             (dataclasses.replace(HERE, compute_capability="12.0"), "compute capability 8"),
             (dataclasses.replace(HERE, package_version="1.8.0"), r"1\.8\.0 is installed"),
-            (Place("tensorrt", "11.0.0", "8.6"), "tensorrt is installed"),
+            (EngineTarget("tensorrt", "11.0.0", "8.6"), "tensorrt is installed"),
         ):
             with pytest.raises(
                 ProviderUnavailable, match=rf"{why}.*Build it here: galip export .* --trt-batch 1,4"

@@ -47,7 +47,7 @@ def test_a_stream_outlives_what_cannot_be_freed(monkeypatch, caplog):
     def fail():
         raise RuntimeError("not given back")
 
-    stream.after(owner, fail)
+    stream.free_after(owner, fail)
     del owner
-    assert stream.do(lambda: 1) == 1
+    assert stream.run(lambda: 1) == 1
     assert "not given back" in caplog.text
