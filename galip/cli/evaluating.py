@@ -85,7 +85,7 @@ def evaluate(
     config = EvaluationConfig(**values)
     fabric = None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from galip.train.engine import make_fabric
+        from galip.train.fabric import make_fabric
 
         fabric = make_fabric(device if device in ("cpu", "cuda") else "auto", "fp32")
     with Progress() as progress:
