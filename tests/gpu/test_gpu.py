@@ -14,7 +14,7 @@ from fake_cuda import STAND_IN
 from galip_bench import BenchConfig, run
 from galip_bench.tables import markdown
 from galip_export.comparison import first_percentile, picture_psnr, row_psnr
-from galip_export.precision import PRECISIONS
+from galip_export.precisions import PRECISIONS
 from galip_runtime import ProviderUnavailable, QualityGateFailed
 from galip_runtime.arrays import to_uint8
 from galip_runtime.backends.cuda import Stream, import_cuda
