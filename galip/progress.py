@@ -7,7 +7,7 @@ from collections.abc import Callable
 __all__ = ["Progress", "no_progress"]
 
 Progress = Callable[[str, int, int], object]
-"""Called as `progress(stage, done, total)` while a stage is at work; `total` 1 where there is nothing to count."""
+"""Called as `progress(stage, done, total)` during a stage; `total` is 1 where there is nothing to count."""
 
 
 def no_progress(stage: str, done: int, total: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from galip_runtime.backends.precisions import PRECISIONS
+from galip_runtime.backends.tables import PRECISIONS
 from galip_runtime.errors import UsageError
 
 from galip.cli.options import Json
