@@ -9,18 +9,18 @@ import numpy.typing as npt
 from galip_runtime.errors import QualityGateFailed, UsageError
 
 __all__ = [
-    "MOST_PICTURES",
+    "MAX_PICTURES",
     "Floats",
     "batches",
     "check_count",
     "check_finite",
     "check_rows",
-    "is_whole",
-    "shown",
+    "is_integer",
+    "short_repr",
     "to_uint8",
 ]
 
-MOST_PICTURES = 1_000_000
+MAX_PICTURES = 1_000_000
 """Seeds in a series, and pictures of one interpolation."""
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -32,7 +32,7 @@ def to_uint8(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """`value` for an error message: the beginning of its `repr`, or what type it is of."""
     try:
         return f"{value!r:.80}"
@@ -40,16 +40,16 @@ def shown(value: object) -> str:
         return f"a value of type {type(value).__name__}"
 
 
-def is_whole(value: object) -> TypeGuard[int | np.integer[Any]]:
+def is_integer(value: object) -> TypeGuard[int | np.integer[Any]]:
     """Whether `value` is an integer. A bool and a span of time, which is a `np.integer`, too, are none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
 
 
 def check_count(value: object, name: str, least: int = 1, most: int | None = None) -> int:
     """`value` if it is a whole number from `least` to `most`. Raises UsageError otherwise."""
-    if not is_whole(value) or value < least or (most is not None and value > most):
+    if not is_integer(value) or value < least or (most is not None and value > most):
         upper = "" if most is None else f" and at most {most:,}"
-        raise UsageError(f"{name} is a whole number of at least {least}{upper}, not {shown(value)}")
+        raise UsageError(f"{name} is a whole number of at least {least}{upper}, not {short_repr(value)}")
     return int(value)
 
 

@@ -4,7 +4,7 @@ What is cached decides what is not checked again, so it has to be this user's ow
 or one that others may write to, is not used. A cache is a help, and without one everything works but is
 slower.
 
-A cached file is a head of `HEAD` bytes, which has the sha256 of the rest, and the rest.
+A cached file is a head of `HEADER_SIZE` bytes, which has the sha256 of the rest, and the rest.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import staged_file
 
 __all__ = [
-    "HEAD",
+    "HEADER_SIZE",
     "cache_folder",
     "log_not_cached",
     "open_cached",
@@ -109,7 +109,7 @@ def _foreign(folder: Path) -> str | None:
     return None
 
 
-HEAD = 4096
+HEADER_SIZE = 4096
 """bytes before what was kept: a page, so that the rest can be mapped"""
 
 _FLAGS = os.O_RDONLY
@@ -176,11 +176,11 @@ def _for_this_user(path: str, flags: int) -> int:
 
 def _is_whole(file: BufferedReader) -> bool:
     """Whether the head's sha256 is that of the rest. Leaves `file` after the head."""
-    head = file.read(HEAD)
+    head = file.read(HEADER_SIZE)
     whole = head == _head(hashlib.file_digest(file, "sha256").hexdigest())
-    file.seek(HEAD)
+    file.seek(HEADER_SIZE)
     return whole
 
 
 def _head(sha256: str) -> bytes:
-    return sha256.encode().ljust(HEAD, b"\n")
+    return sha256.encode().ljust(HEADER_SIZE, b"\n")

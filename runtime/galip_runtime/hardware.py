@@ -18,7 +18,7 @@ __all__ = [
     "Gpu",
     "cpu_features",
     "cpu_name",
-    "driver",
+    "driver_cuda_version",
     "gpus",
     "has_cpu_features",
     "usable_cpus",
@@ -126,7 +126,7 @@ class Gpu:
     """bytes"""
 
 
-def driver() -> str:
+def driver_cuda_version() -> str:
     """The newest CUDA that the driver runs, such as 13.0. Raises OSError, saying why, where there is none."""
     version = ctypes.c_int()
     _check(_library().cuDriverGetVersion(ctypes.byref(version)), "cuDriverGetVersion")

@@ -16,7 +16,7 @@ __all__ = ["check_size", "check_target", "grid", "grid_size", "save_animation", 
 
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 ANIMATIONS = {".gif": "GIF", ".webp": "WEBP"}
-MOST_PIXELS = 178_956_970
+MAX_PIXELS = 178_956_970
 """Of a file, all frames together: Pillow refuses to open larger pictures."""
 _LONGEST_SIDE = {"PNG": 1_000_000, "JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}
 """Pixels; that of PNG is what libpng reads."""
@@ -65,10 +65,10 @@ def check_size(
             f"{path} would be {width:,}x{height:,} pixels, and {kind} has at most {longest:,} a side; ask "
             "for fewer pictures, or for another format"
         )
-    if height * width * frames > MOST_PIXELS:
+    if height * width * frames > MAX_PIXELS:
         pictures = f"{frames:,} pictures of " if frames > 1 else ""
         raise UsageError(
-            f"{path} would hold {pictures}{width:,}x{height:,} pixels, and more than {MOST_PIXELS:,} in all "
+            f"{path} would hold {pictures}{width:,}x{height:,} pixels, and more than {MAX_PIXELS:,} in all "
             "are not opened by most programs; ask for fewer pictures"
         )
 

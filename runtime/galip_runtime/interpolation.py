@@ -6,15 +6,15 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from galip_runtime.arrays import MOST_PICTURES, Floats, check_count
+from galip_runtime.arrays import MAX_PICTURES, Floats, check_count
 from galip_runtime.errors import UsageError
 
-__all__ = ["between", "check_corners", "check_steps", "lerp", "slerp"]
+__all__ = ["check_corners", "check_steps", "interpolate_corners", "lerp", "slerp"]
 
 _Path = Callable[[Floats, Floats, npt.NDArray[np.float64]], Floats]
 
 
-def between(
+def interpolate_corners(
     corners: Floats, across: npt.NDArray[np.float64], down: npt.NDArray[np.float64], path: _Path
 ) -> Floats:
     """Corners (1, 2 or 4, C) and places from 0 to 1 → vectors (places, C); (1, C) of one corner."""
@@ -58,7 +58,5 @@ def check_corners(prompts: int, seeds: int, square: bool = False) -> None:
 
 
 def check_steps(steps: int, is_square: bool = False) -> int:
-    """`steps` along a side, if they make at most `MOST_PICTURES`. Raises UsageError otherwise."""
-    return check_count(
-        steps, "steps", least=2, most=math.isqrt(MOST_PICTURES) if is_square else MOST_PICTURES
-    )
+    """`steps` along a side, if they make at most `MAX_PICTURES`. Raises UsageError otherwise."""
+    return check_count(steps, "steps", least=2, most=math.isqrt(MAX_PICTURES) if is_square else MAX_PICTURES)

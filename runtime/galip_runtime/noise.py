@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from galip_runtime.arrays import check_count, is_whole, shown
+from galip_runtime.arrays import check_count, is_integer, short_repr
 from galip_runtime.errors import UsageError
 
 __all__ = [
@@ -74,11 +74,11 @@ def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> npt.NDArray[np.uin
 
 def check_seed(seed: object) -> int:
     """`seed` as a Python int in [0, 2^64 - 1]; anything else, bools and floats included, is a UsageError."""
-    if not is_whole(seed):
-        raise UsageError(f"a seed is a whole number from 0 to {MAX_SEED} (2^64 - 1), not {shown(seed)}")
+    if not is_integer(seed):
+        raise UsageError(f"a seed is a whole number from 0 to {MAX_SEED} (2^64 - 1), not {short_repr(seed)}")
     if not 0 <= seed <= MAX_SEED:
         raise UsageError(
-            f"seed {shown(seed)} is out of range: use a whole number from 0 to {MAX_SEED} (2^64 - 1)"
+            f"seed {short_repr(seed)} is out of range: use a whole number from 0 to {MAX_SEED} (2^64 - 1)"
         )
     return int(seed)
 
@@ -87,13 +87,13 @@ def check_truncation(truncation: float | None) -> float | None:
     """`truncation` as a finite float above 0, or None; anything else is a UsageError."""
     if truncation is None:
         return None
-    number = is_whole(truncation) or isinstance(truncation, float | np.floating)
+    number = is_integer(truncation) or isinstance(truncation, float | np.floating)
     try:
         value = float(truncation) if number else 0.0
     except OverflowError:  # a whole number beyond what a float holds
         value = math.inf
     if not 0 < value < math.inf:
-        raise UsageError(f"truncation is a number above 0, where the noise is cut, not {shown(truncation)}")
+        raise UsageError(f"truncation is a number above 0, not {short_repr(truncation)}")
     return value
 
 
@@ -124,7 +124,7 @@ def noise(
     cut_at = check_truncation(truncation)
     flat = seeds.ndim == 1 if isinstance(seeds, np.ndarray) else isinstance(seeds, Sequence)
     if not flat or isinstance(seeds, str | bytes):
-        raise UsageError(f"seeds are one flat sequence of whole numbers, not {shown(seeds)}")
+        raise UsageError(f"seeds are one flat sequence of whole numbers, not {short_repr(seeds)}")
     check_count(dim, "the noise's dimension", most=_MAX_DIM)
     checked = [check_seed(seed) for seed in seeds]
     key = np.array([(seed & 0xFFFFFFFF, seed >> 32) for seed in checked], np.uint64).reshape(-1, 1, 2)

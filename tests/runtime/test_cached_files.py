@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from galip_runtime import FileRefused, cache
-from galip_runtime.cache import HEAD, open_cached, open_own, write_cached
+from galip_runtime.cache import HEADER_SIZE, open_cached, open_own, write_cached
 
 DATA = random.Random(0).randbytes(5000)
 
@@ -28,7 +28,7 @@ def read(path):
     if file is None:
         return None
     with file:
-        assert file.tell() == HEAD
+        assert file.tell() == HEADER_SIZE
         return file.read()
 
 
@@ -37,7 +37,7 @@ def test_is_read_as_it_was_written(tmp_path, data):
     assert read(tmp_path / "kept") is None
     write_cached(tmp_path / "kept", data)
     assert read(tmp_path / "kept") == bytes(data)
-    assert (tmp_path / "kept").stat().st_size == HEAD + len(data)
+    assert (tmp_path / "kept").stat().st_size == HEADER_SIZE + len(data)
     write_cached(tmp_path / "kept", b"other")
     assert read(tmp_path / "kept") == b"other"
     assert os.listdir(tmp_path) == ["kept"]
@@ -57,7 +57,9 @@ def test_a_bit_that_changed_anywhere_is_noticed(path, caplog):
     assert "is damaged" in caplog.text
 
 
-@pytest.mark.parametrize("size", [0, 1, 64, HEAD - 1, HEAD, HEAD + 1, HEAD + len(DATA) - 1])
+@pytest.mark.parametrize(
+    "size", [0, 1, 64, HEADER_SIZE - 1, HEADER_SIZE, HEADER_SIZE + 1, HEADER_SIZE + len(DATA) - 1]
+)
 def test_one_cut_short_is_noticed(path, size):
     os.truncate(path, size)
     assert read(path) is None

@@ -56,7 +56,7 @@ class OnnxruntimeGpuRunner(GpuRunner):
         onnxruntime = import_onnxruntime()
         preload_libraries(onnxruntime)
         given = [each for each in self.outputs if self.file.onnx.computes(each.name)]
-        model = self.file.onnx.cut([each.name for each in self.inputs], [each.name for each in given])
+        model = self.file.onnx.extract([each.name for each in self.inputs], [each.name for each in given])
         if len(given) < len(self.outputs):
             model = with_pixels(model, given[0])
         self._onnxruntime, self._numbers = onnxruntime, itertools.count(1)
