@@ -131,7 +131,7 @@ def test_stdout_takes_nothing(shell, steps, code, streams):
     assert (found, out) == (code, "")
     lines = [line for line in err.splitlines() if line not in ("a message", "more")]
     assert len(lines) == (steps not in ("message", "exit"))
-    assert all(line.startswith("galip: stdout cannot be written") for line in lines)
+    assert all(line.startswith("galip: ") and "stdout" in line for line in lines)
 
 
 @pytest.mark.parametrize("streams", ["2>/dev/full", "2>&-", "2>&- <&-"])

@@ -332,7 +332,7 @@ def test_other_dtypes_are_refused(model, name, dtype):
 
 @pytest.mark.parametrize("value", [None, [[0.0] * 5] * 2, 1.0, "noise"])
 def test_what_is_no_array_is_refused(model, value):
-    with pytest.raises(UsageError, match="noise is a numpy array"):
+    with pytest.raises(UsageError, match=rf"noise .* {type(value).__name__}$"):
         model.decode(value, GOOD["sentence"])
 
 
