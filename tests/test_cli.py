@@ -194,9 +194,9 @@ MISTAKES = {
     "seed 2^64": (["generate", "x", "--seed", str(2**64)], "out of range"),
     "picture of another kind": (["generate", "x", "--out", "x.pdf"], "x.pdf"),
     "folder that isn't there": (["generate", "x", "--out", "no/such/x.png"], "no/such"),
-    "three prompts": (["interpolate", "a", "b", "c"], "3 prompts and 1 seeds were given"),
+    "three prompts": (["interpolate", "a", "b", "c"], "3 prompts and 1 seeds"),
     "two models": (["generate", "x", "--model", "a", "--bundle", "b"], "--bundle or --model, not both"),
-    "truncation 0": (["generate", "x", "--truncation", "0"], "truncation is a number above 0"),
+    "truncation 0": (["generate", "x", "--truncation", "0"], "truncation"),
     "no such metric": (
         ["evaluate", "x", "--against", "y", "--metrics", "fdi"],
         "no metric fdi; there are fid",
