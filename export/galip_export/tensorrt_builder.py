@@ -227,7 +227,7 @@ class Builder:
 def _model(bundle: Path, spec: GraphSpec) -> bytes:
     """The graph; a generator gives pictures as uint8, too, which the runtime asks for."""
     inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (spec.inputs, spec.outputs))
-    model = OnnxFile(bundle / spec.file).cut(inputs, outputs)
+    model = OnnxFile(bundle / spec.file).extract(inputs, outputs)
     return with_pixels(model, spec.outputs[0]) if outputs == ["image"] else model
 
 

@@ -14,7 +14,14 @@ from galip_runtime.backends.onnxruntime_gpu_runner import preload_libraries
 from galip_runtime.backends.probe import why_not
 from galip_runtime.backends.tables import DEVICE_TABLE, PRECISIONS
 from galip_runtime.errors import ProviderUnavailable
-from galip_runtime.hardware import cpu_features, cpu_name, driver, gpus, has_cpu_features, usable_cpus
+from galip_runtime.hardware import (
+    cpu_features,
+    cpu_name,
+    driver_cuda_version,
+    gpus,
+    has_cpu_features,
+    usable_cpus,
+)
 
 __all__ = ["examine"]
 
@@ -65,7 +72,7 @@ def examine() -> dict[str, Any]:
 
 def _gpus() -> dict[str, Any]:
     try:
-        return {"driver": driver(), "found": [vars(gpu) for gpu in gpus()], "why": None}
+        return {"driver": driver_cuda_version(), "found": [vars(gpu) for gpu in gpus()], "why": None}
     except OSError as error:
         return {"driver": None, "found": [], "why": str(error)}
 

@@ -13,19 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.arrays import (
-    MOST_PICTURES,
+    MAX_PICTURES,
     Floats,
     batches,
     check_count,
     check_finite,
     check_rows,
-    is_whole,
-    shown,
+    is_integer,
+    short_repr,
     to_uint8,
 )
 from galip_runtime.bundle.manifest import Dimensions
 from galip_runtime.errors import UsageError
-from galip_runtime.interpolation import between, check_corners, check_steps, lerp, slerp
+from galip_runtime.interpolation import check_corners, check_steps, interpolate_corners, lerp, slerp
 from galip_runtime.noise import MAX_SEED, check_seed
 from galip_runtime.noise import noise as noise_of
 from galip_runtime.sentence_cache import CAPTIONS_AT_ONCE, SentenceCache
@@ -33,7 +33,7 @@ from galip_runtime.tokenizer import Tokenizer, as_prompts, trim
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
-    "MOST_PICTURES",
+    "MAX_PICTURES",
     "TextToImage",
     "check_corners",
     "check_steps",
@@ -181,7 +181,7 @@ class TextToImage(ABC):
         """
         texts = _some(as_prompts(prompts), "prompt")
         if not isinstance(square, bool | np.bool_):
-            raise UsageError(f"square is True or False, not {shown(square)}")
+            raise UsageError(f"square is True or False, not {short_repr(square)}")
         if seeds is not None and seed is not None:
             raise UsageError("give `seed` for one or `seeds` for several, not both")
         numbers = _as_seeds(seeds) if seeds is not None else seed_series(seed, 1)
@@ -192,8 +192,8 @@ class TextToImage(ABC):
         down = np.zeros(1)
         if is_square:
             across, down = np.tile(across, steps), np.repeat(across, steps)
-        sentence = between(self.encode_text(texts), across, down, lerp)
-        noise = between(self.noise(numbers, truncation), down if square else across, down, slerp)
+        sentence = interpolate_corners(self.encode_text(texts), across, down, lerp)
+        noise = interpolate_corners(self.noise(numbers, truncation), down if square else across, down, slerp)
         count = max(len(sentence), len(noise))
         return self._pictures(_repeated(noise, count), _repeated(sentence, count), batch_size)
 
@@ -228,9 +228,9 @@ def _repeated(rows: Floats, count: int) -> Floats:
 def seed_series(seed: int | None = None, count: int = 1) -> list[int]:
     """Return `count` consecutive seeds from `seed` on; None picks a random first one, below 2^32.
 
-    Raises UsageError for a count below 1 or above `MOST_PICTURES`, and where the series would pass 2^64 - 1.
+    Raises UsageError for a count below 1 or above `MAX_PICTURES`, and where the series would pass 2^64 - 1.
     """
-    count = check_count(count, "count", most=MOST_PICTURES)
+    count = check_count(count, "count", most=MAX_PICTURES)
     first = secrets.randbelow(_FRESH_SEEDS) if seed is None else check_seed(seed)
     if first + count - 1 > MAX_SEED:
         raise UsageError(f"{count} seeds from {first} on pass the largest, {MAX_SEED} (2^64 - 1)")
@@ -246,8 +246,8 @@ def _some(items: list[str], name: str) -> list[str]:
 def _as_seeds(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, np.ndarray) and not seeds.ndim:
         seeds = seeds[()]
-    if is_whole(seeds):
+    if is_integer(seeds):
         return [check_seed(seeds)]
     if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence | np.ndarray) or not len(seeds):
-        raise UsageError(f"seeds are a whole number or a sequence of at least one, not {shown(seeds)}")
+        raise UsageError(f"seeds are a whole number or a sequence of at least one, not {short_repr(seeds)}")
     return [check_seed(seed) for seed in seeds]

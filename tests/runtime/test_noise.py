@@ -169,5 +169,5 @@ def test_truncated_vectors():
 
 @pytest.mark.parametrize("cut", [0, -1, math.nan, True, "1", [1.0]])
 def test_a_cut_that_is_none_is_refused(cut):
-    with pytest.raises(UsageError, match="truncation is a number above 0"):
+    with pytest.raises(UsageError, match="truncation"):
         noise([1], 4, cut)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from galip_runtime.arrays import check_count, shown
+from galip_runtime.arrays import check_count, short_repr
 from galip_runtime.backends.engines import import_tensorrt
 from galip_runtime.backends.libraries import INSTALL, import_onnxruntime
 from galip_runtime.backends.runner import GraphFile, Runner, Settings
@@ -69,7 +69,7 @@ def parse_device(device: str) -> tuple[str, int]:
     match = re.fullmatch(rf"({'|'.join(numbered)}):(\d{{1,3}})", text, re.ASCII)
     if match is None:
         raise UsageError(
-            f"device {shown(device)} is unknown; use one of {', '.join(DEVICES)}, or "
+            f"device {short_repr(device)} is unknown; use one of {', '.join(DEVICES)}, or "
             "cuda:1 for the second GPU"
         )
     return match[1], int(match[2])

@@ -56,7 +56,7 @@ class OnnxruntimeGpuRunner(GpuRunner):
         onnxruntime = import_onnxruntime()
         preload_libraries(onnxruntime)
         own = [spec for spec in self.outputs if self.file.onnx.computes(spec.name)]
-        model = self.file.onnx.cut([spec.name for spec in self.inputs], [spec.name for spec in own])
+        model = self.file.onnx.extract([spec.name for spec in self.inputs], [spec.name for spec in own])
         if len(own) < len(self.outputs):
             model = with_pixels(model, own[0])
         self._onnxruntime, self._numbers = onnxruntime, itertools.count(1)

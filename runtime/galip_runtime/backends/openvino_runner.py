@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from galip_runtime.backends.libraries import has_openvino, import_openvino
 from galip_runtime.backends.runner import Runner
-from galip_runtime.cache import HEAD, open_cached, write_cached
+from galip_runtime.cache import HEADER_SIZE, open_cached, write_cached
 from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.forks import Lock, call_after_fork, native_work, never_free
 from galip_runtime.hardware import BF16_FEATURES, INT8_FEATURES, has_cpu_features
@@ -192,7 +192,7 @@ class OpenvinoRunner(Runner):
         try:
             with file:
                 # copy on write: OpenVINO takes no read-only memory
-                data = np.memmap(file, np.uint8, mode="c", offset=HEAD)
+                data = np.memmap(file, np.uint8, mode="c", offset=HEADER_SIZE)
                 tensor = openvino.Tensor(data, shared_memory=True)
                 compiled = core.import_model(tensor, self._target, properties)
         except (OSError, RuntimeError, ValueError) as error:  # ValueError: nothing follows the head
