@@ -95,7 +95,7 @@ class GenerationBlock(nn.Module):
         return self.upsample(self.shortcut(x)) + self.conv2(self.df2(h, cond))  # (N, Co, size, size)
 
     def grow(self, x: Tensor) -> Tensor:
-        """x (N, Ci, h, w) → (N, Co, size, size); training has a cheaper way (`galip.train.fast`)."""
+        """x (N, Ci, h, w) → (N, Co, size, size); training has a cheaper way (`galip.train.fast_layers`)."""
         return self.conv1(self.upsample(x))
 
     def upsample(self, x: Tensor) -> Tensor:

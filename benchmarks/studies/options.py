@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from galip_runtime.backends.devices import Settings, import_onnxruntime
+from galip_runtime.backends.libraries import import_onnxruntime
 from galip_runtime.backends.onnxruntime_runner import session_options
-from galip_runtime.backends.runner import GraphFile
+from galip_runtime.backends.runner import GraphFile, Settings
 from galip_runtime.bundle.manifest import file_signature
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.hardware import usable_cpus

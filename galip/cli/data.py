@@ -11,6 +11,7 @@ import typer
 from galip_runtime.errors import UsageError
 
 from galip.cli.common import Json, Progress, emit
+from galip.data.layouts import LAYOUTS
 
 __all__ = ["app"]
 
@@ -77,7 +78,7 @@ def _find_recipe() -> None:
 def check(
     path: Annotated[Path, typer.Argument(help="Folder of captioned pictures.")],
     layout: Annotated[
-        str, typer.Option(help="How the data lies: auto, cub, coco, dfgan, shards or folder.")
+        str, typer.Option(help=f"How the data is laid out: auto, {', '.join(LAYOUTS)}.")
     ] = "auto",
     split: Annotated[str, typer.Option(help="Which part of it.")] = "train",
     sheet: Annotated[

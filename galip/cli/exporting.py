@@ -76,7 +76,7 @@ def export(
     """
     from galip_export import export_bundle
     from galip_export.engines import add_engines
-    from galip_export.tensorrt import build_options
+    from galip_export.tensorrt_builder import build_options
 
     from galip.assets import default_checkpoint
 

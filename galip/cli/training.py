@@ -52,7 +52,7 @@ def train_clip(
 
     Ctrl-C saves the state and stops; --resume goes on exactly.
     """
-    from galip.train.presets import resolve
+    from galip.train.options import resolve
 
     resolved = resolve(ContrastiveConfig, given, file=config, resume=resume)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -76,7 +76,7 @@ def train(
 
     Ctrl-C, SIGTERM or SIGHUP saves the state and stops with exit code 130; --resume goes on exactly.
     """
-    from galip.train.presets import resolve
+    from galip.train.options import resolve
 
     resolved = resolve(GanConfig, given, preset, config, resume=resume)
     from galip.train.gan import train
@@ -85,7 +85,8 @@ def train(
 
 
 def _run(function: Callable[..., Path], config: Any, resume: bool, as_json: bool) -> int:
-    from galip.train.run import TrainingStopped, newest_state
+    from galip.train.states import newest_state
+    from galip.train.stop_signals import TrainingStopped
 
     if resume and newest_state(Path(config.out)) is None:
         raise UsageError(

@@ -12,9 +12,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from galip_runtime.backends.precisions import PRECISIONS
+__all__ = [
+    "BF16_FEATURES",
+    "INT8_FEATURES",
+    "Gpu",
+    "cpu_features",
+    "cpu_name",
+    "driver",
+    "gpus",
+    "has_cpu_features",
+    "usable_cpus",
+]
 
-__all__ = ["Gpu", "computes_in", "cpu_features", "cpu_name", "driver", "gpus", "usable_cpus"]
+BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16"})
+"""instructions that multiply in bf16, as Linux names them: a CPU needs one of them"""
+INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
+"""instructions that multiply in int8; without them, sums saturate in 16 bits"""
 
 _FEATURES = (
     "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
@@ -29,16 +42,16 @@ def usable_cpus(root: Path = Path("/")) -> int:
     return max(1, min([allowed, *(int(quota) for quota in _quotas(root))]))
 
 
-def computes_in(precision: str, root: Path = Path("/")) -> bool | None:
-    """Whether the CPUs have what `precision` (`bf16` or `int8`) takes; None where Linux does not say.
+def has_cpu_features(features: frozenset[str], root: Path = Path("/")) -> bool | None:
+    """Return whether the CPU has one of `features`; None where the system does not list them.
 
-    `root` is where `/proc` is.
+    `root` is the folder above `/proc`.
     """
     try:
         words = (root / "proc/cpuinfo").read_text().split()
     except OSError:
         return None
-    return bool(PRECISIONS[precision].cpu_features.intersection(words))
+    return bool(features.intersection(words))
 
 
 def cpu_name() -> str:

@@ -30,7 +30,7 @@ def test_without_a_gpu(monkeypatch):
         if gpus():
             pytest.skip("there is a GPU")
     except OSError:
-        with pytest.raises(ProviderUnavailable, match=r"no NVIDIA driver here \(.+\): install it"):
+        with pytest.raises(ProviderUnavailable, match=r"no NVIDIA driver here \(.+\): install"):
             cuda.Stream(0)
     monkeypatch.setattr(cuda, "gpus", list)
     with pytest.raises(
@@ -47,7 +47,7 @@ def test_a_stream_outlives_what_cannot_be_freed(monkeypatch, caplog):
     def fail():
         raise RuntimeError("not given back")
 
-    stream.after(owner, fail)
+    stream.free_after(owner, fail)
     del owner
-    assert stream.do(lambda: 1) == 1
+    assert stream.run(lambda: 1) == 1
     assert "not given back" in caplog.text

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from galip_runtime import doctor, hardware
-from galip_runtime.backends.devices import PROVIDERS
+from galip_runtime.backends.tables import DEVICE_TABLE
 from galip_runtime.hardware import Gpu
 
 
@@ -32,7 +32,7 @@ def installed(monkeypatch):
 def test_this_machine():
     found = doctor.examine()
     json.dumps(found, allow_nan=False)
-    assert set(found["devices"]) == set(PROVIDERS)
+    assert set(found["devices"]) == set(DEVICE_TABLE)
     assert found["devices"]["cpu"] == {"works": True, "why": None, "precisions": ["fp32", "w16a32"]}
     assert found["cpu"]["usable"] >= 1
     assert found["onnxruntime"]["imported"]

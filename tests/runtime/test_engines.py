@@ -11,11 +11,11 @@ from galip_runtime.backends import engines
 from galip_runtime.backends.engines import (
     RECORD_VERSION,
     EngineRecord,
-    Place,
+    EngineTarget,
     Profile,
     choose_engine,
+    engine_targets,
     import_tensorrt,
-    places_of,
     read_records,
 )
 from galip_runtime.bundle.manifest import describe_file, read_manifest, read_verified
@@ -23,7 +23,7 @@ from galip_runtime.hardware import Gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
-HERE = Place("tensorrt", "10.14.1", "9.0")
+HERE = EngineTarget("tensorrt", "10.14.1", "9.0")
 
 
 def record_of(bundle, **changes):
@@ -91,10 +91,12 @@ def test_one_that_does_not_is_an_error_with_the_command(bundle, changes, why):
 
 def test_either_package_s_engine_is_found(bundle):
     put(bundle, record_of(bundle, package="tensorrt_rtx", package_version="1.7"))
-    manifest, rtx = read_manifest(bundle), Place("tensorrt_rtx", "1.7", "9.0")
+    manifest, rtx = read_manifest(bundle), EngineTarget("tensorrt_rtx", "1.7", "9.0")
     assert choose_engine(bundle, manifest, "generator", "fp32", [HERE, rtx]).package == "tensorrt_rtx"
     with pytest.raises(ProviderUnavailable, match=r"by tensorrt_rtx 1\.7, and 1\.6 is installed"):
-        choose_engine(bundle, manifest, "generator", "fp32", [HERE, Place("tensorrt_rtx", "1.6", "9.0")])
+        choose_engine(
+            bundle, manifest, "generator", "fp32", [HERE, EngineTarget("tensorrt_rtx", "1.6", "9.0")]
+        )
 
 
 def test_a_precision_that_engines_are_not_built_in(shared_bundle):
@@ -107,7 +109,7 @@ def test_a_precision_that_engines_are_not_built_in(shared_bundle):
 )
 def test_profiles_that_are_none_are_refused(bundle, profiles):
     put(bundle, record_of(bundle, profiles=profiles))
-    with pytest.raises(FileRefused, match="profiles that are none"):
+    with pytest.raises(FileRefused, match="impossible profiles"):
         choose(bundle)
 
 
@@ -138,7 +140,7 @@ def test_a_record_of_another_plan_is_refused(bundle):
     files = {**manifest.files, "engines/b.json": describe_file(bundle / "engines/b.json")}
     del files["engines/generator.fp32.sm90.plan"]
     (bundle / "manifest.json").write_text(dataclasses.replace(manifest, files=files).to_json())
-    with pytest.raises(FileRefused, match="is the record of another plan"):
+    with pytest.raises(FileRefused, match="is not the record of"):
         choose(bundle)
 
 
@@ -201,14 +203,14 @@ class Test_where_it_runs:
     def test_place(self, packages, monkeypatch):
         packages(tensorrt="10.14.1")
         monkeypatch.setattr(engines, "gpus", lambda: [Gpu("H200", "9.0", 10**11), Gpu("A10", "8.6", 10**10)])
-        assert places_of() == [HERE]
-        assert places_of(1)[0].compute_capability == "8.6"
+        assert engine_targets() == [HERE]
+        assert engine_targets(1)[0].compute_capability == "8.6"
         with pytest.raises(ProviderUnavailable, match="there is no GPU 2; this machine has 2"):
-            places_of(2)
+            engine_targets(2)
 
         def none():
             raise OSError("libcuda.so.1: cannot open shared object file")
 
         monkeypatch.setattr(engines, "gpus", none)
         with pytest.raises(ProviderUnavailable, match=r"no NVIDIA GPU to run engines on: libcuda\.so\.1"):
-            places_of()
+            engine_targets()

@@ -162,7 +162,7 @@ def test_a_lock_held_at_a_fork_is_free_in_the_child():
 def test_a_copy_is_loaded_from_the_same_folder(bundle, device, again):
     model = galip_runtime.load(bundle, device=device, threads=1)
     other = again(model)
-    assert other._graphs["generator"] is not model._graphs["generator"]
+    assert other._runners["generator"] is not model._runners["generator"]
     assert other.info() == model.info()
     assert np.array_equal(other.generate("red", [1, 2]), model.generate("red", [1, 2]))
 

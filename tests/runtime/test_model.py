@@ -43,7 +43,7 @@ def test_sentences_are_those_of_the_graph(model):
 
 def test_repeated_captions_come_from_a_cache(bundle, monkeypatch):
     model = fresh(bundle)
-    graph = model._graphs["text_encoder"]
+    graph = model._runners["text_encoder"]
     rows = []
     run = graph.run
     monkeypatch.setattr(graph, "run", lambda inputs: rows.append(len(inputs["tokens"])) or run(inputs))

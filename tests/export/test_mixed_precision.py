@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from galip_export import calibration, export_bundle, islands, precision
+from galip_export import calibration, export_bundle, islands, precisions
 from galip_export.comparison import picture_psnr, row_psnr
 from galip_export.emulation import emulated
-from galip_export.half import LARGEST, float_tensors, in_half
 from galip_export.islands import mixed, parts
-from galip_export.onnx_export import export_generator, export_text_encoder
+from galip_export.mixed_precision import LARGEST, float_tensors, in_half
 from galip_export.selection import select
+from galip_export.trace import export_generator, export_text_encoder
 from galip_runtime import QualityGateFailed
 from galip_runtime.bundle.manifest import CONDITION, read_manifest
 from onnx import TensorProto, helper, numpy_helper
@@ -261,7 +261,7 @@ class Test_a_bundle:
     def test_what_was_measured_goes_with_it(self, exported):
         parity = json.loads((exported.bundle / "parity.json").read_text())
         (pictures,) = parity["pictures"]
-        where = precision.verified_on("fp16")[0]
+        where = precisions.verified_on("fp16")[0]
         assert (pictures["precision"], pictures["device"], pictures["pictures"]) == ("fp16", where, 256)
         assert pictures["psnr_p1"] >= 45
         assert {case["device"] for case in parity["cases"]} == {where}
@@ -293,8 +293,8 @@ class Test_a_bundle:
         )
 
     def test_beside_a_precision_for_cpus_it_has_a_text_encoder_for_them(self):
-        assert precision.text_precisions(["fp16"]) == ("fp16",)
-        assert precision.text_precisions(["fp32", "fp16"]) == ("fp32", "fp16")
-        assert precision.text_precisions(["fp16", "bf16"]) == ("fp32", "fp16")
-        assert precision.text_precisions(["fp16", "w16a32", "int8"]) == ("w16a32", "fp16")
-        assert precision.text_precisions(["int8"]) == ("fp32",)
+        assert precisions.text_precisions(["fp16"]) == ("fp16",)
+        assert precisions.text_precisions(["fp32", "fp16"]) == ("fp32", "fp16")
+        assert precisions.text_precisions(["fp16", "bf16"]) == ("fp32", "fp16")
+        assert precisions.text_precisions(["fp16", "w16a32", "int8"]) == ("w16a32", "fp16")
+        assert precisions.text_precisions(["int8"]) == ("fp32",)

@@ -8,8 +8,8 @@ import subprocess
 import threading
 
 import pytest
-from galip_export import publish
-from galip_export.publish import staged_bundle, write
+from galip_export import staging
+from galip_export.staging import staged_bundle, write
 from galip_runtime.bundle.manifest import read_manifest, verify_files
 from galip_runtime.errors import FileRefused, UsageError
 from stub_bundle import make_stub_bundle
@@ -60,7 +60,7 @@ def killed_at(step, source, out):
 
         for name in ("mkdir", "rename", "replace", "unlink", "rmdir", "open"):
             setattr(os, name, counted(getattr(os, name)))
-        publish._exchange = counted(publish._exchange)
+        staging._exchange = counted(staging._exchange)
         try:
             export(source, out)
         finally:
@@ -71,9 +71,9 @@ def killed_at(step, source, out):
 @pytest.mark.parametrize("way", ["swapped", "renamed twice", "file by file"])
 def test_killed_at_any_step(old, new, tmp_path, monkeypatch, way):
     if way == "renamed twice":
-        monkeypatch.setattr(publish, "_exchange", lambda *_: False)
+        monkeypatch.setattr(staging, "_exchange", lambda *_: False)
     if way == "file by file":
-        monkeypatch.setattr(publish, "_is_renamable", lambda out: False)
+        monkeypatch.setattr(staging, "_is_renamable", lambda out: False)
     copy = tmp_path / "copy"
     shutil.copytree(old, copy)
     states, step = set(), 1
@@ -105,8 +105,8 @@ def test_a_new_bundle_appears_whole_or_not_at_all(new, tmp_path):
 
 
 def test_the_bundle_that_was_set_aside_is_put_back(old, new, monkeypatch):
-    monkeypatch.setattr(publish, "_exchange", lambda *_: False)
-    aside = publish._set_aside(old)
+    monkeypatch.setattr(staging, "_exchange", lambda *_: False)
+    aside = staging._set_aside(old)
     os.rename(old, aside)
     with pytest.raises(UsageError, match="exists already"):
         export(new, old, overwrite=False)
@@ -120,7 +120,7 @@ def test_the_bundle_that_was_set_aside_is_put_back(old, new, monkeypatch):
 @pytest.mark.parametrize("renamable", [True, False])
 def test_exports_at_once_leave_one_of_them_whole(old, new, tmp_path, monkeypatch, renamable):
     if not renamable:
-        monkeypatch.setattr(publish, "_is_renamable", lambda out: False)
+        monkeypatch.setattr(staging, "_is_renamable", lambda out: False)
     copy = tmp_path / "copy"
     shutil.copytree(old, copy)
     ready = threading.Barrier(4)

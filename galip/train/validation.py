@@ -14,17 +14,18 @@ from galip.metrics.inception import Inception
 from galip.metrics.look import look, total
 from galip.metrics.pictures import Drawn, captions_of, open_pictures
 from galip.metrics.statistics import Statistics
+from galip.train.checkpointing import checkpoint_note
 from galip.train.config import GanConfig
-from galip.train.gan import Trainer
 from galip.train.run import Run
+from galip.train.trainer import Trainer
 
-__all__ = ["Scoring"]
+__all__ = ["Validation"]
 
 REFERENCES = 10_000
 """Real pictures that FID compares with at most."""
 
 
-class Scoring:
+class Validation:
     """Judges the generator against the same real pictures every time, by the same captions and seeds."""
 
     def __init__(self, config: GanConfig, trainer: Trainer, run: Run) -> None:
@@ -66,7 +67,7 @@ class Scoring:
         known = known or trainer.loader.sample_captions(config.evaluate_count)
         self.captions = captions_of(known, None, config.evaluate_count, config.seed)
 
-    def score(self, step: int) -> dict[str, float]:
+    def run_at(self, step: int) -> dict[str, float]:
         """FID and CLIP score after `step` steps, logged; the best checkpoint by FID is `best.safetensors`.
 
         Raises `QualityGateFailed` for pictures that are not finite. Every process calls this.
@@ -85,12 +86,12 @@ class Scoring:
                 "fid": frechet_distance(seen.statistics, self.reference),
                 "clip_score": float((seen.embeddings * embedded).sum(axis=1).mean()),
             }
-            trainer.judged = step
+            trainer.validated_step = step
             if not trainer.best or figures["fid"] < trainer.best["fid"]:
                 trainer.best = {"step": step, **figures}
                 if self.fabric.is_global_zero:
-                    note = {**trainer.note(step), "figures": figures}
+                    note = {**checkpoint_note(trainer, step), "figures": figures}
                     save_galip(self.run.out / "best.safetensors", trainer.model, note=note)
         if self.fabric.is_global_zero:
-            self.run.note(figures, step)
+            self.run.log.log_figures(figures, step)
         return figures

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from galip.config import GalipConfig
 from galip.model import Galip
-from galip_export.graph_check import check_graph
+from galip_export.check import check_graph
 from galip_export.rewrites import Rewritten, rewrite
 from galip_export.simplify import finish, name_condition, simplify
 

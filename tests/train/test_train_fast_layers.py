@@ -11,11 +11,12 @@ from galip.data.order import generator_for
 from galip.model import Galip, QualityAssessor
 from galip.presets import preset
 from galip.train.augment import to_float
-from galip.train.begin import fresh_model
 from galip.train.config import GanConfig
-from galip.train.engine import make_fabric
-from galip.train.fast import doubled_conv, memory_format, merge_doublings, split_sentence
-from galip.train.gan import Trainer, make_loader
+from galip.train.fabric import make_fabric
+from galip.train.fast_layers import choose_memory_format, fuse_upsampling, split_assessor, upsample_conv2d
+from galip.train.gan import make_loader
+from galip.train.initialization import create_model
+from galip.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,7 +27,7 @@ def test_a_convolution_behind_a_doubling(shape):
     conv = torch.nn.Conv2d(channels, out, 3, padding=1).double()
     x = torch.randn(n, channels, side, side, dtype=torch.float64, requires_grad=True)
     doubled = torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
-    expected, found = conv(doubled), doubled_conv(conv, x)
+    expected, found = conv(doubled), upsample_conv2d(conv, x)
     torch.testing.assert_close(found, expected)
     weight = torch.randn_like(expected)
     parameters = [x, conv.weight, conv.bias]
@@ -40,7 +41,7 @@ def test_a_generator_with_merged_doublings_draws_the_same():
     torch.manual_seed(0)
     plain = Galip(preset("tiny")).generator.double()
     merged = copy.deepcopy(plain)
-    merge_doublings(merged)
+    fuse_upsampling(merged)
     assert ["grow" in vars(block) for block in merged.blocks] == [False, True, False]  # 7 to 8, 16, 28
     noise, sentence = torch.randn(3, 8, dtype=torch.float64), torch.randn(3, 16, dtype=torch.float64)
     torch.testing.assert_close(merged(noise, sentence), plain(noise, sentence))
@@ -53,7 +54,7 @@ def test_an_assessor_that_splits_off_the_sentence(grid):
     torch.manual_seed(0)
     plain = QualityAssessor(DiscriminatorConfig(channels=6, assessor_channels=5), 3).double()
     split = copy.deepcopy(plain)
-    split_sentence(split)
+    split_assessor(split)
     feature = torch.randn(4, 6, grid, grid, dtype=torch.float64, requires_grad=True)
     sentence = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     found = []
@@ -67,8 +68,8 @@ def test_an_assessor_that_splits_off_the_sentence(grid):
 
 def test_the_layout_that_is_faster():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert memory_format(cpu, 64) is memory_format(cuda, 224) is torch.channels_last
-    assert memory_format(cpu, 224) is torch.contiguous_format
+    assert choose_memory_format(cpu, 64) is choose_memory_format(cuda, 224) is torch.channels_last
+    assert choose_memory_format(cpu, 224) is torch.contiguous_format
 
 
 def test_the_released_order_has_the_same_losses(tiny_data, tiny_checkpoint, tmp_path):
@@ -78,7 +79,7 @@ def test_the_released_order_has_the_same_losses(tiny_data, tiny_checkpoint, tmp_
         model="tiny", batch_size=6, precision="fp32", device="cpu", flip=False,
     )  # fmt: skip
     fabric = make_fabric("cpu", "fp32")
-    model = fresh_model(config)
+    model = create_model(config)
     other = copy.deepcopy(model)
     release_generator(other.generator)
     trainer = Trainer(config, model, make_loader(config, model, fabric), fabric)

@@ -16,9 +16,9 @@ from typing import Any
 
 import onnx
 import torch
-from galip_runtime.backends.devices import backend_versions, has_openvino, import_openvino
 from galip_runtime.backends.engines import PRECISIONS as ENGINE_PRECISIONS
 from galip_runtime.backends.engines import EngineRecord
+from galip_runtime.backends.libraries import backend_versions, has_openvino, import_openvino
 from galip_runtime.bundle.manifest import (
     GRAPHS,
     MANIFEST_NAME,
@@ -37,12 +37,12 @@ from galip.clip import clip_tokenizer
 from galip.model import Galip
 from galip_export.conversion import Converter
 from galip_export.engines import build_engines
-from galip_export.onnx_export import OPSET, dimensions, export_generator, export_text_encoder
-from galip_export.precision import PRECISIONS, check_precisions, graph_file, text_precisions
-from galip_export.publish import staged_bundle, write
+from galip_export.parity import GraphParity, PictureParity, steps, verify_bundle
+from galip_export.precisions import PRECISIONS, check_precisions, graph_file, text_precisions
 from galip_export.rewrites import check_rewrites
-from galip_export.tensorrt import Builder, BuildOptions
-from galip_export.verify import GraphParity, PictureParity, steps, verify_bundle
+from galip_export.staging import staged_bundle, write
+from galip_export.tensorrt_builder import Builder, BuildOptions
+from galip_export.trace import OPSET, dimensions, export_generator, export_text_encoder
 
 __all__ = ["ExportReport", "GraphReport", "export_bundle"]
 

@@ -26,7 +26,7 @@ from galip.clip import clip_tokenizer
 from galip.model import Galip
 from galip_export.comparison import Comparison, compare, first_percentile, picture_psnr
 from galip_export.emulation import emulated_bundle
-from galip_export.precision import EMULATED, PRECISIONS, text_precisions, verified_on
+from galip_export.precisions import EMULATED, PRECISIONS, text_precisions, verified_on
 from galip_export.prompts import GATE_PROMPTS
 
 __all__ = ["GraphParity", "PictureParity", "steps", "verify_bundle"]

@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from galip_export import bundle as bundle_module
-from galip_export import export_bundle, publish
-from galip_export.verify import steps
+from galip_export import export as export_module
+from galip_export import export_bundle, staging
+from galip_export.parity import steps
 from galip_runtime import FileRefused, QualityGateFailed, UsageError
 from galip_runtime.bundle.manifest import read_manifest, sha256_file, verify_files
 from onnx import numpy_helper
@@ -45,8 +45,8 @@ def traced(tiny_export, monkeypatch):
         text_encoder=onnx.load(tiny_export.bundle / "text_encoder.onnx"),
         generator=onnx.load(tiny_export.bundle / "generator.onnx"),
     )
-    monkeypatch.setattr(bundle_module, "export_text_encoder", lambda model: graphs.text_encoder)
-    monkeypatch.setattr(bundle_module, "export_generator", lambda model, rewrites: graphs.generator)
+    monkeypatch.setattr(export_module, "export_text_encoder", lambda model: graphs.text_encoder)
+    monkeypatch.setattr(export_module, "export_generator", lambda model, rewrites: graphs.generator)
     return graphs
 
 
@@ -287,7 +287,7 @@ def test_other_people_s_files_are_never_deleted(tiny_checkpoint, tiny_export, ou
 
 
 def test_a_place_that_cannot_be_written_to_is_known_before_the_work(tiny_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle_module, "load_galip", lambda *args, **kwargs: pytest.fail("work was begun"))
+    monkeypatch.setattr(export_module, "load_galip", lambda *args, **kwargs: pytest.fail("work was begun"))
     file = tmp_path / "file"
     file.write_text("a file")
     places = [file / "bundle", tmp_path / ("n" * 300)]
@@ -300,7 +300,7 @@ def test_a_place_that_cannot_be_written_to_is_known_before_the_work(tiny_checkpo
 
 
 def test_a_full_disk_is_known_before_the_work(tiny_checkpoint, out, monkeypatch):
-    monkeypatch.setattr(publish.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
     with pytest.raises(UsageError, match="0 MB free"):
         export_bundle(tiny_checkpoint, out)
     assert contents(out.parent) == []
@@ -374,14 +374,14 @@ def test_another_export_slips_in_between_the_renames(
     rename = os.rename
     if overwrite:
         shutil.copytree(tiny_export.bundle, out)
-    monkeypatch.setattr(publish, "_exchange", lambda *_: False)
+    monkeypatch.setattr(staging, "_exchange", lambda *_: False)
 
     def slip_in(source, target):
         if str(target) == str(out) and not out.exists():
             shutil.copytree(tiny_export.bundle, out)
         rename(source, target)
 
-    monkeypatch.setattr(publish.os, "rename", slip_in)
+    monkeypatch.setattr(staging.os, "rename", slip_in)
     with pytest.raises(UsageError, match="at the same time"):
         export_bundle(tiny_checkpoint, out, overwrite=overwrite)
     galip_runtime.load(out, device="cpu")
@@ -390,17 +390,17 @@ def test_another_export_slips_in_between_the_renames(
 
 def test_the_old_bundle_comes_back(traced, tiny_checkpoint, tiny_export, out, monkeypatch):
     rename = os.rename
-    monkeypatch.setattr(publish, "_exchange", lambda *_: False)
+    monkeypatch.setattr(staging, "_exchange", lambda *_: False)
     shutil.copytree(tiny_export.bundle, out)
     (out / "parity.json").write_text("marked")
 
     def fail_once(source, target):
         if str(target) == str(out):
-            monkeypatch.setattr(publish.os, "rename", rename)
+            monkeypatch.setattr(staging.os, "rename", rename)
             raise OSError(5, "Input/output error")
         rename(source, target)
 
-    monkeypatch.setattr(publish.os, "rename", fail_once)
+    monkeypatch.setattr(staging.os, "rename", fail_once)
     with pytest.raises(UsageError, match="Input/output error"):
         export_bundle(tiny_checkpoint, out, overwrite=True)
     assert (out / "parity.json").read_text() == "marked"
@@ -432,7 +432,7 @@ def test_ctrl_c_while_the_folders_are_renamed_waits(traced, tiny_checkpoint, out
         signal.raise_signal(signal.SIGINT)
         rename(source, target)
 
-    monkeypatch.setattr(publish.os, "rename", interrupted)
+    monkeypatch.setattr(staging.os, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_bundle(tiny_checkpoint, out)
     galip_runtime.load(out, device="cpu")

@@ -14,10 +14,10 @@ from torch import Tensor
 from galip.data.conditions import excluded
 from galip.data.shards import load_pictures
 
-__all__ = ["TrainingPictures"]
+__all__ = ["InMemoryPictures"]
 
 
-class TrainingPictures:
+class InMemoryPictures:
     """Pictures uint8 (N, 3, S, S) and the tokens of all their captions."""
 
     def __init__(

@@ -1,6 +1,6 @@
 """int8: the generator's convolutions and matrix products of 8-bit integers, as far as the picture bears it.
 
-Static quantisation, written into the graph as QuantizeLinear and DequantizeLinear (QDQ): a weight w of
+Static quantization, written into the graph as QuantizeLinear and DequantizeLinear (QDQ): a weight w of
 output channel c is stored as round(w / s_c), s_c = max|w_c| / 127; an input x becomes round(x / s) + z with
 one s and z for the whole tensor, from the least and the greatest value that calibration sees. Outputs stay
 float, and so does all that is no convolution or MatMul with a constant matrix: attention, the affine
@@ -28,7 +28,7 @@ from galip_export.comparison import first_percentile, picture_psnr
 from galip_export.selection import Psnr, select
 from galip_export.work import multiply_adds
 
-__all__ = ["Group", "quantise"]
+__all__ = ["Group", "quantize"]
 
 Progress = Callable[[int, int], object]
 
@@ -50,7 +50,7 @@ class Group:
     int8: bool
 
 
-def quantise(
+def quantize(
     generator: ModelProto, samples: Inputs, least_db: float, progress: Progress = lambda *_: None
 ) -> tuple[ModelProto, tuple[Group, ...]]:
     """`generator` with what the picture bears in int8, and what that is. `generator` stays as it is.
@@ -158,7 +158,7 @@ class _Rounding:
                 scale = max(high - low, 1e-6) / 255
                 zero = np.array(round(-low / scale), np.uint8)
             both = self._constants(key, np.array(scale, np.float32), zero)
-            self._done[key] = self._dequantised(self._append("QuantizeLinear", [name, *both], key), both)
+            self._done[key] = self._dequantized(self._append("QuantizeLinear", [name, *both], key), both)
         return self._done[key]
 
     def _weight(self, name: str, axis: int) -> str:
@@ -169,10 +169,10 @@ class _Rounding:
             stored = self._constant(f"{name}/int8", np.rint(value / scale).astype(np.int8))
             flat = scale.ravel().astype(np.float32)
             both = self._constants(stored, flat, np.zeros(len(flat), np.int8))
-            self._done[name] = self._dequantised(stored, both, axis=axis)
+            self._done[name] = self._dequantized(stored, both, axis=axis)
         return self._done[name]
 
-    def _dequantised(self, name: str, scale_and_zero: list[str], **axis: int) -> str:
+    def _dequantized(self, name: str, scale_and_zero: list[str], **axis: int) -> str:
         return self._append("DequantizeLinear", [name, *scale_and_zero], f"{name}/float", **axis)
 
     def _append(self, operation: str, inputs: list[str], output: str, **attributes: Any) -> str:

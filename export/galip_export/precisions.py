@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from galip_runtime.backends.devices import available_devices, import_onnxruntime, supports
-from galip_runtime.backends.openvino_runner import check_cpu, openvino_computes_in
+from galip_runtime.backends.devices import available_devices, computes_in
+from galip_runtime.backends.libraries import import_onnxruntime
 from galip_runtime.backends.probe import why_not
+from galip_runtime.backends.tables import PRECISIONS as RUNTIME_PRECISIONS
+from galip_runtime.backends.tables import supports
 from galip_runtime.errors import ProviderUnavailable, UsageError
 
 __all__ = [
@@ -83,9 +85,8 @@ def verified_on(precision: str) -> list[str]:
     """
     if precision == "fp16":
         return ["cuda" if _cuda_works() else EMULATED]
-    there = [each for each in available_devices() if each in ("cpu", "openvino")]
-    fit = [each for each in there if supports(precision, each)]
-    return [each for each in fit if each != "openvino" or openvino_computes_in(precision)]
+    cpus = [device for device in ("cpu", "openvino") if device in available_devices()]
+    return [device for device in cpus if computes_in(precision, device)]
 
 
 @functools.cache
@@ -95,13 +96,11 @@ def _cuda_works() -> bool:
 
 def _explain(precision: str) -> NoReturn:
     """Raises ProviderUnavailable for a precision that nothing here computes in."""
-    if "openvino" in available_devices():
-        try:
-            check_cpu(precision)
-        except ProviderUnavailable as error:
-            raise ProviderUnavailable(
-                f"{precision} could not be verified here: {error}. Export it elsewhere, or without it"
-            ) from error
+    if "openvino" in available_devices() and supports(precision, "openvino"):
+        raise ProviderUnavailable(
+            f"{precision} cannot be verified here: this CPU does not compute in it, which takes "
+            f"{RUNTIME_PRECISIONS[precision].cpu_needs}. Export it elsewhere, or without it"
+        )
     raise ProviderUnavailable(
         f"nothing here computes in {precision}, so that it could not be verified: pip install "
         "'galip-runtime[openvino-native]', or export without it"

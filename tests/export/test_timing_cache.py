@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from galip_export.timing import TimingCache
+from galip_export.timing_cache import TimingCache
 
 
 class Config:

@@ -23,8 +23,8 @@ from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
 from galip_runtime.hardware import gpus
 
-from galip_export.publish import signals_wait
-from galip_export.timing import TimingCache
+from galip_export.staging import signals_wait
+from galip_export.timing_cache import TimingCache
 
 __all__ = ["BuildOptions", "Builder", "Built", "build_options", "profiles"]
 
