@@ -189,7 +189,7 @@ MISTAKES = {
     "missing value": (["export", "--out"], "requires an argument"),
     "one too many": (["info", "x", "y"], "unexpected extra argument"),
     "no number": (["generate", "x", "--count", "two"], "--count"),
-    "count 0": (["generate", "x", "--count", "0"], "whole number of at least 1, not 0"),
+    "count 0": (["generate", "x", "--count", "0"], "at least 1 "),
     "seed -1": (["generate", "x", "--seed", "-1"], "seed -1 is out of range"),
     "seed 2^64": (["generate", "x", "--seed", str(2**64)], "out of range"),
     "picture of another kind": (["generate", "x", "--out", "x.pdf"], "x.pdf"),

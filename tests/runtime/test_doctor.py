@@ -43,7 +43,7 @@ def test_this_machine():
 def test_two_builds_of_onnxruntime(installed):
     installed(onnxruntime="1.32.0", onnxruntime_gpu="1.31.1")
     problem = doctor._onnxruntime()["problem"]
-    assert problem.startswith("onnxruntime and onnxruntime-gpu are installed into one folder")
+    assert "onnxruntime and onnxruntime-gpu" in problem
     assert "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'galip-runtime[gpu]'" in problem
     installed(onnxruntime_openvino="1.24.1")
     assert doctor._onnxruntime()["problem"] is None
