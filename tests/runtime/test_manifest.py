@@ -164,7 +164,7 @@ def test_what_is_no_manifest_is_refused(bundle, text):
 def test_a_huge_manifest_is_not_read(bundle):
     with open(bundle / MANIFEST_NAME, "r+b") as file:
         file.truncate(2**40)  # sparse: takes no room
-    with pytest.raises(FileRefused, match="at most"):
+    with pytest.raises(FileRefused, match=f"{2**40:,}"):
         galip_runtime.load(bundle)
 
 
@@ -343,14 +343,14 @@ def test_a_graph_with_weights_in_another_file_is_refused(bundle, monkeypatch, lo
     (bundle / "generator.onnx").write_bytes(model.SerializeToString())
     relist(bundle, "generator.onnx", "weight.bin")
     monkeypatch.chdir(bundle)  # where onnxruntime would look for it
-    with pytest.raises(FileRefused, match=r"generator\.onnx is no ONNX graph .*another file"):
+    with pytest.raises(FileRefused, match=r"generator\.onnx .*external data"):
         galip_runtime.load(bundle, device="cpu")
 
 
 def test_another_graph_than_the_manifest_says_is_refused(bundle, tmp_path):
     shutil.copy(bundle / "generator.onnx", bundle / "text_encoder.onnx")
     relist(bundle, "text_encoder.onnx")
-    with pytest.raises(FileRefused, match="another graph"):
+    with pytest.raises(FileRefused, match=r"text_encoder\.onnx"):
         galip_runtime.load(bundle, device="cpu")
     shutil.copy(make_stub_bundle(tmp_path / "large", image_size=16) / "generator.onnx", bundle)
     with pytest.raises(FileRefused):
@@ -358,7 +358,7 @@ def test_another_graph_than_the_manifest_says_is_refused(bundle, tmp_path):
     other = make_stub_bundle(tmp_path / "other")
     shutil.copy(tmp_path / "large" / "generator.onnx", other)
     relist(other, "generator.onnx")
-    with pytest.raises(FileRefused, match="another graph"):
+    with pytest.raises(FileRefused, match=r"generator\.onnx"):
         galip_runtime.load(other, device="cpu")
 
 
