@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import galip_runtime
@@ -116,7 +117,7 @@ def test_fields_of_later_versions_are_ignored(bundle):
         ({"format_version": "1"}, "format version is '1'"),
         ({"noise": {"name": "mersenne"}}, "'mersenne'"),
         ({"graphs": {}}, "text_encoder"),
-        ({"files": {}}, "not among the files listed"),
+        ({"files": {}}, r"graphs\.text_encoder\.fp32\.file"),
     ],
     ids=str,
 )
@@ -264,12 +265,12 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_name_that_could_lead_outside_is_refused(bundle, name):
-    with pytest.raises(FileRefused, match="no name for a file"):
+    with pytest.raises(FileRefused, match=re.escape(repr(name)[1:20])):
         check_name(name)
     data = json.loads((bundle / MANIFEST_NAME).read_text())
     data["files"][name] = data["files"]["parity.json"]
     restate(bundle, data)
-    with pytest.raises(FileRefused, match="no name for a file"):
+    with pytest.raises(FileRefused, match=re.escape(repr(name)[1:20])):
         galip_runtime.load(bundle)
 
 
