@@ -228,13 +228,13 @@ def test_what_it_knows_of_tensors(saved):
     assert not file.computes("x")
     assert not file.computes("w1")
     assert file.width("h1") == SIZE
-    with pytest.raises(FileRefused, match="how wide w1"):
+    with pytest.raises(FileRefused, match="w1"):
         file.width("w1")
 
 
 @pytest.mark.parametrize(
     ("inputs", "outputs", "message"),
-    [(["x"], ["y"], "needs z, not x alone"), (["x"], ["q"], "needs q"), (["q", "x"], ["h1"], "output q")],
+    [(["x"], ["y"], "y needs z .*x"), (["x"], ["q"], "needs q"), (["q", "x"], ["h1"], "output q")],
 )
 def test_a_cut_that_cannot_be(saved, inputs, outputs, message):
     with pytest.raises(FileRefused, match=message):
@@ -248,7 +248,7 @@ def test_a_width_that_is_damaged(saved):
         13, encode_field(1, b"h1") + encode_field(2, b"\0\0")
     )
     path = saved(encode_field(7, graph))
-    with pytest.raises(FileRefused, match=r"byte 0 begins no field|does not end"):
+    with pytest.raises(FileRefused, match=r"byte \d+"):
         OnnxFile(path).width("h1")
 
 
@@ -282,16 +282,16 @@ def test_what_cannot_stand_by_itself_is_refused(saved):
     nameless = encode_field(7, encode_field(5, b""))
     numbered = encode_field(7, encode_field(5, encode_varint(8 << 3) + b"\1"))
     refused = [
-        (external, "another file"),
+        (external, "external data"),
         (sparse, "field 15 "),
         (nested, "field 6 "),
-        (constant, "another file"),
+        (constant, "external data"),
         (several, "field 10 "),
         (function, "field 25 "),
-        (foreign, "not of ONNX's own operators"),
+        (foreign, "com.microsoft"),
         (hidden, "does not end where it should"),
         (nameless, "0 names"),
-        (numbered, "no text"),
+        (numbered, "field 8 "),
         (b"", "empty"),
         (b"\0\0\0", "byte 0"),
         (b"not a graph at all", "byte"),
@@ -300,7 +300,7 @@ def test_what_cannot_stand_by_itself_is_refused(saved):
         (helper.make_model(helper.make_graph([], "g", [], [])).SerializeToString()[:2], "0 graphs"),
     ]
     for content, message in refused:
-        with pytest.raises(FileRefused, match=f"no ONNX graph that can be run: .*{message}"):
+        with pytest.raises(FileRefused, match=rf"graph\.onnx .*{message}"):
             OnnxFile(saved(content))
 
 
