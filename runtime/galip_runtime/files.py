@@ -64,7 +64,7 @@ def open_regular(path: StrPath, limit: int | None = None) -> BufferedReader:
             raise FileRefused(f"{os.fspath(path)} is {kind}, not a regular file")
         if limit is not None and status.st_size > limit:
             raise FileRefused(
-                f"{os.fspath(path)} has {status.st_size:,} bytes, more than the limit of {limit:,}: it is "
+                f"{os.fspath(path)} has {status.st_size:,} bytes; at most {limit:,} are allowed, so it is "
                 "probably another kind of file"
             )
         return os.fdopen(descriptor, "rb")

@@ -22,7 +22,7 @@ GRAPHS = {"text_encoder.onnx", "generator.onnx"}
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hash_cache, "_SETTLED", 0)
+    monkeypatch.setattr(hash_cache, "_MIN_AGE", 0)
     cache_module._reasons.clear()
     return cache_folder("verified")
 

@@ -174,5 +174,5 @@ def test_a_broken_vocabulary_is_refused(data):
 
 
 def test_fewer_merges_than_asked_for_are_refused(clip_file):
-    with pytest.raises(FileRefused, match="cannot be taken"):
+    with pytest.raises(FileRefused, match=str(10**7)):
         read_clip_merges(clip_file, 10**7)
