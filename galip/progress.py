@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 __all__ = ["Progress", "no_progress"]
 
-Progress = Callable[[str, int, int], object]
-"""Called as `progress(stage, done, total)` while a stage is at work; `total` 1 where there is nothing to count."""
+Progress = Callable[[str, int, int], None]
+"""Called as `progress(stage, done, total)` while `stage` is at work; `total` 1: nothing to count."""
 
 
 def no_progress(stage: str, done: int, total: int) -> None:

@@ -287,7 +287,7 @@ def test_released_sizes(released):
 
 
 def test_unknown_pretrained_weights_list_the_known():
-    with pytest.raises(UsageError, match=r"has no weights 'openoi' for 'ViT-B-32-quickgelu'.*'openai'"):
+    with pytest.raises(UsageError, match=r"'openoi'.*'ViT-B-32-quickgelu'.*'openai'"):
         galip_clip.load_pretrained_clip("ViT-B-32-quickgelu", "openoi")
-    with pytest.raises(UsageError, match="no such model"):
+    with pytest.raises(UsageError, match="'ViT-Z-1'"):
         galip_clip.load_pretrained_clip("ViT-Z-1", "openai")
