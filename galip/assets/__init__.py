@@ -12,7 +12,18 @@ from galip_runtime.errors import FileRefused, UsageError
 
 from galip.progress import Progress, no_progress
 
-__all__ = ["default_bundle", "default_checkpoint"]
+__all__ = ["STYLES", "default_bundle", "default_checkpoint"]
+
+STYLES = (
+    "3D style",
+    "flat style",
+    "noto style",
+    "blob style",
+    "twemoji style",
+    "emojione style",
+    "firefox style",
+)
+"""The styles that the shipped model's training captions name, one per icon set."""
 
 _log = logging.getLogger("galip")
 
