@@ -21,7 +21,6 @@ from galip.cli.failures import as_galip_error
 from galip.cli.generate import generate
 from galip.cli.info import info
 from galip.cli.interpolate import interpolate
-from galip.cli.options import DeviceCommand
 from galip.cli.sample_grid import sample_grid
 from galip.cli.train import train
 from galip.cli.train_clip import train_clip
@@ -46,10 +45,10 @@ app = typer.Typer(
     epilog=EXIT_CODES,
     pretty_exceptions_enable=False,
 )
-app.command("generate", cls=DeviceCommand)(generate)
-app.command("interpolate", cls=DeviceCommand)(interpolate)
-app.command("sample-grid", cls=DeviceCommand)(sample_grid)
-app.command("evaluate", cls=DeviceCommand)(evaluate)
+app.command("generate")(generate)
+app.command("interpolate")(interpolate)
+app.command("sample-grid")(sample_grid)
+app.command("evaluate")(evaluate)
 app.command("bench")(bench)
 app.command("export")(export)
 app.command("convert")(convert)

@@ -10,15 +10,14 @@ import typer
 
 from galip.cli.options import Json
 from galip.cli.output import ProgressBar, emit
+from galip.data.layouts import LAYOUTS
 
 __all__ = ["check"]
 
 
 def check(
     path: Annotated[Path, typer.Argument(help="Folder of captioned pictures.")],
-    layout: Annotated[
-        str, typer.Option(help="Layout of the data: auto, cub, coco, dfgan, shards or folder.")
-    ] = "auto",
+    layout: Annotated[str, typer.Option(help=f"Layout of the data: auto, {', '.join(LAYOUTS)}.")] = "auto",
     split: Annotated[str, typer.Option(help="Split to check.")] = "train",
     sheet: Annotated[
         Path | None,

@@ -11,6 +11,7 @@ import typer
 
 from galip.cli.options import Device, Inception, Json, Precision, Threads
 from galip.cli.output import ProgressBar, emit
+from galip.data.layouts import LAYOUTS
 
 __all__ = ["evaluate"]
 
@@ -44,7 +45,7 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the reference.")] = "train",
     layout: Annotated[
-        str, typer.Option(help="Layout of the reference: auto, cub, coco, dfgan, shards or folder.")
+        str, typer.Option(help=f"Layout of the reference: auto, {', '.join(LAYOUTS)}.")
     ] = "auto",
     exclude: Annotated[
         list[str] | None,
@@ -95,7 +96,7 @@ def evaluate(
     config = EvaluationConfig(**values)
     fabric = None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from galip.train.engine import make_fabric
+        from galip.train.fabric import make_fabric
 
         fabric = make_fabric(device if device in ("cpu", "cuda") else "auto", "fp32")
     with ProgressBar() as progress:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from galip_runtime.backends.precisions import PRECISIONS
+from galip_runtime.backends.tables import PRECISIONS
 from galip_runtime.errors import UsageError
 
 from galip.cli.options import Json
@@ -77,7 +77,7 @@ def export(
     """
     from galip_export import export_bundle
     from galip_export.engines import add_engines
-    from galip_export.tensorrt import build_options
+    from galip_export.tensorrt_builder import build_options
 
     from galip.assets import default_checkpoint
 

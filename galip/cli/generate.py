@@ -12,6 +12,7 @@ from galip.cli.options import (
     Bundle,
     Checkpoint,
     Device,
+    Fallback,
     Json,
     PictureFile,
     Precision,
@@ -38,6 +39,7 @@ def generate(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    fallback: Fallback = False,
     json: Json = False,
 ) -> None:
     """Generate pictures from prompts.
@@ -52,7 +54,7 @@ def generate(
     check_truncation(truncation)
     seeds = seed_series(seed, count)
     columns = count if len(prompts) > 1 and count > 1 else None
-    model = load_model(bundle, checkpoint, device, precision, threads)
+    model = load_model(bundle, checkpoint, device, precision, threads, fallback)
     check_size(out, *grid_size(len(prompts) * count, *picture_size(model), columns))
     texts = [prompt for prompt in prompts for _ in seeds]
     started = time.perf_counter()

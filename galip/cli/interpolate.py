@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from galip.cli.options import Bundle, Checkpoint, Device, Json, Precision, Threads, Truncation
+from galip.cli.options import Bundle, Checkpoint, Device, Fallback, Json, Precision, Threads, Truncation
 from galip.cli.output import emit
 from galip.cli.pictures import load_model, picture_size
 
@@ -42,6 +42,7 @@ def interpolate(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    fallback: Fallback = False,
     json: Json = False,
 ) -> None:
     """Interpolate between prompts, between seeds, or both.
@@ -72,7 +73,7 @@ def interpolate(
         check_target(out, ANIMATIONS)
     else:
         check_target(out)
-    model = load_model(bundle, checkpoint, device, precision, threads)
+    model = load_model(bundle, checkpoint, device, precision, threads, fallback)
     if is_animation:
         check_size(out, *picture_size(model), frames=count, kinds=ANIMATIONS)
     else:

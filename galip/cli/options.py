@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
+from galip_runtime.backends.tables import DEVICE_TABLE, DEVICES
 
 __all__ = [
     "Bundle",
     "Checkpoint",
     "ConfigFile",
     "Device",
-    "DeviceCommand",
+    "Fallback",
     "Inception",
     "Json",
     "PictureFile",
@@ -42,10 +42,18 @@ Checkpoint = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        help="{devices}; cuda:1 is the second GPU. A device other than auto is used, or the command fails."
+        help=f"{', '.join(DEVICES)}; cuda:1 is the second GPU. A device other than auto is used, or the "
+        "command fails."
     ),
 ]
-"""Needs `cls=DeviceCommand` where the command is registered."""
+Fallback = Annotated[
+    bool,
+    typer.Option(
+        "--fallback",
+        help=f"{', '.join(name for name, device in DEVICE_TABLE.items() if device.partial)}: let the CPU run "
+        "what the device cannot.",
+    ),
+]
 Precision = Annotated[str, typer.Option(help="auto, or a precision that the bundle has.")]
 Threads = Annotated[
     int | None,
@@ -85,20 +93,3 @@ ConfigFile = Annotated[
         show_default=False,
     ),
 ]
-
-
-class DeviceCommand(TyperCommand):
-    """A command with `Device` among its options.
-
-    The names of the devices come from the runtime's table. It needs numpy, so it is imported only when help
-    is shown.
-    """
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options, with the names of the devices."""
-        from galip_runtime.backends.devices import DEVICES
-
-        for parameter in self.params:
-            if isinstance(help := getattr(parameter, "help", None), str):
-                parameter.help = help.replace("{devices}", ", ".join(DEVICES))  # type: ignore[attr-defined]
-        super().format_options(ctx, formatter)

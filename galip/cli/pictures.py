@@ -16,12 +16,19 @@ __all__ = ["load_model", "picture_size"]
 
 
 def load_model(
-    bundle: Path | None, checkpoint: Path | None, device: str, precision: str, threads: int | None
+    bundle: Path | None,
+    checkpoint: Path | None,
+    device: str,
+    precision: str,
+    threads: int | None,
+    fallback: bool = False,
 ) -> TextToImage:
     """Load `bundle`, or `checkpoint` in eager PyTorch, or the shipped model if neither is given."""
     if checkpoint is not None:
         if bundle is not None:
             raise UsageError("give --bundle or --model, not both")
+        if fallback:
+            raise UsageError("--fallback is for bundles: leave it out with --model")
         from galip.eager import load_eager
 
         return load_eager(checkpoint, device, precision, threads)
@@ -32,7 +39,7 @@ def load_model(
     if bundle is None:
         with ProgressBar() as progress:
             bundle = default_bundle(progress)
-    return galip_runtime.load(bundle, device=device, precision=precision, threads=threads)
+    return galip_runtime.load(bundle, device=device, precision=precision, threads=threads, fallback=fallback)
 
 
 def picture_size(model: TextToImage) -> tuple[int, int]:

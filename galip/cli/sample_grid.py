@@ -12,6 +12,7 @@ from galip.cli.options import (
     Bundle,
     Checkpoint,
     Device,
+    Fallback,
     Json,
     PictureFile,
     Precision,
@@ -45,6 +46,7 @@ def sample_grid(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    fallback: Fallback = False,
     json: Json = False,
 ) -> None:
     """Generate a sheet of pictures: a row per prompt, a column per seed."""
@@ -58,7 +60,7 @@ def sample_grid(
         raise UsageError("there are no prompts: give some, or --prompts-file with one per line")
     check_target(out)
     seeds = seed_series(seed, count)
-    model = load_model(bundle, checkpoint, device, precision, threads)
+    model = load_model(bundle, checkpoint, device, precision, threads, fallback)
     if labels:
         from galip.sheets import labelled_sheet, labelled_size
 

@@ -37,7 +37,7 @@ def train(
 
     Ctrl-C, SIGTERM or SIGHUP saves the state and stops with exit code 130; --resume continues exactly there.
     """
-    from galip.train.presets import resolve
+    from galip.train.options import resolve
 
     resolved = resolve(GanConfig, options, preset, config, resume=resume)
     from galip.train.gan import train

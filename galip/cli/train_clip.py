@@ -23,7 +23,7 @@ def train_clip(
 
     Ctrl-C saves the state and stops; --resume continues exactly there.
     """
-    from galip.train.presets import resolve
+    from galip.train.options import resolve
 
     resolved = resolve(ContrastiveConfig, options, file=config, resume=resume)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

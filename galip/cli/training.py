@@ -17,7 +17,8 @@ __all__ = ["run_training"]
 
 def run_training(function: Callable[..., Path], config: Any, resume: bool, as_json: bool) -> int:
     """Train with `function(config)`, print the checkpoint's path and return the exit code."""
-    from galip.train.run import TrainingStopped, newest_state
+    from galip.train.states import newest_state
+    from galip.train.stop_signals import TrainingStopped
 
     if resume and newest_state(Path(config.out)) is None:
         raise UsageError(

@@ -21,7 +21,7 @@ from galip.checkpoint import PARTS, load_galip, read_info, save_galip
 from galip.train.config import ContrastiveConfig, GanConfig
 from galip.train.contrastive import train_clip
 from galip.train.gan import train
-from galip.train.presets import resolve
+from galip.train.options import resolve
 from icons import CARD
 from icons.build import build_icons
 from icons.figures import RIVALS, judge

@@ -96,7 +96,7 @@ def test_a_repeat_says_when_the_model_is_another(call, measured, tmp_path):
 
 def test_a_device_that_silently_gave_way(call, measured, monkeypatch):
     """onnxruntime claims to have CUDA and then runs on the CPU."""
-    from galip_runtime.backends.devices import import_onnxruntime
+    from galip_runtime.backends.libraries import import_onnxruntime
 
     onnxruntime = import_onnxruntime()
     monkeypatch.setattr(

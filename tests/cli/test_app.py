@@ -8,7 +8,7 @@ import galip_export
 import galip_export.engines
 import pytest
 import typer.main
-from galip_runtime.backends.devices import DEVICES
+from galip_runtime.backends.tables import DEVICES
 from galip_runtime.errors import QualityGateFailed
 from runtime.stub_bundle import make_stub_bundle
 
@@ -46,11 +46,11 @@ print({{"heavy": [name for name in {HEAVY} if name in sys.modules]}})
 
 COMMANDS = {
     "generate": "PROMPTS --bundle --model --seed --count --truncation --out --device --precision --threads "
-    "--json",
+    "--fallback --json",
     "interpolate": "PROMPTS --steps --bundle --model --seed --square --truncation --out --device --precision "
-    "--threads --json",
+    "--threads --fallback --json",
     "sample-grid": "PROMPTS --prompts-file --seed --count --truncation --labels --no-labels --bundle --model "
-    "--out --device --precision --threads --json",
+    "--out --device --precision --threads --fallback --json",
     "evaluate": "SUBJECT --against --metrics --count --reference-count --split --layout --exclude --captions "
     "--protocol --size --clip --inception --batch-size --seed --save-statistics --cache --no-cache --device "
     "--precision --threads --json",
