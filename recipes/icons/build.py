@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from galip_runtime.bundle.manifest import sha256_file
 from galip_runtime.errors import FileRefused, GalipError, UsageError
 
-from galip.data.folder import DATASET_FILE, PARTIAL_FILE, check_sums, check_whole, sha256_of, tars_in
+from galip.data.shard_folder import DATASET_FILE, PARTIAL_FILE, check_sums, check_whole, tars_in
 from galip.data.shards import write_shards
 from galip.data.texts import read_json
 from icons.captions import captions_of
@@ -291,7 +292,9 @@ def _write(
 
 def _move_in(out: Path, shards: Sequence[Path], record: dict[str, Any]) -> None:
     """Puts the finished shards into place; from the first to the last step `.partial` bars their use."""
-    listed = [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in shards]
+    listed = [
+        {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in shards
+    ]
     document = json.dumps({"format": 1, **record, "shards": listed}, indent=1)
     aside = shards[0].parent
     (aside / DATASET_FILE).write_text(document, encoding="utf-8")
