@@ -158,7 +158,8 @@ def _of_bundles(models: Models, threads: int | None) -> list[Subject]:
 
 def _of_bundle(kind: str, bundle: Path, threads: int | None) -> list[Subject]:
     import galip_runtime
-    from galip_runtime.backends.devices import DEVICES, available_devices, supports
+    from galip_runtime.backends.devices import available_devices
+    from galip_runtime.backends.tables import DEVICE_TABLE, supports
     from galip_runtime.bundle.manifest import read_manifest
 
     there = available_devices()
@@ -168,7 +169,7 @@ def _of_bundle(kind: str, bundle: Path, threads: int | None) -> list[Subject]:
         return lambda: galip_runtime.load(bundle, device=device, precision=precision, threads=threads)
 
     found = []
-    for device in (each for each in DEVICES if each != "auto"):
+    for device in sorted(DEVICE_TABLE):
         missing = "" if device in there else "the installed packages were built without it"
         for precision in precisions:
             senseless = "" if supports(precision, device) else f"{device} does not compute in {precision}"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from galip_runtime.backends.assignment import Provider
 from galip_runtime.backends.cuda import Stream
-from galip_runtime.backends.devices import Settings
-from galip_runtime.backends.onnxruntime_gpu_runner import OnnxruntimeGpuRunner
+from galip_runtime.backends.onnxruntime_gpu_runner import CudaRunner
 from galip_runtime.backends.pixels import pixel_outputs
-from galip_runtime.backends.runner import GraphFile
+from galip_runtime.backends.runner import GraphFile, Settings
 from galip_runtime.bundle.manifest import file_signature
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.hardware import usable_cpus
@@ -61,17 +61,17 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
             inputs = {name: np.repeat(rows, batch, axis=0) for name, rows in alone.inputs.items()}
             for name, graph in graphs.items():
                 began = time.perf_counter()
-                graph.draw(inputs)
+                graph.run_pixels(inputs)
                 if number >= 0:
                     seconds[name][batch].append(time.perf_counter() - began)
     facts = alone.facts(count)
     return {"schema": SCHEMA, "benchmark": "gpu_options", **facts, "precision": precision, "seconds": seconds}
 
 
-def _changed(change: Mapping[str, str]) -> type[OnnxruntimeGpuRunner]:
-    class Changed(OnnxruntimeGpuRunner):
-        def _options(self, provider: str) -> Mapping[str, str]:
-            return {**super()._options(provider), **change}
+def _changed(change: Mapping[str, str]) -> type[CudaRunner]:
+    class Changed(CudaRunner):
+        def _providers(self) -> list[Provider]:
+            return [(name, {**options, **change}) for name, options in super()._providers()]
 
     return Changed
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from galip_runtime.backends.devices import Settings, import_onnxruntime
+from galip_runtime.backends.libraries import import_onnxruntime
 from galip_runtime.backends.onnxruntime_runner import session_options
-from galip_runtime.backends.runner import GraphFile
+from galip_runtime.backends.runner import GraphFile, Settings
 from galip_runtime.bundle.manifest import file_signature
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.hardware import usable_cpus
@@ -60,7 +60,8 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
     file = GraphFile(
         path, alone.manifest.files[spec.file].sha256, spec, "fp32", OnnxFile(path), file_signature(path)
     )
-    model = file.onnx.cut([tensor.name for tensor in spec.inputs], [tensor.name for tensor in spec.outputs])
+    names = ([tensor.name for tensor in tensors] for tensors in (spec.inputs, spec.outputs))
+    model = file.onnx.extract(*names)
     onnxruntime.set_default_logger_severity(3)  # that an option is set twice is meant
     sessions = {}
     for name, change in CHANGES.items():

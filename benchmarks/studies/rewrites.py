@@ -18,12 +18,11 @@ import onnx
 import torch
 from galip_bench.machine import describe_machine
 from galip_bench.summary import ratio_of
-from galip_export.onnx_export import OPSET, dimensions, export_module
 from galip_export.rewrites import GrowingBlock, Rewritten, affine_networks, fuse
-from galip_runtime.backends.devices import Settings
-from galip_runtime.backends.onnxruntime_runner import OnnxruntimeRunner
+from galip_export.trace import OPSET, dimensions, export_module
+from galip_runtime.backends.onnxruntime_runner import CpuRunner
 from galip_runtime.backends.openvino_runner import OpenvinoRunner
-from galip_runtime.backends.runner import GraphFile
+from galip_runtime.backends.runner import GraphFile, Settings
 from galip_runtime.bundle.manifest import GraphSpec, file_signature, graph_contract, sha256_file
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.errors import QualityGateFailed
@@ -37,7 +36,7 @@ from studies.harness import command
 __all__ = ["LEFT_OUT", "SCHEMA", "main", "measure", "table"]
 
 SCHEMA = 1
-_BACKENDS = {"onnxruntime": (OnnxruntimeRunner, "cpu"), "openvino": (OpenvinoRunner, "openvino")}
+_BACKENDS = {"onnxruntime": (CpuRunner, "cpu"), "openvino": (OpenvinoRunner, "openvino")}
 _FILE = "generator.onnx"
 _TOLERANCE = 1e-3  # of the picture's standard deviation
 _WARMUP = 2

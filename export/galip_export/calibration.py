@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 import torch
 from galip_runtime.arrays import batches
-from galip_runtime.backends.devices import import_onnxruntime
+from galip_runtime.backends.libraries import import_onnxruntime
 from galip_runtime.hardware import usable_cpus
 from galip_runtime.noise import noise
 from onnx import helper

@@ -39,7 +39,7 @@ class Metric:
 
 METRICS = {
     "fid": Metric(Needs.STATISTICS),
-    "fid_real": Metric(Needs.FEATURES, note=" (of the reference's halves)"),
+    "fid_real": Metric(Needs.FEATURES, note=" (between the reference's halves)"),
     "kid": Metric(Needs.FEATURES),
     "precision_recall": Metric(Needs.FEATURES),
     "clip_score": Metric(Needs.EMBEDDINGS),

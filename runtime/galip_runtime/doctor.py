@@ -7,14 +7,21 @@ import platform
 import sys
 from typing import Any
 
-from galip_runtime.backends.devices import PROVIDERS, import_onnxruntime, import_openvino, supports
+from galip_runtime.backends.devices import computes_in
 from galip_runtime.backends.engines import PACKAGES, import_tensorrt
+from galip_runtime.backends.libraries import import_onnxruntime, import_openvino
 from galip_runtime.backends.onnxruntime_gpu_runner import preload_libraries
-from galip_runtime.backends.openvino_runner import openvino_computes_in
-from galip_runtime.backends.precisions import PRECISIONS
 from galip_runtime.backends.probe import why_not
+from galip_runtime.backends.tables import DEVICE_TABLE, PRECISIONS
 from galip_runtime.errors import ProviderUnavailable
-from galip_runtime.hardware import computes_in, cpu_features, cpu_name, driver, gpus, usable_cpus
+from galip_runtime.hardware import (
+    cpu_features,
+    cpu_name,
+    driver_cuda_version,
+    gpus,
+    has_cpu_features,
+    usable_cpus,
+)
 
 __all__ = ["examine"]
 
@@ -49,7 +56,9 @@ def examine() -> dict[str, Any]:
             "features": cpu_features(),
             "usable": usable_cpus(),
             "computes_in": {
-                name: computes_in(name) for name, precision in PRECISIONS.items() if precision.cpu_features
+                name: has_cpu_features(precision.cpu_features)
+                for name, precision in PRECISIONS.items()
+                if precision.cpu_features
             },
         },
         "gpus": _gpus(),
@@ -57,13 +66,13 @@ def examine() -> dict[str, Any]:
         "cuda_libraries": {name: _library(name, versions) for name, versions in _LIBRARIES.items()},
         "openvino": _openvino(),
         "tensorrt": {name: _tensorrt(name) for name in PACKAGES},
-        "devices": {name: _device(name) for name in PROVIDERS},
+        "devices": {name: _device(name) for name in DEVICE_TABLE},
     }
 
 
 def _gpus() -> dict[str, Any]:
     try:
-        return {"driver": driver(), "found": [vars(gpu) for gpu in gpus()], "why": None}
+        return {"driver": driver_cuda_version(), "found": [vars(gpu) for gpu in gpus()], "why": None}
     except OSError as error:
         return {"driver": None, "found": [], "why": str(error)}
 
@@ -130,10 +139,5 @@ def _tensorrt(package: str) -> dict[str, Any]:
 
 def _device(name: str) -> dict[str, Any]:
     why = why_not(name)
-    precisions = [each for each in PRECISIONS if why is None and _computes(name, each)]
+    precisions = [precision for precision in PRECISIONS if why is None and computes_in(precision, name)]
     return {"works": why is None, "why": why, "precisions": precisions}
-
-
-def _computes(device: str, precision: str) -> bool:
-    """Whether `device`, which works, has it."""
-    return supports(precision, device) and (device != "openvino" or openvino_computes_in(precision))

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 import galip_runtime
-from galip_runtime.backends.devices import Settings, backend_versions
-from galip_runtime.backends.gpu_runner import GpuRunner
-from galip_runtime.backends.runner import Runner
+from galip_runtime.backends.libraries import backend_versions
+from galip_runtime.backends.runner import Runner, Settings
 from galip_runtime.bundle.manifest import CONDITION, GRAPHS, Manifest
-from galip_runtime.errors import FileRefused
 from galip_runtime.sentence_cache import SentenceCache
-from galip_runtime.text_to_image import CAPTIONS_AT_ONCE, TextToImage
+from galip_runtime.text_to_image import TextToImage
 from galip_runtime.tokenizer import Tokenizer
 
 __all__ = ["Model"]
@@ -26,13 +24,13 @@ _CONDITIONS_AT_ONCE = 8
 
 
 class Model(TextToImage):
-    """A loaded bundle; `galip_runtime.load` makes one. May be shared by threads.
+    """A loaded bundle, as `galip_runtime.load` returns it. Threads may share it.
 
-    May be pickled and copied: the copy loads the same bundle from its folder. A forked process opens it anew
-    when it first draws, except on a GPU, where it has to call `load` itself (ProviderUnavailable).
+    It can be pickled and copied: the copy loads the same bundle from its folder. A forked process opens it
+    again for its first picture, except on a GPU, where the process has to call `load` (ProviderUnavailable).
 
-    On `cpu` and `openvino` a picture is the same bit for bit whatever it is batched with, and however many
-    threads draw at once.
+    On `cpu` and `openvino` a picture is bit for bit the same whatever else is in its batch and however many
+    threads run the model at once.
     """
 
     def __init__(
@@ -40,68 +38,72 @@ class Model(TextToImage):
         path: Path,
         manifest: Manifest,
         tokenizer: Tokenizer,
-        graphs: Mapping[str, Runner],
+        runners: Mapping[str, Runner],
         settings: Settings,
         requested: dict[str, Any],
+        reload: Callable[[str, str, Mapping[str, Any]], "Model"],
         passed_over: Sequence[str] = (),
-        folder: Path | None = None,
     ) -> None:
-        """`folder`: the bundle's absolute path, which a copy is loaded from; None for `path`."""
-        # on OpenVINO a caption's vector depends on how long the longest caption beside it is, by rounding
-        captions_at_once = 1 if settings.device == "openvino" else CAPTIONS_AT_ONCE
-        super().__init__(tokenizer, manifest.dimensions, captions_at_once)
+        """Hold what `galip_runtime.load` has loaded.
+
+        `requested`: the arguments of `load`. `reload(folder, manifest, requested)` loads the bundle again for
+        a copy. `passed_over`: why device `auto` did not take a better device.
+        """
+        super().__init__(tokenizer, manifest.dimensions, runners["text_encoder"].captions_at_once)
         self.path = path
         self.manifest = manifest
         self.settings = settings
-        self._folder = path if folder is None else folder
-        self._graphs = graphs
+        self._folder = path.absolute()  # another process, which loads a copy, may be in another folder
+        self._runners = runners
         self._requested = requested
+        self._reload = reload
         self._passed_over = list(passed_over)
         self._conditions = SentenceCache(_CACHED_CONDITIONS, _CONDITIONS_AT_ONCE)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, or what is pickled and read in another process, is loaded from the bundle's folder.
+        """Copy and pickle by loading the bundle from its folder again, with the same arguments.
 
-        It is loaded for the device, in the precision and with the threads that were asked for; raises as
-        `load`, and FileRefused where the folder holds another bundle by then.
+        Loading the copy raises as `load`, and FileRefused where the folder holds another bundle by then.
         """
-        return _load_again, (os.fspath(self._folder), self.manifest.to_json(), self._requested)
+        return self._reload, (os.fspath(self._folder), self.manifest.to_json(), self._requested)
 
     @property
     def rounds_on_device(self) -> bool:
-        """Whether `draw` gives pictures as the device has rounded them: a GPU does."""
-        return isinstance(self._graphs["generator"], GpuRunner)
+        """Whether `decode_pictures` returns what the device has rounded, as an NVIDIA GPU does."""
+        return self._runners["generator"].rounds_on_device
 
     def _run_text(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return self._graphs["text_encoder"].run({"tokens": tokens})
+        return self._runners["text_encoder"].run({"tokens": tokens})
 
     def _run_generator(
         self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        return self._graphs["generator"].run(self._inputs(noise, sentence))
+        return self._runners["generator"].run(self._inputs(noise, sentence))
 
     def _run_pictures(
         self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.uint8]:
-        return self._graphs["generator"].draw(self._inputs(noise, sentence))
+        return self._runners["generator"].run_pixels(self._inputs(noise, sentence))
 
     def _inputs(
         self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
     ) -> dict[str, npt.NDArray[np.float32]]:
-        """What the generator takes."""
-        if CONDITION not in self._graphs:
+        """Return the inputs of the generator's runner."""
+        if CONDITION not in self._runners:
             return {"noise": noise, "sentence": sentence}
         return {"noise": noise, CONDITION: self._conditions(sentence, self._run_condition)}
 
     def _run_condition(self, sentence: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Sentence float32 (N, D) to what the generator computes of it alone, float32 (N, K)."""
-        return self._graphs[CONDITION].run({"sentence": sentence})
+        """Map sentences, float32 (N, D), to what the generator computes from them alone, float32 (N, K)."""
+        return self._runners[CONDITION].run({"sentence": sentence})
 
     def info(self) -> dict[str, Any]:
-        """What is loaded and how it runs, fit for JSON: asked for and used device, hashes, versions.
+        """Return what is loaded and how it runs, fit for JSON: requested and actual device, hashes, versions.
 
-        `digest` is the manifest's own; None for a bundle from before manifests had one.
+        `digest` is the manifest's own; None for a bundle from before manifests had one. With `fallback=True`
+        there is `nodes_on_cpu`, the nodes of each graph that the CPU runs instead of the device.
         """
+        fallback = {name: list(runner.nodes_on_cpu) for name, runner in self._runners.items()}
         return {
             "path": str(self.path),
             "format_version": self.manifest.format_version,
@@ -109,10 +111,11 @@ class Model(TextToImage):
             "requested": self._requested,
             "device": self.settings.device,
             "passed_over": self._passed_over,
-            "providers": {graph: self._graphs[graph].providers for graph in GRAPHS},
-            "precision": {graph: self._graphs[graph].file.precision for graph in GRAPHS},
+            "providers": {graph: self._runners[graph].providers for graph in GRAPHS},
+            **({"nodes_on_cpu": fallback} if self.settings.fallback else {}),
+            "precision": {graph: self._runners[graph].file.precision for graph in GRAPHS},
             "precisions": sorted(self.manifest.graphs["generator"]),
-            "opset": self._graphs["generator"].file.spec.opset,
+            "opset": self._runners["generator"].file.spec.opset,
             "threads": self.settings.threads,
             "dimensions": vars(self.manifest.dimensions),
             "model": self.manifest.model,
@@ -127,12 +130,3 @@ class Model(TextToImage):
                 "python": platform.python_version(),
             },
         }
-
-
-def _load_again(folder: str, manifest: str, requested: Mapping[str, Any]) -> Model:
-    from galip_runtime.loading import load  # which imports this module
-
-    model = load(folder, **requested)
-    if model.manifest.to_json() != manifest:
-        raise FileRefused(f"{folder} holds another bundle than the model was loaded from: load it anew")
-    return model

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import regex
 
-from galip_runtime.arrays import check_count, shown
+from galip_runtime.arrays import check_count, short_repr
 from galip_runtime.errors import FileRefused, UsageError
 
 __all__ = [
@@ -79,7 +79,7 @@ class Tokenizer:
         try:
             self.merges = tuple((first, second) for first, second in merges)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"merges are pairs of texts, not {shown(merges)}") from error
+            raise UsageError(f"merges are pairs of texts, not {short_repr(merges)}") from error
         if not all(isinstance(symbol, str) for pair in self.merges for symbol in pair):
             raise UsageError("merges are pairs of texts, and one of them has something else")
         self.context_length = int(context_length)
@@ -135,7 +135,7 @@ class Tokenizer:
     def check(self, tokens: npt.NDArray[np.int64]) -> None:
         """Raises UsageError unless `tokens` are int64 (N, L): rows of ids, at most a context long."""
         if not isinstance(tokens, np.ndarray) or tokens.dtype != np.int64 or tokens.ndim != 2:
-            raise UsageError(f"tokens are an int64 array (N, L), as `encode` gives them, not {shown(tokens)}")
+            raise UsageError(f"tokens are int64 (N, L), as `encode` returns, not {short_repr(tokens)}")
         if not len(tokens) or not 1 <= tokens.shape[1] <= self.context_length:
             raise UsageError(f"tokens have shape {tokens.shape}; (N, up to {self.context_length}) is right")
         if not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocabulary_size:
@@ -247,7 +247,7 @@ def _clean(text: str) -> str:
 
 def _unpack(data: bytes) -> str:
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise UsageError(f"a vocabulary is bytes, not {shown(data)}")
+        raise UsageError(f"a vocabulary is bytes, not {short_repr(data)}")
     try:
         if not data:  # which gzip takes for an empty text
             raise EOFError("it is empty")

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 import onnxruntime
-from galip_runtime.backends import devices, onnxruntime_gpu_runner
+from galip_runtime.backends import onnxruntime_gpu_runner, tensorrt_runner
 
 STAND_IN = os.environ.get("GALIP_GPU") == "stand-in"
 """whether the tests for GPUs are to run on this one, for the sake of the tests"""
@@ -144,7 +144,7 @@ def pretend(monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", _session)
     onnxruntime_gpu_runner.preload_libraries.cache_clear()
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libfoo.so"), raising=False)
-    monkeypatch.setattr(devices, "has_tensorrt", lambda: False)
+    monkeypatch.setattr(tensorrt_runner, "has_tensorrt", lambda: False)
     providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     monkeypatch.setattr(CudaSession, "made", [])

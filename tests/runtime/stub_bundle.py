@@ -45,25 +45,30 @@ def make_stub_bundle(
     *,
     image_size: int = 8,
     precisions: Sequence[str] = ("fp32",),
+    text_precisions: Sequence[str] = ("fp32",),
     nan: bool = False,
     parity: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a bundle to the new folder `folder` and return it.
 
-    `precisions`: of the generator, all with the same fp32 inside; `nan`: the generator gives NaN;
-    `parity`: what parity.json says.
+    `precisions`: of the generator, `text_precisions`: of the text encoder, all with the same fp32 inside;
+    `nan`: the generator gives NaN; `parity`: what parity.json says.
     """
     folder.mkdir(parents=True)
     dimensions = Dimensions(image_size, image_size, noise_dim=5, sentence_dim=6, context_length=24)
     tokenizer = Tokenizer(MERGES, dimensions.context_length)
     (folder / "vocabulary.gz").write_bytes(tokenizer.to_bytes())
     (folder / "parity.json").write_text(json.dumps(parity or {}) + "\n")
-    graphs = {"text_encoder": {"fp32": "text_encoder.onnx"}, "generator": {}}
+    graphs = {"text_encoder": {}, "generator": {}}
     for precision in precisions:
         suffix = "" if precision == "fp32" else f".{precision}"
         graphs["generator"][precision] = f"generator{suffix}.onnx"
         (folder / graphs["generator"][precision]).write_bytes(generator(dimensions, nan))
-    (folder / "text_encoder.onnx").write_bytes(text_encoder(dimensions, tokenizer.vocabulary_size))
+    for precision in text_precisions:
+        suffix = "" if precision == "fp32" else f".{precision}"
+        graphs["text_encoder"][precision] = f"text_encoder{suffix}.onnx"
+        text = text_encoder(dimensions, tokenizer.vocabulary_size)
+        (folder / graphs["text_encoder"][precision]).write_bytes(text)
     specs = {
         graph: {
             name: GraphSpec(file, *graph_contract(dimensions, graph), OPSET) for name, file in files.items()

@@ -95,13 +95,15 @@ def test_seeds_that_are_none(model, seeds):
 def test_rows_however_they_lie(model, change):
     rows, sentence = model.noise([1, 2]), model.encode_text(["red", "the"])
     rows.flags.writeable = sentence.flags.writeable = False
-    assert (model.draw(change(rows), change(sentence)) == model.draw(rows, sentence)).all()
+    assert (
+        model.decode_pictures(change(rows), change(sentence)) == model.decode_pictures(rows, sentence)
+    ).all()
 
 
 def test_masked_rows_are_refused(model):
     rows = model.noise([1])
     with pytest.raises(UsageError, match="masked"):
-        model.draw(np.ma.array(rows, mask=rows > 0), model.encode_text("red"))
+        model.decode_pictures(np.ma.array(rows, mask=rows > 0), model.encode_text("red"))
 
 
 def test_ids_that_are_not_in_the_vocabulary_are_refused(model):

@@ -84,7 +84,7 @@ def test_padded_rows_change_no_result_and_leave_no_single_row(saved):
     feeds = {name: rng.normal(size=(5, SIZE)).astype(np.float32) for name in ("x", "z")}
     feeds["wide"] = rng.normal(size=(5, 3, SIZE)).astype(np.float32)
     for output in outputs:
-        plain, padded = (file.cut(inputs, [output], threads=threads) for threads in (None, 1))
+        plain, padded = (file.extract(inputs, [output], threads=threads) for threads in (None, 1))
         np.testing.assert_array_equal(
             run(padded, path.parent, **feeds), run(plain, path.parent, **feeds), output
         )
@@ -95,7 +95,7 @@ def test_padded_rows_change_no_result_and_leave_no_single_row(saved):
         }
         assert sizes
         assert all(name.startswith("galip_runtime/") for name in sizes)
-    assert file.cut(inputs, ["y"]) == file.cut(inputs, ["y"], threads=None)
+    assert file.extract(inputs, ["y"]) == file.extract(inputs, ["y"], threads=None)
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "from float16"])
@@ -122,7 +122,7 @@ def test_a_stack_of_products_is_the_same_in_every_batch_and_on_any_number_of_thr
     # the batch is the second axis here, as within the generator; an input that has it first names it
     graph.input.insert(0, helper.make_tensor_value_info("noise", TensorProto.FLOAT, ("N", 1)))
     path = saved(helper.make_model(graph, opset_imports=[opset], ir_version=8))
-    model = OnnxFile(path).cut(["noise", "rows"], ["result"], threads=threads)
+    model = OnnxFile(path).extract(["noise", "rows"], ["result"], threads=threads)
     operators = {node.op_type for node in onnx.load_from_string(model).graph.node}
     assert operators >= ({"Split", "Concat"} if matrices < 4 * threads or width == 256 else {"Pad", "Slice"})
     options = onnxruntime.SessionOptions()
@@ -152,7 +152,7 @@ def test_a_stack_is_as_large_as_its_weights_and_not_as_the_file_says(saved, stac
     weights = numpy_helper.from_array(np.ones((2, 4, 4), np.float32), "weights")
     graph = helper.make_graph([node], "forged", [noise, rows], [result], [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    cut = OnnxFile(saved(model)).cut(["noise", "rows"], ["result"], threads=2)
+    cut = OnnxFile(saved(model)).extract(["noise", "rows"], ["result"], threads=2)
     assert "Split" not in {node.op_type for node in onnx.load_from_string(cut).graph.node}
 
 
@@ -175,7 +175,7 @@ def test_a_size_that_is_computed_from_shapes(saved, doubled):
             file.check_memory({"x": (1, 4)}, 10**6)
     else:
         file.check_memory({"x": (1, 4)}, 10**6)
-        assert run(file.cut(["x"], ["y"]), path.parent, x=np.ones((3, 4), np.float32)).shape == (3, 4)
+        assert run(file.extract(["x"], ["y"]), path.parent, x=np.ones((3, 4), np.float32)).shape == (3, 4)
 
 
 def test_a_product_with_a_row_a_token_is_left_as_it_is(saved):
@@ -188,7 +188,7 @@ def test_a_product_with_a_row_a_token_is_left_as_it_is(saved):
     graph = helper.make_graph([node], "tokens", [tokens], [product], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     file = OnnxFile(saved(model))
-    assert file.cut(["tokens"], ["product"], threads=2) == file.cut(["tokens"], ["product"])
+    assert file.extract(["tokens"], ["product"], threads=2) == file.extract(["tokens"], ["product"])
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def x():
 def test_a_graph_uncut_computes_the_same(saved, x):
     path = saved(chain())
     expected = run(path.read_bytes(), path.parent, x=x, z=x)
-    model = OnnxFile(path).cut(["x", "z"], ["y"])
+    model = OnnxFile(path).extract(["x", "z"], ["y"])
     assert len(model) < 3 * 4 * SIZE * SIZE / 10  # without the weights
     assert (run(model, path.parent, x=x, z=x) == expected).all()
 
@@ -209,12 +209,12 @@ def test_the_two_halves_of_a_cut_are_the_whole(saved, x, place):
     path = saved(chain(), "Graph 漢字.onnx")
     whole = run(path.read_bytes(), path.parent, x=x, z=2 * x)
     file = OnnxFile(path)
-    middle = run(file.cut(["x"], [place]), path.parent, x=x)
-    assert (run(file.cut([place, "z"], ["y"]), path.parent, z=2 * x, **{place: middle}) == whole).all()
+    middle = run(file.extract(["x"], [place]), path.parent, x=x)
+    assert (run(file.extract([place, "z"], ["y"]), path.parent, z=2 * x, **{place: middle}) == whole).all()
 
 
 def test_a_cut_holds_what_it_needs_and_no_more(saved):
-    model = onnx.load_from_string(OnnxFile(saved(chain())).cut(["h1", "z"], ["y"]))
+    model = onnx.load_from_string(OnnxFile(saved(chain())).extract(["h1", "z"], ["y"]))
     assert [node.op_type for node in model.graph.node] == ["Gemm", "Gemm", "Add"]
     assert [tensor.name for tensor in model.graph.initializer] == ["w1", "b1", "w2", "b2"]
     assert [tensor.data_location for tensor in model.graph.initializer] == [1, 0, 1, 0]
@@ -238,7 +238,7 @@ def test_what_it_knows_of_tensors(saved):
 )
 def test_a_cut_that_cannot_be(saved, inputs, outputs, message):
     with pytest.raises(FileRefused, match=message):
-        OnnxFile(saved(chain())).cut(inputs, outputs)
+        OnnxFile(saved(chain())).extract(inputs, outputs)
 
 
 def test_a_width_that_is_damaged(saved):
@@ -255,7 +255,7 @@ def test_a_width_that_is_damaged(saved):
 def test_the_cut_begins_with_what_is_no_text(saved):
     """A producer's name could make it look like another format: onnxruntime goes by the first bytes."""
     model = chain(producer_name="xxORTM")
-    assert OnnxFile(saved(model)).cut(["x"], ["h1"]).startswith(b"\x08\x08\x42")
+    assert OnnxFile(saved(model)).extract(["x"], ["h1"]).startswith(b"\x08\x08\x42")
 
 
 def test_what_cannot_stand_by_itself_is_refused(saved):
@@ -320,7 +320,7 @@ def test_damage_is_refused_or_read_but_never_crashes(tmp_path_factory, data):
             with contextlib.suppress(FileRefused):
                 file.width(name)
         file.check_memory({"x": (1, SIZE), "z": (1, SIZE)}, 10**6)
-        file.cut(["x", "z"], ["y"])
+        file.extract(["x", "z"], ["y"])
 
 
 @given(st.lists(st.tuples(st.integers(1, 2**29 - 1), st.binary(max_size=300) | st.integers(0, 2**64 - 1))))

@@ -16,7 +16,7 @@ import pytest
 from fake_cuda import CudaSession, Error, pretend, wait_for
 from galip_runtime import ProviderUnavailable, QualityGateFailed, loading
 from galip_runtime.arrays import to_uint8
-from galip_runtime.backends import devices, onnxruntime_gpu_runner, probe
+from galip_runtime.backends import onnxruntime_gpu_runner, probe, tensorrt_runner
 from galip_runtime.bundle.manifest import read_manifest
 from stub_bundle import relist
 
@@ -76,7 +76,7 @@ def test_only_the_pixels_come_back(cuda, bundle, monkeypatch):
 def test_batches_are_run_in_few_sizes(cuda, bundle, expected, monkeypatch):
     monkeypatch.setattr(onnxruntime_gpu_runner.OnnxruntimeGpuRunner, "_largest", 16)
     model = galip_runtime.load(bundle, device="cuda")
-    generator, noise = model._graphs["generator"], model.noise(range(40))
+    generator, noise = model._runners["generator"], model.noise(range(40))
     sentence = model.encode_text([f"{number} pans" for number in range(40)])
     for count in [*range(1, 20), 40]:
         image = model.decode(noise[:count], sentence[:count])
@@ -84,7 +84,7 @@ def test_batches_are_run_in_few_sizes(cuda, bundle, expected, monkeypatch):
     bound = generator._native["session"].captured.values()
     assert sorted(each["noise"][3][0] for each in bound) == [1, 2, 4, 8, 16]
     assert len({tuple(place[4] for place in each.values()) for each in bound}) == 1  # the same addresses
-    text = model._graphs["text_encoder"]._native["session"].captured.values()
+    text = model._runners["text_encoder"]._native["session"].captured.values()
     assert {each["tokens"][3][1] for each in text} == {model.tokenizer.context_length}
 
 
@@ -108,7 +108,7 @@ def test_what_onnxruntime_is_told(cuda, bundle):
 def test_one_stream_for_all_of_a_model(cuda, bundle):
     model = galip_runtime.load(bundle, device="cuda")
     model.generate("a", [1, 2])
-    assert len(model._graphs) >= 2
+    assert len(model._runners) >= 2
     assert cuda.streams == 1
 
 
@@ -116,7 +116,7 @@ def test_memory_is_given_back_at_once(cuda, bundle):
     """Without the garbage collector: sessions first, then what is bound to them, then the stream."""
     model = galip_runtime.load(bundle, device="cuda")
     model.generate("a", [1, 2])
-    graphs = len(model._graphs)
+    graphs = len(model._runners)
     while CudaSession.made:
         weakref.finalize(CudaSession.made.pop(), cuda.order.append, "session")
     gc.disable()
@@ -220,7 +220,7 @@ def test_tensorrt_s_provider_keeps_its_engines(cuda, bundle, tmp_path, monkeypat
 
 
 def test_a_placeholder_of_tensorrt_leaves_it_to_onnxruntime(cuda, bundle, monkeypatch):
-    monkeypatch.setattr(devices, "has_tensorrt", lambda: True)
+    monkeypatch.setattr(tensorrt_runner, "has_tensorrt", lambda: True)
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     info = galip_runtime.load(bundle, device="tensorrt").info()

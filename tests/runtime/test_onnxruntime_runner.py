@@ -2,15 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import galip_runtime
 import pytest
 from galip_runtime import ProviderUnavailable, UsageError, hardware
-from galip_runtime.backends import devices, factory, onnxruntime_runner, openvino_runner
-from galip_runtime.backends.devices import DEVICES, available_devices, candidates, thread_count
-from galip_runtime.backends.precisions import PRECISIONS
+from galip_runtime.backends import libraries, openvino_runner, tensorrt_runner
+from galip_runtime.backends.devices import available_devices, candidates, thread_count
+from galip_runtime.backends.onnxruntime_openvino_runner import OnnxruntimeOpenvinoRunner
+from galip_runtime.backends.runner import Runner
+from galip_runtime.backends.tables import DEVICE_TABLE, DEVICES, PRECISIONS
 from stub_bundle import make_stub_bundle
 
 PROVIDERS = {
@@ -26,14 +31,13 @@ def built_with(monkeypatch):
     """Pretend that onnxruntime was built with these providers, of which only the CPU's starts."""
 
     def pretend(*names):
-        onnxruntime = devices.import_onnxruntime()
+        onnxruntime = libraries.import_onnxruntime()
         monkeypatch.setattr(
             onnxruntime, "get_available_providers", lambda: [PROVIDERS[name] for name in names]
         )
         real = onnxruntime.InferenceSession
-        monkeypatch.setattr(devices, "has_tensorrt", lambda: False)
-        for module in (factory, devices):
-            monkeypatch.setattr(module, "has_openvino", lambda: False)
+        monkeypatch.setattr(tensorrt_runner, "has_tensorrt", lambda: False)
+        monkeypatch.setattr(openvino_runner, "has_openvino", lambda: False)
         asked = []
         pretend.told = []
 
@@ -66,46 +70,59 @@ def test_auto_says_what_it_chose(bundle, built_with):
 @pytest.mark.parametrize("device", ["cuda", "tensorrt", "openvino"])
 def test_a_device_the_build_lacks_is_refused(bundle, built_with, device):
     built_with("cpu")
-    with pytest.raises(
-        ProviderUnavailable, match=rf"{PROVIDERS[device]}.*pip install 'galip-runtime\["
-    ) as caught:
+    with pytest.raises(ProviderUnavailable) as refusal:
         galip_runtime.load(bundle, device=device)
-    assert caught.value.exit_code == 5
+    assert PROVIDERS[device] in str(refusal.value)
+    assert DEVICE_TABLE[device].install in str(refusal.value)
+    assert refusal.value.exit_code == 5
 
 
 def test_a_silent_fall_back_to_the_cpu_is_an_error(bundle, built_with):
     asked = built_with("openvino", "cpu")
-    with pytest.raises(ProviderUnavailable, match=r"'openvino' was asked for, but .* started only CPU"):
+    with pytest.raises(ProviderUnavailable, match=f"{PROVIDERS['cpu']}"):
         galip_runtime.load(bundle, device="openvino")
     assert asked[0] == [PROVIDERS["openvino"], PROVIDERS["cpu"]]
 
 
 def test_openvino_through_onnxruntime_is_told_all(shared_bundle, built_with, monkeypatch):
     built_with("openvino", "cpu")
-    monkeypatch.setattr(openvino_runner, "computes_in", lambda precision: True)
+    monkeypatch.setattr(openvino_runner, "has_cpu_features", lambda features: True)
     for precision in ("fp32", "bf16", "int8"):
-        with pytest.raises(ProviderUnavailable, match="started only CPU"):
+        with pytest.raises(ProviderUnavailable, match=PROVIDERS["cpu"]):
             galip_runtime.load(shared_bundle, device="openvino", precision=precision, threads=3)
     for options, providers in built_with.told:
         given = json.loads(providers["OpenVINOExecutionProvider"]["load_config"])["CPU"]
         assert given["INFERENCE_PRECISION_HINT"] == "f32"  # the text encoder is the first graph
         assert (given["INFERENCE_NUM_THREADS"], given["NUM_STREAMS"]) == (3, 1)
         assert options.graph_optimization_level == options.graph_optimization_level.ORT_DISABLE_ALL
+
+
+@pytest.mark.parametrize(
+    ("bf16", "int8", "precisions"),
+    [(True, True, {"bf16", "int8"}), (False, None, {"int8"}), (None, False, set())],
+)
+def test_what_openvino_in_onnxruntime_computes_in(monkeypatch, bf16, int8, precisions):
+    features = {hardware.BF16_FEATURES: bf16, hardware.INT8_FEATURES: int8}
     monkeypatch.setattr(openvino_runner, "has_openvino", lambda: False)
-    monkeypatch.setattr(openvino_runner, "computes_in", lambda precision: False)
-    for precision, needed in (("bf16", "AVX512_BF16"), ("int8", "AVX512_VNNI")):
-        with pytest.raises(ProviderUnavailable, match=f"does not compute in {precision}.*{needed}"):
-            onnxruntime_runner._openvino(precision, 2)
-    for precision, bf16, hint in (("fp32", True, "f32"), ("int8", True, "bf16"), ("int8", False, "f32")):
-        able = {"bf16": bf16, "int8": None}
-        monkeypatch.setattr(openvino_runner, "computes_in", able.get)
-        given = json.loads(onnxruntime_runner._openvino(precision, 2)["load_config"])["CPU"]
-        assert given["INFERENCE_PRECISION_HINT"] == hint
+    monkeypatch.setattr(openvino_runner, "has_cpu_features", features.get)
+    for name in PRECISIONS:
+        able = OnnxruntimeOpenvinoRunner.computes_in(name)
+        assert able == (name in {"fp32", "w16a32", "fp16", *precisions}), name
+    hint = openvino_runner.openvino_settings("int8", 2)["INFERENCE_PRECISION_HINT"]
+    assert hint == ("bf16" if bf16 else "f32")
+
+
+def test_a_cpu_that_lacks_the_precision(shared_bundle, built_with, monkeypatch):
+    built_with("openvino", "cpu")
+    monkeypatch.setattr(openvino_runner, "has_cpu_features", lambda features: False)
+    for precision in ("bf16", "int8"):
+        with pytest.raises(ProviderUnavailable, match=PRECISIONS[precision].cpu_needs):
+            galip_runtime.load(shared_bundle, device="openvino", precision=precision)
 
 
 def test_threads_reach_onnxruntime(bundle):
     for threads in (1, 2):
-        graph = galip_runtime.load(bundle, device="cpu", threads=threads)._graphs["generator"]
+        graph = galip_runtime.load(bundle, device="cpu", threads=threads)._runners["generator"]
         assert graph._session.get_session_options().intra_op_num_threads == threads
 
 
@@ -129,8 +146,8 @@ def test_auto_passes_over_what_does_not_start_and_says_so(bundle, built_with, ca
     assert model.info()["device"] == "cpu"
     cuda, openvino = model.info()["passed_over"]
     assert "cuda" in cuda
-    assert "started only CPU" in openvino
-    assert "cuda is passed over" in caplog.text
+    assert PROVIDERS["cpu"] in openvino
+    assert "cuda" in caplog.text
     assert [names[0] for names in asked] == [PROVIDERS["openvino"], *[PROVIDERS["cpu"]] * 3]
 
 
@@ -138,12 +155,12 @@ def test_auto_does_not_choose_what_builds_for_minutes(built_with):
     built_with("tensorrt", "cuda", "openvino", "cpu")
     assert candidates("auto", "fp32") == ["cuda", "openvino", "cpu"]
     assert candidates("tensorrt", "fp32") == ["tensorrt"]
-    assert available_devices() == ["tensorrt", "cuda", "openvino", "cpu"]
+    assert available_devices() == ["cuda", "openvino", "cpu", "tensorrt"]
 
 
 def test_nothing_to_run_on_is_an_error(bundle, built_with):
     built_with()
-    with pytest.raises(ProviderUnavailable, match="no onnxruntime with a provider"):
+    with pytest.raises(ProviderUnavailable, match=re.escape("galip-runtime[cpu]")):
         galip_runtime.load(bundle)
 
 
@@ -153,21 +170,23 @@ def test_a_run_that_fails_says_what_may_help(bundle, monkeypatch):
     def fail(inputs):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(model._graphs["text_encoder"], "_compute", fail)
-    with pytest.raises(ProviderUnavailable, match=r"failed to run text_encoder\.onnx: .*batch_size"):
+    monkeypatch.setattr(model._runners["text_encoder"], "_compute", fail)
+    with pytest.raises(ProviderUnavailable, match=r"text_encoder\.onnx.*no memory"):
         model.generate("red", 1)
 
 
-@pytest.mark.parametrize("device", ["gpu", "CPU", "", "cpu:0", "cuda:", "cuda:-1", "cuda:٣", None])
+@pytest.mark.parametrize(
+    "device", ["gpu", "CPU", "", "cpu:0", "cuda:", "cuda:-1", "cuda:٣", "openvino:gpu", "coreml:1", None]
+)
 def test_an_unknown_device_is_refused(bundle, device):
-    with pytest.raises(UsageError, match="auto, cpu, cuda, openvino, tensorrt"):
+    with pytest.raises(UsageError) as refusal:
         galip_runtime.load(bundle, device=device)
-    assert set(DEVICES) == {"auto", *PROVIDERS}
+    assert all(name in str(refusal.value) for name in DEVICES)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "half", "", None])
 def test_a_precision_the_bundle_lacks_is_refused(bundle, precision):
-    with pytest.raises(UsageError, match="it has fp32"):
+    with pytest.raises(UsageError, match="fp32"):
         galip_runtime.load(bundle, device="cpu", precision=precision)
 
 
@@ -180,7 +199,7 @@ def test_precision_is_what_was_asked_for(shared_bundle, tmp_path):
     assert galip_runtime.load(shared_bundle, device="cpu").info()["precision"]["generator"] == "fp32"
     only_int8 = make_stub_bundle(tmp_path / "int8", precisions=["int8"])
     assert galip_runtime.load(only_int8).info()["precision"]["generator"] == "int8"
-    with pytest.raises(UsageError, match="'int8' makes no sense on cpu"):
+    with pytest.raises(UsageError, match=r"int8.*cpu"):
         galip_runtime.load(only_int8, device="cpu")
 
 
@@ -198,7 +217,7 @@ class Test_precisions_and_devices:
         ],
     )
     def test_that_make_no_sense_together(self, shared_bundle, device, precision):
-        with pytest.raises(UsageError, match=f"'{precision}' makes no sense on {device}: it is for"):
+        with pytest.raises(UsageError, match=f"{precision}.*{device}"):
             galip_runtime.load(shared_bundle, device=device, precision=precision)
 
     def test_auto_takes_only_what_computes_in_the_precision(self, built_with):
@@ -212,20 +231,20 @@ class Test_precisions_and_devices:
 
     def test_nothing_that_computes_in_the_precision(self, shared_bundle, built_with):
         built_with("cpu")
-        with pytest.raises(ProviderUnavailable, match=r"computes in fp16 .*galip-runtime\[gpu\]"):
+        with pytest.raises(ProviderUnavailable, match=r"galip-runtime\[gpu\]"):
             galip_runtime.load(shared_bundle, precision="fp16")
-        with pytest.raises(ProviderUnavailable, match=r"computes in bf16 .*galip-runtime\[openvino-native\]"):
+        with pytest.raises(ProviderUnavailable, match=r"galip-runtime\[openvino-native\]"):
             galip_runtime.load(shared_bundle, precision="bf16")
 
     def test_a_cpu_without_bf16(self, tmp_path):
-        assert hardware.computes_in("bf16", tmp_path) is None
+        assert hardware.has_cpu_features(hardware.BF16_FEATURES, tmp_path) is None
         (tmp_path / "proc").mkdir()
         for flags, able in (("avx2 avx512f", False), ("avx2 avx512_bf16", True), ("amx_tile amx_bf16", True)):
             (tmp_path / "proc/cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
-            assert hardware.computes_in("bf16", tmp_path) is able
+            assert hardware.has_cpu_features(hardware.BF16_FEATURES, tmp_path) is able
         for flags, able in (("avx2 avx512f", False), ("avx2 avx_vnni", True), ("avx512_vnni", True)):
             (tmp_path / "proc/cpuinfo").write_text(f"flags : {flags}\n")
-            assert hardware.computes_in("int8", tmp_path) is able
+            assert hardware.has_cpu_features(hardware.INT8_FEATURES, tmp_path) is able
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
@@ -249,8 +268,8 @@ def test_without_onnxruntime_the_three_extras_are_named(bundle, tmp_path, kind):
         (package / "__init__.py").write_text("")
     code = f"""
 import sys; sys.path.insert(0, {str(tmp_path)!r})
-import galip_runtime, galip_runtime.backends.devices
-galip_runtime.backends.devices.has_openvino = lambda: False
+import galip_runtime, galip_runtime.backends.openvino_runner
+galip_runtime.backends.openvino_runner.has_openvino = lambda: False
 galip_runtime.load({str(bundle)!r})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -330,9 +349,17 @@ def test_nothing_is_reported_to_anyone_unless_asked_for(bundle, tmp_path, asked)
 
 
 def test_the_tables_agree():
-    rows = devices.DEVICE_TABLE.values()
-    places = [row.auto for row in rows if row.auto is not None]
-    assert sorted(places) == list(range(len(places)))
+    ranks = [row.auto for row in DEVICE_TABLE.values() if row.auto is not None]
+    assert sorted(ranks) == list(range(len(ranks)))
+    for name, device in DEVICE_TABLE.items():
+        assert set(device.precisions) <= set(PRECISIONS), name
+        assert all(issubclass(runner, Runner) and runner.needs for runner in device.runners), name
     for name, precision in PRECISIONS.items():
-        assert set(precision.devices or ()) <= set(devices.DEVICE_TABLE), name
+        assert any(name in device.precisions for device in DEVICE_TABLE.values()), name
         assert bool(precision.cpu_features) == bool(precision.cpu_needs), name
+
+
+def test_the_extras_exist():
+    project = tomllib.loads((Path(__file__).parents[2] / "runtime/pyproject.toml").read_text())
+    extras = set(project["project"]["optional-dependencies"])
+    assert {extra for device in DEVICE_TABLE.values() for extra in device.extras} <= extras

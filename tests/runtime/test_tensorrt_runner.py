@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 from fake_cuda import Cuda, Error, install, wait_for
 from galip_runtime import FileRefused, ProviderUnavailable
-from galip_runtime.backends import devices, engines
+from galip_runtime.backends import engines, tensorrt_runner
 from galip_runtime.backends.engines import RECORD_VERSION, EngineRecord, Profile
 from galip_runtime.backends.pixels import with_pixels
 from galip_runtime.backends.tensorrt_runner import TensorrtRunner
@@ -142,7 +142,7 @@ def cuda(monkeypatch):
     trt.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED")
     install(monkeypatch, cuda)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setattr(devices, "has_tensorrt", lambda: True)
+    monkeypatch.setattr(tensorrt_runner, "has_tensorrt", lambda: True)
     monkeypatch.setattr(engines, "gpus", lambda: [Gpu("a GPU", "9.0", 2**30)])
     cuda.trt = trt
     return cuda
@@ -205,11 +205,11 @@ def test_a_shape_is_captured_the_second_time(cuda, engined):
 
 
 def test_shapes_used_long_ago_are_given_up(cuda, engined, monkeypatch):
-    monkeypatch.setattr(TensorrtRunner, "_kept", 2)
+    monkeypatch.setattr(TensorrtRunner, "_most_shapes", 2)
     model = load(engined)
     noise, sentence = model.noise([1, 2, 3, 4]), model.encode_text(["a", "b", "c", "d"])
     images = [model.decode(noise[:rows], sentence[:rows]) for rows in (1, 2, 3, 4, 1, 1, 4)]
-    assert len(model._graphs["generator"]._prepared) == 2
+    assert len(model._runners["generator"]._prepared) == 2
     assert all((image == images[3][: len(image)]).all() for image in images)
 
 

@@ -23,7 +23,7 @@ from icons.sources import EMOJIBASE, ICON_SETS, icons_of
 from PIL import Image
 from train.fake_icons import make_packages
 
-from galip.cli import data as data_commands
+from galip.cli import data_icons
 from galip.data.shard_folder import PARTIAL_FILE
 from galip.data.shards import load_pictures, read_metas, read_samples
 
@@ -409,6 +409,6 @@ def test_commonest_things_follow_the_rule(build, tmp_path):
 
 
 def test_without_the_repository_the_command_says_where_the_recipe_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_commands, "__file__", str(tmp_path / "galip" / "cli" / "data.py"))
+    monkeypatch.setattr(data_icons, "__file__", str(tmp_path / "galip" / "cli" / "data_icons.py"))
     with pytest.raises(UsageError, match="clone"):
-        data_commands._find_recipe()
+        data_icons._add_recipes_to_path()

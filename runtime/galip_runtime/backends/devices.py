@@ -1,282 +1,166 @@
-"""Which devices there are, what each can compute in, and which of them to try."""
+"""Which device to use: what is installed, what `auto` tries, and which runner a graph gets."""
 
-import functools
-import importlib.util
-import os
 import re
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Sequence
 
-from galip_runtime.arrays import check_count, shown
-from galip_runtime.backends.cuda import Stream
-from galip_runtime.backends.engines import has_tensorrt, import_tensorrt
-from galip_runtime.backends.precisions import PRECISIONS
+from galip_runtime.arrays import check_count, short_repr
+from galip_runtime.backends.engines import import_tensorrt
+from galip_runtime.backends.libraries import INSTALL, import_onnxruntime
+from galip_runtime.backends.runner import GraphFile, Runner, Settings
+from galip_runtime.backends.tables import DEVICE_TABLE, DEVICES, PRECISIONS, devices_for, supports
+from galip_runtime.backends.tensorrt_runner import TensorrtRunner
+from galip_runtime.bundle.manifest import TensorSpec
 from galip_runtime.errors import ProviderUnavailable, UsageError
-from galip_runtime.forks import Lock
 from galip_runtime.hardware import usable_cpus
 
 __all__ = [
-    "DEVICES",
-    "DEVICE_TABLE",
-    "PROVIDERS",
-    "Device",
-    "Settings",
+    "MOST_THREADS",
     "available_devices",
-    "backend_versions",
     "candidates",
-    "has_openvino",
-    "import_onnxruntime",
-    "import_openvino",
+    "check_fallback",
+    "check_precision",
+    "computes_in",
+    "create_runner",
     "parse_device",
     "runs_engines",
-    "supports",
     "thread_count",
 ]
 
 MOST_THREADS = 1024
-"""CPU threads of one run; a machine that has more is no faster with them"""
-
-_INSTALL = (
-    "Install exactly one of its builds: pip install 'galip-runtime[cpu]', 'galip-runtime[gpu]' (NVIDIA) or "
-    "'galip-runtime[openvino]' (Intel); or OpenVINO alone: 'galip-runtime[openvino-native]'"
-)
-
-_importing = Lock()
-"""more than the CPUs of any machine; as many threads are started"""
-
-
-@dataclass(frozen=True)
-class Device:
-    """A row of the table of devices."""
-
-    providers: tuple[str, ...]
-    """onnxruntime's for it, best first"""
-    install: str
-    """what to do to have it"""
-    library: str = ""
-    """what runs it without onnxruntime, for people"""
-    auto: int | None = None
-    """its place among those that `auto` tries; None: it is not one of them"""
-    on_stream: bool = False
-    """whether the graphs of one model run on a CUDA stream"""
-    compiles: bool = False
-    """whether it keeps what it compiles in galip's cache"""
-
-
-_ONE_BUILD = "onnxruntime's builds exclude one another: uninstall every onnxruntime package, then "
-DEVICE_TABLE = {
-    "tensorrt": Device(  # not for auto: it builds for minutes before the first picture
-        ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
-        "pip install 'galip-runtime[trt]', or [trt-rtx] for TensorRT for RTX, beside any onnxruntime",
-        library="TensorRT",
-        on_stream=True,
-        compiles=True,
-    ),
-    "cuda": Device(
-        ("CUDAExecutionProvider",),
-        f"{_ONE_BUILD}pip install 'galip-runtime[gpu]'",
-        auto=0,
-        on_stream=True,
-    ),
-    "openvino": Device(
-        ("OpenVINOExecutionProvider",),
-        "pip install 'galip-runtime[openvino-native]', beside any onnxruntime",
-        library="OpenVINO",
-        auto=1,
-        compiles=True,
-    ),
-    "cpu": Device(("CPUExecutionProvider",), f"{_ONE_BUILD}pip install 'galip-runtime[cpu]'", auto=2),
-}
-PROVIDERS = {name: device.providers for name, device in DEVICE_TABLE.items()}
-"""device -> onnxruntime's providers for it, best first"""
-DEVICES = ("auto", *sorted(DEVICE_TABLE))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a graph is run."""
-
-    device: str
-    """one of `DEVICES` but `auto`"""
-    threads: int
-    """CPU threads of one run"""
-    gpu: int = 0
-    """which GPU, where the device is one"""
-    cache: Path | None = None
-    """folder for what a device compiles; None: it compiles each time"""
-    stream: Stream | None = None
-    """where the graphs of one model run on a GPU, one after the other; None on other devices"""
-
-
-def import_onnxruntime() -> ModuleType:
-    """`onnxruntime`. Raises ProviderUnavailable naming the packages that bring it.
-
-    Its builds from 1.29 on report sessions to Microsoft, names and hashes of the graphs included, unless a
-    variable of the environment says otherwise when it is first imported. Here it does, if the user has set
-    none.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ProviderUnavailable(f"onnxruntime cannot be imported ({error}). {_INSTALL}") from error
-    module: ModuleType = onnxruntime
-    if not hasattr(module, "InferenceSession"):  # what is left of one build when another is uninstalled
-        raise ProviderUnavailable(f"onnxruntime is installed in parts only. Uninstall all of it. {_INSTALL}")
-    return module
-
-
-@functools.cache
-def has_openvino() -> bool:
-    """Whether OpenVINO itself is installed, which needs no onnxruntime."""
-    return importlib.util.find_spec("openvino") is not None
-
-
-def import_openvino() -> ModuleType:
-    """`openvino`. Raises ProviderUnavailable where it cannot be imported.
-
-    As it is imported it tells its makers, through `openvino_telemetry`, unless that package is missing; here
-    it is.
-    """
-    name, remedy = "openvino_telemetry", "pip install --force-reinstall 'galip-runtime[openvino-native]'"
-    with _importing:
-        hidden = name not in sys.modules
-        if hidden:
-            sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: cannot be imported
-        try:
-            import openvino
-        except Exception as error:  # not ImportErrors alone: a library of it may be missing
-            raise ProviderUnavailable(f"OpenVINO cannot be imported ({error}): {remedy}") from error
-        finally:
-            if hidden:
-                sys.modules.pop(name, None)
-    module: ModuleType = openvino
-    if not hasattr(module, "Core"):  # what is left of one that was uninstalled
-        raise ProviderUnavailable(f"OpenVINO is installed in parts only: {remedy}")
-    return module
-
-
-def backend_versions() -> dict[str, str]:
-    """Versions of what is loaded of onnxruntime and OpenVINO."""
-    loaded = {name: sys.modules.get(name) for name in ("onnxruntime", "openvino")}
-    versions = {name: getattr(module, "__version__", None) for name, module in loaded.items()}
-    return {name: str(version) for name, version in versions.items() if version}
+"""the most CPU threads of one run: more than any machine's CPUs, and each one is started"""
 
 
 def available_devices() -> list[str]:
-    """Devices that the installed packages were built for; whether they start is another matter.
+    """Return the devices that the installed packages are built for; they may still fail to start.
 
     Raises ProviderUnavailable where none of onnxruntime, OpenVINO and TensorRT is installed.
     """
-    built = _providers()
-    if not (built or has_openvino() or has_tensorrt()):
-        import_onnxruntime()
-    native = {"openvino": has_openvino(), "tensorrt": has_tensorrt()}
-    return [
-        device
-        for device, providers in PROVIDERS.items()
-        if providers[0] in built or native.get(device, False)
+    devices = [
+        name
+        for name, device in DEVICE_TABLE.items()
+        if any(runner.is_installed() for runner in device.runners)
     ]
+    if not devices:
+        import_onnxruntime()
+    return devices
 
 
-def runs_engines() -> bool:
-    """Whether device tensorrt runs a bundle's engines: TensorRT does, onnxruntime's provider does not."""
-    if not has_tensorrt():
+def runs_engines(device: str) -> bool:
+    """Return whether `device` runs a bundle's engines: TensorRT does, onnxruntime's provider does not."""
+    native, *others = DEVICE_TABLE[device].runners
+    if not (issubclass(native, TensorrtRunner) and native.is_installed()):
         return False
     try:
         import_tensorrt()
-    except ProviderUnavailable:  # a placeholder, or broken: what it lacks is told where nothing else is there
-        return "TensorrtExecutionProvider" not in _providers()
+    except ProviderUnavailable:  # a placeholder, or broken; it is reported where nothing else runs the device
+        return not any(runner.is_installed() for runner in others)
     return True
 
 
-def _providers() -> list[str]:
-    """Those that the installed onnxruntime was built with; none where there is no onnxruntime."""
-    try:
-        providers: list[str] = import_onnxruntime().get_available_providers()
-    except ProviderUnavailable:
-        return []
-    return providers
-
-
 def parse_device(device: str) -> tuple[str, int]:
-    """A device's name and the number of its GPU: `cuda:1` or `tensorrt:1`, the first one where none is given.
+    """Split a device into its name and the number of its GPU: `cuda:1`; 0 where no number is given.
 
-    Raises UsageError for an unknown one.
+    Raises UsageError for an unknown device.
     """
     text = device if isinstance(device, str) else ""
-    match = re.fullmatch(r"(cuda|tensorrt):(\d{1,3})", text, re.ASCII)
-    name, gpu = (match[1], int(match[2])) if match else (str(text), 0)
-    if name not in DEVICES:
+    if text in DEVICES:
+        return text, 0
+    numbered = [name for name, row in DEVICE_TABLE.items() if row.numbered]
+    match = re.fullmatch(rf"({'|'.join(numbered)}):(\d{{1,3}})", text, re.ASCII)
+    if match is None:
         raise UsageError(
-            f"device {shown(device)} is unknown; use one of {', '.join(DEVICES)}, or cuda:1 for "
-            "the second GPU"
+            f"device {short_repr(device)} is unknown; use one of {', '.join(DEVICES)}, or "
+            "cuda:1 for the second GPU"
         )
-    return name, gpu
+    return match[1], int(match[2])
 
 
-def supports(precision: str, device: str) -> bool:
-    """Whether `device`, one of `DEVICES` but `auto`, computes in `precision` rather than around it."""
-    return device in _devices_of(precision)
+def check_fallback(fallback: bool, device: str) -> None:
+    """Raise UsageError where `fallback` is asked for and `device` runs all nodes of a graph or none."""
+    if fallback and (device == "auto" or not DEVICE_TABLE[device].partial):
+        partial = [name for name, row in DEVICE_TABLE.items() if row.partial]
+        raise UsageError(
+            f"fallback is for {' and '.join(partial)}, whose graphs may run on the CPU in part, not for "
+            f"{device}: leave it out"
+        )
 
 
-def _devices_of(precision: str) -> tuple[str, ...]:
-    """Devices that compute in `precision`, the best one first."""
-    row = PRECISIONS.get(precision)  # one of a bundle of a later release is none of the table's
-    return tuple(DEVICE_TABLE) if row is None or row.devices is None else row.devices
+def computes_in(precision: str, device: str) -> bool:
+    """Return whether `device`, which is available, computes in `precision` on this machine."""
+    runners = DEVICE_TABLE[device].runners
+    runner = next((runner for runner in runners if runner.is_installed()), runners[0])
+    return supports(precision, device) and runner.computes_in(precision)
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raise ProviderUnavailable where `device` has `precision` and this machine's CPU does not."""
+    if supports(precision, device) and not computes_in(precision, device):
+        raise ProviderUnavailable(
+            f"this CPU does not compute in {precision}, which takes {PRECISIONS[precision].cpu_needs}: use "
+            "another precision, such as fp32"
+        )
 
 
 def candidates(device: str, precision: str) -> list[str]:
-    """The devices to try for `device`, one of `DEVICES`, best first.
+    """Return the devices to try for `device`, one of `DEVICES`, best first.
 
-    `auto`: those that are there and compute in `precision`; a GPU first, then OpenVINO, which is faster than
-    onnxruntime's own CPU provider but for single pictures of very small models (benchmarks/README.md).
+    `auto` tries those that are installed and compute in `precision`: a GPU first, then OpenVINO, which is
+    faster than onnxruntime's own CPU provider except for single pictures of very small models
+    (benchmarks/README.md).
 
     Raises UsageError where `device` does not compute in `precision`, ProviderUnavailable where it is not
-    installed or, for `auto`, nothing that is computes in `precision`.
+    installed or, for `auto`, nothing installed computes in `precision`.
     """
     if device != "auto" and not supports(precision, device):
         raise UsageError(
             f"precision {precision!r} makes no sense on {device}: it is for "
-            f"{' and '.join(_devices_of(precision))}. Use another precision, such as fp32, or another device"
+            f"{' and '.join(devices_for(precision))}. Use another precision, such as "
+            f"{DEVICE_TABLE[device].precisions[0]}, or another device"
         )
-    found = available_devices()
+    available = available_devices()
     if device == "auto":
         ranked = sorted((row.auto, name) for name, row in DEVICE_TABLE.items() if row.auto is not None)
-        fit = [name for _, name in ranked if name in found and supports(precision, name)]
+        fit = [name for _, name in ranked if name in available and supports(precision, name)]
         if not fit:
-            raise ProviderUnavailable(_nothing(precision, found))
+            raise ProviderUnavailable(_nothing_fits(precision, available))
         return fit
-    if device not in found:
+    if device not in available:
         row = DEVICE_TABLE[device]
-        needed = f"{row.library} or onnxruntime's {row.providers[0]}" if row.library else row.providers[0]
         raise ProviderUnavailable(
-            f"device {device!r} needs {needed}, which the installed packages do not have "
-            f"(they have: {', '.join(found) or 'none'}). {DEVICE_TABLE[device].install}"
+            f"device {device!r} needs {row.needs}, which the installed packages do not have "
+            f"(they have: {', '.join(available) or 'none'}). {row.install}"
         )
     return [device]
 
 
-def _nothing(precision: str, found: list[str]) -> str:
-    if "tensorrt" in found and supports(precision, "tensorrt"):
+def _nothing_fits(precision: str, available: Sequence[str]) -> str:
+    """Word the error of `auto` where no device is left."""
+    built = [name for name in available if supports(precision, name)]
+    if built:
         return (
-            "'auto' does not choose tensorrt, whose engines have to be built, and nothing else is installed "
-            f"that computes in {precision}: use device='tensorrt'. Or: {_INSTALL}"
+            f"'auto' does not choose {' or '.join(built)}, and nothing else is installed that computes in "
+            f"{precision}: ask for it, for example device={built[0]!r}. Or: {INSTALL}"
         )
-    if len(_devices_of(precision)) == len(DEVICE_TABLE):
-        return f"no onnxruntime with a provider that galip-runtime can use is installed. {_INSTALL}"
-    device = _devices_of(precision)[0]
+    fit = devices_for(precision)
+    if {"cpu", "cuda", "openvino"} <= set(fit):
+        return f"no onnxruntime with a provider that galip-runtime can use is installed. {INSTALL}"
     return (
-        f"nothing that is installed computes in {precision} (there is: {', '.join(found) or 'none'}): "
-        f"{precision} is for {' and '.join(_devices_of(precision))}. {DEVICE_TABLE[device].install}, or use "
-        "another precision"
+        f"nothing that is installed computes in {precision} (there is: {', '.join(available) or 'none'}): "
+        f"{precision} is for {' and '.join(fit)}. {DEVICE_TABLE[fit[0]].install}, or use another precision"
     )
 
 
+def create_runner(
+    file: GraphFile, settings: Settings, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> Runner:
+    """Return the preferred runner of the device that can run `file`, loaded. Raises as `Runner`."""
+    runners = DEVICE_TABLE[settings.device].runners
+    runner = next((runner for runner in runners if runner.can_run(file)), runners[-1])
+    return runner(file, settings, inputs, outputs)
+
+
 def thread_count(threads: int | None) -> int:
-    """`threads`, or for None the CPUs that this process may use. Raises UsageError if not 1 to 1024."""
+    """Return `threads`; for None the CPUs that this process may use. Raises UsageError if not 1 to 1024."""
     if threads is None:
         return usable_cpus()
     return check_count(threads, "threads (None for as many as there are CPUs)", most=MOST_THREADS)

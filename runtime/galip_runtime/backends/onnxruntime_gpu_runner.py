@@ -1,7 +1,7 @@
-"""Graphs that onnxruntime runs on a GPU: all nodes, inputs and outputs are there, each shape is a CUDA graph.
+"""Graphs that onnxruntime runs on a GPU, with all nodes, inputs and outputs there and a CUDA graph a shape.
 
-onnxruntime captures a CUDA graph for each `gpu_graph_id`. Batches are run in a few sizes, a graph each, so
-that neither graphs nor their memory pile up.
+onnxruntime captures a CUDA graph for each `gpu_graph_id`. Batches are padded to a few sizes, so that neither
+CUDA graphs nor their memory pile up.
 """
 
 import contextlib
@@ -9,134 +9,142 @@ import functools
 import io
 import itertools
 import logging
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
-from galip_runtime.backends.devices import PROVIDERS, Settings, import_onnxruntime
+from galip_runtime.backends.assignment import NO_CPU, Provider, why_not_here
 from galip_runtime.backends.gpu_runner import GpuRunner, Key
+from galip_runtime.backends.libraries import import_onnxruntime, onnxruntime_providers
 from galip_runtime.backends.onnxruntime_runner import described, session_options
 from galip_runtime.backends.pixels import with_pixels
+from galip_runtime.backends.runner import Settings
 from galip_runtime.bundle.manifest import TensorSpec
 from galip_runtime.errors import ProviderUnavailable
 
-__all__ = ["OnnxruntimeGpuRunner", "cuda_options", "preload_libraries"]
+__all__ = [
+    "CudaRunner",
+    "OnnxruntimeGpuRunner",
+    "OnnxruntimeTensorrtRunner",
+    "cuda_options",
+    "preload_libraries",
+]
 
 _log = logging.getLogger("galip_runtime")
 
 _MEMORY = "cuda"
 """onnxruntime's name for where bound tensors lie"""
-_NO_CPU = "session.disable_cpu_ep_fallback"
-_RECORD = "session.record_ep_graph_assignment_info"
 _DISABLED = "GatherSliceToSplitFusion"
-"""an optimisation: its nodes copy from the host's memory, which a CUDA graph finds used for something else"""
-_NAMED = 5
-"""nodes on the CPU that an error names"""
+"""an optimization whose nodes copy from host memory, which a CUDA graph finds overwritten"""
 
 
 class OnnxruntimeGpuRunner(GpuRunner):
-    """A graph that onnxruntime runs on a GPU."""
+    """Runs a graph with one of onnxruntime's providers for NVIDIA's GPUs."""
 
+    execution_providers: ClassVar[tuple[str, ...]]
+    """onnxruntime's names, best first"""
     _largest = 64
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Return whether the installed onnxruntime was built with the provider."""
+        return cls.execution_providers[0] in onnxruntime_providers()
 
     def _open(self) -> None:
         onnxruntime = import_onnxruntime()
         preload_libraries(onnxruntime)
-        given = [each for each in self.outputs if self.file.onnx.computes(each.name)]
-        model = self.file.onnx.cut([each.name for each in self.inputs], [each.name for each in given])
-        if len(given) < len(self.outputs):
-            model = with_pixels(model, given[0])
+        own = [spec for spec in self.outputs if self.file.onnx.computes(spec.name)]
+        model = self.file.onnx.extract([spec.name for spec in self.inputs], [spec.name for spec in own])
+        if len(own) < len(self.outputs):
+            model = with_pixels(model, own[0])
         self._onnxruntime, self._numbers = onnxruntime, itertools.count(1)
-        session = self._native["session"] = self._started(model)
+        session = self._native["session"] = self._create_session(model)
         self.providers = session.get_providers()
-        if PROVIDERS[self.settings.device][0] not in self.providers:
+        if self.execution_providers[0] not in self.providers:
             raise self._unavailable(_only(self.providers))
         self._check_tensors(described(session.get_inputs()), described(session.get_outputs()))
 
-    def _started(self, model: bytes) -> Any:
-        providers = [(each, self._options(each)) for each in PROVIDERS[self.settings.device]]
-        options = self._session_options(_NO_CPU)
+    def _create_session(self, model: bytes) -> Any:
+        providers, options = self._providers(), self._session_options(NO_CPU)
         try:
             return self._onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
-        except Exception as error:  # onnxruntime's errors have no common base of their own
-            raise self._unavailable(self._why_not(model, providers) or str(error)) from error
+        except Exception as error:  # onnxruntime's errors have no common base
+            beside_cpu = [(name, _uncaptured(given)) for name, given in providers]
+            advice = "Export the bundle again, or use another precision or device"
+            reason = why_not_here(self._onnxruntime, model, self._session_options, beside_cpu, _only, advice)
+            raise self._unavailable(reason or str(error)) from error
 
-    def _session_options(self, wanted: str) -> Any:
+    def _session_options(self, switch: str) -> Any:
         options = session_options(self._onnxruntime, self.file, self.settings)
         options.add_session_config_entry("optimization.disable_specified_optimizers", _DISABLED)
-        # weights take what they need; the arena, which grows by doubling, has no more than what is computed
+        # weights stay out of the arena, which grows by doubling
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-        options.add_session_config_entry(wanted, "1")
+        options.add_session_config_entry(switch, "1")
         return options
 
     def _unavailable(self, why: str) -> ProviderUnavailable:
         return ProviderUnavailable(f"{self.settings.device} cannot load {self.file.spec.file}: {why}")
 
-    def _options(self, provider: str) -> Mapping[str, str]:
-        stream = str(int(self._stream.handle))
-        if provider == "CUDAExecutionProvider":
-            options = cuda_options(self.settings, stream)
-            # beside another provider it has not all nodes, as it asks for to capture them
-            return options if self.settings.device == "cuda" else _uncaptured(options)
-        return _tensorrt_options(self.settings, stream, self.file.precision, self._cache())
-
-    def _cache(self) -> Path | None:
-        """Where TensorRT's provider keeps the engines of this graph: of this very file and onnxruntime."""
-        if self.settings.cache is None:
-            return None
-        tensors = "+".join(each.name for each in (*self.inputs, *self.outputs))
-        return self.settings.cache / f"{self.file.sha256[:32]}-{tensors}-{self._onnxruntime.__version__}"
-
-    def _why_not(self, model: bytes, providers: Sequence[tuple[str, Mapping[str, str]]]) -> str | None:
-        """What keeps the graph off the GPU, as a session that may use the CPU tells; or None."""
-        wanted = PROVIDERS[self.settings.device][0]
-        options = self._session_options(_RECORD)
-        also = [(name, _uncaptured(given)) for name, given in (*providers, ("CPUExecutionProvider", {}))]
-        try:
-            session = self._onnxruntime.InferenceSession(model, options, providers=also, enable_fallback=0)
-        except Exception as error:
-            _log.info("%s does not load with the CPU beside, either: %s", self.file.spec.file, error)
-            return None
-        started = session.get_providers()
-        if wanted not in started:
-            return _only(started)
-        if not hasattr(session, "get_provider_graph_assignment_info"):
-            return None
-        parts = session.get_provider_graph_assignment_info()
-        nodes = [node for part in parts if part.ep_name.startswith("CPU") for node in part.get_nodes()]
-        if not nodes:
-            return None
-        named = ", ".join(f"{node.name or 'a node'} ({node.op_type})" for node in nodes[:_NAMED])
-        more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
-        return (
-            f"onnxruntime would run {named}{more} on the CPU, because {wanted} has no kernel for such nodes "
-            "or their types. Export the bundle again, or use another precision or device"
-        )
+    @abstractmethod
+    def _providers(self) -> list[Provider]:
+        """Return the providers to ask for, best first, with their options."""
 
     def _shape(self, spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Rows up to the next power of two, prompts up to the longest: few shapes, a CUDA graph each."""
+        """Pad rows to the next power of two and prompts to the longest: few shapes, a CUDA graph each."""
         rows = min(1 << (shape[0] - 1).bit_length(), self._largest)
-        return self._sizes(spec, rows, self.file.longest)
+        return self._shape_of(spec, rows, self.file.longest)
 
     def _prepare(self, key: Key, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
         native, gpu, shapes = self._native, self.settings.gpu, key[0]
         binding = native["session"].io_binding()
-        for each, shape in zip(self.inputs, shapes, strict=True):
-            address = self._buffers[each.name].device.address
-            binding.bind_input(each.name, _MEMORY, gpu, each.dtype, shape, address)
-        for each in outputs:
-            address, shape = self._buffers[each.name].device.address, self._sizes(each, shapes[0][0])
-            binding.bind_output(each.name, _MEMORY, gpu, each.dtype, shape, address)
+        for spec, shape in zip(self.inputs, shapes, strict=True):
+            address = self._buffers[spec.name].device.address
+            binding.bind_input(spec.name, _MEMORY, gpu, spec.dtype, shape, address)
+        for spec in outputs:
+            address, shape = self._buffers[spec.name].device.address, self._shape_of(spec, shapes[0][0])
+            binding.bind_output(spec.name, _MEMORY, gpu, spec.dtype, shape, address)
         options = self._onnxruntime.RunOptions()
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # copies follow
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # the copies do that
         options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))
         native[key] = binding, options
         return lambda: native["session"].run_with_iobinding(*native[key])
 
 
+class CudaRunner(OnnxruntimeGpuRunner):
+    """Runs a graph with onnxruntime's CUDA provider."""
+
+    needs = "onnxruntime's CUDAExecutionProvider"
+    execution_providers = ("CUDAExecutionProvider",)
+
+    def _providers(self) -> list[Provider]:
+        return [(self.execution_providers[0], cuda_options(self.settings, str(int(self._stream.handle))))]
+
+
+class OnnxruntimeTensorrtRunner(OnnxruntimeGpuRunner):
+    """Runs a graph with onnxruntime's TensorRT provider, which builds an engine, and CUDA's beside it."""
+
+    needs = "onnxruntime's TensorrtExecutionProvider"
+    execution_providers = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+
+    def _providers(self) -> list[Provider]:
+        stream = str(int(self._stream.handle))
+        tensorrt = _tensorrt_options(self.settings, stream, self.file.precision, self._cache())
+        # CUDA's provider would ask for all nodes, to capture them, and TensorRT's has most of them
+        cuda = _uncaptured(cuda_options(self.settings, stream))
+        return list(zip(self.execution_providers, (tensorrt, cuda), strict=True))
+
+    def _cache(self) -> Path | None:
+        """Return the folder for this graph's engines: of this very file and this onnxruntime."""
+        if self.settings.cache is None:
+            return None
+        tensors = "+".join(tensor.name for tensor in (*self.inputs, *self.outputs))
+        return self.settings.cache / f"{self.file.sha256[:32]}-{tensors}-{self._onnxruntime.__version__}"
+
+
 def _uncaptured(options: Mapping[str, str]) -> dict[str, str]:
-    """`options` of a provider that does not refuse nodes on the CPU for the sake of CUDA graphs."""
+    """Return `options` without CUDA graphs, for the sake of which the provider refuses nodes on the CPU."""
     return {name: "0" if name == "enable_cuda_graph" else value for name, value in options.items()}
 
 
@@ -149,13 +157,13 @@ def _only(started: Sequence[str]) -> str:
 
 
 def cuda_options(settings: Settings, stream: str) -> dict[str, str]:
-    """Of onnxruntime's CUDA provider. `python -m studies.gpu_options` measures others."""
+    """Return options for onnxruntime's CUDA provider; `python -m studies.gpu_options` measures others."""
     return {
         "device_id": str(settings.gpu),
         "user_compute_stream": stream,
         "enable_cuda_graph": "1",
         "use_tf32": "0",  # fp32 is to be fp32
-        "cudnn_conv_algo_search": "EXHAUSTIVE",  # each convolution's fastest, measured once a shape
+        "cudnn_conv_algo_search": "EXHAUSTIVE",  # picks each convolution's fastest kernel, once a shape
     }
 
 
@@ -168,8 +176,8 @@ def _tensorrt_options(settings: Settings, stream: str, precision: str, cache: Pa
     try:
         if cache is not None:
             cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:  # a full disk, somebody else's folder: engines are built each time
-        _log.warning("TensorRT's engines are not kept: %s", error)
+    except OSError as error:  # a full disk, someone else's folder: engines are built every time
+        _log.warning("TensorRT's engines are not cached: %s", error)
         cache = None
     if cache is not None:
         options |= {
@@ -184,8 +192,8 @@ def _tensorrt_options(settings: Settings, stream: str, precision: str, cache: Pa
 @functools.cache
 def preload_libraries(onnxruntime: ModuleType) -> None:
     """Load CUDA and cuDNN from NVIDIA's Python packages, where onnxruntime does not look by itself; once."""
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):  # it prints what it does not find
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):  # it prints what it does not find
         onnxruntime.preload_dlls()
-    if told.getvalue():
-        _log.info("onnxruntime: %s", told.getvalue().strip())
+    if output.getvalue():
+        _log.info("onnxruntime: %s", output.getvalue().strip())

@@ -1,61 +1,78 @@
-"""onnxruntime sessions on the device that was asked for, or an error.
+"""onnxruntime sessions on the requested device, or an error.
 
-onnxruntime falls back to the CPU with no more than a line in a log where a provider cannot start. Only the
-session's own list of providers tells the truth, so that is what is checked and reported.
+Where a provider cannot start, onnxruntime falls back to the CPU and says so only in a log. The session's own
+list of providers tells the truth, so that is what galip checks and reports.
 """
 
-import json
 import os
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from galip_runtime.backends.devices import PROVIDERS, Settings, import_onnxruntime
-from galip_runtime.backends.openvino_runner import check_cpu, openvino_settings
-from galip_runtime.backends.runner import GraphFile, Runner
-from galip_runtime.errors import FileRefused, ProviderUnavailable
+from galip_runtime.backends.assignment import Provider
+from galip_runtime.backends.libraries import import_onnxruntime, onnxruntime_providers
+from galip_runtime.backends.runner import GraphFile, Runner, Settings
+from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable
 from galip_runtime.forks import never_free
 
-__all__ = ["OnnxruntimeRunner", "described", "session_options"]
-
-_Provider = tuple[str, dict[str, str]]
+__all__ = ["CpuRunner", "OnnxruntimeRunner", "described", "session_options"]
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
 _FATAL_ONLY = 4
 
 
 class OnnxruntimeRunner(Runner):
-    """Runs a graph by onnxruntime, on the CPU or through OpenVINO; `OnnxruntimeGpuRunner` does on a GPU."""
+    """Runs a graph with one of onnxruntime's providers, which a subclass names.
+
+    GPUs with a CUDA stream have `OnnxruntimeGpuRunner`.
+    """
+
+    execution_providers: ClassVar[tuple[str, ...]]
+    """onnxruntime's names, best first"""
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Return whether the installed onnxruntime was built with the provider."""
+        return cls.execution_providers[0] in onnxruntime_providers()
 
     def _start(self) -> None:
-        onnxruntime = import_onnxruntime()
-        inputs, outputs = ([each.name for each in tensors] for tensors in (self.inputs, self.outputs))
-        on_cpu = self.settings.device == "cpu"
-        model = self.file.onnx.cut(inputs, outputs, threads=self.settings.threads if on_cpu else None)
-        wanted, name = PROVIDERS[self.settings.device], self.file.spec.file
-        try:
-            # without its own fall-back, which would also move a failed run to the CPU and print to stdout
-            self._session = onnxruntime.InferenceSession(
-                model,
-                session_options(onnxruntime, self.file, self.settings),
-                providers=_providers(self.file.precision, self.settings),
-                enable_fallback=0,
-            )
-        except ProviderUnavailable:
-            raise
-        except Exception as error:  # onnxruntime's errors have no common base of their own
-            if on_cpu:
-                raise FileRefused(f"onnxruntime cannot load {name}: {error}. Export it again") from error
-            raise ProviderUnavailable(f"{self.settings.device} cannot load {name}: {error}") from error
+        self._onnxruntime = import_onnxruntime()
+        self._session = self._open(self._cut())
         self.providers = self._session.get_providers()
-        if wanted[0] not in self.providers:
+        if self.execution_providers[0] not in self.providers:
             raise ProviderUnavailable(
                 f"device {self.settings.device!r} was asked for, but onnxruntime started only "
                 f"{', '.join(self.providers)}; what it printed above says why"
             )
         self._check_tensors(described(self._session.get_inputs()), described(self._session.get_outputs()))
+
+    def _cut(self, threads: int | None = None) -> bytes:
+        """Return the part of the graph that computes the outputs; `threads` as for `OnnxFile.extract`."""
+        inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (self.inputs, self.outputs))
+        return self.file.onnx.extract(inputs, outputs, threads=threads)
+
+    def _open(self, model: bytes) -> Any:
+        options = self._session_options()
+        try:
+            # without onnxruntime's own fallback, which also moves a failed run to the CPU and prints
+            return self._onnxruntime.InferenceSession(
+                model, options, providers=self._providers(), enable_fallback=0
+            )
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise self._load_error(error, model) from error
+
+    def _session_options(self) -> Any:
+        return session_options(self._onnxruntime, self.file, self.settings)
+
+    def _providers(self) -> list[Provider]:
+        """Return the providers to ask for, best first, with their options."""
+        return [(self.execution_providers[0], {})]
+
+    def _load_error(self, error: Exception, model: bytes) -> GalipError:
+        return ProviderUnavailable(f"{self.settings.device} cannot load {self.file.spec.file}: {error}")
 
     def _give_up(self) -> None:
         never_free(self._session)
@@ -67,44 +84,39 @@ class OnnxruntimeRunner(Runner):
         return result
 
 
+class CpuRunner(OnnxruntimeRunner):
+    """Runs a graph with onnxruntime's own kernels for CPUs."""
+
+    needs = "onnxruntime's CPUExecutionProvider"
+    execution_providers = ("CPUExecutionProvider",)
+
+    def _cut(self, threads: int | None = None) -> bytes:
+        return super()._cut(self.settings.threads)
+
+    def _load_error(self, error: Exception, model: bytes) -> GalipError:
+        return FileRefused(f"onnxruntime cannot load {self.file.spec.file}: {error}. Export it again")
+
+
 def session_options(onnxruntime: ModuleType, file: GraphFile, settings: Settings) -> Any:
-    """As measured: benchmarks/README.md has what others cost."""
+    """Return the options for a session on `settings`; benchmarks/README.md shows what others cost."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     # Idle threads sleep instead of spinning: several models, or a web server, share the CPUs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Where the weights lie: `OnnxFile.cut` has made sure that they are sought in this one file
+    # Where the weights lie: `OnnxFile.extract` makes sure that they are read from this one file
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path",
-        os.fsencode(file.path.parent.resolve()),  # bytes: a folder's name may be no UTF-8
+        os.fsencode(file.path.parent.resolve()),  # bytes: a folder's name need not be UTF-8
     )
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # and not what the bytes look like
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the bytes
     # Errors are raised with the same text; onnxruntime's own lines show names as they are, escape codes too
     options.log_severity_level = _FATAL_ONLY
-    if (
-        settings.device == "openvino"
-    ):  # it has optimisations of its own, which onnxruntime's get in the way of
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
 
 
-def _providers(precision: str, settings: Settings) -> list[_Provider]:
-    """With the CPU last: it runs what OpenVINO leaves."""
-    cpu: _Provider = ("CPUExecutionProvider", {})
-    if settings.device == "cpu":
-        return [cpu]
-    return [("OpenVINOExecutionProvider", _openvino(precision, settings.threads)), cpu]
-
-
-def _openvino(precision: str, threads: int) -> dict[str, str]:
-    """Its `cache_dir` is left out: onnxruntime-openvino 1.24 writes there each time and loads no faster."""
-    check_cpu(precision)
-    return {"device_type": "CPU", "load_config": json.dumps({"CPU": openvino_settings(precision, threads)})}
-
-
-def described(tensors: list[Any]) -> list[tuple[Any, ...]]:
-    """(name, dtype, sizes) of each; None for a dynamic size."""
+def described(tensors: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Return (name, dtype, sizes) of each tensor; None for a dynamic size."""
     return [
         (
             tensor.name,

@@ -1,4 +1,4 @@
-"""Whether a device works: a graph of one addition is run on it; of TensorRT, package and GPU are started."""
+"""Whether a device works: it runs a graph of one addition. TensorRT only starts its package and the GPU."""
 
 import tempfile
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from galip_runtime.backends.cuda import Stream
-from galip_runtime.backends.devices import DEVICE_TABLE, Settings, candidates, parse_device, runs_engines
-from galip_runtime.backends.engines import places_of
-from galip_runtime.backends.factory import create_runner
-from galip_runtime.backends.runner import GraphFile
+from galip_runtime.backends.devices import candidates, create_runner, parse_device, runs_engines
+from galip_runtime.backends.engines import engine_targets
+from galip_runtime.backends.runner import GraphFile, Settings
+from galip_runtime.backends.tables import DEVICE_TABLE
 from galip_runtime.bundle.manifest import GraphSpec, TensorSpec, file_signature
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.bundle.onnx_writer import FLOAT, model, node, value
@@ -22,22 +22,23 @@ _SHAPE = ("N", 4)
 
 
 def why_not(device: str) -> str | None:
-    """Why graphs do not run on `device`, one of `DEVICES` but `auto`; None where they do."""
+    """Explain why graphs do not run on `device`, one of `DEVICES` except `auto`; None where they do."""
     x, y = (TensorSpec(name, "float32", _SHAPE) for name in ("x", "y"))
     values = np.arange(8, dtype=np.float32).reshape(2, 4)
     try:
         name, gpu = parse_device(device)
-        candidates(name, "fp32")
-        stream = Stream(gpu) if DEVICE_TABLE[name].on_stream else None
-        if name == "tensorrt" and runs_engines():  # an engine takes seconds to build
-            places_of(gpu)
+        row = DEVICE_TABLE[name]
+        candidates(name, row.precisions[0])
+        stream = Stream(gpu) if row.on_stream else None
+        if runs_engines(name):  # an engine takes seconds to build
+            engine_targets(gpu)
             return None
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "probe.onnx"
             ends = [value(_INPUT, "x", FLOAT, _SHAPE), value(_OUTPUT, "y", FLOAT, _SHAPE)]
             path.write_bytes(model("probe", [node("Add", ["x", "x"], "y"), *ends], opset=18))
             spec = GraphSpec(path.name, (x,), (y,), 18)
-            file = GraphFile(path, "", spec, "fp32", OnnxFile(path), file_signature(path))
+            file = GraphFile(path, "", spec, row.precisions[0], OnnxFile(path), file_signature(path))
             settings = Settings(name, 1, gpu, stream=stream)
             result = create_runner(file, settings, (x,), (y,)).run({"x": values})
     except GalipError as error:

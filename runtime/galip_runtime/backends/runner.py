@@ -1,30 +1,49 @@
-"""A graph on a device, whatever runs it, and the file that it comes from."""
+"""`Runner`, the base of everything that runs a graph on a device, and what it is built from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.arrays import check_finite, to_uint8
-from galip_runtime.backends.devices import Settings
+from galip_runtime.backends.cuda import Stream
 from galip_runtime.backends.engines import EngineRecord
 from galip_runtime.bundle.manifest import GraphSpec, TensorSpec, file_signature
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFailed
 from galip_runtime.forks import Lock, call_after_fork
+from galip_runtime.sentence_cache import CAPTIONS_AT_ONCE
 
-__all__ = ["Engine", "GraphFile", "Runner"]
+__all__ = ["Engine", "GraphFile", "Runner", "Settings"]
 
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
+class Settings:
+    """How to run a graph."""
+
+    device: str
+    """a device's name in `DEVICE_TABLE`"""
+    threads: int
+    """CPU threads of one run"""
+    gpu: int = 0
+    """number of the GPU, on devices that are numbered"""
+    cache: Path | None = None
+    """folder for what the device compiles; None: it compiles every time"""
+    stream: Stream | None = None
+    """the CUDA stream that all graphs of a model share; None on devices without one"""
+    fallback: bool = False
+    """whether the CPU may run nodes that the device cannot"""
+
+
+@dataclass(frozen=True)
 class Engine:
-    """A plan and the record beside it."""
+    """A TensorRT plan and the record beside it."""
 
     plan: Path
     record: EngineRecord
@@ -40,23 +59,47 @@ class GraphFile:
     precision: str
     onnx: OnnxFile
     signature: tuple[int, ...]
-    """the file's, from before it was verified"""
+    """of the file, taken before it was verified"""
     engine: Engine | None = None
-    """TensorRT's, of this graph, for this GPU; verified"""
+    """for this graph and GPU, verified; None without TensorRT"""
     longest: int = 0
-    """the largest size of an input's dynamic axis but the first: tokens of a prompt"""
+    """the largest size of an input's dynamic axes after the first: tokens of a prompt"""
 
     def check_unchanged(self) -> None:
-        """Raises FileRefused where the file was written or replaced since it was verified."""
+        """Raise FileRefused where the file was written or replaced after it was verified."""
         if file_signature(self.path) != self.signature:
             raise FileRefused(f"{self.path} was written while it was loaded: load it again")
 
 
 class Runner(ABC):
-    """What computes `outputs` from `inputs`, tensors of a file. May be run by several threads at once."""
+    """Computes `outputs` from `inputs`, both tensors of a graph's file. Threads may share it."""
+
+    needs: ClassVar[str]
+    """the library that has to be installed, for error messages"""
+    captions_at_once: ClassVar[int] = CAPTIONS_AT_ONCE
+    """how many captions the text encoder takes in one run, at most"""
+    rounds_on_device: ClassVar[bool] = False
+    """whether `run_pixels` returns pictures as the device has rounded them"""
 
     providers: list[str]
-    """what runs it, best first"""
+    """what runs the graph, best first"""
+    nodes_on_cpu: Sequence[str] = ()
+    """nodes that the CPU runs instead of the device, as "name (operator)"; only with `Settings.fallback`"""
+
+    @classmethod
+    @abstractmethod
+    def is_installed(cls) -> bool:
+        """Return whether the library is installed; it may still fail to start."""
+
+    @classmethod
+    def can_run(cls, file: GraphFile) -> bool:
+        """Return whether this runner is the one for `file`, where a device has several."""
+        return cls.is_installed()
+
+    @classmethod
+    def computes_in(cls, precision: str) -> bool:
+        """Return whether this machine computes in `precision`, one that the device has."""
+        return True
 
     def __init__(
         self,
@@ -65,9 +108,10 @@ class Runner(ABC):
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
     ) -> None:
-        """Raises ProviderUnavailable where the device does not start or the CPU lacks the precision.
+        """Load the graph.
 
-        Raises FileRefused where the file holds no graph that can be run, or another one.
+        Raises ProviderUnavailable where the device does not start, and FileRefused where the file holds no
+        graph that can be run, or another one than `inputs` and `outputs` describe.
         """
         self.file, self.settings = file, settings
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
@@ -77,21 +121,21 @@ class Runner(ABC):
         call_after_fork(self)
 
     def forked(self) -> None:
-        """In a forked process: give up what the parent's threads serve. The next run opens the file again."""
+        """Give up what the threads of the parent serve, after a fork. The next run opens the file again."""
         if self._opened:
             self._opened = False
             self._give_up()
 
     @abstractmethod
     def _start(self) -> None:
-        """Make it ready to run, and set `providers`. Raises as the constructor."""
+        """Get ready to run, and set `providers`. Raises as the constructor."""
 
     @abstractmethod
     def _give_up(self) -> None:
-        """Forget what `_start` opened, without running its destructors (`never_free`)."""
+        """Drop what `_start` opened, without running its destructors (`never_free`)."""
 
     def _open_again(self) -> None:
-        """Raises as the constructor, and FileRefused where the file has changed."""
+        """Open the file again. Raises as the constructor, and FileRefused where the file has changed."""
         with self._opening:
             if not self._opened:
                 self.file.check_unchanged()
@@ -100,24 +144,24 @@ class Runner(ABC):
 
     @abstractmethod
     def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        """The one output."""
+        """Return the one output."""
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        """The graph's one output for `inputs`, which the caller has checked.
+        """Return the graph's one output for `inputs`, which the caller has checked.
 
-        Raises ProviderUnavailable where the device gives up on it, and FileRefused where the output has
-        another shape or dtype than the manifest says.
+        Raises ProviderUnavailable where the device fails, and FileRefused where the output has another shape
+        or dtype than the manifest says.
         """
         return self._guarded(self._output, inputs)
 
-    def draw(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
-        """Pictures, uint8 (N, H, W, 3), of a graph whose output is `image`, for `inputs`, checked.
+    def run_pixels(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+        """Return pictures, uint8 (N, H, W, 3), of a graph whose output is `image`, for checked `inputs`.
 
         Raises as `run`, and QualityGateFailed where a picture is not finite.
         """
-        return self._guarded(self._draw, inputs)
+        return self._guarded(self._pixels, inputs)
 
-    def _draw(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+    def _pixels(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
         return to_uint8(check_finite(self._output(inputs), "generator"))
 
     def _output(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
@@ -126,9 +170,9 @@ class Runner(ABC):
     def _as_specified(
         self, output: npt.NDArray[Any], spec: TensorSpec, inputs: Mapping[str, npt.NDArray[Any]]
     ) -> npt.NDArray[Any]:
-        """`output`, if it has the dtype and sizes of `spec` and as many rows as the inputs.
+        """Return `output` if it has the dtype and sizes of `spec` and as many rows as the inputs.
 
-        A backend checks neither the rows nor what a dynamic size within the graph comes to.
+        No library checks the rows, or sizes that only a run of the graph determines. Raises FileRefused.
         """
         shape = (len(inputs[self.inputs[0].name]), *spec.shape[1:])
         if output.shape != shape or output.dtype != spec.dtype:
@@ -156,18 +200,18 @@ class Runner(ABC):
             ) from error
 
     def _check_tensors(self, inputs: list[tuple[Any, ...]], outputs: list[tuple[Any, ...]]) -> None:
-        """The graph's own inputs and outputs, (name, dtype, sizes), against those that are expected.
+        """Compare the graph's own inputs and outputs, (name, dtype, sizes), with the expected ones.
 
         A dynamic size is None and may have any name. Raises FileRefused.
         """
-        for what, found, specs in (("inputs", inputs, self.inputs), ("outputs", outputs, self.outputs)):
-            expected = [(spec.name, spec.dtype, _sizes(spec.shape)) for spec in specs]
-            if sorted(found, key=str) != sorted(expected, key=str):
+        for kind, own, specs in (("inputs", inputs, self.inputs), ("outputs", outputs, self.outputs)):
+            expected = [(spec.name, spec.dtype, self._sizes(spec.shape)) for spec in specs]
+            if sorted(own, key=str) != sorted(expected, key=str):
                 raise FileRefused(
-                    f"{self.file.spec.file} is another graph than the manifest says: its {what} are "
-                    f"{found}, not {expected}. Export the bundle again"
+                    f"{self.file.spec.file} is another graph than the manifest says: its {kind} are "
+                    f"{own}, not {expected}. Export the bundle again"
                 )
 
-
-def _sizes(shape: Sequence[int | str]) -> tuple[int | None, ...]:
-    return tuple(size if isinstance(size, int) else None for size in shape)
+    def _sizes(self, shape: Sequence[int | str]) -> tuple[int | None, ...]:
+        """Return the sizes that the loaded graph has for `shape`; None for a dynamic one."""
+        return tuple(size if isinstance(size, int) else None for size in shape)

@@ -1,6 +1,6 @@
 """A bundle's graph: questions about it, and cuts that leave its weights where they are.
 
-The numbers of the large tensors, which are nearly all of the file, stay on disk: `OnnxFile.cut` refers to
+The numbers of the large tensors, which are nearly all of the file, stay on disk: `OnnxFile.extract` refers to
 them by their place in the file, the way ONNX has for tensors in a file of their own, so that a backend maps
 them into memory instead of copying them.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from galip_runtime.bundle import row_padding
 from galip_runtime.bundle.onnx_memory import check_memory
 from galip_runtime.bundle.onnx_reader import Node, read_graph
-from galip_runtime.bundle.onnx_writer import tensor_elsewhere
+from galip_runtime.bundle.onnx_writer import external_tensor
 from galip_runtime.bundle.protobuf import Field, encode_field, read_fields
 from galip_runtime.errors import FileRefused
 
@@ -75,7 +75,7 @@ class OnnxFile:
         except ValueError as error:
             raise self._refused(str(error)) from error
 
-    def cut(self, inputs: Sequence[str], outputs: Sequence[str], *, threads: int | None = None) -> bytes:
+    def extract(self, inputs: Sequence[str], outputs: Sequence[str], *, threads: int | None = None) -> bytes:
         """The `ModelProto` that computes `outputs` from `inputs` alone, any tensors of the graph.
 
         Large tensors lie in external data: this file, named relative to its folder. With `threads`, each
@@ -114,13 +114,13 @@ class OnnxFile:
         fields, padded = list[bytes](), set[tuple[str, int]]()
         for node in nodes:
             before, after = (self.shape(names[0]) if names else None for names in (node.inputs, node.outputs))
-            axis = row_padding.axis_of_rows(node.operator, before, after, batch) if batch else None
+            axis = row_padding.row_axis(node.operator, before, after, batch) if batch else None
             if stack := self._stack_size(node, before, batch, threads):
                 rows, weights = node.inputs
                 fields += self._matrices(weights, stack)
                 matrices = [row_padding.matrix_name(weights, index) for index in range(stack)]
                 fields += row_padding.split(rows, matrices, node.outputs[0])
-                if weights in self._graph.places and sum(weights in other.inputs for other in nodes) == 1:
+                if weights in self._graph.external and sum(weights in other.inputs for other in nodes) == 1:
                     needed.discard(weights)
                 continue
             if axis is None:
@@ -133,7 +133,7 @@ class OnnxFile:
             fields.append(
                 _renamed(node, row_padding.padded_rows(rows, axis), row_padding.padded_result(output))
             )
-            fields.append(row_padding.take_off(output, axis))
+            fields.append(row_padding.unpad(output, axis))
         return fields + row_padding.constants({axis for _, axis in padded})
 
     def _stack_size(self, node: Node, before: Sequence[int | str] | None, batch: str, threads: int) -> int:
@@ -147,13 +147,13 @@ class OnnxFile:
 
     def _matrices(self, weights: str, stack: int) -> list[bytes]:
         """The graph's fields that give each matrix of the stack `weights`, by `row_padding.matrix_name`."""
-        if weights not in self._graph.places:
+        if weights not in self._graph.external:
             return [field for index in range(stack) for field in row_padding.matrix(weights, index)]
-        place, sizes = self._graph.places[weights], self._graph.constants[weights].sizes[1:]
+        place, sizes = self._graph.external[weights], self._graph.constants[weights].sizes[1:]
         length = place.length // stack
         location = os.path.basename(self.path)
         return [
-            tensor_elsewhere(
+            external_tensor(
                 row_padding.matrix_name(weights, index),
                 sizes,
                 place.kind,

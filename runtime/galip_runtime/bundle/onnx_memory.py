@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from galip_runtime.bundle.onnx_reader import Node
-from galip_runtime.bundle.onnx_shapes import Known, infer
+from galip_runtime.bundle.onnx_shapes import TensorInfo, infer_shapes
 
 __all__ = ["check_memory", "memory_limit"]
 
@@ -27,7 +27,7 @@ def memory_limit(height: int, width: int) -> int:
 
 def check_memory(
     nodes: Sequence[Node],
-    constants: Mapping[str, Known],
+    constants: Mapping[str, TensorInfo],
     inputs: Mapping[str, Sequence[int]],
     limit: int,
 ) -> None:
@@ -66,15 +66,15 @@ def check_memory(
 
 
 def _sizes(
-    nodes: Sequence[Node], constants: Mapping[str, Known], inputs: Mapping[str, Sequence[int]]
+    nodes: Sequence[Node], constants: Mapping[str, TensorInfo], inputs: Mapping[str, Sequence[int]]
 ) -> dict[str, tuple[int, ...]]:
     """The sizes of all tensors for inputs of these sizes. Raises ValueError where they cannot be told."""
-    known = {**constants, **{name: Known(tuple(sizes)) for name, sizes in inputs.items()}}
+    known = {**constants, **{name: TensorInfo(tuple(sizes)) for name, sizes in inputs.items()}}
     for node in nodes:
         for name in node.inputs:
             if name and name not in known:
                 raise ValueError(f"{name!r:.80} is used before it is computed")
         operands = [known[name] if name else None for name in node.inputs]
-        results = infer(node.operator, node.attributes, operands, len(node.outputs))
+        results = infer_shapes(node.operator, node.attributes, operands, len(node.outputs))
         known.update(zip(node.outputs, results, strict=True))
     return {name: tensor.sizes for name, tensor in known.items()}

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from galip_runtime.bundle.onnx_limits import MAX_NODES, MAX_TENSORS, check_tensor
-from galip_runtime.bundle.onnx_shapes import OPERATORS, Known
-from galip_runtime.bundle.onnx_writer import tensor_elsewhere
-from galip_runtime.bundle.protobuf import VARINT, Field, read_fields, read_texts, read_varints
+from galip_runtime.bundle.onnx_shapes import OPERATORS, TensorInfo
+from galip_runtime.bundle.onnx_writer import external_tensor
+from galip_runtime.bundle.protobuf import VARINT, Field, read_fields, read_strings, read_varints
 
-__all__ = ["Node", "OnnxGraph", "Place", "read_graph"]
+__all__ = ["ExternalData", "Node", "OnnxGraph", "read_graph"]
 
 _ON_DISK = 4096
 """bytes from which on a tensor's numbers stay on disk"""
@@ -61,12 +61,12 @@ class Node(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
-    """whole numbers, lists of them, texts, and tensors (`Known`); None where it is of another kind"""
+    """whole numbers, lists of them, texts, and tensors (`TensorInfo`); None where it is of another kind"""
     whole: bytes
     """the field of the graph, key included"""
 
 
-class Place(NamedTuple):
+class ExternalData(NamedTuple):
     """Where the numbers of a large tensor lie in the file."""
 
     kind: int
@@ -87,9 +87,9 @@ class OnnxGraph:
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, bytes] = field(default_factory=dict)
     """the graph's fields of its stored tensors; a large one refers to its place in the file"""
-    constants: dict[str, Known] = field(default_factory=dict)
+    constants: dict[str, TensorInfo] = field(default_factory=dict)
     """the same tensors"""
-    places: dict[str, Place] = field(default_factory=dict)
+    external: dict[str, ExternalData] = field(default_factory=dict)
     """of those that are large"""
     values: dict[str, bytes] = field(default_factory=dict)
     """`ValueInfoProto` of what the file says of tensors"""
@@ -137,12 +137,12 @@ def _read_tensor(graph: OnnxGraph, data: mmap.mmap, tensor: Field, location: str
         graph.tensors[name] = data[tensor.start : tensor.end]
         return
     (kind,) = (field.value for field in fields if field.number == _TENSOR_TYPE)
-    place = graph.places[name] = Place(kind, raw[0].begin, raw[0].end - raw[0].begin)
-    graph.tensors[name] = tensor_elsewhere(name, constant.sizes, kind, location, place.begin, place.length)
+    place = graph.external[name] = ExternalData(kind, raw[0].begin, raw[0].end - raw[0].begin)
+    graph.tensors[name] = external_tensor(name, constant.sizes, kind, location, place.begin, place.length)
 
 
 def _node(data: mmap.mmap, node: Field) -> Node:
-    if any(read_texts(data, node, _NODE_DOMAIN)):  # such as EPContext, which names files itself
+    if any(read_strings(data, node, _NODE_DOMAIN)):  # such as EPContext, which names files itself
         raise ValueError("a node of it is not of ONNX's own operators")
     attributes = dict[str, Any]()
     for part in read_fields(data, node.begin, node.end, _NODE):
@@ -151,8 +151,8 @@ def _node(data: mmap.mmap, node: Field) -> Node:
             if name in attributes:
                 raise ValueError(f"the node at byte {node.start} has the attribute {name!r:.80} twice")
             attributes[name] = _attribute(data, part)
-    inputs, outputs = (read_texts(data, node, number) for number in (_NODE_INPUT, _NODE_OUTPUT))
-    operators = read_texts(data, node, _NODE_OPERATOR)
+    inputs, outputs = (read_strings(data, node, number) for number in (_NODE_INPUT, _NODE_OUTPUT))
+    operators = read_strings(data, node, _NODE_OPERATOR)
     if len(operators) != 1:
         raise ValueError(f"the node at byte {node.start} has {len(operators)} operators")
     if operators[0] not in OPERATORS:
@@ -183,7 +183,7 @@ def _attribute(data: mmap.mmap, attribute: Field) -> Any:
     return None
 
 
-def _constant(data: mmap.mmap, fields: Sequence[Field]) -> Known:
+def _constant(data: mmap.mmap, fields: Sequence[Field]) -> TensorInfo:
     """What the tensor of these fields is. Raises ValueError where it has not as many numbers as it says."""
     sizes, kinds, raws, others = list[int](), list[int](), list[Field](), list[Field]()
     for part in fields:
@@ -201,16 +201,16 @@ def _constant(data: mmap.mmap, fields: Sequence[Field]) -> Known:
     check_tensor(sizes, kinds[0], length, raw=bool(raws))
     code = _CODES.get(kinds[0])
     if code is None or length >= _ON_DISK:
-        return Known(tuple(sizes))
+        return TensorInfo(tuple(sizes))
     if raws:
         count = length // struct.calcsize(f"<{code}")
-        return Known(tuple(sizes), struct.unpack(f"<{count}{code}", data[raws[0].begin : raws[0].end]))
+        return TensorInfo(tuple(sizes), struct.unpack(f"<{count}{code}", data[raws[0].begin : raws[0].end]))
     if code == "q" and all(part.number == _TENSOR_INTS for part in others):
-        return Known(tuple(sizes), tuple(number for part in others for number in _ints(data, part)))
+        return TensorInfo(tuple(sizes), tuple(number for part in others for number in _ints(data, part)))
     if all(part.number == _TENSOR_FLOATS for part in others):
         numbers = b"".join(data[part.begin : part.end] for part in others)
-        return Known(tuple(sizes), struct.unpack(f"<{len(numbers) // 4}f", numbers))
-    return Known(tuple(sizes))
+        return TensorInfo(tuple(sizes), struct.unpack(f"<{len(numbers) // 4}f", numbers))
+    return TensorInfo(tuple(sizes))
 
 
 def _ints(data: mmap.mmap, part: Field) -> list[int]:
@@ -228,7 +228,7 @@ def _tensor_fields(data: mmap.mmap, tensor: Field) -> list[Field]:
 
 
 def _name(data: mmap.mmap, message: Field, number: int) -> str:
-    names = read_texts(data, message, number)
+    names = read_strings(data, message, number)
     if len(names) != 1:
         raise ValueError(f"the tensor at byte {message.start} has {len(names)} names")
     return names[0]

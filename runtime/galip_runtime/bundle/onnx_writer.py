@@ -10,11 +10,11 @@ from galip_runtime.bundle.protobuf import VARINT, encode_field, encode_varint
 __all__ = [
     "FLOAT",
     "UINT8",
+    "external_tensor",
     "graph",
     "model",
     "node",
     "tensor",
-    "tensor_elsewhere",
     "value",
 ]
 
@@ -49,7 +49,7 @@ def tensor(name: str, numbers: npt.ArrayLike, dtype: str) -> bytes:
     )
 
 
-def tensor_elsewhere(
+def external_tensor(
     name: str, sizes: Sequence[int], kind: int, location: str, offset: int, length: int
 ) -> bytes:
     """A field of `GraphProto`: constant numbers of the DataType `kind`, which lie in the file `location`.

@@ -10,7 +10,7 @@ __all__ = [
     "encode_field",
     "encode_varint",
     "read_fields",
-    "read_texts",
+    "read_strings",
     "read_varints",
 ]
 
@@ -70,7 +70,7 @@ def read_varints(data: mmap.mmap, field: Field) -> list[int]:
     return values
 
 
-def read_texts(data: bytes | mmap.mmap, message: Field, number: int) -> tuple[str, ...]:
+def read_strings(data: bytes | mmap.mmap, message: Field, number: int) -> tuple[str, ...]:
     """The texts in field `number`, which has to be one of texts."""
     found = [field for field in read_fields(data, message.begin, message.end) if field.number == number]
     if any(field.wire != _BYTES for field in found):

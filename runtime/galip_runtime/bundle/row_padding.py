@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from galip_runtime.bundle.onnx_writer import node, tensor
 
 __all__ = [
-    "axis_of_rows",
     "constants",
     "pad",
     "padded_result",
     "padded_rows",
+    "row_axis",
     "split",
     "stack_size",
-    "take_off",
+    "unpad",
 ]
 
 _PRODUCTS = ("Gemm", "MatMul")
@@ -38,7 +38,7 @@ _PADS, _FIRST, _LAST = f"{_PREFIX}pads", f"{_PREFIX}first", f"{_PREFIX}last"
 Shape = Sequence[int | str] | None
 
 
-def axis_of_rows(operator: str, before: Shape, after: Shape, batch: str) -> int | None:
+def row_axis(operator: str, before: Shape, after: Shape, batch: str) -> int | None:
     """The axis of a node's first input and of its output that has one row a picture, if padding matters.
 
     `before`, `after`: sizes of these two, names where they are dynamic, None where the file gives none;
@@ -56,7 +56,7 @@ def axis_of_rows(operator: str, before: Shape, after: Shape, batch: str) -> int 
 def stack_size(operator: str, before: Shape, weights: Sequence[int], batch: str, threads: int) -> int:
     """How many matrices a node has to be split into; 0 where its rows stay together on that many threads.
 
-    `before`, `batch`: as for `axis_of_rows`; of a stack, (matrices, N, K). `weights`: its sizes,
+    `before`, `batch`: as for `row_axis`; of a stack, (matrices, N, K). `weights`: its sizes,
     (matrices, K, M).
     """
     if operator != "MatMul" or before is None or len(before) != 3 or before[1] != batch or len(weights) != 3:
@@ -109,13 +109,13 @@ def pad(rows: str, axis: int) -> bytes:
     return node("Pad", [rows, _PADS, "", f"{_PREFIX}axis{axis}"], padded_rows(rows, axis))
 
 
-def take_off(output: str, axis: int) -> bytes:
+def unpad(output: str, axis: int) -> bytes:
     """The node that gives `output` from `padded_result`."""
     return node("Slice", [padded_result(output), _FIRST, _LAST, f"{_PREFIX}axis{axis}"], output)
 
 
 def constants(axes: set[int]) -> list[bytes]:
-    """The tensors that the nodes of `pad` and `take_off` refer to, for these axes."""
+    """The tensors that the nodes of `pad` and `unpad` refer to, for these axes."""
     fields = [tensor(f"{_PREFIX}axis{axis}", [axis], "int64") for axis in sorted(axes)]
     if fields:
         fields += [tensor(_PADS, [0, 1], "int64"), tensor(_FIRST, [0], "int64"), tensor(_LAST, [-1], "int64")]
