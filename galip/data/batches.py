@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from galip.data.captioned import CaptionedPicture, Source
 from galip.data.crop import to_square
 from galip.data.decode import BrokenPicture
 from galip.data.order import Batches, generator_for
-from galip.data.sources import Captioned, Source
 from galip.data.stream import START, Item, Place, ShardStream
 
 __all__ = ["ATTEMPTS", "Batch", "Drawing", "Made", "SourceBatches", "StreamBatches"]
@@ -75,7 +75,7 @@ class Made:
     """Where a stream's lane stands after this batch."""
 
 
-Candidate = tuple[int, Callable[[], Captioned]]
+Candidate = tuple[int, Callable[[], CaptionedPicture]]
 
 
 class _EndlessBatches(IterableDataset[Made]):
@@ -197,7 +197,7 @@ class StreamBatches(_EndlessBatches):
             yield -1, partial(_captioned, item)
 
 
-def _captioned(item: Item) -> Captioned:
+def _captioned(item: Item) -> CaptionedPicture:
     if isinstance(item, BrokenPicture):
         raise item
-    return Captioned(item.key, item.encoded.decode(), item.captions, item.meta)
+    return CaptionedPicture(item.key, item.encoded.decode(), item.captions, item.meta)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from galip_runtime.errors import UsageError
 
+from galip.data.captioned import CaptionedPicture, Source
 from galip.data.decode import BrokenPicture
 from galip.data.folder import check_sums
 from galip.data.layouts.shards import ShardSource, count_pictures, left_beside, shards_of_split
-from galip.data.sources import Captioned, Source, find_split, open_source, readable, recognise, splits_of
+from galip.data.sources import find_split, list_splits, open_source, readable, recognise
 
 __all__ = ["DataReport", "Samples", "check_data"]
 
@@ -144,7 +145,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def __iter__(self) -> Iterator[Captioned]:
+    def __iter__(self) -> Iterator[CaptionedPicture]:
         """Raises `BrokenPicture` for one that was whole before."""
         return (source[index] for source, index in self._kept)
 
@@ -198,7 +199,7 @@ def _report(path: Path, layout: str, split: str, decode: bool, count: _Count) ->
     return DataReport(
         str(path),
         layout,
-        splits_of(path, layout),
+        list_splits(path, layout),
         split,
         count.pictures,
         captions,

@@ -21,11 +21,12 @@ from galip_runtime.tokenizer import MAX_PROMPT_LENGTH, Tokenizer
 from torch.utils.data import DataLoader
 
 from galip.data.batches import ATTEMPTS, Batch, Drawing, Made, SourceBatches, StreamBatches
+from galip.data.captioned import Source
 from galip.data.conditions import excluded
 from galip.data.crop import CROPS
 from galip.data.decode import MAX_BROKEN, BrokenPicture
 from galip.data.layouts.shards import count_pictures, shards_of_split
-from galip.data.sources import Source, open_source, recognise
+from galip.data.sources import open_source, recognise
 from galip.data.stream import START, Place, ShardStream
 from galip.data.tally import Tally
 

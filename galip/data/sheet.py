@@ -10,7 +10,7 @@ from galip_runtime.errors import UsageError
 from galip_runtime.files import check_writable, staged_file
 from PIL import Image, ImageDraw, ImageFont
 
-from galip.data.sources import Captioned
+from galip.data.captioned import CaptionedPicture
 
 __all__ = ["SAMPLES", "check_sheet_path", "contact_sheet", "save_sheet"]
 
@@ -36,7 +36,7 @@ class _Cell:
     note: str
 
 
-def contact_sheet(pictures: Iterable[Captioned], columns: int = COLUMNS) -> Image.Image:
+def contact_sheet(pictures: Iterable[CaptionedPicture], columns: int = COLUMNS) -> Image.Image:
     """RGB; each picture fitted in a square, under it its first caption, its size and what else it has.
 
     Characters that Pillow's own font lacks are drawn as boxes.
@@ -76,7 +76,7 @@ def _paste(sheet: Image.Image, fitted: Image.Image, left: int, top: int) -> None
     ImageDraw.Draw(sheet).rectangle(frame, outline="#d8d8d8")
 
 
-def _note(each: Captioned) -> str:
+def _note(each: CaptionedPicture) -> str:
     more = len(each.captions) - 1
     size = f"{each.picture.width} x {each.picture.height}"
     return f"{size}, {more} more caption{'s' if more > 1 else ''}" if more else size

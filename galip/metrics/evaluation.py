@@ -237,23 +237,18 @@ class _Evaluation:
     def _clip(self) -> ClipJudge | None:
         if not self.wants & {"clip_score", "retrieval"}:
             return None
-        from galip.checkpoint import is_ours, read_info
-        from galip.config import ClipConfig, GalipConfig
-        from galip.train.begin import load_towers
+        from galip.checkpoint import is_ours
+        from galip.towers import load_towers
 
         source = self.config.clip or (self.config.subject if is_ours(self.subject_path) else "")
         if not source:
             raise UsageError(
                 "CLIP score and retrieval need a CLIP: name one with --clip, or judge a checkpoint"
             )
-        text, image = load_towers(source)
-        shape = ClipConfig()
-        if is_ours(Path(source)):
-            found = read_info(Path(source)).config
-            shape = found.clip if isinstance(found, GalipConfig) else found
+        towers = load_towers(source)
         if not self.config.clip:
             self.warnings.append("the CLIP that judges is the one the model was trained with")
-        return ClipJudge(text, image, shape.text, self.config.protocol, self.device)
+        return ClipJudge(towers.text, towers.image, towers.config.text, self.config.protocol, self.device)
 
     def protocol_facts(self) -> dict[str, str]:
         name = self.config.protocol

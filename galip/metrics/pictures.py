@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from galip.data.captioned import Source
 from galip.data.conditions import excluded
 from galip.data.crop import to_square
 from galip.data.decode import BrokenPicture, EncodedPicture
-from galip.data.layouts import LAYOUTS
+from galip.data.layouts import LAYOUTS, find_layout
 from galip.data.layouts.folder import ENDINGS, pictures_below
 from galip.data.order import generator_for
-from galip.data.sources import Source, open_source, readable
+from galip.data.sources import open_source, readable
 from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, lines_of
 
 __all__ = ["Drawn", "Pictures", "Stored", "batches", "captions_of", "is_plain", "open_pictures"]
@@ -234,9 +235,7 @@ def _shuffled(count: int) -> list[int]:
 
 def is_plain(path: Path) -> bool:
     """Whether it is a folder of no other layout."""
-    return path.is_dir() and not any(
-        layout.fits(path) for name, layout in LAYOUTS.items() if name != "folder"
-    )
+    return path.is_dir() and not any(find_layout(name).matches(path) for name in LAYOUTS if name != "folder")
 
 
 def _origin(path: Path, files: Sequence[Path]) -> str:

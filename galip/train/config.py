@@ -11,6 +11,8 @@ from typing import Any
 
 from galip_runtime.errors import UsageError
 
+from galip.data.layouts import LAYOUTS
+
 __all__ = ["ContrastiveConfig", "GanConfig"]
 
 DIFF_AUGMENT = ("color", "translation", "cutout")
@@ -117,7 +119,7 @@ class GanConfig:
     model: str = _option(
         "default", "Shape of generator and discriminator: default, released, tiny or table3-ROW."
     )
-    layout: str = _option("auto", "How the data lies: auto, cub, coco, dfgan, shards or folder.")
+    layout: str = _option("auto", f"How the data is laid out: auto, {', '.join(LAYOUTS)}.")
     crop: str = _option(
         "exact",
         "exact: pictures of the model's size as they are, others centre-cropped; random: resized to 76/64, "

@@ -18,10 +18,10 @@ from galip.data.order import Batches, generator_for
 from galip.presets import preset
 from galip.train.augment import POSE_DIMS, pose, to_float
 from galip.train.config import ContrastiveConfig
-from galip.train.engine import make_fabric
-from galip.train.pictures import TrainingPictures
-from galip.train.run import MOST_LOGIT_SCALE, Run
-from galip.train.whitening import refit_image_head, whiten_sentences
+from galip.train.fabric import make_fabric
+from galip.train.in_memory import InMemoryPictures
+from galip.train.run import Run
+from galip.train.whitening import MAX_LOGIT_SCALE, refit_image_head, whiten_sentences
 
 __all__ = ["ContrastiveTrainer", "retrieval", "train_clip"]
 
@@ -82,11 +82,11 @@ class ContrastiveTrainer:
         )
         self.contrastive = import_open_clip().ClipLoss()
 
-    def _load(self, split: str) -> TrainingPictures:
+    def _load(self, split: str) -> InMemoryPictures:
         text = self.clip_config.text
         tokenizer = clip_tokenizer(text.merges, text.context_length)
         size = self.clip_config.image.image_size
-        return TrainingPictures(Path(self.config.data), split, size, tokenizer, self.config.exclude)
+        return InMemoryPictures(Path(self.config.data), split, size, tokenizer, self.config.exclude)
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One update of both towers; the scalars to log."""
@@ -112,7 +112,7 @@ class ContrastiveTrainer:
         nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
         self.optimizer.step()
         with torch.no_grad():
-            clip.logit_scale.clamp_(0, MOST_LOGIT_SCALE)
+            clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         return {"loss": loss, "logit_scale": clip.logit_scale.exp()}
 
     def whiten(self) -> None:
@@ -178,7 +178,7 @@ def _embed_pictures(tower: ImageTower, pictures: Tensor, dropped: float, rng: to
 def retrieval(
     image: ImageTower,
     text: TextTower,
-    data: TrainingPictures,
+    data: InMemoryPictures,
     of: int = 256,
     device: torch.device | None = None,
 ) -> dict[str, float]:

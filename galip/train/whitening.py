@@ -11,6 +11,7 @@ Shapes: N captions or pictures, C token width, D embedding width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,10 +21,12 @@ from torch import Tensor, nn
 from galip.clip import ImageTower, TextTower
 from galip.data.order import generator_for
 from galip.train.augment import POSE_DIMS, pose, to_float
-from galip.train.pictures import TrainingPictures
-from galip.train.run import MOST_LOGIT_SCALE
+from galip.train.in_memory import InMemoryPictures
 
-__all__ = ["refit_image_head", "whiten_sentences"]
+__all__ = ["MAX_LOGIT_SCALE", "refit_image_head", "whiten_sentences"]
+
+MAX_LOGIT_SCALE = math.log(100)
+"""CLIP's bound on the logarithm of the factor that similarities are multiplied by."""
 
 SHRINKAGE = 0.01
 """Added to each direction's variance, as a share of their mean, so that the narrowest ones, which hold little
@@ -38,7 +41,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @torch.no_grad()
-def whiten_sentences(text: TextTower, data: TrainingPictures, seed: int) -> None:
+def whiten_sentences(text: TextTower, data: InMemoryPictures, seed: int) -> None:
     """Change `text` so that its sentence vectors of `data` have mean 0 and a covariance near the identity.
 
     The mean goes into the bias of the last norm, the whitening matrix (ZCA: the symmetric one, which turns
@@ -56,7 +59,7 @@ def whiten_sentences(text: TextTower, data: TrainingPictures, seed: int) -> None
 
 
 def refit_image_head(
-    image: ImageTower, text: TextTower, logit_scale: Tensor, data: TrainingPictures, seed: int, loss: Loss
+    image: ImageTower, text: TextTower, logit_scale: Tensor, data: InMemoryPictures, seed: int, loss: Loss
 ) -> None:
     """Train the image tower's projection, the bias before it and `logit_scale` to match `text` again."""
     views = [_features(image, data, seed, draw) for draw in range(DRAWS)]  # each (N, C)
@@ -77,7 +80,7 @@ def refit_image_head(
         optimizer.step()
         schedule.step()
         with torch.no_grad():
-            scale.clamp_(0, MOST_LOGIT_SCALE)
+            scale.clamp_(0, MAX_LOGIT_SCALE)
     with torch.no_grad():
         image.ln_post.bias += offset
         image.proj.copy_(head)
@@ -85,14 +88,14 @@ def refit_image_head(
 
 
 @torch.no_grad()
-def _sentences(text: TextTower, data: TrainingPictures, seed: int, draw: int) -> Tensor:
+def _sentences(text: TextTower, data: InMemoryPictures, seed: int, draw: int) -> Tensor:
     """Sentence vectors (N, D) of a caption of each picture."""
     rng, device = generator_for(seed, "whitening captions", draw), text.text_projection.device
     return torch.cat([text(data.tokens(part, rng).to(device)) for part in torch.arange(len(data)).split(256)])
 
 
 @torch.no_grad()
-def _features(image: ImageTower, data: TrainingPictures, seed: int, draw: int) -> Tensor:
+def _features(image: ImageTower, data: InMemoryPictures, seed: int, draw: int) -> Tensor:
     """What the image tower projects (N, C), of each picture in a random pose."""
     rng, device = generator_for(seed, "whitening poses", draw), image.proj.device
     features: list[Tensor] = []  # the last norm's outputs: what the projection reads

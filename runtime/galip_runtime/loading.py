@@ -18,7 +18,7 @@ from galip_runtime.backends.devices import (
     runs_engines,
     thread_count,
 )
-from galip_runtime.backends.engines import ENGINES, choose_engine, places_of
+from galip_runtime.backends.engines import ENGINES, choose_engine, engine_targets
 from galip_runtime.backends.pixels import pixel_outputs
 from galip_runtime.backends.runner import Engine, GraphFile, Runner, Settings
 from galip_runtime.backends.tables import DEVICE_TABLE, supports
@@ -186,8 +186,8 @@ def _opened(
 def _engines(
     path: str | os.PathLike[str], manifest: Manifest, precisions: Mapping[str, str], gpu: int
 ) -> dict[str, Engine]:
-    """Return each graph's engine, not yet verified. Raises as `choose_engine` and `places_of`."""
-    places = places_of(gpu)
+    """Return each graph's engine, not yet verified. Raises as `choose_engine` and `engine_targets`."""
+    places = engine_targets(gpu)
     records = {
         graph: choose_engine(path, manifest, graph, precision, places)
         for graph, precision in precisions.items()

@@ -1,4 +1,4 @@
-"""A manifest is refused after any change of it, and those from before there was a digest are not."""
+"""A manifest's digest: any change of the text is refused; manifests from before digests still load."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import random
 
 import galip_runtime
 import pytest
+from error_checks import expect_error
 from galip_runtime import FileRefused
 from galip_runtime.bundle.canonical import manifest_text
 from galip_runtime.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest
@@ -19,45 +20,45 @@ def text(shared_bundle):
 
 @pytest.fixture
 def old(bundle):
-    """The stub as it was before manifests had a digest."""
+    """The stub bundle as it was before manifests had a digest."""
     document = json.loads((bundle / MANIFEST_NAME).read_text())
     del document["digest"], document["format_revision"]
     (bundle / MANIFEST_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
     return bundle
 
 
-def refused(text):
-    with pytest.raises(FileRefused):
+def assert_refused(text):
+    with expect_error(FileRefused):
         Manifest.from_json(text)
 
 
-def test_the_digest_is_of_the_text_without_its_line(text):
+def test_the_digest_covers_the_text_without_its_own_line(text):
     lines = text.splitlines(keepends=True)
-    (line,) = [each for each in lines if each.startswith(b'  "digest"')]
+    (line,) = [line for line in lines if line.startswith(b'  "digest"')]
     lines.remove(line)
     assert line == f'  "digest": "{hashlib.sha256(b"".join(lines)).hexdigest()}",\n'.encode()
 
 
-def test_a_byte_that_changed_anywhere_is_noticed(text):
+def test_one_changed_byte_anywhere_is_detected(text):
     rng = random.Random(0)
-    for place, byte in enumerate(text):
-        for other in (byte ^ 1 << place % 8, byte ^ rng.randrange(1, 256)):
-            refused(text[:place] + bytes([other]) + text[place + 1 :])
+    for position, byte in enumerate(text):
+        for other in (byte ^ 1 << position % 8, byte ^ rng.randrange(1, 256)):
+            assert_refused(text[:position] + bytes([other]) + text[position + 1 :])
 
 
-def test_a_text_cut_anywhere_is_noticed(text):
+def test_truncation_anywhere_is_detected(text):
     for end in range(len(text)):
-        refused(text[:end])
+        assert_refused(text[:end])
 
 
-def test_a_byte_or_line_lost_or_twice_is_noticed(text):
-    for place in range(0, len(text), 3):
-        refused(text[:place] + text[place + 1 :])
-        refused(text[:place] + text[place : place + 1] + text[place:])
+def test_a_byte_or_line_missing_or_twice_is_detected(text):
+    for position in range(0, len(text), 3):
+        assert_refused(text[:position] + text[position + 1 :])
+        assert_refused(text[:position] + text[position : position + 1] + text[position:])
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
-        refused(b"".join(lines[:number] + lines[number + 1 :]))
-        refused(b"".join([*lines[:number], line, *lines[number:]]))
+        assert_refused(b"".join(lines[:number] + lines[number + 1 :]))
+        assert_refused(b"".join([*lines[:number], line, *lines[number:]]))
 
 
 @pytest.mark.parametrize(
@@ -81,48 +82,48 @@ def test_a_byte_or_line_lost_or_twice_is_noticed(text):
         lambda text: text.replace(b"0" * 64, b"0" * 63 + b"1"),
     ],
 )
-def test_the_same_said_otherwise_is_noticed(text, change):
+def test_the_same_document_in_another_form_is_detected(text, change):
     changed = change(text)
     assert changed != text
-    refused(changed)
+    assert_refused(changed)
 
 
-def test_by_every_reader(bundle):
+def test_every_reader_detects_it(bundle):
     path = bundle / MANIFEST_NAME
     text = path.read_bytes()
     path.write_bytes(text.replace(b'"stub": "1"', b'"stub": "3"'))  # a version, which nothing else reads
     for read in (read_manifest, galip_runtime.load):
-        with pytest.raises(FileRefused, match=MANIFEST_NAME):
+        with expect_error(FileRefused, path):
             read(bundle)
 
 
-def test_what_the_model_says_of_itself(bundle):
+def test_info_has_the_digest(bundle):
     document = json.loads((bundle / MANIFEST_NAME).read_text())
     assert galip_runtime.load(bundle, device="cpu").info()["digest"] == document["digest"]
 
 
-class TestFromBeforeDigests:
-    def test_is_read_and_said(self, old):
+class TestManifestsWithoutADigest:
+    def test_load_and_info(self, old):
         assert galip_runtime.load(old, device="cpu").info()["digest"] is None
 
-    def test_is_the_same_manifest_and_gets_a_digest(self, old, tmp_path):
+    def test_writing_one_again_adds_the_digest(self, old, tmp_path):
         other = make_stub_bundle(tmp_path / "other")
         assert read_manifest(old) == read_manifest(other)
         assert read_manifest(old).to_json() == (other / MANIFEST_NAME).read_text()
 
-    def test_is_noticed_where_it_is_another_text(self, old):
+    def test_a_changed_text_is_detected(self, old):
         text = (old / MANIFEST_NAME).read_bytes()
         Manifest.from_json(text)
         for changed in (text + b" ", text.replace(b"\n", b"\r\n"), json.dumps(json.loads(text)).encode()):
-            refused(changed)
+            assert_refused(changed)
 
-    def test_has_the_fields_of_then_alone(self, old):
+    def test_fields_of_later_revisions_are_refused(self, old):
         document = json.loads((old / MANIFEST_NAME).read_text())
         for name in ("format_revision", "later", "dIgest"):
-            refused(json.dumps({**document, name: 1}, indent=2, sort_keys=True) + "\n")
+            assert_refused(json.dumps({**document, name: 1}, indent=2, sort_keys=True) + "\n")
 
 
-def test_text_that_is_no_unicode(bundle):
+def test_text_outside_unicode_is_refused(bundle):
     document = json.loads((bundle / MANIFEST_NAME).read_text())
     for change in (
         {"model": {"a": "\ud800"}},
@@ -131,13 +132,13 @@ def test_text_that_is_no_unicode(bundle):
         {"later": ["\ud800"]},
     ):
         restate(bundle, {**document, **change})
-        with pytest.raises(FileRefused, match="Unicode"):
+        with expect_error(FileRefused, bundle / MANIFEST_NAME):
             galip_runtime.load(bundle)
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    ("was", "now"),
+    ("before", "after"),
     [
         ("true", "[" * 100_000),
         *(("true", opening * depth + "1" + closing * depth)
@@ -150,15 +151,15 @@ def test_text_that_is_no_unicode(bundle):
     ],
     ids=lambda text: text[:12],
 )  # fmt: skip
-def test_what_would_take_for_ever(bundle, was, now):
+def test_values_that_would_take_for_ever_are_refused(bundle, before, after):
     path = bundle / MANIFEST_NAME
-    path.write_text(path.read_text().replace(f'"stub": {was}', f'"stub": {now}', 1))
+    path.write_text(path.read_text().replace(f'"stub": {before}', f'"stub": {after}', 1))
     for read in (read_manifest, galip_runtime.load):
-        with pytest.raises(FileRefused, match=r"manifest\.json"):
+        with expect_error(FileRefused, path):
             read(bundle)
 
 
-def test_names_that_python_uses(bundle):
+def test_keys_with_a_meaning_in_python(bundle):
     document = json.loads((bundle / MANIFEST_NAME).read_text())
     document["model"] = {"__class__": {"__init__": [1]}, "__dict__": None}
     document["__class__"] = document["dimensions"]["__class__"] = "Manifest"
@@ -166,6 +167,6 @@ def test_names_that_python_uses(bundle):
     assert galip_runtime.load(bundle, device="cpu").info()["model"] == document["model"]
 
 
-def test_the_text_is_the_same_whatever_digest_it_had(bundle):
+def test_the_text_does_not_depend_on_the_old_digest(bundle):
     document = json.loads((bundle / MANIFEST_NAME).read_text())
     assert manifest_text({**document, "digest": 1}) == manifest_text(document)

@@ -1,5 +1,6 @@
-"""What commands print: nothing steers a terminal, and streams that fail cost no finished work."""
+"""What commands print: no text controls the terminal, and a broken stream loses no finished work."""
 
+import errno
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from error_checks import assert_names
 from galip_runtime import console
 from galip_runtime.errors import FileRefused, GalipError
 
@@ -36,13 +38,13 @@ def test_hostile_text_is_escaped(name, capsys):
     console.result(text)
     console.report(text)
     console.failure("galip", FileRefused(text, text))
-    said = capsys.readouterr()
-    assert said.out == f"{shown}\n" * 2
-    assert said.err == f"{shown}\ngalip: {shown}\n  {shown}\n"
+    output = capsys.readouterr()
+    assert output.out == f"{shown}\n" * 2
+    assert output.err == f"{shown}\ngalip: {shown}\n  {shown}\n"
 
 
 @pytest.mark.parametrize("text", ["a red apple", "café 😀 日本語", "a|b`c<d>", "e\u0301", "C:\\x", "\u3000"])
-def test_what_can_be_seen_stays(text):
+def test_visible_characters_stay(text):
     assert console.escape(text) == text
 
 
@@ -54,7 +56,7 @@ def test_json_is_valid_and_exact(name):
     assert json.loads("\n".join(lines)) == {text: [text, 1.5, None, [None]]}
 
 
-def test_an_error_s_details_have_lines_of_their_own(capsys):
+def test_each_detail_of_an_error_has_its_own_line(capsys):
     error = GalipError("does not fit:", "missing: a", "unknown: b")
     assert str(error) == "does not fit:\n  missing: a\n  unknown: b"
     console.failure("error", error)
@@ -100,15 +102,15 @@ sys.exit(console.run(command, "galip"))
 
 @pytest.fixture
 def shell(tmp_path):
-    """Runs `PROGRAM file STEPS` in a shell, its streams redirected or piped; its code, stdout and stderr."""
+    """Run `PROGRAM file STEPS` in a shell with redirected or piped streams; its code, stdout and stderr."""
     (tmp_path / "program.py").write_text(PROGRAM)
 
     def call(steps, streams="", reader="", **environment):
         script = f"( {sys.executable} program.py file {steps} {streams}; echo $? >code ) {reader}"
-        done = subprocess.run(
+        process = subprocess.run(
             ["bash", "-c", script], cwd=tmp_path, capture_output=True, env={**os.environ, **environment}
         )
-        return int((tmp_path / "code").read_text()), done.stdout.decode(), done.stderr.decode()
+        return int((tmp_path / "code").read_text()), process.stdout.decode(), process.stderr.decode()
 
     return call
 
@@ -126,21 +128,23 @@ def shell(tmp_path):
     ],
 )
 @pytest.mark.parametrize("streams", [">/dev/full", ">&-"])
-def test_stdout_takes_nothing(shell, steps, code, streams):
-    found, out, err = shell(steps, streams)
-    assert (found, out) == (code, "")
+def test_stdout_is_full_or_closed(shell, steps, code, streams):
+    exit_code, out, err = shell(steps, streams)
+    assert (exit_code, out) == (code, "")
     lines = [line for line in err.splitlines() if line not in ("a message", "more")]
     assert len(lines) == (steps not in ("message", "exit"))
-    assert all(line.startswith("galip: ") and "stdout" in line for line in lines)
+    for line in lines:
+        assert line.startswith("galip: ")
+        assert_names(line, "stdout")
 
 
 @pytest.mark.parametrize("streams", ["2>/dev/full", "2>&-", "2>&- <&-"])
 @pytest.mark.parametrize(
     ("steps", "code"), [("message result", 0), ("message report 3", 3), ("warning log", 0)]
 )
-def test_stderr_takes_nothing(shell, steps, code, streams):
-    found, out, err = shell(steps, streams)
-    assert (found, err) == (code, "")
+def test_stderr_is_full_or_closed(shell, steps, code, streams):
+    exit_code, out, err = shell(steps, streams)
+    assert (exit_code, err) == (code, "")
     assert out.count("more") == (20000 if "re" in steps else 0)
 
 
@@ -148,21 +152,21 @@ def test_stderr_takes_nothing(shell, steps, code, streams):
     "streams", [">&- 2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full", "<&- >&- 2>/dev/full"]
 )
 @pytest.mark.parametrize(("steps", "code"), [("file", 0), ("message result", 2), ("report 3", 3)])
-def test_no_stream_takes_anything(shell, tmp_path, steps, code, streams):
+def test_all_streams_are_full_or_closed(shell, tmp_path, steps, code, streams):
     assert shell(steps, streams) == (code, "", "")
     assert steps != "file" or (tmp_path / "file").read_text() == "whole"
 
 
 @pytest.mark.parametrize(("steps", "code"), [("result", 0), ("report", 0), ("help", 0), ("result 3", 3)])
 @pytest.mark.parametrize("reader", ["| true", "| head -c 1", "| (exec <&-; sleep 0.2)"])
-def test_the_reader_has_gone(shell, steps, code, reader):
-    found, _, err = shell(steps, reader=reader)
-    assert (found, err) == (code, "")
+def test_the_reader_is_gone(shell, steps, code, reader):
+    exit_code, _, err = shell(steps, reader=reader)
+    assert (exit_code, err) == (code, "")
     assert shell("message 3", "2>&1 >/dev/null", reader=reader)[0] == 3
 
 
-def test_a_pipe_that_does_not_block(tmp_path):
-    """As Node.js and some shells leave it: what it does not take at once must still come."""
+def test_a_nonblocking_pipe(tmp_path):
+    """Node.js and some shells leave one behind: what it does not take at once must still arrive."""
     (tmp_path / "program.py").write_text(PROGRAM)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -184,12 +188,12 @@ def test_a_pipe_that_does_not_block(tmp_path):
 )
 def test_encodings(tmp_path, environment, shown):
     (tmp_path / "program.py").write_text(PROGRAM)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, tmp_path / "program.py", "file", "unicode"],
         capture_output=True, env={**os.environ, **environment},
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout == shown + rb" \udcff" + b"\n" + shown + b"\n"
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert process.stdout == shown + rb" \udcff" + b"\n" + shown + b"\n"
 
 
 def test_warnings_and_logs_are_escaped(shell):
@@ -200,20 +204,21 @@ def test_warnings_and_logs_are_escaped(shell):
     assert log == r"a\nlog \x1b[2J"
 
 
-def test_interrupted():
+def test_ctrl_c():
     def command():
         raise KeyboardInterrupt
 
     assert console.run(command, "galip") == 130
 
 
-def test_the_streams_come_back(monkeypatch):
-    """A program that runs a command within it has its own streams afterwards, and their failures."""
-    mine = io.TextIOWrapper(io.FileIO(os.open("/dev/full", os.O_WRONLY), "w"), write_through=True)
+def test_the_streams_are_restored(monkeypatch):
+    """A program that calls a command has its own streams back afterwards, including their failures."""
+    stream = io.TextIOWrapper(io.FileIO(os.open("/dev/full", os.O_WRONLY), "w"), write_through=True)
     for name in ("stdout", "__stdout__"):
-        monkeypatch.setattr(sys, name, mine)
+        monkeypatch.setattr(sys, name, stream)
     monkeypatch.setattr(sys, "__stderr__", sys.stderr)
     assert console.run(lambda: console.result("lost") or 0, "galip") == 2
-    assert sys.stdout is mine
-    with pytest.raises(OSError, match="No space"):
-        mine.write("lost")
+    assert sys.stdout is stream
+    with pytest.raises(OSError) as info:  # noqa: PT011, its errno is checked
+        stream.write("lost")
+    assert info.value.errno == errno.ENOSPC

@@ -1,9 +1,11 @@
-"""What the doctor finds, on machines that are well and on those that are not."""
+"""`galip doctor`'s findings, on healthy machines and on broken ones."""
 
 import importlib.metadata
 import json
+import sys
 
 import pytest
+from error_checks import assert_names
 from galip_runtime import doctor, hardware
 from galip_runtime.backends.tables import DEVICE_TABLE
 from galip_runtime.hardware import Gpu
@@ -11,18 +13,18 @@ from galip_runtime.hardware import Gpu
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Only these builds of onnxruntime are installed."""
+    """Pretend that exactly these builds of onnxruntime are installed."""
 
     def install(**builds):
-        names = {name.replace("_", "-"): version for name, version in builds.items()}
-        real = importlib.metadata.version
+        versions = {name.replace("_", "-"): version for name, version in builds.items()}
+        original = importlib.metadata.version
 
         def version(name):
             if not name.startswith("onnxruntime"):
-                return real(name)
-            if name not in names:
+                return original(name)
+            if name not in versions:
                 raise importlib.metadata.PackageNotFoundError(name)
-            return names[name]
+            return versions[name]
 
         monkeypatch.setattr(importlib.metadata, "version", version)
 
@@ -30,34 +32,34 @@ def installed(monkeypatch):
 
 
 def test_this_machine():
-    found = doctor.examine()
-    json.dumps(found, allow_nan=False)
-    assert set(found["devices"]) == set(DEVICE_TABLE)
-    assert found["devices"]["cpu"] == {"works": True, "why": None, "precisions": ["fp32", "w16a32"]}
-    assert found["cpu"]["usable"] >= 1
-    assert found["onnxruntime"]["imported"]
-    for device in found["devices"].values():
+    report = doctor.examine()
+    json.dumps(report, allow_nan=False)
+    assert set(report["devices"]) == set(DEVICE_TABLE)
+    assert report["devices"]["cpu"] == {"works": True, "why": None, "precisions": ["fp32", "w16a32"]}
+    assert report["cpu"]["usable"] >= 1
+    assert report["onnxruntime"]["imported"]
+    for device in report["devices"].values():
         assert device["works"] == (device["why"] is None) == bool(device["precisions"])
 
 
 def test_two_builds_of_onnxruntime(installed):
     installed(onnxruntime="1.32.0", onnxruntime_gpu="1.31.1")
-    problem = doctor._onnxruntime()["problem"]
-    assert "onnxruntime and onnxruntime-gpu" in problem
-    assert "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'galip-runtime[gpu]'" in problem
+    assert_names(
+        doctor._onnxruntime()["problem"],
+        "pip uninstall -y onnxruntime onnxruntime-gpu",
+        "pip install 'galip-runtime[gpu]'",
+    )
     installed(onnxruntime_openvino="1.24.1")
     assert doctor._onnxruntime()["problem"] is None
 
 
 def test_no_onnxruntime(installed, monkeypatch):
-    import sys
-
     installed()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    found = doctor._onnxruntime()
-    assert (found["builds"], found["imported"], found["providers"]) == ({}, None, [])
-    assert "galip-runtime[cpu]" in found["problem"]
-    assert doctor._device("cpu")["why"]
+    report = doctor._onnxruntime()
+    assert (report["builds"], report["imported"], report["providers"]) == ({}, None, [])
+    assert_names(report["problem"], "galip-runtime[cpu]")
+    assert_names(doctor._device("cpu")["why"], "galip-runtime[cpu]")
 
 
 def test_gpus(monkeypatch):
@@ -70,22 +72,22 @@ def test_gpus(monkeypatch):
     }
 
 
-def test_a_driver_that_is_not_there(monkeypatch):
+def test_a_missing_driver(monkeypatch):
     hardware._library.cache_clear()
-    monkeypatch.setattr(hardware, "_LIBRARY", "libnot_there.so.1")
-    found = doctor._gpus()
+    monkeypatch.setattr(hardware, "_LIBRARY", "libmissing.so.1")
+    report = doctor._gpus()
     hardware._library.cache_clear()
-    assert found["found"] == []
-    assert "libnot_there.so.1" in found["why"]
+    assert report["found"] == []
+    assert_names(report["why"], "libmissing.so.1")
 
 
 def test_libraries():
     assert doctor._library("c", (7, 6)) == {"loads": "libc.so.6", "why": None}
-    assert "libnot_there.so.3" in doctor._library("not_there", (3, 2))["why"]
+    assert_names(doctor._library("missing", (3, 2))["why"], "libmissing.so.3")
 
 
 class Driver:
-    """Stands in for libcuda: two GPUs, or an error."""
+    """A stand-in for libcuda: two GPUs, or an error."""
 
     def __init__(self, error=0):
         self.error = error
@@ -122,10 +124,11 @@ class Driver:
         return 0
 
 
-def test_what_the_driver_tells(monkeypatch):
+def test_gpus_as_the_driver_lists_them(monkeypatch):
     monkeypatch.setattr(hardware, "_library", Driver)
     assert hardware.driver_cuda_version() == "13.1"
     assert hardware.gpus() == [Gpu("GPU 0", "8.6", 8 * 2**30), Gpu("GPU 1", "8.9", 8 * 2**30)]
     monkeypatch.setattr(hardware, "_library", lambda: Driver(error=100))
-    with pytest.raises(OSError, match="cuInit failed with 100: no CUDA-capable device is detected"):
+    with pytest.raises(OSError) as info:  # noqa: PT011, its values are checked
         hardware.gpus()
+    assert_names(str(info.value), "cuInit", 100, "no CUDA-capable device is detected")  # the driver's words

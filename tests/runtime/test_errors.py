@@ -1,12 +1,14 @@
+"""The tree of errors and their exit codes."""
+
 import re
 
 import galip_runtime
 from galip_runtime import errors
 
 
-def test_the_tree_drawn_at_the_top_is_the_tree():
-    drawn = re.findall(r"(\w+)(?: \(ValueError\))? +exit code (\d)", errors.__doc__)
-    codes = {name: int(code) for name, code in drawn}
+def test_the_documented_tree_is_the_tree():
+    documented = re.findall(r"(\w+)(?: \(ValueError\))? +exit code (\d)", errors.__doc__)
+    codes = {name: int(code) for name, code in documented}
     assert codes == {name: getattr(errors, name).exit_code for name in errors.__all__}
     assert codes == {
         "GalipError": 1,
@@ -23,7 +25,7 @@ def test_all_are_galip_errors():
     assert issubclass(galip_runtime.UsageError, ValueError)
 
 
-def test_the_package_exports_what_it_says():
+def test_exports_of_the_package():
     for name in galip_runtime.__all__:
         assert getattr(galip_runtime, name) is not None
     assert set(galip_runtime.__all__) <= set(dir(galip_runtime))

@@ -1,9 +1,12 @@
+"""Files that are read only if they are regular, and written whole or not at all."""
+
 import os
 import socket
 import subprocess
 import sys
 
 import pytest
+from error_checks import expect_error
 from galip_runtime import files
 from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import (
@@ -25,7 +28,7 @@ with staging_folder(sys.argv[1]) as folder:
 """
 
 
-def _odd(folder, kind):
+def _irregular_file(folder, kind):
     path = folder / "odd"
     if kind == "pipe":
         os.mkfifo(path)
@@ -44,7 +47,7 @@ def _odd(folder, kind):
 
 
 class TestReading:
-    def test_reads_a_file_and_one_that_a_link_leads_to(self, tmp_path):
+    def test_a_file_and_a_link_to_it(self, tmp_path):
         (tmp_path / "a").write_bytes(b"abc")
         (tmp_path / "link").symlink_to("a")
         assert read_regular(tmp_path / "a", 3) == read_regular(str(tmp_path / "link"), 3) == b"abc"
@@ -53,32 +56,33 @@ class TestReading:
 
     @pytest.mark.timeout(20)
     @pytest.mark.parametrize("kind", ["pipe", "socket", "endless", "folder", "dangling", "loop", "missing"])
-    def test_refuses_what_is_not_a_regular_file_without_waiting(self, tmp_path, kind):
-        with pytest.raises(FileRefused, match="odd"):
-            read_regular(_odd(tmp_path, kind), 100)
+    def test_an_irregular_file_is_refused_without_waiting(self, tmp_path, kind):
+        path = _irregular_file(tmp_path, kind)
+        with expect_error(FileRefused, path):
+            read_regular(path, 100)
 
     @pytest.mark.parametrize("name", ["nul\0", "a" * 300, "no/such"])
-    def test_refuses_names_that_cannot_be(self, tmp_path, name):
-        with pytest.raises(FileRefused):
+    def test_an_impossible_name_is_refused(self, tmp_path, name):
+        with expect_error(FileRefused, tmp_path / name):
             open_regular(tmp_path / name)
 
-    def test_refuses_a_file_that_is_too_large_without_reading_it(self, tmp_path):
+    def test_a_file_over_the_limit_is_refused_without_reading_it(self, tmp_path):
         with open(tmp_path / "sparse", "wb") as file:
             file.truncate(2**40)
-        with pytest.raises(FileRefused):
+        with expect_error(FileRefused, tmp_path / "sparse", 2**40, 100):
             read_regular(tmp_path / "sparse", 100)
 
-    def test_leaves_no_descriptor_open(self, tmp_path):
+    def test_a_refused_file_is_closed(self, tmp_path):
         before = len(os.listdir("/dev/fd"))
         for _ in range(3):
-            with pytest.raises(FileRefused):
+            with expect_error(FileRefused, tmp_path):
                 open_regular(tmp_path)
         assert len(os.listdir("/dev/fd")) == before
 
 
 class TestWriting:
     @pytest.mark.parametrize("length", [1, 240, 255])
-    def test_any_name_that_the_system_takes(self, tmp_path, length):
+    def test_names_up_to_the_system_s_limit(self, tmp_path, length):
         target = tmp_path / ("a" * length)
         check_writable(target)
         write_atomically(target, b"new")
@@ -86,54 +90,54 @@ class TestWriting:
         assert os.listdir(tmp_path) == [target.name]
 
     @pytest.mark.parametrize("name", ["a" * 256, "nul\0", "none/a", "file/a", "pipe", "folder", "loop"])
-    def test_targets_that_cannot_be_are_known_before(self, tmp_path, name):
+    def test_impossible_targets_are_refused_beforehand(self, tmp_path, name):
         (tmp_path / "file").touch()
         (tmp_path / "folder").mkdir()
         (tmp_path / "loop").symlink_to("loop")
         os.mkfifo(tmp_path / "pipe")
         before = sorted(os.listdir(tmp_path))
-        with pytest.raises(UsageError):
+        with expect_error(UsageError, tmp_path / "none" if name == "none/a" else tmp_path / name):
             check_writable(tmp_path / name)
         assert sorted(os.listdir(tmp_path)) == before
 
     @pytest.mark.parametrize("name", ["pipe", "folder", "device"])
-    def test_what_is_no_file_is_never_replaced(self, tmp_path, name):
+    def test_only_regular_files_are_replaced(self, tmp_path, name):
         (tmp_path / "folder").mkdir()
         os.mkfifo(tmp_path / "pipe")
         (tmp_path / "device").symlink_to("/dev/null")
         before = os.stat(tmp_path / name)
-        with pytest.raises(UsageError):
+        with expect_error(UsageError, "/dev/null" if name == "device" else tmp_path / name):
             write_atomically(tmp_path / name, b"new")
         assert os.stat(tmp_path / name).st_mode == before.st_mode
 
     @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs a folder where even root cannot write")
-    def test_a_folder_that_cannot_be_written_is_refused(self):
-        with pytest.raises(UsageError):
+    def test_a_folder_without_permission_to_write_is_refused(self):
+        with expect_error(UsageError, "/proc/a"):
             check_writable("/proc/a")
-        with pytest.raises(UsageError):
+        with expect_error(UsageError, "/proc/a"):
             write_atomically("/proc/a", b"x")
 
-    def test_a_link_stays_and_its_file_is_replaced(self, tmp_path):
+    def test_a_link_stays_and_its_target_is_replaced(self, tmp_path):
         (tmp_path / "real").mkdir()
         (tmp_path / "link").symlink_to("real/a")
         write_atomically(tmp_path / "link", b"new")
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "real" / "a").read_bytes() == b"new"
 
-    def test_a_failed_write_leaves_what_was_there(self, tmp_path, monkeypatch):
+    def test_a_failed_write_leaves_the_old_file(self, tmp_path, monkeypatch):
         (tmp_path / "a").write_text("old")
 
         def full(*_):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(files.os, "replace", full)
-        with pytest.raises(UsageError, match="No space left"):
+        with expect_error(UsageError, tmp_path / "a", "No space left on device"):  # the system's words
             write_atomically(tmp_path / "a", b"new")
         assert (tmp_path / "a").read_text() == "old"
         assert os.listdir(tmp_path) == ["a"]
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("x")], ids=["Ctrl-C", "a bug"])
-    def test_a_block_that_raises_leaves_what_was_there(self, tmp_path, error):
+    def test_an_exception_within_the_block_leaves_the_old_file(self, tmp_path, error):
         def write():
             with staged_file(tmp_path / "a") as temporary:
                 temporary.write_text("half")
@@ -150,8 +154,8 @@ class TestWriting:
 class TestLeftovers:
     def test_of_a_killed_process_are_removed(self, tmp_path):
         subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60, check=False)
-        (left,) = tmp_path.iterdir()
-        assert (left / "half").exists()
+        (leftover,) = tmp_path.iterdir()
+        assert (leftover / "half").exists()
         remove_leftovers(tmp_path)
         assert not list(tmp_path.iterdir())
 
@@ -170,7 +174,7 @@ class TestLeftovers:
             assert folder.is_dir()
         assert not folder.exists()
 
-    def test_other_files_and_what_links_lead_to_stay(self, tmp_path):
+    def test_other_files_and_the_targets_of_links_stay(self, tmp_path):
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
         (elsewhere / "mine").touch()
@@ -183,5 +187,5 @@ class TestLeftovers:
         assert len(list(parent.iterdir())) == 3
         assert (elsewhere / "mine").exists()
 
-    def test_a_folder_that_cannot_be_listed_is_left(self, tmp_path):
+    def test_a_missing_folder_is_no_error(self, tmp_path):
         remove_leftovers(tmp_path / "missing")

@@ -1,4 +1,4 @@
-"""Graphs that would take hours or all memory, in bundles with the right hashes, are refused at once."""
+"""Forged graphs that would take hours or all memory, in bundles with the right hashes: refused at once."""
 
 import subprocess
 import sys
@@ -7,22 +7,21 @@ import galip_runtime
 import numpy as np
 import onnx
 import pytest
+from error_checks import expect_error
 from galip_runtime import FileRefused
 from galip_runtime.bundle.manifest import read_manifest
 from onnx import TensorProto, helper, numpy_helper
 from stub_bundle import relist, text_encoder
 
-MEASURED = """
-import sys, time
+PEAK_MEMORY = """
+import sys
 import galip_runtime
-start = time.monotonic()
 try:
     galip_runtime.load(sys.argv[1], device=sys.argv[2]).generate("red", 1)
 except galip_runtime.FileRefused:
-    # not getrusage's, which the process that started this one has a share in
+    # getrusage's peak would include the process that started this one
     (peak,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
-    memory = int(peak.split()[1])  # kB
-    print(memory, time.monotonic() - start)
+    print(peak.split()[1])  # kB
 """
 
 
@@ -35,7 +34,7 @@ def rewrite(bundle, graph, change):
 
 
 def with_nodes(*nodes, **constants):
-    """A change that lets `nodes` make `inner` into `image`."""
+    """Return a change of a graph: `nodes` compute `image` from `inner`, the former `image`."""
 
     def change(graph):
         next(node for node in graph.node if node.output[0] == "image").output[0] = "inner"
@@ -60,8 +59,8 @@ def claimed(graph):
     )
 
 
-def mean(constant):
-    """`constant` to one number, which is added to the picture."""
+def with_sum(constant):
+    """Return nodes that add the sum of `constant` to the picture."""
     return (
         helper.make_node("ReduceSum", [constant], ["sum"], keepdims=0),
         helper.make_node("Add", ["inner", "sum"], ["image"]),
@@ -71,11 +70,11 @@ def mean(constant):
 def doubled(graph):
     """A constant of 8 bytes, doubled 30 times."""
     nodes = [helper.make_node("Concat", [f"c{i}", f"c{i}"], [f"c{i + 1}"], axis=0) for i in range(30)]
-    with_nodes(*nodes, *mean("c30"), c0=np.zeros(2, np.float32))(graph)
+    with_nodes(*nodes, *with_sum("c30"), c0=np.zeros(2, np.float32))(graph)
 
 
 def growing(graph):
-    """A picture, doubled 30 times, of which one row is left."""
+    """A picture, doubled 30 times and cut to its first rows."""
     nodes = [helper.make_node("Concat", [f"p{i}", f"p{i}"], [f"p{i + 1}"], axis=2) for i in range(30)]
     first = helper.make_node("Identity", ["inner"], ["p0"])
     last = helper.make_node("Slice", ["p30", "zero", "eight", "axis"], ["image"])
@@ -83,7 +82,7 @@ def growing(graph):
 
 
 def enlarged(graph):
-    """A picture of 8 by 8, four times 16 times as wide and high."""
+    """A picture of 8 by 8 pixels, four times enlarged by 16."""
     nodes = [helper.make_node("Resize", [f"p{i}", "", "scales"], [f"p{i + 1}"]) for i in range(4)]
     first = helper.make_node("Identity", ["inner"], ["p0"])
     last = helper.make_node("Slice", ["p4", "zero", "eight", "axes"], ["image"])
@@ -92,7 +91,7 @@ def enlarged(graph):
 
 
 def squared(graph):
-    """As many pictures as there are, by as many, by as many …, of which the first of each is left."""
+    """N pictures by N by N …, reduced to N again: memory grows as a power of the batch."""
     nodes = [helper.make_node("Unsqueeze", [f"p{i}", "zero"], [f"u{i}"]) for i in range(6)]
     nodes += [
         helper.make_node("Transpose", [f"u{i}"], [f"t{i}"], perm=[1, 0, *range(2, i + 5)]) for i in range(6)
@@ -112,11 +111,11 @@ FORGERIES = {
     "outer product of a picture": with_nodes(
         helper.make_node("Flatten", ["inner"], ["flat"]),
         helper.make_node("Mul", ["flat", "column"], ["large"]),
-        helper.make_node("MatMul", ["large", "turned"], ["huge"]),
+        helper.make_node("MatMul", ["large", "wide"], ["huge"]),
         helper.make_node("ReduceMax", ["huge"], ["most"], keepdims=0),
         helper.make_node("Add", ["inner", "most"], ["image"]),
         column=np.zeros((40_000, 1), np.float32),
-        turned=np.zeros((3 * 8 * 8, 40_000), np.float32),
+        wide=np.zeros((3 * 8 * 8, 40_000), np.float32),
     ),
     "a size by a wrapped number": with_nodes(
         helper.make_node("Cast", ["minus"], ["wrapped"], to=TensorProto.UINT32),
@@ -126,14 +125,14 @@ FORGERIES = {
         helper.make_node("Add", ["inner", "most"], ["image"]),
         minus=[-1, 1, 1, 1, 1],
     ),
-    "an order that is none": with_nodes(
+    "the wrong order": with_nodes(
         helper.make_node("Relu", ["later"], ["image"]), helper.make_node("Relu", ["inner"], ["later"])
     ),
     "nodes": chain,
     "claimed": claimed,
     "doubled": doubled,
     "ConstantOfShape": with_nodes(
-        helper.make_node("ConstantOfShape", ["sizes"], ["huge"]), *mean("huge"), sizes=[40_000, 40_000]
+        helper.make_node("ConstantOfShape", ["sizes"], ["huge"]), *with_sum("huge"), sizes=[40_000, 40_000]
     ),
     "Expand": with_nodes(
         helper.make_node("Expand", ["inner", "sizes"], ["image"]), sizes=[40_000, 3, 8, 8_000]
@@ -152,47 +151,48 @@ FORGERIES = {
         scales=np.array([1, 1, 5_000, 5_000], np.float32),
     ),
     "outer product": with_nodes(
-        helper.make_node("MatMul", ["column", "row"], ["huge"]), *mean("huge"), column=COLUMN, row=COLUMN.T
+        helper.make_node("MatMul", ["column", "row"], ["huge"]),
+        *with_sum("huge"),
+        column=COLUMN,
+        row=COLUMN.T,
     ),
     "broadcast": with_nodes(
-        helper.make_node("Add", ["column", "row"], ["huge"]), *mean("huge"), column=COLUMN, row=COLUMN.T
+        helper.make_node("Add", ["column", "row"], ["huge"]), *with_sum("huge"), column=COLUMN, row=COLUMN.T
     ),
 }
 
 
 @pytest.mark.parametrize("kind", FORGERIES)
-def test_is_refused_before_it_is_compiled(bundle, kind):
+def test_a_forgery_is_refused_before_it_is_compiled(bundle, kind):
     rewrite(bundle, "generator", FORGERIES[kind])
-    with pytest.raises(FileRefused, match=r"generator\.onnx"):
+    with expect_error(FileRefused, bundle / "generator.onnx"):
         galip_runtime.load(bundle, device="cpu")
 
 
 @pytest.mark.parametrize("device", ["cpu", "openvino"])
 @pytest.mark.parametrize("kind", ["nodes", "ConstantOfShape", "broadcast"])
-def test_takes_neither_memory_nor_time(bundle, device, kind):
+def test_refusing_a_forgery_takes_little_memory(bundle, device, kind):
     rewrite(bundle, "generator", FORGERIES[kind])
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(bundle), device], capture_output=True, text=True, timeout=120
+    process = subprocess.run(
+        [sys.executable, "-c", PEAK_MEMORY, str(bundle), device], capture_output=True, text=True, timeout=120
     )
-    memory, seconds = map(float, done.stdout.split())
-    assert memory < 1_000_000
-    assert seconds < 30
+    assert int(process.stdout) < 1_000_000
 
 
 @pytest.mark.parametrize("device", ["cpu", "openvino"])
-def test_a_table_that_is_smaller_than_the_vocabulary(bundle, device):
+def test_a_table_smaller_than_the_vocabulary(bundle, device):
     dimensions = read_manifest(bundle).dimensions
     (bundle / "text_encoder.onnx").write_bytes(text_encoder(dimensions, 521))
     relist(bundle, "text_encoder.onnx")
-    with pytest.raises(FileRefused, match="521 tokens in its table and the vocabulary 522"):
+    with expect_error(FileRefused, bundle / "text_encoder.onnx", 521, 522):
         galip_runtime.load(bundle, device=device)
 
 
-def test_a_table_that_is_not_in_the_file(bundle):
+def test_a_computed_table(bundle):
     def change(graph):
-        graph.node[0].input[0] = "made"
-        graph.node.insert(0, helper.make_node("Add", ["table", "table"], ["made"]))
+        graph.node[0].input[0] = "computed"
+        graph.node.insert(0, helper.make_node("Add", ["table", "table"], ["computed"]))
 
     rewrite(bundle, "text_encoder", change)
-    with pytest.raises(FileRefused, match=r"text_encoder\.onnx"):
+    with expect_error(FileRefused, bundle / "text_encoder.onnx"):
         galip_runtime.load(bundle, device="cpu")

@@ -1,9 +1,12 @@
+"""Pictures as files: format by the file's ending, grids, animations, and targets that are refused."""
+
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from error_checks import assert_names, expect_error
 from galip_runtime import UsageError
 from galip_runtime.image import check_target, grid, save_animation, save_picture
 from PIL import Image
@@ -14,7 +17,7 @@ def pictures():
     return np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), np.uint8)
 
 
-def test_a_png_is_the_picture(tmp_path, pictures):
+def test_a_png_is_lossless(tmp_path, pictures):
     save_picture(pictures[0], tmp_path / "a.png")
     assert (np.asarray(Image.open(tmp_path / "a.png")) == pictures[0]).all()
     assert os.listdir(tmp_path) == ["a.png"]
@@ -23,7 +26,7 @@ def test_a_png_is_the_picture(tmp_path, pictures):
 @pytest.mark.parametrize(
     ("name", "kind"), [("a.JPG", "JPEG"), ("a.jpeg", "JPEG"), ("a.webp", "WEBP"), ("a.b.png", "PNG")]
 )
-def test_the_ending_says_what_is_written(tmp_path, pictures, name, kind):
+def test_the_ending_decides_the_format(tmp_path, pictures, name, kind):
     save_picture(pictures[0], str(tmp_path / name))
     with Image.open(tmp_path / name) as read:
         assert (read.format, read.size) == (kind, (6, 8))
@@ -33,12 +36,12 @@ def test_the_ending_says_what_is_written(tmp_path, pictures, name, kind):
 def test_an_animation(tmp_path, pictures, name):
     save_animation(pictures, tmp_path / name, seconds=0.05)
     with Image.open(tmp_path / name) as read:
-        read.load()  # a WebP tells the duration with the picture
+        read.load()  # a WebP has the duration beside the picture
         assert (read.n_frames, read.size) == (5, (6, 8))
         assert (round(read.info["duration"]), read.info["loop"]) == (50, 0)
 
 
-def test_a_grid_goes_row_by_row(pictures):
+def test_a_grid_is_filled_row_by_row(pictures):
     sheet = grid(pictures, columns=3, gap=2)
     assert sheet.shape == (18, 22, 3)
     assert (sheet[:8, 8:14] == pictures[1]).all()
@@ -49,7 +52,7 @@ def test_a_grid_goes_row_by_row(pictures):
     assert (grid(pictures[:1]) == pictures[0]).all()
 
 
-def test_a_file_that_was_there_is_replaced(tmp_path, pictures):
+def test_an_existing_file_is_replaced(tmp_path, pictures):
     (tmp_path / "a.png").write_text("old")
     save_picture(pictures[0], tmp_path / "a.png")
     assert Image.open(tmp_path / "a.png").size == (6, 8)
@@ -69,14 +72,15 @@ def test_a_file_that_was_there_is_replaced(tmp_path, pictures):
         "a" * 300 + ".png",
     ],
 )
-def test_a_target_that_cannot_be_is_refused(tmp_path, name):
+def test_an_impossible_target_is_refused(tmp_path, name):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "a.png").touch()
     if name == "a.png/":
         name = "folder.png/"
-    with pytest.raises(UsageError):
-        check_target(tmp_path / name)
+    path = tmp_path / name
+    with expect_error(UsageError, path.parent if name == "none/a.png" else path):
+        check_target(path)
 
 
 def test_without_pillow_the_extra_is_named(tmp_path):
@@ -87,6 +91,7 @@ import sys; sys.path.insert(0, {str(tmp_path)!r})
 from galip_runtime.image import check_target
 check_target("a.png")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "UsageError: writing pictures needs Pillow" in done.stderr
-    assert "'galip-runtime[image]'" in done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert process.returncode == 1
+    last_line = process.stderr.strip().splitlines()[-1]
+    assert_names(last_line, "galip_runtime.errors.UsageError", "Pillow", "galip-runtime[image]")

@@ -1,13 +1,13 @@
-"""A bundle is whole and as it was exported, or it is refused before anything but the manifest is parsed."""
+"""A bundle is refused before its files are parsed, unless it is complete and exactly as exported."""
 
 import json
 import os
-import re
 import shutil
 
 import galip_runtime
 import onnx
 import pytest
+from error_checks import assert_names, expect_error, is_named
 from galip_runtime import FileRefused, loading
 from galip_runtime.backends import onnxruntime_runner
 from galip_runtime.bundle.canonical import REVISION, manifest_text
@@ -22,7 +22,7 @@ from galip_runtime.bundle.manifest import (
     verify_files,
 )
 from onnx.external_data_helper import set_external_data
-from stub_bundle import make_stub_bundle, relist, restate
+from stub_bundle import MERGES, make_stub_bundle, relist, restate
 
 LINKS = {
     "link to a pipe": "../fifo",
@@ -36,7 +36,7 @@ LISTED = ["generator.onnx", "parity.json", "text_encoder.onnx", "vocabulary.gz"]
 
 
 def leaves(value, path=()):
-    """Paths of all fields below the top of the manifest, the free-form ones aside."""
+    """Yield the paths of all fields of the manifest, except those of free form."""
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):
         if (path[0] if path else key) in ("model", "versions", "noise"):
             continue
@@ -53,13 +53,13 @@ def at(data, path):
 
 @pytest.fixture
 def parsers(monkeypatch):
-    """Whatever would parse a file of the bundle fails the test if it is reached."""
+    """Let everything that parses a file of the bundle fail the test."""
 
-    def reached(*_, **__):
+    def fail(*_, **__):
         raise AssertionError("parsed before it was verified")
 
-    monkeypatch.setattr(loading.Tokenizer, "from_bytes", reached)
-    monkeypatch.setattr(onnxruntime_runner.Runner, "__init__", reached)
+    monkeypatch.setattr(loading.Tokenizer, "from_bytes", fail)
+    monkeypatch.setattr(onnxruntime_runner.Runner, "__init__", fail)
 
 
 def test_round_trip(bundle):
@@ -81,7 +81,7 @@ def test_files_are_described_and_verified(bundle):
         assert manifest.files[name].size == len(data)
 
 
-def test_every_field_is_needed_and_has_a_type(bundle):
+def test_every_field_is_required_and_typed(bundle):
     text = (bundle / MANIFEST_NAME).read_text()
     paths = [path for path in leaves(json.loads(text)) if path[0] not in ("format", "digest", *REVISION)]
     assert len(paths) > 60
@@ -95,10 +95,12 @@ def test_every_field_is_needed_and_has_a_type(bundle):
                 parent[path[-1]] = 1.5
             else:
                 del parent[path[-1]]
-            with pytest.raises(FileRefused) as caught:
+            with expect_error(FileRefused) as info:
                 Manifest.from_json(manifest_text(data))
+            if change == "ill-typed":
+                assert_names(str(info.value), 1.5)
             if isinstance(path[-1], str) and change == "ill-typed" and path != ("format_version",):
-                assert path[-1] in str(caught.value), (path, str(caught.value))
+                assert_names(str(info.value), path[-1])
 
 
 def test_fields_of_later_versions_are_ignored(bundle):
@@ -108,27 +110,27 @@ def test_fields_of_later_versions_are_ignored(bundle):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "values"),
     [
-        ({"format": "other"}, "not a bundle's manifest"),
-        ({"format_version": 2}, "format version is 2"),
-        ({"format_version": 0}, "format version is 0"),
-        ({"format_version": True}, "format version is True"),
-        ({"format_version": "1"}, "format version is '1'"),
-        ({"noise": {"name": "mersenne"}}, "'mersenne'"),
-        ({"graphs": {}}, "text_encoder"),
-        ({"files": {}}, r"graphs\.text_encoder\.fp32\.file"),
+        ({"format": "other"}, ["galip-bundle"]),
+        ({"format_version": 2}, [2, 1]),
+        ({"format_version": 0}, [0, 1]),
+        ({"format_version": True}, ["True", 1]),
+        ({"format_version": "1"}, ["'1'", 1]),
+        ({"noise": {"name": "mersenne"}}, ["mersenne"]),
+        ({"graphs": {}}, ["graphs", "text_encoder", "generator"]),
+        ({"files": {}}, ["text_encoder.onnx"]),
     ],
     ids=str,
 )
-def test_another_format_is_refused(bundle, change, message):
+def test_another_format_is_refused(bundle, change, values):
     data = json.loads((bundle / MANIFEST_NAME).read_text()) | change
     restate(bundle, data)
-    with pytest.raises(FileRefused, match=message):
+    with expect_error(FileRefused, bundle / MANIFEST_NAME, *values):
         galip_runtime.load(bundle)
 
 
-def test_sizes_and_tensors_that_break_the_contract_are_refused(bundle):
+def test_sizes_and_tensors_outside_the_contract_are_refused(bundle):
     text = (bundle / MANIFEST_NAME).read_text()
     for path, value in [
         (("dimensions", "noise_dim"), 0),
@@ -146,7 +148,7 @@ def test_sizes_and_tensors_that_break_the_contract_are_refused(bundle):
     ]:
         data = json.loads(text)
         at(data, path[:-1])[path[-1]] = value
-        with pytest.raises(FileRefused):
+        with expect_error(FileRefused):
             Manifest.from_json(manifest_text(data))
 
 
@@ -156,25 +158,25 @@ def test_sizes_and_tensors_that_break_the_contract_are_refused(bundle):
      '{"format": "galip-bundle", "format": "galip-bundle"}', '{"format": "galip-bundle"}'],
     ids=lambda text: repr(text)[:20],
 )  # fmt: skip
-def test_what_is_no_manifest_is_refused(bundle, text):
+def test_text_that_is_no_manifest_is_refused(bundle, text):
     (bundle / MANIFEST_NAME).write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(FileRefused, match=r"manifest\.json is refused"):
+    with expect_error(FileRefused, bundle / MANIFEST_NAME):
         galip_runtime.load(bundle)
 
 
 def test_a_huge_manifest_is_not_read(bundle):
     with open(bundle / MANIFEST_NAME, "r+b") as file:
         file.truncate(2**40)  # sparse: takes no room
-    with pytest.raises(FileRefused, match=f"{2**40:,}"):
+    with expect_error(FileRefused, bundle / MANIFEST_NAME, 2**40):
         galip_runtime.load(bundle)
 
 
-@pytest.mark.parametrize("place", ["nothing", "file", "empty folder", "\0"])
-def test_what_is_no_bundle_is_refused(tmp_path, place):
+@pytest.mark.parametrize("name", ["nothing", "file", "empty folder", "\0"])
+def test_a_path_without_a_bundle_is_refused(tmp_path, name):
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty folder").mkdir()
-    with pytest.raises(FileRefused, match="bundle"):
-        galip_runtime.load(tmp_path / place)
+    with expect_error(FileRefused, tmp_path / name / MANIFEST_NAME, "galip export"):
+        galip_runtime.load(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", LISTED)
@@ -200,13 +202,12 @@ def test_a_damaged_file_is_refused_before_anything_is_parsed(bundle, parsers, na
             os.mkfifo(bundle.parent / "fifo")
             (bundle.parent / "altered").write_bytes(bytes([data[0] ^ 1]) + data[1:])
             path.symlink_to(LINKS[damage] or path.name)
-    with pytest.raises(FileRefused, match=name) as caught:
+    with expect_error(FileRefused, path):
         galip_runtime.load(bundle)
-    assert "export it again" in str(caught.value)
 
 
 class TestLinks:
-    """The files of a bundle in Hugging Face's cache are links to `blobs`, named by their hash."""
+    """Bundles in Hugging Face's cache: their files are links to `blobs`, which are named by their hash."""
 
     @pytest.fixture
     def linked(self, bundle, tmp_path):
@@ -220,20 +221,22 @@ class TestLinks:
         return snapshot
 
     @pytest.mark.parametrize("device", ["cpu", "openvino"])
-    def test_lead_to_the_bundle(self, bundle, linked, device):
-        right = galip_runtime.load(bundle, device=device).generate("apple", 1)
-        for _ in range(2):  # hashed, and known to have been
-            assert (galip_runtime.load(linked, device=device).generate("apple", 1) == right).all()
+    def test_a_bundle_of_links_is_the_bundle(self, bundle, linked, device):
+        expected = galip_runtime.load(bundle, device=device).generate("apple", 1)
+        for _ in range(2):  # hashed, then known from the cache
+            assert (galip_runtime.load(linked, device=device).generate("apple", 1) == expected).all()
 
-    def test_to_other_bytes_are_refused(self, linked, parsers):
+    def test_links_to_other_bytes_are_refused(self, linked, parsers):
         blob = (linked / "generator.onnx").resolve()
         data = blob.read_bytes()
         blob.write_bytes(bytes([data[0] ^ 1]) + data[1:])
-        with pytest.raises(FileRefused, match=r"generator\.onnx .*sha256"):
+        with expect_error(
+            FileRefused, linked / "generator.onnx", read_manifest(linked).files["generator.onnx"].sha256
+        ):
             galip_runtime.load(linked)
 
     @pytest.mark.parametrize("device", ["cpu", "openvino"])
-    def test_that_lead_elsewhere_during_the_load_are_refused(self, linked, monkeypatch, device):
+    def test_links_changed_during_the_load_are_refused(self, linked, monkeypatch, device):
         original = loading.OnnxFile
         other = linked.parent / "other"
         shutil.copy(linked / "generator.onnx", other)
@@ -245,10 +248,12 @@ class TestLinks:
             return original(path)
 
         monkeypatch.setattr(loading, "OnnxFile", swap_before)
-        with pytest.raises(FileRefused, match="was written while it was loaded"):
+        target = (linked / "generator.onnx").resolve()
+        with expect_error(FileRefused) as info:
             galip_runtime.load(linked, device=device)
+        assert any(is_named(str(info.value), path) for path in (target, other))
 
-    def test_to_a_folder(self, bundle, tmp_path):
+    def test_a_link_to_a_folder(self, bundle, tmp_path):
         (tmp_path / "outside").mkdir()
         shutil.copy(bundle / "parity.json", tmp_path / "outside")
         (bundle / "more").symlink_to(tmp_path / "outside")
@@ -265,28 +270,31 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_name_that_could_lead_outside_is_refused(bundle, name):
-    with pytest.raises(FileRefused, match=re.escape(repr(name)[1:20])):
+    shown = repr(name)[:200]
+    with expect_error(FileRefused) as info:
         check_name(name)
+    assert shown in str(info.value)
     data = json.loads((bundle / MANIFEST_NAME).read_text())
     data["files"][name] = data["files"]["parity.json"]
     restate(bundle, data)
-    with pytest.raises(FileRefused, match=re.escape(repr(name)[1:20])):
+    with expect_error(FileRefused, bundle / MANIFEST_NAME) as info:
         galip_runtime.load(bundle)
+    assert shown in str(info.value)
 
 
 @pytest.mark.parametrize("name", ["generator.fp16.onnx", "engines/sm_90+trt-10.plan", "a_b/c.d"])
-def test_plain_names_are_fine(name):
+def test_plain_names_are_accepted(name):
     assert check_name(name) == name
 
 
-def test_the_bundle_itself_may_be_reached_through_links_and_dots(bundle, tmp_path, monkeypatch):
+def test_a_path_to_the_bundle_may_have_links_and_dots(bundle, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(bundle)
     monkeypatch.chdir(bundle)
     for path in (tmp_path / "link", "../bundle", ".", str(bundle) + "/../bundle/"):
         assert galip_runtime.load(path, device="cpu").generate("apple", 1).shape == (1, 8, 8, 3)
 
 
-def test_files_in_folders_and_files_not_listed(bundle):
+def test_files_in_folders_and_unlisted_files(bundle):
     (bundle / "engines").mkdir()
     (bundle / "engines" / "x.plan").write_bytes(b"plan")
     relist(bundle, "engines/x.plan")
@@ -295,17 +303,17 @@ def test_files_in_folders_and_files_not_listed(bundle):
     galip_runtime.load(bundle, device="cpu")
 
 
-def test_a_graph_that_is_not_loaded_is_not_hashed(tmp_path):
-    """A bundle of many precisions loads as fast as one of one; a file cut short is refused all the same."""
+def test_graphs_in_other_precisions_are_not_hashed(tmp_path):
+    """A bundle of many precisions loads as fast as a bundle of one; a truncated file is still refused."""
     bundle = make_stub_bundle(tmp_path / "bundle", precisions=["fp32", "int8"])
     other = bundle / "generator.int8.onnx"
     data = other.read_bytes()
     other.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     galip_runtime.load(bundle, device="cpu", precision="fp32")
-    with pytest.raises(FileRefused, match=r"generator\.int8\.onnx .*sha256"):
+    with expect_error(FileRefused, other, read_manifest(bundle).files[other.name].sha256):
         galip_runtime.load(bundle, device="openvino", precision="int8")
     other.write_bytes(data[:-1])
-    with pytest.raises(FileRefused, match=r"generator\.int8\.onnx .*size"):
+    with expect_error(FileRefused, other, len(data), len(data) - 1):
         galip_runtime.load(bundle, device="cpu", precision="fp32")
 
 
@@ -319,7 +327,7 @@ def test_a_file_written_between_check_and_use_is_refused(bundle, monkeypatch, na
         return original(manifest, files, settings)
 
     monkeypatch.setattr(loading, "_start", swap_before)
-    with pytest.raises(FileRefused, match=f"{name} was written while it was loaded"):
+    with expect_error(FileRefused, bundle / name):
         galip_runtime.load(bundle, device=device)
 
 
@@ -327,10 +335,10 @@ def test_a_file_written_between_check_and_use_is_refused(bundle, monkeypatch, na
 @pytest.mark.parametrize(
     "data", [b"", b"\x80\x04.", b"x" * 5000, b"\x08\x0a\x3a\x05"], ids=lambda data: repr(data)[:20]
 )
-def test_what_is_listed_but_no_graph_is_refused(bundle, name, data):
+def test_a_listed_file_that_is_no_graph_is_refused(bundle, name, data):
     (bundle / name).write_bytes(data)
     relist(bundle, name)
-    with pytest.raises(FileRefused, match=name):
+    with expect_error(FileRefused, bundle / name):
         galip_runtime.load(bundle, device="cpu")
 
 
@@ -344,35 +352,36 @@ def test_a_graph_with_weights_in_another_file_is_refused(bundle, monkeypatch, lo
     (bundle / "generator.onnx").write_bytes(model.SerializeToString())
     relist(bundle, "generator.onnx", "weight.bin")
     monkeypatch.chdir(bundle)  # where onnxruntime would look for it
-    with pytest.raises(FileRefused, match=r"generator\.onnx .*external data"):
+    with expect_error(FileRefused, bundle / "generator.onnx"):
         galip_runtime.load(bundle, device="cpu")
 
 
-def test_another_graph_than_the_manifest_says_is_refused(bundle, tmp_path):
+def test_a_graph_with_other_inputs_or_outputs_is_refused(bundle, tmp_path):
     shutil.copy(bundle / "generator.onnx", bundle / "text_encoder.onnx")
     relist(bundle, "text_encoder.onnx")
-    with pytest.raises(FileRefused, match=r"text_encoder\.onnx"):
+    with expect_error(FileRefused, bundle / "text_encoder.onnx", "tokens"):
         galip_runtime.load(bundle, device="cpu")
     shutil.copy(make_stub_bundle(tmp_path / "large", image_size=16) / "generator.onnx", bundle)
-    with pytest.raises(FileRefused):
+    with expect_error(FileRefused, bundle / "generator.onnx"):
         galip_runtime.load(bundle, device="cpu")
     other = make_stub_bundle(tmp_path / "other")
     shutil.copy(tmp_path / "large" / "generator.onnx", other)
     relist(other, "generator.onnx")
-    with pytest.raises(FileRefused, match=r"generator\.onnx"):
+    with expect_error(FileRefused, "generator.onnx", 16, 8):
         galip_runtime.load(other, device="cpu")
 
 
 @pytest.mark.parametrize("data", [b"", b"i n\n"])
-def test_a_vocabulary_that_is_none_is_refused(bundle, data):
+def test_a_broken_vocabulary_is_refused(bundle, data):
     (bundle / "vocabulary.gz").write_bytes(data)
     relist(bundle, "vocabulary.gz")
-    with pytest.raises(FileRefused, match="vocabulary"):
-        galip_runtime.load(bundle, device="cpu")
+    for read in (lambda: galip_runtime.Tokenizer.from_bytes(data, 24), lambda: galip_runtime.load(bundle)):
+        with expect_error(FileRefused):
+            read()
 
 
 def test_a_vocabulary_of_another_length_is_refused(bundle):
     (bundle / "vocabulary.gz").write_bytes(galip_runtime.Tokenizer([("i", "n")], 24).to_bytes())
     relist(bundle, "vocabulary.gz")
-    with pytest.raises(FileRefused, match="1 merges"):
+    with expect_error(FileRefused, "vocabulary.gz", 1, len(MERGES)):
         galip_runtime.load(bundle, device="cpu")

@@ -205,7 +205,7 @@ def test_a_shape_is_captured_the_second_time(cuda, engined):
 
 
 def test_shapes_used_long_ago_are_given_up(cuda, engined, monkeypatch):
-    monkeypatch.setattr(TensorrtRunner, "_kept", 2)
+    monkeypatch.setattr(TensorrtRunner, "_most_shapes", 2)
     model = load(engined)
     noise, sentence = model.noise([1, 2, 3, 4]), model.encode_text(["a", "b", "c", "d"])
     images = [model.decode(noise[:rows], sentence[:rows]) for rows in (1, 2, 3, 4, 1, 1, 4)]

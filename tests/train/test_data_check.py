@@ -21,9 +21,9 @@ from train.layout_fixtures import (
 
 from galip.cli import main
 from galip.data import check, sheet
+from galip.data.captioned import CaptionedPicture
 from galip.data.check import check_data
 from galip.data.sheet import contact_sheet
-from galip.data.sources import Captioned
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_a_sheet_is_written_whole(run, tmp_path):
 
 
 def captioned(size=(64, 64), caption="a caption", colour="red"):
-    return Captioned("k", Image.new("RGB", size, colour), (caption,))
+    return CaptionedPicture("k", Image.new("RGB", size, colour), (caption,))
 
 
 def test_pictures_lie_in_rows_and_fill_their_cells():

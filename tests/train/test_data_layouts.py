@@ -16,10 +16,10 @@ from PIL import Image
 from train.layout_fixtures import BIRDS, WRITERS, captions, encoded, picture, write, write_tar
 
 from galip.data import decode
-from galip.data.decode import EncodedPicture
+from galip.data.decode import BrokenPicture, EncodedPicture
 from galip.data.layouts.cub import bird_box
 from galip.data.layouts.pickled import read_keys, strings_of_pickle
-from galip.data.sources import BrokenPicture, open_source, recognise, splits_of
+from galip.data.sources import list_splits, open_source, recognise
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def colour_of(image):
 def test_a_layout_is_recognised_and_its_captions_are_the_pictures_own(sets, name):
     layout, splits = FOUND[name]
     assert recognise(sets / name) == layout
-    assert splits_of(sets / name) == list(splits)
+    assert list_splits(sets / name) == list(splits)
     keys = []
     for split, (count, captioned) in splits.items():
         source = open_source(sets / name, split)
@@ -122,14 +122,14 @@ def test_shards_carry_their_json_and_splits(sets, tmp_path):
     assert source.meta(7)["url"] == "https://pictures.example/7.jpg"
     assert source.captions(7) == ("a grey disc number 7",)
     shutil.copytree(sets / "shards", tmp_path / "val")
-    assert splits_of(tmp_path) == ["val"]
+    assert list_splits(tmp_path) == ["val"]
     assert len(open_source(tmp_path, "val")) == 15
     shutil.copy(sets / "shards" / "00000.tar", tmp_path / "two")
     named = tmp_path / "named"
     named.mkdir()
     for name in ("train-0.tar", "test-0.tar"):
         shutil.copy(tmp_path / "two", named / name)
-    assert splits_of(named) == ["train", "test"]
+    assert list_splits(named) == ["train", "test"]
     assert len(open_source(named, "test")) == 5
 
 

@@ -310,7 +310,7 @@ def _evaluate(rank, port, config, queue, cache):
         "TORCHELASTIC_RUN_ID": "test",
     }  # fmt: skip
     torch.set_num_threads(1)
-    from galip.train.engine import make_fabric
+    from galip.train.fabric import make_fabric
 
     fabric = make_fabric("cpu", "fp32")
     queue.put([evaluate(config, fabric=fabric).figures for _ in range(2)])

@@ -18,23 +18,22 @@ from galip_runtime.errors import FileRefused
 
 from galip.data.decode import BrokenPicture
 from galip.data.layouts.files import FileSource, check_key, first_file
+from galip.data.layouts.layout import Layout
 from galip.data.texts import check_captions, read_json
 
-__all__ = ["fits", "open_split", "splits"]
-
-LOOKED_FOR = "annotations/captions_train2014.json or captions_val2014.json"
+__all__ = ["LAYOUT"]
 
 
 def _annotations(path: Path, split: str) -> Path:
     return path / "annotations" / f"captions_{split}2014.json"
 
 
-def fits(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether there are captions of either split."""
-    return bool(splits(path))
+    return bool(list_splits(path))
 
 
-def splits(path: Path) -> list[str]:
+def list_splits(path: Path) -> list[str]:
     """Those with captions."""
     return [split for split in ("train", "val") if _annotations(path, split).is_file()]
 
@@ -120,3 +119,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a file name is text, not {value!r:.80}")
     return value
+
+
+LAYOUT = Layout(
+    contents="annotations/captions_train2014.json or captions_val2014.json",
+    matches=matches,
+    list_splits=list_splits,
+    open_split=open_split,
+    split_aliases={"test": "val"},
+)

@@ -20,10 +20,10 @@ from galip_runtime.errors import FileRefused
 
 from galip.data.decode import Box
 from galip.data.layouts.files import FileSource, caption_lines, check_key, first_file, read_lines
+from galip.data.layouts.layout import Layout
 
-__all__ = ["bird_box", "fits", "open_split", "read_boxes", "splits"]
+__all__ = ["LAYOUT", "bird_box", "read_boxes"]
 
-LOOKED_FOR = "CUB_200_2011/images.txt and CUB_200_2011/bounding_boxes.txt"
 
 Bounds = tuple[float, float, float, float]
 
@@ -45,12 +45,12 @@ def _root(path: Path) -> Path:
     return path if (path / "images.txt").is_file() else path / "CUB_200_2011"
 
 
-def fits(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether CUB's lists are there."""
     return (_root(path) / "images.txt").is_file() and (_root(path) / "bounding_boxes.txt").is_file()
 
 
-def splits(path: Path) -> list[str]:
+def list_splits(path: Path) -> list[str]:
     """Both, always."""
     return ["train", "test"]
 
@@ -133,3 +133,11 @@ def open_split(path: Path, split: str) -> CubSource:
     source = CubSource(split, names, root, text)
     source.left_out = left_out
     return source
+
+
+LAYOUT = Layout(
+    contents="CUB_200_2011/images.txt and CUB_200_2011/bounding_boxes.txt",
+    matches=matches,
+    list_splits=list_splits,
+    open_split=open_split,
+)

@@ -19,20 +19,20 @@ from galip_runtime.errors import FileRefused
 from galip.data.decode import Box, BrokenPicture
 from galip.data.layouts.cub import bird_box, read_boxes
 from galip.data.layouts.files import FileSource, caption_lines, check_key, first_file
+from galip.data.layouts.layout import Layout
 from galip.data.layouts.pickled import read_keys
 
-__all__ = ["fits", "open_split", "splits"]
+__all__ = ["LAYOUT"]
 
-LOOKED_FOR = "train/filenames.pickle or test/filenames.pickle (DF-GAN's and GALIP's preprocessed data)"
 COCO_FOLDERS = {"train": "train2014", "test": "val2014"}
 
 
-def fits(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether there is a list of keys."""
-    return bool(splits(path))
+    return bool(list_splits(path))
 
 
-def splits(path: Path) -> list[str]:
+def list_splits(path: Path) -> list[str]:
     """Those with a list."""
     return [split for split in ("train", "test") if (path / split / "filenames.pickle").is_file()]
 
@@ -87,3 +87,11 @@ def open_split(path: Path, split: str) -> DfganSource:
     """Raises `FileRefused` where the list isn't one of strings, or pictures or boxes are missing."""
     file = path / split / "filenames.pickle"
     return DfganSource(split, [check_key(key, str(file)) for key in read_keys(file)], path)
+
+
+LAYOUT = Layout(
+    contents="train/filenames.pickle or test/filenames.pickle (DF-GAN's and GALIP's preprocessed data)",
+    matches=matches,
+    list_splits=list_splits,
+    open_split=open_split,
+)

@@ -11,8 +11,8 @@ from typing import Any
 from galip_runtime.errors import FileRefused
 from galip_runtime.files import read_regular
 
+from galip.data.captioned import CaptionedPicture
 from galip.data.decode import Box, BrokenPicture, EncodedPicture
-from galip.data.sources import Captioned
 from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, lines_of
 
 __all__ = ["FileSource", "caption_lines", "check_key", "first_file", "read_lines"]
@@ -60,7 +60,7 @@ class FileSource:
         file = self.file(index)
         return EncodedPicture(str(file), file, self.upright)
 
-    def __getitem__(self, index: int) -> Captioned:
+    def __getitem__(self, index: int) -> CaptionedPicture:
         """Picture `index`, decoded and cropped. Raises `BrokenPicture`."""
         captions = self.captions(index)
         picture = self.encoded(index).decode()
@@ -71,7 +71,7 @@ class FileSource:
                     "pixels; was the picture resized without its box?"
                 )
             picture = picture.crop(box)
-        return Captioned(self.keys[index], picture, captions, self.meta(index))
+        return CaptionedPicture(self.keys[index], picture, captions, self.meta(index))
 
 
 def check_key(key: str, where: str) -> str:

@@ -24,11 +24,11 @@ from galip_runtime.files import read_regular
 
 from galip.data.decode import PICTURE_ENDINGS, BrokenPicture
 from galip.data.layouts.files import FileSource, caption_lines, first_file
+from galip.data.layouts.layout import Layout
 from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, numbered_lines, parse_json
 
-__all__ = ["ENDINGS", "fits", "has_captions", "open_split", "pictures_below", "splits"]
+__all__ = ["ENDINGS", "LAYOUT", "has_captions", "pictures_below"]
 
-LOOKED_FOR = "pictures (.png, .jpg, .webp, .gif, .bmp) at any depth, with same-named .txt or a captions.jsonl"
 ENDINGS = tuple(f".{ending}" for ending in PICTURE_ENDINGS)
 SPLITS = ("train", "val", "valid", "validation", "test")
 TABLES = ("captions.jsonl", "metadata.jsonl")
@@ -82,7 +82,7 @@ def _left_out(folder: Path, others: list[str], captioned: set[Path]) -> Counter[
     return +left_out
 
 
-def fits(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether there is any picture."""
     return next(pictures_below(path), None) is not None
 
@@ -95,7 +95,7 @@ def has_captions(path: Path) -> bool:
     )
 
 
-def splits(path: Path) -> list[str]:
+def list_splits(path: Path) -> list[str]:
     """Folders of that name that hold pictures, if they are splits; else only `train`."""
     return _split_folders(path) or ["train"]
 
@@ -228,3 +228,12 @@ def _picture_named(folder: Path, name: str, where: str) -> Path:
         if os.path.lexists(picture):
             return picture
     raise FileRefused(f"{where}: there is no picture {name:.200} in {folder}; correct or remove the line.")
+
+
+LAYOUT = Layout(
+    contents="pictures (.png, .jpg, .webp, .gif, .bmp) at any depth, with same-named .txt or a "
+    "captions.jsonl",
+    matches=matches,
+    list_splits=list_splits,
+    open_split=open_split,
+)

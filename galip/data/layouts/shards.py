@@ -17,8 +17,10 @@ from typing import Any
 from galip_runtime.errors import FileRefused
 from galip_runtime.files import open_regular
 
+from galip.data.captioned import CaptionedPicture
 from galip.data.decode import BrokenPicture, EncodedPicture
 from galip.data.folder import DATASET_FILE, check_sums, tars_in
+from galip.data.layouts.layout import Layout
 from galip.data.shards import (
     TEXT_ENDINGS,
     captions_and_meta,
@@ -28,22 +30,20 @@ from galip.data.shards import (
     read_member,
     shard_paths,
 )
-from galip.data.sources import Captioned
 from galip.data.texts import read_json
 
-__all__ = ["ShardSource", "count_pictures", "fits", "left_beside", "open_split", "shards_of_split", "splits"]
+__all__ = ["LAYOUT", "ShardSource", "count_pictures", "left_beside", "shards_of_split"]
 
-LOOKED_FOR = "*.tar (WebDataset shards: KEY.jpg, KEY.txt, KEY.json), there or in train/, val/, test/"
 SPLITS = ("train", "val", "test")
 MAX_STATS_BYTES = 2**20
 
 
-def fits(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether there are tars."""
     return any(tars_in(folder) for folder in (path, *(path / split for split in SPLITS)))
 
 
-def splits(path: Path) -> list[str]:
+def list_splits(path: Path) -> list[str]:
     """Those that name tars or their folder; tars of other names are `train`."""
     if found := [split for split in SPLITS if tars_in(path / split)]:
         return found
@@ -65,7 +65,7 @@ def left_beside(path: Path, split: str) -> Counter[str]:
         belongs = file.name == DATASET_FILE or file.name.endswith("_stats.json") or ending == ".parquet"
         if file.is_file() and ending != ".tar" and not belongs and not file.name.startswith("."):
             left_out[f"files beside the tars ending in {ending or 'nothing'}"] += 1
-    unread = set(_others(path)) if "train" in splits(path) else set()
+    unread = set(_others(path)) if "train" in list_splits(path) else set()
     left_out["tars that belong to no split"] += len(unread - set(shards))
     return +left_out
 
@@ -160,10 +160,10 @@ class ShardSource:
             raise FileRefused(f"{shard} cannot be read any more: {error.strerror}. Put it back.") from error
         return EncodedPicture(f"{shard}: sample {entry.key}", content)
 
-    def __getitem__(self, index: int) -> Captioned:
+    def __getitem__(self, index: int) -> CaptionedPicture:
         """Picture `index`, decoded. Raises `BrokenPicture`."""
         entry = self._entry(index)
-        return Captioned(entry.key, self.encoded(index).decode(), entry.captions, entry.meta)
+        return CaptionedPicture(entry.key, self.encoded(index).decode(), entry.captions, entry.meta)
 
 
 def open_split(path: Path, split: str) -> ShardSource:
@@ -173,3 +173,11 @@ def open_split(path: Path, split: str) -> ShardSource:
     source = ShardSource(split, shards)
     source.left_out += left_beside(path, split)
     return source
+
+
+LAYOUT = Layout(
+    contents="*.tar (WebDataset shards: KEY.jpg, KEY.txt, KEY.json), there or in train/, val/, test/",
+    matches=matches,
+    list_splits=list_splits,
+    open_split=open_split,
+)

@@ -48,7 +48,7 @@ def available_devices() -> list[str]:
 def runs_engines(device: str) -> bool:
     """Return whether `device` runs a bundle's engines: TensorRT does, onnxruntime's provider does not."""
     native, *others = DEVICE_TABLE[device].runners
-    if native is not TensorrtRunner or not native.is_installed():
+    if not (issubclass(native, TensorrtRunner) and native.is_installed()):
         return False
     try:
         import_tensorrt()

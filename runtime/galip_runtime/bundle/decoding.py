@@ -19,7 +19,7 @@ __all__ = ["MAX_DEPTH", "parse", "typed"]
 MAX_DEPTH = 64
 """the most levels of nested objects and lists: code that reads or prints a document may recurse over it"""
 
-_NAMES = {int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 _MAX_DIGITS = 20  # of the largest, and of the smallest with its sign
 # A string, closed or not. The quantifiers are possessive, so that no text makes the regex backtrack
@@ -51,9 +51,9 @@ def parse(text: str | bytes) -> Any:
 def typed(kind: Any, value: Any, where: str = "") -> Any:
     """Return `value`, a result of `parse`, as the type `kind`.
 
-    `kind`: a dataclass, int, float, str, a union of these and None, Any, Mapping[str, kind] or
-    tuple[kind, ...]. An object's other fields are ignored. Raises FileRefused with the path of the field,
-    which begins with `where`.
+    `kind`: a dataclass, int, float, str, bool, a union of these and None, Any, Mapping[str, kind],
+    tuple[kind, ...] or a tuple of a fixed number of one kind. An object's other fields are ignored. Raises
+    FileRefused with the path of the field, which begins with `where`.
     """
     if is_dataclass(kind):
         return _dataclass(kind, value, where)
@@ -65,10 +65,13 @@ def typed(kind: Any, value: Any, where: str = "") -> Any:
         }
     if origin is tuple:
         _expect(isinstance(value, list), value, "a list", where)
+        if Ellipsis not in arguments:
+            _expect(len(value) == len(arguments), value, f"a list of {len(arguments)}", where)
         return tuple(typed(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if kind is not Any:
         allowed = arguments or (kind,)
         if float in allowed and type(value) is int:
+            _expect(abs(value) <= _LARGEST, value, _NAMES[float], where)
             value = float(value)
         # not isinstance: JSON's true is not a whole number
         _expect(type(value) in allowed, value, " or ".join(_NAMES[type_] for type_ in allowed), where)
