@@ -74,4 +74,4 @@ _VALUE_RULES: dict[str, Callable[[Operation], Array]] = {
     "Squeeze": _reshaped("Squeeze"),
     "Unsqueeze": _reshaped("Unsqueeze"),
 }
-"""The operators with which graphs compute shapes, such as, in exports without rewrites, that of an Expand."""
+"""The operators with which graphs compute shapes, such as that of an Expand in exports without rewrites."""
