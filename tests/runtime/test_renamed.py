@@ -23,6 +23,9 @@ def test_other_names():
     manifest = import_module("galip_runtime.bundle.manifest")
     with pytest.warns(DeprecationWarning, match="file_signature"):
         assert manifest.stamp is manifest.file_signature
+    hardware = import_module("galip_runtime.hardware")
+    with pytest.warns(DeprecationWarning, match="driver_cuda_version"):
+        assert hardware.driver is hardware.driver_cuda_version
     with pytest.raises(AttributeError, match="nothing"):
         _ = manifest.nothing
     with pytest.raises(ModuleNotFoundError):
