@@ -29,7 +29,7 @@ def python(code, executable=sys.executable, **options):
     return process.stdout
 
 
-def test_importing_it_imports_no_framework():
+def test_importing_the_runtime_imports_no_framework():
     """Not even numpy, until a name of the package is used: `--help` of a command comes at once."""
     code = """
 import sys
@@ -43,7 +43,7 @@ print(heavy, frameworks)
 
 
 @pytest.mark.parametrize("device", ["cpu", "openvino"])
-def test_running_it_imports_neither_torch_nor_onnx(shared_bundle, device):
+def test_generating_a_picture_imports_neither_torch_nor_onnx(shared_bundle, device):
     code = f"""
 import sys, galip_runtime
 galip_runtime.load({str(shared_bundle)!r}, device={device!r}).generate("a red apple", 7)
