@@ -1,4 +1,4 @@
-# make setup | demo | test | fuzz | lint | wheels | default-model | readme
+# make setup | demo | test | fuzz | lint | docs | wheels | default-model | readme
 # make bench | bench-cpu | bench-full | bench-fid | bench-training
 # make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
 # Each sets up .venv first if it is missing, those for a GPU .venv-gpu.
@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
-.PHONY: setup demo test fuzz lint wheels default-model readme clean
+.PHONY: setup demo test fuzz lint docs wheels default-model readme clean
 .PHONY: bench bench-cpu bench-full bench-fid bench-training test-gpu bench-gpu
 .DELETE_ON_ERROR:
 
@@ -55,6 +55,10 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict runtime/galip_runtime
 	$(BIN)/mypy galip export/galip_export benchmarks/galip_bench benchmarks/studies recipes/icons
+
+# The documentation as a site in site/. Warnings are errors, and so are links to pages or anchors that are not there.
+docs: setup
+	$(BIN)/zensical build --strict --clean
 
 wheels: setup
 	$(BIN)/python -m build --wheel --outdir dist runtime
@@ -142,9 +146,9 @@ bench-gpu: $(GPU_READY)
 	$(GPU_PYTHON) -m galip bench --model demo/random.safetensors --bundle demo/gpu_full --subjects $(GPU_SUBJECTS) \
 		--batch 1,4,16,64 --json benchmarks/results/gpu_full_latency.json --html demo/gpu_full.html
 
-# The READMEs' tables, from the results.
+# The tables of README and docs, from the results and from the table of devices.
 readme: setup
-	PYTHONPATH=benchmarks $(BIN)/python -m studies.readme README.md benchmarks/README.md
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.readme README.md docs/devices.md docs/results.md
 
 # How fast `galip train` is against the released code's order; to be run on a machine with nothing else to do.
 bench-training: setup
@@ -153,4 +157,4 @@ bench-training: setup
 		--out benchmarks/results/training_released.json
 
 clean:
-	rm -rf demo dist build
+	rm -rf demo dist build site .cache

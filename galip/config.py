@@ -1,6 +1,6 @@
-"""What a GALIP model is made of: one frozen dataclass a concern, and their JSON form.
+"""The config of a GALIP model, one frozen dataclass per concern, and its JSON form.
 
-A checkpoint stores its `GalipConfig` whole, so loading never guesses a dimension.
+A checkpoint stores its whole `GalipConfig`, so loading never guesses a dimension.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from galip_runtime.errors import UsageError
+from galip_runtime.bundle.decoding import typed
+from galip_runtime.errors import FileRefused, UsageError
 
 __all__ = [
     "ClipConfig",
@@ -32,26 +33,26 @@ def _require(condition: bool, message: str) -> None:
 
 
 MOST_WIDTH = 16_384
-"""Bound of widths and channels; far above any model's, and small enough to reckon with."""
+"""Largest width or number of channels; far above any model's."""
 MOST_SIDE = 4_096
-"""Bound of a picture's side, pixels."""
+"""Largest side of a picture, in pixels."""
 MOST_LAYERS = 128
-"""Bound of blocks in a row: each costs time to build even without weights."""
+"""Largest number of consecutive blocks: each takes time to build even without weights."""
 MOST_MAP = 2**25
-"""Bound of the numbers in a generation block's map of one picture: 128 MiB."""
+"""Largest number of activations in a generation block, for one picture: 128 MiB."""
 MOST_FLOAT = 1e6
-"""Bound of numbers with a fraction: none of them leaves what single precision holds."""
+"""Largest absolute value of a float: single precision represents all of them."""
 
 
 def _require_range(config: Any, least: float, most: float, *names: str) -> None:
-    """Every number of the fields `names`, each a number or a tuple of them, must be in `least` … `most`."""
+    """Require every number in the fields `names`, numbers or tuples, to be in `least` … `most`."""
     for name in names:
         value = getattr(config, name)
         numbers = value if isinstance(value, tuple) else (value,)
         _require(len(numbers) <= MOST_LAYERS, f"{name} has {len(numbers)} entries; at most {MOST_LAYERS}")
         for number in numbers:
-            shown = str(number) if not abs(number) >= 10**20 else "a number of more than 20 digits"
-            _require(least <= number <= most, f"{name} is {shown}; it must be {least:.9g} to {most:.9g}")
+            text = str(number) if not abs(number) >= 10**20 else "a number of more than 20 digits"
+            _require(least <= number <= most, f"{name} is {text}; it must be {least:.9g} to {most:.9g}")
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ class ImageTowerConfig:
     """CLIP's vision transformer."""
 
     image_size: int = 224
-    """Side of the square input, pixels."""
+    """Side of the square input, in pixels."""
     patch_size: int = 32
-    """Side of a patch, pixels; the grid is image_size / patch_size tokens wide."""
+    """Side of a patch, in pixels; the grid is image_size / patch_size tokens wide."""
     width: int = 768
     """Token width; heads are `head_width` wide."""
     layers: int = 12
@@ -75,12 +76,11 @@ class ImageTowerConfig:
         _require_range(self, 1, MOST_LAYERS, "layers")
         _require(
             self.image_size % self.patch_size == 0,
-            f"image_size {self.image_size} is no multiple of "
-            f"patch_size {self.patch_size}; choose sizes that divide",
+            f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}",
         )
         _require(
             self.width % self.head_width == 0,
-            f"width {self.width} is no multiple of head_width {self.head_width}",
+            f"width {self.width} is not a multiple of head_width {self.head_width}",
         )
 
     @property
@@ -96,12 +96,12 @@ class ImageTowerConfig:
 
 @dataclass(frozen=True)
 class TextTowerConfig:
-    """CLIP's causal text transformer and the cut of its BPE vocabulary."""
+    """CLIP's causal text transformer and the size of its BPE vocabulary."""
 
     context_length: int = 77
-    """Tokens a caption may have, start and end tokens included."""
+    """Most tokens in a caption, including the start and end tokens."""
     merges: int = 48_894
-    """BPE merges kept, from the most frequent down; the vocabulary has 512 + merges + 2 tokens."""
+    """Number of BPE merges, the most frequent first; the vocabulary has 512 + merges + 2 tokens."""
     width: int = 512
     """Token width."""
     layers: int = 12
@@ -115,12 +115,12 @@ class TextTowerConfig:
         _require_range(self, 1, MOST_LAYERS, "layers")
         _require_range(self, 0, 48_894, "merges")
         _require(
-            self.width % self.heads == 0, f"text width {self.width} is no multiple of {self.heads} heads"
+            self.width % self.heads == 0, f"text width {self.width} is not a multiple of {self.heads} heads"
         )
 
     @property
     def vocab_size(self) -> int:
-        """256 bytes, 256 word-final bytes, the merges, start and end."""
+        """Tokens in the vocabulary: 256 bytes, 256 word-final bytes, the merges, start and end."""
         return 512 + self.merges + 2
 
 
@@ -146,7 +146,7 @@ class ClipConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ClipConfig:
-        """The inverse of `dataclasses.asdict`. Raises `UsageError` as `GalipConfig.from_dict`."""
+        """Return the config that `data` describes, as JSON stores it. Raises as `GalipConfig.from_dict`."""
         config: ClipConfig = _from_dict(cls, data, "clip")
         return config
 
@@ -158,7 +158,7 @@ class GeneratorConfig:
     noise_dim: int = 100
     """Width Z of the noise vector."""
     use_clip: bool = True
-    """False: Table 3's baseline generator, noise straight into the image generator, no bridge and no CLIP."""
+    """False: Table 3's baseline, noise straight into the image generator, without bridge or CLIP."""
     bridge_channels: int = 64
     """Channels of the initial bridge feature."""
     fusion_hidden: int = 32
@@ -166,15 +166,15 @@ class GeneratorConfig:
     fusion_blocks: int = 4
     """Fusion blocks of the bridge feature predictor."""
     clip_layers: int = 12
-    """How many of the image tower's blocks the bridge feature goes through."""
+    """Number of the image tower's blocks that the bridge feature passes through."""
     prompt_layers: tuple[int, ...] = tuple(range(1, 9))
-    """0-based indices of the blocks that get a prompt token; empty for Table 3's row without prompts."""
+    """0-based indices of the blocks with a prompt token; empty for Table 3's row without prompts."""
     clip_weight: float = 0.1
     """Weight of the visual concepts M in `B + clip_weight * M`."""
     channels: tuple[int, ...] = (512, 512, 512, 512, 256, 128, 64)
-    """Channels entering the first generation block, then leaving each."""
+    """Channels into the first generation block, then out of each block."""
     sizes: tuple[int, ...] = (8, 16, 32, 64, 128, 224)
-    """Side of the picture inside each generation block, pixels; the last is the output's."""
+    """Side of the picture in each generation block, in pixels; the last is the output's."""
 
     def __post_init__(self) -> None:
         _require_range(self, 1, MOST_WIDTH, "noise_dim", "bridge_channels", "fusion_hidden")
@@ -186,26 +186,26 @@ class GeneratorConfig:
         _require(len(self.sizes) > 0, "sizes is empty; the image generator needs at least one block")
         _require(
             len(self.channels) == len(self.sizes) + 1,
-            f"{len(self.channels)} channels for {len(self.sizes)} sizes; give one more channel than sizes",
+            f"channels has {len(self.channels)} entries and sizes {len(self.sizes)}; channels needs one more",
         )
-        _require(list(self.sizes) == sorted(self.sizes), f"sizes {self.sizes} must not shrink")
+        _require(list(self.sizes) == sorted(self.sizes), f"sizes {self.sizes} must not decrease")
         for size, channels in zip(self.sizes, map(max, self.channels, self.channels[1:]), strict=True):
             _require(
                 size**2 * channels <= MOST_MAP,
-                f"sizes has {size} where channels has {channels}; a map has at most {MOST_MAP:,} numbers",
+                f"sizes has {size} where channels has {channels}: more than {MOST_MAP:,} activations",
             )
         _require(
             all(0 <= layer < self.clip_layers for layer in self.prompt_layers),
-            f"prompt_layers {self.prompt_layers} must lie in 0 … clip_layers - 1 = {self.clip_layers - 1}",
+            f"prompt_layers {self.prompt_layers} must be in 0 … clip_layers - 1 = {self.clip_layers - 1}",
         )
         _require(
             len(set(self.prompt_layers)) == len(self.prompt_layers),
-            f"prompt_layers {self.prompt_layers} names a block twice",
+            f"prompt_layers {self.prompt_layers} repeats a block",
         )
 
     @property
     def image_size(self) -> int:
-        """Side of the generated picture, pixels."""
+        """Side of the generated picture, in pixels."""
         return self.sizes[-1]
 
 
@@ -219,11 +219,11 @@ class DiscriminatorConfig:
     """Channels of the extracted feature."""
     assessor_channels: int = 128
     """Channels between the assessor's two convolutions."""
-    pixel_range: Literal["released", "clip"] = "clip"
+    pixel_range: str = "clip"
     """How pictures in [-1, 1] become CLIP's input. `clip`: to [0, 1], then mean and std, as CLIP was trained.
     `released`: rescaled twice, as the released code does; released weights need it."""
-    features: Literal["cfe", "ccm-csm", "cnn"] = field(default="cfe", metadata={"added": True})
-    """What finds features: `cfe`, GALIP's own; for Table 3 also `ccm-csm`, Projected GAN's fixed random
+    features: str = field(default="cfe", metadata={"added": True})
+    """Feature extractor: `cfe`, GALIP's own; for Table 3 also `ccm-csm`, Projected GAN's fixed random
     mixing of the CLIP maps, and `cnn`, convolutions on the picture itself."""
 
     def __post_init__(self) -> None:
@@ -232,7 +232,7 @@ class DiscriminatorConfig:
         _require(len(self.collect_layers) > 0, "collect_layers is empty; Mate-D needs at least one layer")
         _require(
             list(self.collect_layers) == sorted(set(self.collect_layers)),
-            f"collect_layers {self.collect_layers} must rise",
+            f"collect_layers {self.collect_layers} must increase",
         )
         _require(
             self.features in ("cfe", "ccm-csm", "cnn"),
@@ -246,7 +246,7 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class GalipConfig:
-    """A whole model."""
+    """The config of a whole model."""
 
     clip: ClipConfig = field(default_factory=ClipConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
@@ -256,29 +256,30 @@ class GalipConfig:
         layers = self.clip.image.layers
         _require(
             self.generator.clip_layers <= layers,
-            f"the generator wants {self.generator.clip_layers} CLIP blocks, the image tower has {layers}",
+            f"clip_layers is {self.generator.clip_layers}, but the image tower has only {layers} blocks",
         )
         _require(
             self.discriminator.collect_layers[-1] < layers,
-            f"collect_layers {self.discriminator.collect_layers} goes past the image tower's {layers} blocks",
+            f"collect_layers {self.discriminator.collect_layers} exceeds the image tower's {layers} blocks",
         )
         _require(
             self.clip.image.grid >= 7,
-            f"the assessor's two 4x4 convolutions need a grid of at least 7 "
-            f"patches, the image tower has {self.clip.image.grid}",
+            f"the image tower's grid is {self.clip.image.grid} patches wide; the assessor's two 4x4 "
+            "convolutions need at least 7",
         )
         _require(
             self.generator.sizes[0] >= self.clip.image.grid,
-            f"the first size {self.generator.sizes[0]} is below the CLIP grid {self.clip.image.grid}",
+            f"sizes starts with {self.generator.sizes[0]}, below the CLIP grid {self.clip.image.grid}",
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, every field present."""
-        return dataclasses.asdict(self)
+        """Return every field, in JSON's types."""
+        data: dict[str, Any] = _with_lists(dataclasses.asdict(self))
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> GalipConfig:
-        """The inverse of `to_dict`.
+        """Return the config that `to_dict` gave `data` of.
 
         Raises `UsageError` naming any unknown, missing or ill-typed field.
         """
@@ -286,38 +287,32 @@ class GalipConfig:
         return config
 
 
+def _with_lists(value: Any) -> Any:
+    """Return `value` with lists in place of tuples."""
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return [_with_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
 def _from_dict(cls: Any, data: Any, where: str) -> Any:
-    _require(isinstance(data, Mapping), f"{where} must be an object, not {type(data).__name__}")
+    """Return `data` as a `cls`, if it has exactly its fields."""
+    try:
+        return typed(cls, _completed(cls, data, where), where)
+    except FileRefused as error:
+        raise UsageError(*error.args) from error
+
+
+def _completed(cls: Any, data: Any, where: str) -> Any:
+    """Return `data` with defaults for fields that older files lack. Raises UsageError for unknown fields."""
+    if not isinstance(data, Mapping):
+        return data
     hints = typing.get_type_hints(cls)
-    names = {f.name for f in dataclasses.fields(cls)}
-    required = {
-        f.name for f in dataclasses.fields(cls) if not f.metadata.get("added")
-    }  # older files lack the rest
-    unknown, missing = sorted(set(data) - names), sorted(required - set(data))
-    _require(
-        not unknown and not missing, f"{where}: unknown fields {unknown[:5]!r:.200}, missing fields {missing}"
-    )
-    return cls(**{name: _value(hints[name], data[name], f"{where}.{name}") for name in names & set(data)})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint` asks for; lists become tuples."""
-    if dataclasses.is_dataclass(hint):
-        return _from_dict(hint, value, where)
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        _require(isinstance(value, (list, tuple)), f"{where} must be a list, not {value!r:.80}")
-        _require(args[-1] is Ellipsis or len(value) == len(args), f"{where} needs {len(args)} entries")
-        _require(len(value) <= MOST_LAYERS, f"{where} has {len(value)} entries; at most {MOST_LAYERS}")
-        return tuple(_value(args[0], item, where) for item in value)
-    if origin is Literal:
-        _require(isinstance(value, str), f"{where} must be a string, not {type(value).__name__}")
-        return value  # which one it may be is checked by the dataclass itself
-    if hint is float:
-        _require(isinstance(value, (int, float)) and not isinstance(value, bool), f"{where} must be a number")
-        try:
-            return float(value)
-        except OverflowError:
-            raise UsageError(f"{where} is too large for a number with a fraction") from None
-    _require(type(value) is hint, f"{where} must be {hint.__name__}, not {value!r:.80}")
-    return value
+    unknown = sorted(data.keys() - hints.keys())
+    _require(not unknown, f"{where}: unknown fields {unknown[:5]!r:.200}")
+    added = {entry.name: entry.default for entry in dataclasses.fields(cls) if entry.metadata.get("added")}
+    return added | {
+        name: _completed(hints[name], value, f"{where}.{name}")
+        if dataclasses.is_dataclass(hints[name])
+        else value
+        for name, value in data.items()
+    }

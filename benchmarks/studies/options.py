@@ -60,7 +60,8 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
     file = GraphFile(
         path, alone.manifest.files[spec.file].sha256, spec, "fp32", OnnxFile(path), file_signature(path)
     )
-    model = file.onnx.cut([tensor.name for tensor in spec.inputs], [tensor.name for tensor in spec.outputs])
+    names = ([tensor.name for tensor in tensors] for tensors in (spec.inputs, spec.outputs))
+    model = file.onnx.extract(*names)
     onnxruntime.set_default_logger_severity(3)  # that an option is set twice is meant
     sessions = {}
     for name, change in CHANGES.items():

@@ -1,6 +1,7 @@
-"""Tables of the README, from files in benchmarks/results: `python -m studies.readme README.md`.
+"""Write the tables of README and docs: `python -m studies.readme README.md docs/results.md`.
 
-What stands between `<!-- RESULTS -->`, naming files of that folder, and `<!-- end -->` is replaced.
+Text between `<!-- RESULTS -->`, which names files of benchmarks/results, and `<!-- end -->` is replaced by
+tables of them; text after `<!-- devices -->` by the runtime's table of devices.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from typing import Any
 
 from galip_bench import tables
 
-from studies import fuzz, gpu_options, operators, options, rewrites, throughput
+from studies import device_table, fuzz, gpu_options, operators, options, rewrites, throughput
 
 __all__ = ["main", "rendered"]
 
 RESULTS = Path(__file__).parents[1] / "results"
 
-_BLOCK = re.compile(r"(<!-- ((?:\w+\.json )+)-->)\n.*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- ((?:\w+\.json )+|devices )-->)\n.*?(<!-- end -->)", re.DOTALL)
 
 
 def rendered(text: str, results: Path = RESULTS) -> str:
-    """`text` with its tables as the files in `results` have it."""
+    """Return `text` with its tables made from the files in `results` and the table of devices."""
 
     def block(match: re.Match[str]) -> str:
+        if match[2] == "devices ":
+            return f"{match[1]}\n\n{device_table.table()}\n\n{match[3]}"
         reports = [json.loads((results / name).read_text(encoding="utf-8")) for name in match[2].split()]
         return f"{match[1]}\n\n{_table(reports)}\n\n{match[3]}"
 

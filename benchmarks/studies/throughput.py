@@ -28,13 +28,14 @@ from galip_runtime.errors import GalipError, QualityGateFailed
 from PIL import Image
 from torch import Tensor
 
-from galip.data.order import generator_for
+from galip.data.sampler import generator_for
 from galip.model import Galip
 from galip.presets import preset
 from galip.train.augment import to_float
 from galip.train.config import GanConfig
-from galip.train.engine import make_fabric
-from galip.train.gan import Trainer, make_loader
+from galip.train.fabric import make_fabric
+from galip.train.gan import make_loader
+from galip.train.trainer import Trainer
 
 __all__ = ["SCHEMA", "ThroughputConfig", "main", "measure", "table"]
 

@@ -7,13 +7,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from galip_export.bundle import ExportReport, GraphReport, export_bundle
     from galip_export.comparison import Comparison, compare
     from galip_export.engines import add_engines
-    from galip_export.onnx_export import OPSET, export_generator, export_text_encoder
-    from galip_export.precision import PRECISIONS
-    from galip_export.tensorrt import BuildOptions
-    from galip_export.verify import GraphParity, verify_bundle
+    from galip_export.export import ExportReport, GraphReport, export_bundle
+    from galip_export.parity import GraphParity, verify_bundle
+    from galip_export.precisions import PRECISIONS
+    from galip_export.tensorrt_builder import BuildOptions
+    from galip_export.trace import OPSET, export_generator, export_text_encoder
 
 __all__ = [
     "OPSET",
@@ -32,13 +32,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "bundle": ("ExportReport", "GraphReport", "export_bundle"),
+    "export": ("ExportReport", "GraphReport", "export_bundle"),
     "comparison": ("Comparison", "compare"),
     "engines": ("add_engines",),
-    "onnx_export": ("OPSET", "export_generator", "export_text_encoder"),
-    "precision": ("PRECISIONS",),
-    "tensorrt": ("BuildOptions",),
-    "verify": ("GraphParity", "verify_bundle"),
+    "trace": ("OPSET", "export_generator", "export_text_encoder"),
+    "precisions": ("PRECISIONS",),
+    "tensorrt_builder": ("BuildOptions",),
+    "parity": ("GraphParity", "verify_bundle"),
 }
 
 

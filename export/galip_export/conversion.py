@@ -12,7 +12,7 @@ from onnx import ModelProto
 from galip.model import Galip
 from galip_export.comparison import picture_psnr, row_psnr
 from galip_export.half_weights import half_weights
-from galip_export.precision import PRECISIONS
+from galip_export.precisions import PRECISIONS
 
 __all__ = ["Converter"]
 
@@ -38,7 +38,7 @@ class Converter:
         if stored == "fp16":
             return self._mixed(graph, proto)
         if stored == "int8":
-            return self._quantised(proto)
+            return self._quantized(proto)
         return proto
 
     def _mixed(self, graph: str, proto: ModelProto) -> ModelProto:
@@ -53,12 +53,12 @@ class Converter:
         self.chosen["fp16"][graph] = [asdict(each) for each in parts]
         return result
 
-    def _quantised(self, proto: ModelProto) -> ModelProto:
+    def _quantized(self, proto: ModelProto) -> ModelProto:
         from galip_export.calibration import generator_inputs
-        from galip_export.quantise import quantise
+        from galip_export.quantization import quantize
 
         calibrating = partial(self._within, "calibrating int8")
-        result, groups = quantise(proto, generator_inputs(self._model), _least_db("int8"), calibrating)
+        result, groups = quantize(proto, generator_inputs(self._model), _least_db("int8"), calibrating)
         self.chosen["int8"] = [asdict(each) for each in groups]
         return result
 

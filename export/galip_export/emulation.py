@@ -10,7 +10,7 @@ import onnx
 from galip_runtime.bundle.manifest import GRAPHS, MANIFEST_NAME, describe_file, read_manifest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from galip_export.publish import write
+from galip_export.staging import write
 
 __all__ = ["emulated", "emulated_bundle"]
 

@@ -18,10 +18,10 @@ from galip_runtime.bundle.manifest import (
     verify_files,
 )
 from galip_runtime.errors import FileRefused, UsageError
-from galip_runtime.hardware import driver
+from galip_runtime.hardware import driver_cuda_version
 
-from galip_export.publish import staged_bundle, write
-from galip_export.tensorrt import Builder, BuildOptions, profiles
+from galip_export.staging import staged_bundle, write
+from galip_export.tensorrt_builder import Builder, BuildOptions, profiles
 
 __all__ = ["add_engines", "build_engines", "engine_precision"]
 
@@ -133,6 +133,6 @@ def engine_precision(manifest: Manifest) -> str:
 
 def _driver() -> str:
     try:
-        return driver()
+        return driver_cuda_version()
     except OSError:
         return ""

@@ -18,7 +18,7 @@ from onnx import ModelProto, NodeProto
 from galip_export.calibration import Inputs, held_out, output, ranges, rows
 from galip_export.comparison import first_percentile
 from galip_export.emulation import emulated
-from galip_export.half import LARGEST, float_tensors, in_half
+from galip_export.mixed_precision import LARGEST, float_tensors, in_half
 from galip_export.selection import Psnr, select
 from galip_export.work import multiply_adds
 

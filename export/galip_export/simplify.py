@@ -12,7 +12,7 @@ from onnx_ir.passes import common
 from onnxscript import ir
 from onnxscript.optimizer import optimize_ir
 
-from galip_export.graph_check import described
+from galip_export.check import described
 
 __all__ = ["finish", "name_condition", "simplify"]
 

@@ -1,6 +1,7 @@
-"""The `galip` command. A command parses, calls one public function, and turns errors into an exit code.
+"""The `galip` command, one module per subcommand.
 
-Nothing heavy is imported before a command needs it: `galip --help` answers in under 0.3 s.
+A command parses, calls one public function, and turns errors into an exit code. Anything heavy is imported
+inside the command that needs it: `galip --help` answers in under 0.3 s.
 """
 
 from galip.cli.app import main

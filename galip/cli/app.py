@@ -1,19 +1,29 @@
-"""The command's tree, its errors and exit codes."""
+"""The tree of commands, and the way from its outcome to an exit code."""
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from functools import partial
 from typing import Annotated
 
 import typer
-import typer.exceptions
 from galip_runtime import console
-from galip_runtime.errors import GalipError, UsageError
 
-from galip.cli import benching, data, doctor, evaluating, exporting, pictures, training
+from galip.cli.bench import bench
+from galip.cli.convert import convert
+from galip.cli.data_check import check
+from galip.cli.data_icons import icons
+from galip.cli.doctor import doctor
+from galip.cli.evaluate import evaluate
+from galip.cli.export import export
+from galip.cli.failures import as_galip_error
+from galip.cli.generate import generate
+from galip.cli.info import info
+from galip.cli.interpolate import interpolate
+from galip.cli.sample_grid import sample_grid
+from galip.cli.train import train
+from galip.cli.train_clip import train_clip
 
 __all__ = ["app", "main"]
 
@@ -22,7 +32,11 @@ EXIT_CODES = (
     "4 file refused, 5 device not available, 130 stopped (a training's state is saved)."
 )
 
-INTERRUPTED = "galip: interrupted; nothing half-written is left behind"
+INTERRUPTED = "galip: interrupted; no half-written file is left behind"
+
+data = typer.Typer(rich_markup_mode=None, help="Build and check training data.")
+data.command("icons")(icons)
+data.command("check")(check)
 
 app = typer.Typer(
     name="galip",
@@ -31,22 +45,22 @@ app = typer.Typer(
     epilog=EXIT_CODES,
     pretty_exceptions_enable=False,
 )
-app.command("generate")(pictures.generate)
-app.command("interpolate")(pictures.interpolate)
-app.command("sample-grid")(pictures.sample_grid)
-app.command("evaluate")(evaluating.evaluate)
-app.command("bench")(benching.bench)
-app.command("export")(exporting.export)
-app.command("convert")(exporting.convert)
-app.command("info")(exporting.info)
-app.command("doctor")(doctor.doctor)
-app.add_typer(data.app, name="data")
-app.command("train-clip")(training.train_clip)
-app.command("train")(training.train)
+app.command("generate")(generate)
+app.command("interpolate")(interpolate)
+app.command("sample-grid")(sample_grid)
+app.command("evaluate")(evaluate)
+app.command("bench")(bench)
+app.command("export")(export)
+app.command("convert")(convert)
+app.command("info")(info)
+app.command("doctor")(doctor)
+app.add_typer(data, name="data")
+app.command("train-clip")(train_clip)
+app.command("train")(train)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_asked_for: bool) -> None:
+    if is_asked_for:
         from importlib.metadata import version
 
         console.result(f"galip {version('galip')}")
@@ -66,47 +80,31 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and leave with its exit code."""
+    """Run the command and exit with its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    debug = "--debug" in own
-    arguments = [argument for argument in own if argument != "--debug"] + arguments[len(own) :]
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in options
+    arguments = [argument for argument in options if argument != "--debug"] + arguments[len(options) :]
     sys.exit(console.run(partial(_run, arguments, debug), "galip"))
 
 
 def _run(arguments: list[str], debug: bool) -> int:
+    """Run the command here and return its exit code."""
     try:
         result = app(arguments or ["--help"], prog_name="galip", standalone_mode=False)
         code = result if isinstance(result, int) else 0
-        if code == 130:  # typer's for Ctrl-C, and a stopped training's
+        if code == 130:  # Ctrl-C in typer, or a training that was stopped
             console.message(INTERRUPTED)
         return code
-    except typer.Exit as done:
-        return done.exit_code
+    except typer.Exit as leave:
+        return leave.exit_code
     except (KeyboardInterrupt, typer.Abort):
         console.message(INTERRUPTED)
         return 130
-    except Exception as error:
-        shown = _described(error)
+    except Exception as exception:
+        error = as_galip_error(exception)
         if debug:
-            parts = traceback.format_exception(error)
+            parts = traceback.format_exception(exception)
             console.message(*(line for part in parts for line in part.splitlines()))
-        console.failure("galip", shown)
-        return shown.exit_code
-
-
-def _described(error: Exception) -> GalipError:
-    """What the user is shown of an error."""
-    if isinstance(error, GalipError):
-        return error
-    if isinstance(error, typer.exceptions.TyperException):
-        command = getattr(getattr(error, "ctx", None), "command_path", "galip")
-        return UsageError(f"{error.format_message().rstrip('.')}. See {command} --help.")
-    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
-        # A path that was named and that the system refused where nobody expected it
-        path = os.fsdecode(error.filename)
-        return UsageError(f"{path} cannot be used ({error.strerror}); check its name and permissions")
-    if isinstance(error, MemoryError):
-        return UsageError("this takes more memory than there is; ask for less at a time, or smaller pictures")
-    advice = "run it again with --debug to see where, and report it"
-    return GalipError(f"unexpected: {type(error).__name__}: {error}", advice)
+        console.failure("galip", error)
+        return error.exit_code

@@ -6,26 +6,27 @@ from typing import Any
 
 import typer
 
-from galip.cli.common import Json, emit
+from galip.cli.options import Json
+from galip.cli.output import emit
 
 __all__ = ["doctor"]
 
 
 def doctor(json: Json = False) -> None:
-    """Say what this machine can run, and why not the rest: CPU, GPUs, libraries, packages, devices.
+    """Report what this machine can run, and why not the rest: CPU, GPUs, libraries, packages, devices.
 
-    Every device is tried. Exit code 0 if at least one works, else 5.
+    Tries every device. Ends with exit code 0 if at least one works, else 5.
     """
     from galip_runtime.doctor import examine
 
-    found = examine()
-    emit(found, json, *_lines(found))
-    if not any(device["works"] for device in found["devices"].values()):
+    report = examine()
+    emit(report, json, *_lines(report))
+    if not any(device["works"] for device in report["devices"].values()):
         raise typer.Exit(5)
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    python, cpu, gpus, runtime = (found[name] for name in ("python", "cpu", "gpus", "onnxruntime"))
+def _lines(report: dict[str, Any]) -> list[str]:
+    python, cpu, gpus, runtime = (report[name] for name in ("python", "cpu", "gpus", "onnxruntime"))
     lines = [
         f"Python {python['version']} ({python['executable']}), {python['system']}",
         f"CPU: {cpu['name']}, {cpu['usable']} usable; {' '.join(cpu['features']) or 'features unknown'}",
@@ -34,20 +35,23 @@ def _lines(found: dict[str, Any]) -> list[str]:
     for number, gpu in enumerate(gpus["found"]):
         memory = f"{gpu['memory'] / 2**30:.0f} GiB"
         lines.append(f"  {number}: {gpu['name']}, compute capability {gpu['compute_capability']}, {memory}")
-    loads = [each["loads"] for each in found["cuda_libraries"].values() if each["loads"]]
-    missing = [name for name, each in found["cuda_libraries"].items() if not each["loads"]]
-    lines.append(f"CUDA libraries: {', '.join(loads) or 'none'}; not found: {', '.join(missing) or 'none'}")
+    libraries = report["cuda_libraries"]
+    loaded = [library["loads"] for library in libraries.values() if library["loads"]]
+    missing = [name for name, library in libraries.items() if not library["loads"]]
+    lines.append(f"CUDA libraries: {', '.join(loaded) or 'none'}; not found: {', '.join(missing) or 'none'}")
     builds = ", ".join(f"{name} {version}" for name, version in runtime["builds"].items())
     lines.append(
         f"onnxruntime: {builds or 'not installed'}; providers: {', '.join(runtime['providers']) or 'none'}"
     )
     if runtime["problem"]:
         lines.append(f"  problem: {runtime['problem']}")
-    lines.append(f"OpenVINO: {found['openvino']['version'] or 'not installed'}")
-    for name, each in found["tensorrt"].items():
-        lines.append(f"{name}: {each['version'] or 'no: ' + each['why']}")
+    lines.append(f"OpenVINO: {report['openvino']['version'] or 'not installed'}")
+    for name, package in report["tensorrt"].items():
+        lines.append(f"{name}: {package['version'] or 'no: ' + package['why']}")
     lines.append("Devices:")
-    for name, device in found["devices"].items():
-        told = f"works, in {', '.join(device['precisions'])}" if device["works"] else f"no: {device['why']}"
-        lines.append(f"  {name}: {told}")
+    for name, device in report["devices"].items():
+        verdict = (
+            f"works, in {', '.join(device['precisions'])}" if device["works"] else f"no: {device['why']}"
+        )
+        lines.append(f"  {name}: {verdict}")
     return lines

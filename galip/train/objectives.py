@@ -1,6 +1,6 @@
-"""What a step of GALIP's training minimises: equation 1 for the discriminator, and the paired distances.
+"""The objectives of GALIP's training: equation 1 for both networks, and the paired distances.
 
-Shapes: N batch, C CLIP token width, G CLIP grid, D sentence. Scalars are means over the batch.
+Shapes: N batch, H by W pixels, C CLIP token width, G CLIP grid, D sentence. Scalars are means over the batch.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from galip import losses
 from galip.model import Discriminator
+from galip.train.config import GanConfig
 
-__all__ = ["DiscriminatorObjective", "feature_distance", "pixel_distance"]
+__all__ = ["DiscriminatorObjective", "feature_distance", "generator_objective", "pixel_distance"]
 
 
 class DiscriminatorObjective(nn.Module):
-    """L_D of equation 1 in one forward pass, as distributed training wants it.
+    """L_D of equation 1 in one forward pass, as distributed training requires.
 
     Mate-D runs once on the real pictures: for their own sentences, for the mismatched ones and for MAGP.
     """
@@ -36,8 +37,8 @@ class DiscriminatorObjective(nn.Module):
     ) -> dict[str, Tensor]:
         """Maps, each (N, C, G, G), sentence and mismatched (N, D) → `d_real`, `d_mis`, `d_fake`, `magp`.
 
-        `scale`: what MAGP's inner gradients are computed with, in fp16. A fixed one: the released code takes
-        the loss scale, at which they overflow at first and the step is lost.
+        `scale`: factor of MAGP's inner gradients in fp16. It is fixed: the released code uses the loss scale,
+        at which they overflow at first and the step is lost.
         """
         features: list[Tensor] = []
 
@@ -57,17 +58,50 @@ class DiscriminatorObjective(nn.Module):
 
     @staticmethod
     def total(terms: dict[str, Tensor]) -> Tensor:
-        """L_D: the terms with equation 1's weights. Scalar."""
+        """Return L_D: the sum of the terms with equation 1's weights. Scalar."""
         return terms["d_real"] + 0.5 * terms["d_mis"] + 0.5 * terms["d_fake"] + terms["magp"]
 
 
+def generator_objective(
+    config: GanConfig,
+    step: int,
+    *,
+    adversarial: Tensor,
+    embedding: Tensor,
+    sentence: Tensor,
+    fake: Tensor,
+    real: Tensor,
+    fake_maps: list[Tensor],
+    real_maps: list[Tensor],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the generator's loss (scalar) and its terms to log: L_G of equation 1 plus what `config` adds.
+
+    adversarial scalar, embedding and sentence (N, D), fake and real (N, 3, H, W), maps each (N, C, G, G).
+    Real maps are needed only before `config.paired_steps`.
+    """
+    similarity = losses.clip_similarity(embedding, sentence)
+    scalars = {"g_adv": adversarial, "clip_sim": similarity}
+    loss = adversarial - config.similarity_weight * similarity
+    if config.range_weight:
+        excess = F.relu(fake.abs() - 1).square().mean()
+        loss = loss + config.range_weight * excess
+        scalars["excess"] = excess
+    if step < config.paired_steps:
+        fade = (config.paired_steps - step) / (config.paired_steps - config.warmup_steps)
+        pixel = pixel_distance(fake, real)
+        feature = feature_distance(fake_maps, real_maps)
+        loss = loss + fade * (config.paired_pixel_weight * pixel + config.paired_feature_weight * feature)
+        scalars |= {"pixel": pixel, "feature": feature}
+    return loss, scalars
+
+
 def pixel_distance(fake: Tensor, real: Tensor) -> Tensor:
-    """Mean L1 distance of pictures (N, 3, H, W) at full, half, quarter and eighth size. Scalar."""
+    """Return the mean L1 distance of pictures (N, 3, H, W) at full, half, quarter and eighth size. Scalar."""
     sizes = [F.l1_loss(F.avg_pool2d(fake, k), F.avg_pool2d(real, k)) for k in (1, 2, 4, 8)]
     return torch.stack(sizes).mean()
 
 
 def feature_distance(fake_maps: list[Tensor], real_maps: list[Tensor]) -> Tensor:
-    """Sum over the collected maps, each (N, C, G, G), of their mean squared distance. Scalar."""
+    """Return the sum over the collected maps, each (N, C, G, G), of their mean squared distance. Scalar."""
     maps = [F.mse_loss(a.float(), b.float()) for a, b in zip(fake_maps, real_maps, strict=True)]
     return torch.stack(maps).sum()

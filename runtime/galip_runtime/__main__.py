@@ -1,4 +1,4 @@
-"""`python -m galip_runtime BUNDLE PROMPT... -o FILE`: pictures from a bundle, without galip or PyTorch."""
+"""The command `python -m galip_runtime BUNDLE PROMPT... -o FILE`, which needs neither galip nor PyTorch."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from galip_runtime import console
+from galip_runtime.backends.tables import DEVICES
 from galip_runtime.errors import GalipError, UsageError
 
 __all__ = ["main"]
@@ -15,7 +16,7 @@ _INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
         result = _run(options)
@@ -29,14 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.result(*console.json_lines(result))
     else:
         seeds = sorted(set(result["seeds"]))
-        named = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
-        console.message(f"{named}, {result['seconds'] * 1000:.0f} ms a picture on {result['device']}")
+        label = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+        console.message(f"{label}, {result['seconds'] * 1000:.0f} ms a picture on {result['device']}")
         console.report(result["file"])
     return 0
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
-    # imported here: --help needs none of it
+    # imported here, because --help needs none of it
     from galip_runtime.image import check_size, check_target, grid, grid_size, save_picture
     from galip_runtime.loading import load
     from galip_runtime.noise import check_truncation
@@ -45,9 +46,15 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     check_target(options.out)
     check_truncation(options.truncation)
     seeds = seed_series(options.seed, options.count)
-    # a row a prompt, unless there is only one
+    # one row a prompt, unless there is only one prompt
     columns = len(seeds) if len(options.prompts) > 1 < len(seeds) else None
-    model = load(options.bundle, device=options.device, precision=options.precision, threads=options.threads)
+    model = load(
+        options.bundle,
+        device=options.device,
+        precision=options.precision,
+        threads=options.threads,
+        fallback=options.fallback,
+    )
     side = (model.dimensions.image_height, model.dimensions.image_width)
     check_size(options.out, *grid_size(len(options.prompts) * len(seeds), *side, columns))
     prompts = [prompt for prompt in options.prompts for _ in seeds]
@@ -66,7 +73,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose errors are shown escaped."""
+    """A parser that prints its errors escaped."""
 
     def error(self, message: str) -> NoReturn:
         console.message(*self.format_usage().splitlines(), f"error: {message}")
@@ -76,7 +83,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m galip_runtime",
-        description="Make pictures from prompts with an exported bundle. Several pictures come as one grid.",
+        description="Generate pictures from prompts with an exported bundle. Several pictures make one grid.",
         epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 the picture is not finite, 4 a file is refused, "
         "5 the device is not available.",
     )
@@ -87,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed",
         type=_whole,
         metavar="S",
-        help="0 to 2^64-1: the same seed, the same picture; drawn if missing",
+        help="0 to 2^64-1; the same seed gives the same picture (random)",
     )
     parser.add_argument(
         "--count", type=_whole, default=1, metavar="N", help="pictures a prompt, with the seeds S, S+1, … (1)"
@@ -95,7 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--truncation", type=float, metavar="T", help="cut the noise at ±T: plainer pictures, less variety"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, tensorrt or openvino (auto)")
+    parser.add_argument("--device", default="auto", help=f"{', '.join(DEVICES)} (auto)")
+    parser.add_argument(
+        "--fallback", action="store_true", help="coreml, directml: let the CPU run what the device cannot"
+    )
     parser.add_argument("--precision", default="auto", help="auto or one that the bundle has (auto)")
     parser.add_argument("--threads", type=_whole, metavar="T", help="CPU threads (all that may be used)")
     parser.add_argument("--json", action="store_true", help="print file, prompts, seeds and time as JSON")

@@ -1,7 +1,7 @@
-"""What a command prints: nothing in it can steer a terminal, and output that fails loses no work.
+"""Output of the commands: no text can control the terminal, and a failing stream loses no work.
 
-Names of files, captions, notes in checkpoints and other libraries' messages may hold anything. Every line
-that is printed goes through `escape`, which also escapes line breaks: no name passes for a line of ours.
+File names, captions, notes in checkpoints and other libraries' messages may contain anything. Every printed
+line goes through `escape`, which also escapes line breaks, so that no name can pass for a line of ours.
 """
 
 import errno
@@ -23,80 +23,80 @@ from galip_runtime.errors import GalipError
 __all__ = ["escape", "failure", "json_lines", "message", "report", "result", "run"]
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's control and format characters, bidirectional overrides among them, surrogates, line breaks."""
+"""Unicode's control and format characters (including bidirectional overrides), surrogates, line breaks."""
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
-"""Characters of other kinds that nothing is drawn for."""
+"""Characters of other categories that are invisible, too."""
 _LOST, _INTERRUPTED = 2, 130
 
 
 def escape(text: object) -> str:
-    r"""`text` on one line, with control and invisible characters as Python writes them: `\x1b`, `\u202e`."""
-    shown = str(text)
-    if shown.isascii() and shown.isprintable():
-        return shown
+    r"""Return `text` on one line, control and invisible characters escaped as in Python: `\x1b`, `\u202e`."""
+    line = str(text)
+    if line.isascii() and line.isprintable():
+        return line
     return "".join(
         character.encode("unicode_escape").decode()
         if character in _BLANK or unicodedata.category(character) in _HIDDEN
         else character
-        for character in shown
+        for character in line
     )
 
 
 def json_lines(value: Any) -> list[str]:
-    """Lines of `value` as JSON in ASCII, so that any stream takes it; a number that is not finite is null."""
+    """Return `value` as lines of ASCII JSON, which any stream takes; numbers that aren't finite are null."""
     return json.dumps(_finite(value), indent=2, allow_nan=False).splitlines()
 
 
 def result(*lines: object) -> None:
-    """Print on stdout what the command was run for: if that fails, `run` returns 2."""
+    """Print to stdout what the command was run for: if that fails, `run` returns 2."""
     _print(sys.stdout, lines)
 
 
 def report(*lines: object) -> None:
-    """Print on stdout a report of work that is done: if that fails, the work is still done."""
+    """Print to stdout a report of finished work: a failure to print does not make the command fail."""
     if (stream := _forgiving(sys.stdout)) is not None:
         stream.is_needed = False
     _print(sys.stdout, lines)
 
 
 def message(*lines: object) -> None:
-    """Print on stderr."""
+    """Print to stderr."""
     _print(sys.stderr, lines)
 
 
 def failure(prefix: str, error: GalipError) -> None:
-    """Print an error on stderr, its details on lines of their own."""
+    """Print an error to stderr, with each detail on its own line."""
     summary, *details = error.args or ("",)
     message(f"{prefix}: {summary}", *(f"  {detail}" for detail in details))
 
 
 def run(command: Callable[[], int], prefix: str) -> int:
-    """Run `command` and return its exit code; `prefix` begins messages.
+    """Run `command` and return its exit code; messages begin with `prefix`.
 
-    Streams that are full, closed or in ASCII raise nothing: a reader that has gone is ignored, and only where
-    stdout takes nothing and `result` was for it, 0 becomes 2. Warnings and logs are escaped, too.
+    Streams that are full, closed or ASCII-only never raise, and a reader that has gone away is ignored. Only
+    if stdout fails and `result` printed to it, does 0 become 2. Warnings and logs are escaped, too.
     """
     with _guarded() as stdout:
         try:
             code = command()
-        except SystemExit as leave:  # argparse's
-            code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
-        except KeyboardInterrupt:  # before or after the command's own handling
+        except SystemExit as exit_:  # from argparse
+            code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        except KeyboardInterrupt:  # outside the command's own handling
             code = _INTERRUPTED
         if stdout is None:
             return code
-        with suppress(ValueError):  # closed by what the command called
+        with suppress(ValueError):  # the command closed it
             sys.stdout.flush()
         reason = stdout.failure
         if reason is None or reason.errno in (errno.EPIPE, errno.ESHUTDOWN):
             return code
-        lost = "what was to be printed is lost" if stdout.is_needed else "the work itself is done"
-        message(f"{prefix}: stdout cannot be written ({reason.strerror}): {lost}")
+        effect = "the output is lost" if stdout.is_needed else "the work itself is done"
+        message(f"{prefix}: cannot write to stdout ({reason.strerror}): {effect}")
         return code or (_LOST if stdout.is_needed else 0)
 
 
 class _Forgiving(io.RawIOBase):
-    """A stream whose first failure is kept instead of raised; what comes after it is dropped."""
+    """A stream that records its first failure instead of raising it and drops everything after it."""
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
@@ -118,11 +118,11 @@ class _Forgiving(io.RawIOBase):
         while self.failure is None:
             try:
                 if self.raw is None:
-                    raise OSError(errno.EBADF, "it is closed")
+                    raise OSError(errno.EBADF, "the stream is closed")
                 written = self.raw.write(data)
                 if written is not None:
                     return int(written)
-                select.select([], [self.raw], [])  # a pipe that does not block, and is full
+                select.select([], [self.raw], [])  # a full non-blocking pipe
             except OSError as error:
                 self.failure = error
         return len(data)
@@ -130,12 +130,12 @@ class _Forgiving(io.RawIOBase):
 
 @contextmanager
 def _guarded() -> Iterator[_Forgiving | None]:
-    """Make the process's own streams forgiving and escape what libraries say; those of a test stay."""
+    """Make the process's own streams forgiving and escape libraries' messages; leave a test's streams."""
     if sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:
         yield None
         return
     _fill_descriptors()
-    streams, show, last = (sys.stdout, sys.stderr), warnings.showwarning, logging.lastResort
+    streams, show_warning, last_resort = (sys.stdout, sys.stderr), warnings.showwarning, logging.lastResort
     stdout = _Forgiving(_raw(sys.stdout))
     sys.stdout = _text(stdout, sys.stdout)
     sys.stderr = _text(_Forgiving(_raw(sys.stderr)), sys.stderr)
@@ -147,29 +147,30 @@ def _guarded() -> Iterator[_Forgiving | None]:
         for stream in (sys.stdout, sys.stderr):
             with suppress(ValueError):
                 stream.flush()
-        (sys.stdout, sys.stderr), warnings.showwarning, logging.lastResort = streams, show, last
+        sys.stdout, sys.stderr = streams
+        warnings.showwarning, logging.lastResort = show_warning, last_resort
 
 
 def _fill_descriptors() -> None:
-    """Open what stdin, stdout and stderr lack, or the next file opened would be taken for one of them."""
+    """Open whichever of descriptors 0 to 2 is closed, or the next opened file would become one of them."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            with suppress(OSError):  # no /dev: nothing better is there to be done
+            with suppress(OSError):  # there is no /dev, and nothing better to do
                 os.open(os.devnull, os.O_RDWR)
 
 
 def _raw(stream: TextIO | None) -> Any:
-    """The unbuffered stream below `stream`; None if it was closed when the process began."""
+    """Return the unbuffered stream below `stream`; None if it was closed when the process began."""
     if stream is None:
         return None
     stream.flush()
     return getattr(stream.buffer, "raw", stream.buffer)
 
 
-def _text(raw: _Forgiving, before: TextIO | None) -> TextIO:
-    encoding = "utf-8" if before is None else before.encoding
+def _text(raw: _Forgiving, original: TextIO | None) -> TextIO:
+    encoding = "utf-8" if original is None else original.encoding
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=True
     )
@@ -206,10 +207,10 @@ def _show_warning(
 
 
 class _LogHandler(logging.Handler):
-    """What logs to nobody else, line by line to stderr."""
+    """The handler of last resort, which prints each record to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message(record.getMessage())
-        except (TypeError, ValueError) as error:  # a template that does not fit its arguments
+        except (TypeError, ValueError) as error:  # the template doesn't match its arguments
             message(f"{record.msg} ({error})")

@@ -1,8 +1,8 @@
-"""Reading and writing files safely: never half-written, never a hang, never more than expected.
+"""Safe reading and writing of files: nothing half-written, no hang, no more bytes than expected.
 
-A file or folder is made inside a *staging folder* beside its target and renamed into place. The process that
-made a staging folder holds a lock on it, which the system releases when the process ends, however it ends:
-`remove_leftovers` deletes those that nobody holds.
+A file or folder is built inside a *staging folder* next to its target and then renamed into place. The
+process that created a staging folder holds a lock on it, which the system releases however the process ends:
+`remove_leftovers` deletes the staging folders that nobody locks.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from galip_runtime.errors import FileRefused, UsageError
 
 try:
     import fcntl
-except ImportError:  # Windows: no lock, so nothing is known to be left over and nothing is removed
+except ImportError:  # Windows: without locks we can't know what is left over, so we remove nothing
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
@@ -49,10 +49,9 @@ _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY
 
 
 def open_regular(path: StrPath, limit: int | None = None) -> BufferedReader:
-    """Open the regular file at `path` for reading; a pipe or a device neither blocks nor is read.
+    """Open the regular file at `path` for reading, without blocking on or reading a pipe or a device.
 
-    `limit`: the most bytes it may have. Raises FileRefused if it is missing, unreadable, not a regular file,
-    or larger than `limit`.
+    Raises FileRefused if it is missing, unreadable, not a regular file, or larger than `limit` bytes.
     """
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
@@ -65,7 +64,7 @@ def open_regular(path: StrPath, limit: int | None = None) -> BufferedReader:
             raise FileRefused(f"{os.fspath(path)} is {kind}, not a regular file")
         if limit is not None and status.st_size > limit:
             raise FileRefused(
-                f"{os.fspath(path)} has {status.st_size:,} bytes; at most {limit:,} are read, so this is "
+                f"{os.fspath(path)} has {status.st_size:,} bytes; at most {limit:,} are allowed, so it is "
                 "probably another kind of file"
             )
         return os.fdopen(descriptor, "rb")
@@ -75,7 +74,7 @@ def open_regular(path: StrPath, limit: int | None = None) -> BufferedReader:
 
 
 def read_regular(path: StrPath, limit: int) -> bytes:
-    """Return the bytes of the regular file at `path`, at most `limit`. Raises as `open_regular`."""
+    """Return the bytes of the regular file at `path`, at most `limit`. Raises like `open_regular`."""
     with open_regular(path, limit) as file:
         try:
             data = file.read(limit + 1)
@@ -87,13 +86,13 @@ def read_regular(path: StrPath, limit: int) -> bytes:
 
 
 def check_writable(path: StrPath) -> None:
-    """Raise UsageError if `write_atomically` could not put a file at `path`. Ask before an hour's work."""
+    """Raise UsageError if `write_atomically` could not write to `path`. Call it before an hour's work."""
     target = Path(path)
     try:
         _check_replaceable(target)
         parent = _resolved(target).parent
         if not parent.is_dir():
-            raise UsageError(f"the folder {parent} does not exist; make it first or name another")
+            raise UsageError(f"the folder {parent} does not exist; create it first or name another")
         with staging_folder(parent):
             pass
     except (OSError, ValueError) as error:
@@ -105,7 +104,7 @@ def check_writable(path: StrPath) -> None:
 def write_atomically(path: StrPath, data: bytes) -> None:
     """Write `data` to `path`, whole or not at all. Raises UsageError if that fails.
 
-    A link at `path` stays: the file it leads to is replaced.
+    If `path` is a link, the file it points to is replaced.
     """
     with staged_file(path) as temporary:
         temporary.write_bytes(data)
@@ -113,10 +112,10 @@ def write_atomically(path: StrPath, data: bytes) -> None:
 
 @contextmanager
 def staged_file(path: StrPath) -> Iterator[Path]:
-    """Yield a path to write to; when the block ends, what was written replaces the file at `path`.
+    """Yield a path to write to; when the block ends, the file written there replaces the one at `path`.
 
-    If the block raises, `path` is as it was. An OSError from the block, or from putting the file in place, is
-    raised as UsageError. A link at `path` stays: the file it leads to is replaced.
+    If the block raises, `path` stays as it was. An OSError from the block, or from moving the file into
+    place, is raised as UsageError. If `path` is a link, the file it points to is replaced.
     """
     target = _resolved(path)
     try:
@@ -130,16 +129,16 @@ def staged_file(path: StrPath) -> Iterator[Path]:
         if isinstance(error, UsageError) or not (isinstance(error, OSError) or "null byte" in str(error)):
             raise
         raise UsageError(
-            f"{os.fspath(path)} cannot be written ({_reason(error)}); name another place, or make room"
+            f"{os.fspath(path)} cannot be written ({_reason(error)}); name another place, or free some space"
         ) from error
 
 
 @contextmanager
 def staging_folder(parent: StrPath) -> Iterator[Path]:
-    """Yield a new folder in `parent`, removed with all that is in it when the block ends.
+    """Yield a new folder in `parent`, which is deleted with its contents when the block ends.
 
-    It may be renamed away within the block. `remove_leftovers` leaves it alone while this process runs.
-    Raises OSError if it cannot be made.
+    The block may rename it away. `remove_leftovers` leaves it alone while this process runs.
+    Raises OSError if it cannot be created.
     """
     folder, lock = _locked_folder(Path(parent))
     try:
@@ -151,14 +150,14 @@ def staging_folder(parent: StrPath) -> Iterator[Path]:
 
 
 def remove_leftovers(parent: StrPath) -> None:
-    """Delete the staging folders in `parent` whose process has ended. One that cannot be deleted is left."""
+    """Delete the staging folders in `parent` whose process has ended, as far as they can be deleted."""
     if fcntl is None:
         return
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         names = [entry.name for entry in entries if _STAGING.fullmatch(entry.name)]
         for name in names:
             folder = os.path.join(parent, name)
-            with contextlib.suppress(OSError):  # another process removed it, or it is somebody else's
+            with contextlib.suppress(OSError):  # another process removed it, or another user owns it
                 lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -169,14 +168,15 @@ def remove_leftovers(parent: StrPath) -> None:
 
 @functools.lru_cache(maxsize=256)
 def _remove_leftovers_once(parent: Path) -> None:
-    """`remove_leftovers`, once a folder and process: a folder of many pictures takes long to list."""
+    """Call `remove_leftovers` once per folder and process: listing a folder of many pictures takes long."""
     remove_leftovers(parent)
 
 
 def lock_folder(folder: StrPath) -> int | None:
-    """Lock `folder` until the descriptor that is returned is closed, or the process ends.
+    """Lock `folder` until the returned descriptor is closed or the process ends.
 
-    None where there are no locks. Raises BlockingIOError if somebody holds it, OSError if it cannot open.
+    Returns None where there are no locks. Raises BlockingIOError if another process holds the lock, OSError
+    if the folder cannot be opened.
     """
     if fcntl is None:
         return None
@@ -192,7 +192,7 @@ def lock_folder(folder: StrPath) -> int | None:
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int | None]:
-    """A new folder in `parent` and the descriptor that keeps it locked; None where there are no locks."""
+    """Create a folder in `parent`; return it and its lock's descriptor, None where there are no locks."""
     while True:
         folder = parent / f".galip-{secrets.token_hex(6)}"
         folder.mkdir(mode=0o777)
@@ -200,7 +200,7 @@ def _locked_folder(parent: Path) -> tuple[Path, int | None]:
             return folder, None
         try:
             lock = lock_folder(folder)
-        except (FileNotFoundError, BlockingIOError):  # another process takes it for a leftover
+        except (FileNotFoundError, BlockingIOError):  # another process mistakes it for a leftover
             continue
         if folder.is_dir():
             return folder, lock
@@ -209,18 +209,18 @@ def _locked_folder(parent: Path) -> tuple[Path, int | None]:
 
 
 def _check_replaceable(target: Path) -> None:
-    """Raise UsageError for a folder, a pipe or a device: root could put a file in a device's place.
+    """Raise UsageError for a folder, a pipe or a device: root could replace a device with a file.
 
-    Raises OSError for a name that cannot be; not Path.is_dir, which takes one that is too long for free.
+    Raises OSError for an impossible name; Path.is_dir would return False for one that is too long.
     """
     with contextlib.suppress(FileNotFoundError):
         kind = stat.S_IFMT(os.stat(target).st_mode)
         if kind != stat.S_IFREG:
-            raise UsageError(f"{target} is {_KINDS.get(kind, 'no file')}; name a file to write")
+            raise UsageError(f"{target} is {_KINDS.get(kind, 'not a file')}; name a file to write")
 
 
 def _resolved(path: StrPath) -> Path:
-    """Where `path` leads if it is a link, otherwise `path`."""
+    """Return the file that `path` points to if it is a link, otherwise `path`."""
     return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
 
 

@@ -1,4 +1,4 @@
-"""Forked processes: a child has its parent's memory, but none of the threads that work on it."""
+"""Support for forked processes: a child has its parent's memory, but none of the parent's other threads."""
 
 import ctypes
 import os
@@ -18,50 +18,50 @@ _members: weakref.WeakSet[_Forked] = weakref.WeakSet()
 
 
 def call_after_fork(member: _Forked) -> None:
-    """In each process that is forked from this one, call `member.forked()` first, if `member` is alive."""
+    """Call `member.forked()` first thing in each process forked from this one, while `member` is alive."""
     _members.add(member)
 
 
 class _NativeWork:
-    """`with native_work:` around what a native library does that a fork may not interrupt.
+    """A guard, `with native_work:`, around work in a native library that a fork must not interrupt.
 
-    A fork waits until no other thread is within, and keeps others out meanwhile: a lock that such a thread
-    held in the library would be held in the child for ever. May be nested.
+    A fork waits until no other thread is inside and keeps others out until it is done: a lock that such a
+    thread held in the library would stay locked in the child for ever. May be nested.
     """
 
-    _LONGEST_WAIT = 60.0  # seconds; then the fork goes ahead
+    _MAX_WAIT = 60.0  # seconds; then the fork goes ahead
 
     def __init__(self) -> None:
-        self._own = threading.local()
-        self._begin()
+        self._local = threading.local()
+        self._reset()
 
-    def _begin(self) -> None:
-        self._changed = threading.Condition()  # reentrant: a destructor may run at any place in here
-        self._within, self._forking = self._depth(), False
+    def _reset(self) -> None:
+        self._changed = threading.Condition()  # reentrant: a destructor may run anywhere in this class
+        self._inside, self._forking = self._depth(), False
 
     def _depth(self) -> int:
-        """How often this thread is within."""
-        depth: int = getattr(self._own, "depth", 0)
+        """Return how many nested blocks this thread is in."""
+        depth: int = getattr(self._local, "depth", 0)
         return depth
 
     def __enter__(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._depth() or not self._forking)
-            self._own.depth = self._depth() + 1
-            self._within += 1
+            self._local.depth = self._depth() + 1
+            self._inside += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._changed:
-            self._within -= 1
-            self._own.depth -= 1
+            self._inside -= 1
+            self._local.depth -= 1
             self._changed.notify_all()
 
     def before_fork(self) -> None:
         with self._changed:
             self._forking = True
-            self._changed.wait_for(lambda: self._within == self._depth(), self._LONGEST_WAIT)
+            self._changed.wait_for(lambda: self._inside == self._depth(), self._MAX_WAIT)
 
     def in_parent(self) -> None:
         with self._changed:
@@ -69,7 +69,7 @@ class _NativeWork:
             self._changed.notify_all()
 
     def in_child(self) -> None:
-        self._begin()
+        self._reset()
         for member in list(_members):
             member.forked()
 
@@ -84,14 +84,14 @@ if hasattr(os, "register_at_fork"):  # Windows does not fork
 
 
 def never_free(native: object) -> None:
-    """Keep `native` until the process has ended, past the end of the interpreter.
+    """Keep `native` alive until the process has ended, even while the interpreter shuts down.
 
-    The destructors of onnxruntime's and OpenVINO's objects join threads. A forked child has none of them, so
-    it would wait for ever.
+    The destructors of onnxruntime's and OpenVINO's objects join threads. A forked child has none of these
+    threads and would wait for ever.
     """
-    count_up = ctypes.pythonapi.Py_IncRef
-    count_up.argtypes, count_up.restype = [ctypes.py_object], None
-    count_up(native)
+    increment_reference = ctypes.pythonapi.Py_IncRef
+    increment_reference.argtypes, increment_reference.restype = [ctypes.py_object], None
+    increment_reference(native)
 
 
 class Lock:
@@ -102,15 +102,15 @@ class Lock:
         call_after_fork(self)
 
     def forked(self) -> None:
-        """Begin anew: the thread that would release it may not be in this process."""
+        """Start with a new lock: the thread that would release the old one may not be in this process."""
         self._lock = threading.Lock()
 
     def acquire(self, timeout: float = -1) -> bool:
-        """Whether it was got within `timeout` seconds; below 0, it is waited for without a limit."""
+        """Acquire the lock and return True, or False after `timeout` seconds; below 0, wait without limit."""
         return self._lock.acquire(timeout=timeout)
 
     def release(self) -> None:
-        """Let the next one have it."""
+        """Release the lock."""
         self._lock.release()
 
     def __enter__(self) -> None:

@@ -1,6 +1,7 @@
-"""CPUs and NVIDIA GPUs: what this process may use of them and what they can do, as the system tells.
+"""CPUs and NVIDIA GPUs: which of them this process may use, and what they can do.
 
-CPUs are counted by the scheduler and a container's quota; GPUs are the driver's, and no package is needed.
+CPUs are counted by the scheduler's affinity and the container's quota; GPUs are read from the driver, for
+which no package is needed.
 """
 
 import ctypes
@@ -18,28 +19,28 @@ __all__ = [
     "Gpu",
     "cpu_features",
     "cpu_name",
-    "driver",
+    "driver_cuda_version",
     "gpus",
     "has_cpu_features",
     "usable_cpus",
 ]
 
 BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16"})
-"""instructions that multiply in bf16, as Linux names them: a CPU needs one of them"""
+"""instructions that multiply in bf16, by their Linux names: a CPU needs one of them"""
 INT8_FEATURES = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
-"""instructions that multiply in int8; without them, sums saturate in 16 bits"""
+"""instructions that multiply in int8: without one of them, sums saturate in 16 bits"""
 
 _FEATURES = (
     "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
     "amx_bf16", "amx_int8", "asimd", "asimddp", "fphp", "bf16", "i8mm", "sve",
 )  # fmt: skip
-"""Instructions that matter for networks, as Linux names them (x86 and Arm)."""
+"""Instructions that matter for neural networks, by their Linux names (x86 and Arm)."""
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """Whole CPUs, at least 1. `root` is where `/proc` and `/sys` are."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([allowed, *(int(quota) for quota in _quotas(root))]))
+    """Return the number of whole CPUs, at least 1. `root` is the folder above `/proc` and `/sys`."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cpus, *(int(quota) for quota in _quotas(root))]))
 
 
 def has_cpu_features(features: frozenset[str], root: Path = Path("/")) -> bool | None:
@@ -55,17 +56,18 @@ def has_cpu_features(features: frozenset[str], root: Path = Path("/")) -> bool |
 
 
 def cpu_name() -> str:
-    """The processor's."""
-    return _of_cpuinfo("model name") or platform.processor() or platform.machine()
+    """Return the processor's name."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def cpu_features() -> list[str]:
-    """Which instructions that matter for networks the CPU has; none where Linux does not say."""
-    flags = (_of_cpuinfo("flags", "Features") or "").split()
+    """Return the CPU's instructions that matter for neural networks; empty where Linux doesn't list them."""
+    flags = (_cpuinfo("flags", "Features") or "").split()
     return [name for name in _FEATURES if name in flags]
 
 
-def _of_cpuinfo(*names: str) -> str | None:
+def _cpuinfo(*names: str) -> str | None:
+    """Return the first value of `/proc/cpuinfo` under one of these names; None if there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -75,28 +77,28 @@ def _of_cpuinfo(*names: str) -> str | None:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """CPUs that each control group around this process allows; nothing where there is no limit."""
+    """Iterate over the CPU limits of the control groups around this process; empty where there is none."""
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # not Linux, or /proc is hidden
+    except OSError:  # not Linux, or /proc isn't mounted
         return
     for line in groups:
         _, controllers, group = line.split(":", 2)
-        if not controllers:  # version 2: one file, "QUOTA PERIOD" or "max PERIOD"
-            for folder in _around(root / "sys/fs/cgroup", group):
+        if not controllers:  # cgroup v2: one file, "QUOTA PERIOD" or "max PERIOD"
+            for folder in _ancestors(root / "sys/fs/cgroup", group):
                 yield from _ratio(_words(folder / "cpu.max"))
-        elif "cpu" in controllers.split(","):  # version 1: two files, quota -1 without a limit
-            for folder in _around(root / "sys/fs/cgroup/cpu", group):
+        elif "cpu" in controllers.split(","):  # cgroup v1: two files, quota -1 without a limit
+            for folder in _ancestors(root / "sys/fs/cgroup/cpu", group):
                 yield from _ratio(_words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us"))
 
 
-def _around(mount: Path, group: str) -> Iterator[Path]:
-    """The group's folder and all above it; inside a container only the outermost may exist."""
-    inner = mount.joinpath(*(part for part in PurePosixPath(group).parts if part not in ("/", "..")))
-    yield inner
-    while inner != mount:
-        inner = inner.parent
-        yield inner
+def _ancestors(mount: Path, group: str) -> Iterator[Path]:
+    """Iterate over the group's folder and all above it; inside a container only the outermost may exist."""
+    folder = mount.joinpath(*(part for part in PurePosixPath(group).parts if part not in ("/", "..")))
+    yield folder
+    while folder != mount:
+        folder = folder.parent
+        yield folder
 
 
 def _words(path: Path) -> list[str]:
@@ -126,15 +128,15 @@ class Gpu:
     """bytes"""
 
 
-def driver() -> str:
-    """The newest CUDA that the driver runs, such as 13.0. Raises OSError, saying why, where there is none."""
+def driver_cuda_version() -> str:
+    """Return the newest CUDA version that the driver runs, such as 13.0. Raises OSError if it can't tell."""
     version = ctypes.c_int()
     _check(_library().cuDriverGetVersion(ctypes.byref(version)), "cuDriverGetVersion")
     return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
 def gpus() -> list[Gpu]:
-    """All GPUs that this process may use. Raises OSError, saying why, where the driver does not start."""
+    """Return the GPUs that this process may use. Raises OSError, with the reason, if the driver fails."""
     library, count = _library(), ctypes.c_int()
     _check(library.cuInit(0), "cuInit")
     _check(library.cuDeviceGetCount(ctypes.byref(count)), "cuDeviceGetCount")

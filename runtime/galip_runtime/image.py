@@ -1,4 +1,4 @@
-"""Pictures to files. A file is written whole or not at all."""
+"""Writing pictures to files, each whole or not at all."""
 
 import io
 import math
@@ -16,19 +16,19 @@ __all__ = ["check_size", "check_target", "grid", "grid_size", "save_animation", 
 
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 ANIMATIONS = {".gif": "GIF", ".webp": "WEBP"}
-MOST_PIXELS = 178_956_970
-"""Of a file, all frames together: Pillow refuses to open larger pictures."""
+MAX_PIXELS = 178_956_970
+"""The limit for a file, all frames together: Pillow refuses to open larger pictures."""
 _LONGEST_SIDE = {"PNG": 1_000_000, "JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}
-"""Pixels; that of PNG is what libpng reads."""
+"""Pixels, by format; PNG's is the most that libpng reads."""
 _GAP = 2
 
 Pictures = npt.NDArray[np.uint8]
 
 
 def grid(pictures: Pictures, columns: int | None = None, gap: int = _GAP) -> Pictures:
-    """Pictures, uint8 (N, H, W, 3), beside one another row by row: one picture, uint8 (H', W', 3).
+    """Arrange pictures, uint8 (N, H, W, 3), row by row in one picture, uint8 (H', W', 3).
 
-    `columns`: None for as square as it gets; `gap`: white pixels between them.
+    `columns`: None for a grid as square as possible; `gap`: white pixels between pictures.
     """
     count, height, width, channels = pictures.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -42,7 +42,7 @@ def grid(pictures: Pictures, columns: int | None = None, gap: int = _GAP) -> Pic
 def grid_size(
     count: int, height: int, width: int, columns: int | None = None, gap: int = _GAP
 ) -> tuple[int, int]:
-    """Height and width of the `grid` of `count` pictures of `height` by `width` pixels."""
+    """Return height and width of the `grid` of `count` pictures of `height` by `width` pixels."""
     columns = columns or math.ceil(math.sqrt(count))
     return -(-count // columns) * (height + gap) - gap, columns * (width + gap) - gap
 
@@ -54,27 +54,27 @@ def check_size(
     frames: int = 1,
     kinds: dict[str, str] = PICTURES,
 ) -> None:
-    """Raise UsageError if a picture, or an animation of `frames`, of so many pixels makes no readable file.
+    """Raise UsageError if a picture, or an animation of `frames`, of this size would be an unreadable file.
 
-    Ask before the pictures are drawn.
+    Call it before generating the pictures.
     """
     kind = _kind(Path(path), kinds)
     longest = _LONGEST_SIDE[kind]
     if max(height, width) > longest:
         raise UsageError(
-            f"{path} would be {width:,}x{height:,} pixels, and {kind} has at most {longest:,} a side; ask "
-            "for fewer pictures, or for another format"
+            f"{path} would be {width:,}x{height:,} pixels, and {kind} allows at most {longest:,} a side; ask "
+            "for fewer pictures or for another format"
         )
-    if height * width * frames > MOST_PIXELS:
+    if height * width * frames > MAX_PIXELS:
         pictures = f"{frames:,} pictures of " if frames > 1 else ""
         raise UsageError(
-            f"{path} would hold {pictures}{width:,}x{height:,} pixels, and more than {MOST_PIXELS:,} in all "
-            "are not opened by most programs; ask for fewer pictures"
+            f"{path} would hold {pictures}{width:,}x{height:,} pixels, and most programs open at most "
+            f"{MAX_PIXELS:,} in all; ask for fewer pictures"
         )
 
 
 def save_picture(picture: Pictures, path: str | os.PathLike[str]) -> None:
-    """Write one picture, uint8 (H, W, 3), as PNG, JPEG or WebP by the file's ending. Raises UsageError."""
+    """Write a picture, uint8 (H, W, 3), as PNG, JPEG or WebP by the file's suffix. Raises UsageError."""
     kind = check_target(path, PICTURES)
     height, width = picture.shape[:2]
     check_size(path, height, width)
@@ -95,9 +95,9 @@ def save_animation(pictures: Pictures, path: str | os.PathLike[str], seconds: fl
 
 
 def check_target(path: str | os.PathLike[str], kinds: dict[str, str] = PICTURES) -> str:
-    """What will be written to `path` by its ending; worth asking before an hour's work.
+    """Return the format that will be written to `path`, by its suffix. Call it before an hour's work.
 
-    Raises UsageError where the ending is not one of `kinds`, Pillow is missing, or no file can be put there.
+    Raises UsageError if the suffix is not one of `kinds`, Pillow is missing, or the file cannot be written.
     """
     kind = _kind(Path(path), kinds)
     _pillow()
@@ -108,7 +108,7 @@ def check_target(path: str | os.PathLike[str], kinds: dict[str, str] = PICTURES)
 def _kind(path: Path, kinds: dict[str, str]) -> str:
     kind = kinds.get(path.suffix.lower())
     if kind is None:
-        raise UsageError(f"{path}: the ending {path.suffix!r} is unknown; use one of {', '.join(kinds)}")
+        raise UsageError(f"{path}: the suffix {path.suffix!r} is unknown; use one of {', '.join(kinds)}")
     return kind
 
 

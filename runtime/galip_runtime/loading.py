@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from galip_runtime.arrays import shown
+from galip_runtime.arrays import short_repr
 from galip_runtime.backends.cuda import Stream
 from galip_runtime.backends.devices import (
     available_devices,
@@ -18,7 +18,7 @@ from galip_runtime.backends.devices import (
     runs_engines,
     thread_count,
 )
-from galip_runtime.backends.engines import ENGINES, choose_engine, places_of
+from galip_runtime.backends.engines import ENGINES, choose_engine, engine_targets
 from galip_runtime.backends.pixels import pixel_outputs
 from galip_runtime.backends.runner import Engine, GraphFile, Runner, Settings
 from galip_runtime.backends.tables import DEVICE_TABLE, supports
@@ -75,7 +75,7 @@ def load(
     does not compute in, and for `fallback` on a device that has none.
     """
     if not isinstance(path, str | os.PathLike):
-        raise UsageError(f"a bundle's path is a str or a Path, not {shown(path)}")
+        raise UsageError(f"a bundle's path is a str or a Path, not {short_repr(path)}")
     folder = Path(path).absolute()
     count = thread_count(threads)
     manifest = read_manifest(path)
@@ -126,8 +126,8 @@ def _choose_precision(manifest: Manifest, graph: str, precision: str, device: st
     offered = sorted(manifest.graphs["generator"])
     if not isinstance(precision, str) or precision not in ("auto", *offered):
         raise UsageError(
-            f"the bundle has no precision {shown(precision)}; it has {', '.join(offered)}. Use 'auto' or one "
-            "of these, or export the checkpoint again with the precision you need"
+            f"the bundle has no precision {short_repr(precision)}; it has {', '.join(offered)}. "
+            "Use 'auto' or one of these, or export the checkpoint again with the precision you need"
         )
     if precision in specs:
         return precision
@@ -186,8 +186,8 @@ def _opened(
 def _engines(
     path: str | os.PathLike[str], manifest: Manifest, precisions: Mapping[str, str], gpu: int
 ) -> dict[str, Engine]:
-    """Return each graph's engine, not yet verified. Raises as `choose_engine` and `places_of`."""
-    places = places_of(gpu)
+    """Return each graph's engine, not yet verified. Raises as `choose_engine` and `engine_targets`."""
+    places = engine_targets(gpu)
     records = {
         graph: choose_engine(path, manifest, graph, precision, places)
         for graph, precision in precisions.items()

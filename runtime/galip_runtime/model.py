@@ -69,7 +69,7 @@ class Model(TextToImage):
 
     @property
     def rounds_on_device(self) -> bool:
-        """Whether `draw` returns pictures as the device has rounded them, as an NVIDIA GPU does."""
+        """Whether `decode_pictures` returns what the device has rounded, as an NVIDIA GPU does."""
         return self._runners["generator"].rounds_on_device
 
     def _run_text(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -1,9 +1,10 @@
-"""Prompts to pictures, whatever computes them: a bundle's graphs (`Model`), or PyTorch.
+"""`TextToImage`: the Python API of everything that turns prompts into pictures, a bundle or PyTorch.
 
 N pictures, H by W pixels, Z numbers of noise, D numbers in a sentence vector; the model fixes the last four.
 """
 
 import secrets
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -12,19 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.arrays import (
-    MOST_PICTURES,
+    MAX_PICTURES,
     Floats,
     batches,
     check_count,
     check_finite,
     check_rows,
-    is_whole,
-    shown,
+    is_integer,
+    short_repr,
     to_uint8,
 )
 from galip_runtime.bundle.manifest import Dimensions
 from galip_runtime.errors import UsageError
-from galip_runtime.interpolation import between, check_corners, check_steps, lerp, slerp
+from galip_runtime.interpolation import check_corners, check_steps, interpolate_corners, lerp, slerp
 from galip_runtime.noise import MAX_SEED, check_seed
 from galip_runtime.noise import noise as noise_of
 from galip_runtime.sentence_cache import CAPTIONS_AT_ONCE, SentenceCache
@@ -32,7 +33,7 @@ from galip_runtime.tokenizer import Tokenizer, as_prompts, trim
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
-    "MOST_PICTURES",
+    "MAX_PICTURES",
     "TextToImage",
     "check_corners",
     "check_steps",
@@ -40,60 +41,61 @@ __all__ = [
 ]
 
 DEFAULT_BATCH_SIZE = 8
-"""Pictures made at once. More is no faster on a CPU, and memory grows with it (0.1 GB each at 224 pixels)."""
+"""Pictures in one run. More is no faster on a CPU and takes more memory (0.1 GB each at 224 pixels)."""
 
 _CACHED_SENTENCES = 1024
 _FRESH_SEEDS = 2**32  # short enough to be typed again, and exact in any JSON reader
 
 
 class TextToImage(ABC):
-    """What draws pictures from prompts. May be shared by threads."""
+    """Generates pictures from prompts. Threads may share it."""
 
     def __init__(
         self, tokenizer: Tokenizer, dimensions: Dimensions, captions_at_once: int = CAPTIONS_AT_ONCE
     ) -> None:
-        """`captions_at_once`: new captions that `encode_text` encodes together, at most."""
+        """`captions_at_once`: how many new captions `encode_text` encodes together, at most."""
         self.tokenizer = tokenizer
         self.dimensions = dimensions
         self._sentences = SentenceCache(_CACHED_SENTENCES, captions_at_once)
 
     @property
     def rounds_on_device(self) -> bool:
-        """Whether `draw` gives pictures as the device has rounded them, not what `decode` gives, rounded."""
+        """Whether the device rounds for `decode_pictures`; otherwise numpy rounds the output of `decode`."""
         return False
 
     @abstractmethod
     def info(self) -> dict[str, Any]:
-        """What is loaded and how it runs, fit for JSON; `device` and `precision` of each part at least."""
+        """Return what is loaded and how it runs, fit for JSON; at least `device` and `precision` by part."""
 
     @abstractmethod
     def _run_text(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Tokens int64 (N, L) to sentence vectors float32 (N, D)."""
+        """Map tokens, int64 (N, L), to sentence vectors, float32 (N, D)."""
 
     @abstractmethod
     def _run_generator(
         self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        """Noise float32 (N, Z) and sentence float32 (N, D) to pictures float32 (N, 3, H, W)."""
+        """Map noise, float32 (N, Z), and sentences, float32 (N, D), to images, float32 (N, 3, H, W)."""
 
     def _run_pictures(
         self, noise: npt.NDArray[np.float32], sentence: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.uint8]:
-        """The same to pictures uint8 (N, H, W, 3). Raises QualityGateFailed where one is not finite."""
+        """Map the same to pictures, uint8 (N, H, W, 3). Raises QualityGateFailed where one is not finite."""
         return to_uint8(check_finite(self._run_generator(noise, sentence), "generator"))
 
     def encode_text(self, prompts: str | Sequence[str]) -> npt.NDArray[np.float32]:
-        """Sentence vectors, float32 (N, D), not normalised. Repeated captions come from a cache.
+        """Return sentence vectors, float32 (N, D), not normalised. Repeated captions come from a cache.
 
-        Raises UsageError for no prompt, something other than text, and too long a prompt.
+        Raises UsageError for no prompt, something other than text, and a prompt that is too long.
         """
         tokens = self.tokenizer.encode(_some(as_prompts(prompts), "prompt"))
         return self._sentences(tokens, self.encode_tokens)
 
     def encode_tokens(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Sentence vectors, float32 (N, D), of `tokenizer.encode`'s tokens, int64 (N, L); no cache.
+        """Return sentence vectors, float32 (N, D), of tokens from `tokenizer.encode`, int64 (N, L).
 
-        Raises UsageError for another dtype or shape, and for an id that is not in the vocabulary.
+        Nothing is cached. Raises UsageError for another dtype or shape, and for an id that is not in the
+        vocabulary.
         """
         self.tokenizer.check(tokens)
         return check_finite(self._run_text(trim(tokens)), "text encoder")
@@ -101,28 +103,33 @@ class TextToImage(ABC):
     def noise(
         self, seeds: Sequence[int] | npt.NDArray[np.integer], truncation: float | None = None
     ) -> npt.NDArray[np.float32]:
-        """Noise for `decode`: float32 (N, Z), row i by seed i alone, cut at ±`truncation` if given.
+        """Return noise for `decode`, float32 (N, Z): row i depends on seed i alone; cut at ±`truncation`.
 
-        Raises UsageError for an unfit seed or truncation.
+        Raises UsageError for a seed or truncation out of range.
         """
         return noise_of(seeds, self.dimensions.noise_dim, truncation)
 
     def decode(self, noise: Floats, sentence: Floats) -> npt.NDArray[np.float32]:
-        """Pictures as the generator gives them: float32 (N, 3, H, W), RGB, nominally in [-1, 1], not clamped.
+        """Return the generator's images: float32 (N, 3, H, W), RGB, nominally in [-1, 1], not clamped.
 
         `noise`: float (N, Z); `sentence`: float (N, D). float64 and float16 are rounded to float32. All N are
-        made at once. Raises UsageError for another shape or dtype and for values that are not finite, and
-        QualityGateFailed where the picture itself is not finite.
+        one run. Raises UsageError for another shape or dtype and for values that are not finite, and
+        QualityGateFailed where an image is not finite.
         """
         return check_finite(self._run_generator(*self._rows(noise, sentence)), "generator")
 
-    def draw(self, noise: Floats, sentence: Floats) -> npt.NDArray[np.uint8]:
-        """The pictures of `decode`, uint8 (N, H, W, 3), RGB: clamped to [-1, 1], that to 0 … 255, rounded.
+    def decode_pictures(self, noise: Floats, sentence: Floats) -> npt.NDArray[np.uint8]:
+        """Return `decode`'s images as pictures, uint8 (N, H, W, 3), RGB: [-1, 1] becomes 0 … 255, rounded.
 
-        `noise`: float (N, Z); `sentence`: float (N, D). Raises as `decode`. On a GPU this is quicker, because
-        less is copied.
+        `noise`: float (N, Z); `sentence`: float (N, D). Raises as `decode`. On a GPU this is faster than
+        `decode`, because it copies less.
         """
         return self._run_pictures(*self._rows(noise, sentence))
+
+    def draw(self, noise: Floats, sentence: Floats) -> npt.NDArray[np.uint8]:
+        """Call `decode_pictures`, whose name in 0.1 this is."""
+        warnings.warn("TextToImage.draw is now decode_pictures", DeprecationWarning, stacklevel=2)
+        return self.decode_pictures(noise, sentence)
 
     def generate(
         self,
@@ -132,13 +139,13 @@ class TextToImage(ABC):
         truncation: float | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> npt.NDArray[np.uint8]:
-        """Pictures, uint8 (N, H, W, 3), RGB.
+        """Return pictures, uint8 (N, H, W, 3), RGB.
 
-        `seeds`: one for each picture, from 0 to 2^64 - 1. One prompt goes with any number of seeds and one
-        seed with any number of prompts; otherwise there are as many of both. None draws fresh ones for each
-        picture; where the picture is to be had again, draw them with `seed_series` and pass them.
-        `truncation`: cut the noise there (`galip_runtime.noise.truncate`); lower is plainer, with less
-        variety. `batch_size`: pictures made at once. Raises UsageError for what cannot be used.
+        `seeds`: one for each picture, from 0 to 2^64 - 1. One prompt goes with any number of seeds, one seed
+        with any number of prompts; otherwise give as many of both. None picks a random seed for each prompt;
+        to be able to repeat a picture, pick seeds with `seed_series` and pass them.
+        `truncation`: cut the noise at ± this (`galip_runtime.noise.truncate`): lower gives plainer pictures
+        and less variety. `batch_size`: pictures in one run. Raises UsageError for arguments that do not fit.
         """
         texts = _some(as_prompts(prompts), "prompt")
         numbers = seed_series(None, len(texts)) if seeds is None else _as_seeds(seeds)
@@ -163,17 +170,18 @@ class TextToImage(ABC):
         truncation: float | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> npt.NDArray[np.uint8]:
-        """Pictures between prompts, seeds or both; sentence vectors are mixed linearly, noise on the sphere.
+        """Return pictures between prompts, seeds or both: `lerp` of sentence vectors, `slerp` of noise.
 
-        A strip, uint8 (steps, H, W, 3), from the first to the second, both included: two prompts with one
-        seed, one prompt with two `seeds`, or two of each. A square, uint8 (steps * steps, H, W, 3), row by
-        row: four prompts or four `seeds`, or both, in its corners (top left, top right, bottom left, bottom
-        right); or, by `square`, two prompts from left to right and two `seeds` from top to bottom. `steps`:
-        at least 2; `seed`: from 0 to 2^64 - 1, None draws one. Raises UsageError for what cannot be used.
+        A strip, uint8 (steps, H, W, 3), runs from the first to the second, both included: two prompts with
+        one seed, one prompt with two `seeds`, or two of each. A square, uint8 (steps * steps, H, W, 3), row
+        by row, has four prompts or four `seeds`, or both, in its corners (top left, top right, bottom left,
+        bottom right); with `square`, two prompts from left to right and two `seeds` from top to bottom.
+        `steps`: at least 2; `seed`: from 0 to 2^64 - 1, None picks one. Raises UsageError for arguments that
+        do not fit.
         """
         texts = _some(as_prompts(prompts), "prompt")
         if not isinstance(square, bool | np.bool_):
-            raise UsageError(f"square is True or False, not {shown(square)}")
+            raise UsageError(f"square is True or False, not {short_repr(square)}")
         if seeds is not None and seed is not None:
             raise UsageError("give `seed` for one or `seeds` for several, not both")
         numbers = _as_seeds(seeds) if seeds is not None else seed_series(seed, 1)
@@ -184,8 +192,8 @@ class TextToImage(ABC):
         down = np.zeros(1)
         if is_square:
             across, down = np.tile(across, steps), np.repeat(across, steps)
-        sentence = between(self.encode_text(texts), across, down, lerp)
-        noise = between(self.noise(numbers, truncation), down if square else across, down, slerp)
+        sentence = interpolate_corners(self.encode_text(texts), across, down, lerp)
+        noise = interpolate_corners(self.noise(numbers, truncation), down if square else across, down, slerp)
         count = max(len(sentence), len(noise))
         return self._pictures(_repeated(noise, count), _repeated(sentence, count), batch_size)
 
@@ -193,19 +201,19 @@ class TextToImage(ABC):
         size = (self.dimensions.image_height, self.dimensions.image_width)
         try:
             pictures = np.empty((len(noise), *size, 3), np.uint8)
-        except (MemoryError, ValueError) as error:  # ValueError: more than there are addresses for
+        except (MemoryError, ValueError) as error:  # ValueError: more than the address space
             raise UsageError(
-                f"{len(noise):,} pictures of {size[1]}x{size[0]} pixels do not fit into memory; draw fewer "
-                "at a time"
+                f"{len(noise):,} pictures of {size[1]}x{size[0]} pixels do not fit into memory; generate "
+                "fewer at a time"
             ) from error
         for part in batches(len(noise), check_count(batch_size, "batch_size")):
-            pictures[part] = self.draw(noise[part], sentence[part])
+            pictures[part] = self.decode_pictures(noise[part], sentence[part])
         return pictures
 
     def _rows(
         self, noise: Floats, sentence: Floats
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Both as float32, a row each for every picture. Raises UsageError as `decode`."""
+        """Return both as float32, one row a picture. Raises UsageError as `decode`."""
         z = check_rows(noise, "noise", self.dimensions.noise_dim)
         e = check_rows(sentence, "sentence", self.dimensions.sentence_dim)
         if len(z) != len(e):
@@ -218,11 +226,11 @@ def _repeated(rows: Floats, count: int) -> Floats:
 
 
 def seed_series(seed: int | None = None, count: int = 1) -> list[int]:
-    """`count` seeds in a row, from `seed` on; None draws the first, below 2^32.
+    """Return `count` consecutive seeds from `seed` on; None picks a random first one, below 2^32.
 
-    Raises UsageError for a count below 1 or above `MOST_PICTURES`, and where the series would pass 2^64 - 1.
+    Raises UsageError for a count below 1 or above `MAX_PICTURES`, and where the series would pass 2^64 - 1.
     """
-    count = check_count(count, "count", most=MOST_PICTURES)
+    count = check_count(count, "count", most=MAX_PICTURES)
     first = secrets.randbelow(_FRESH_SEEDS) if seed is None else check_seed(seed)
     if first + count - 1 > MAX_SEED:
         raise UsageError(f"{count} seeds from {first} on pass the largest, {MAX_SEED} (2^64 - 1)")
@@ -238,8 +246,8 @@ def _some(items: list[str], name: str) -> list[str]:
 def _as_seeds(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, np.ndarray) and not seeds.ndim:
         seeds = seeds[()]
-    if is_whole(seeds):
+    if is_integer(seeds):
         return [check_seed(seeds)]
     if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence | np.ndarray) or not len(seeds):
-        raise UsageError(f"seeds are a whole number or a sequence of at least one, not {shown(seeds)}")
+        raise UsageError(f"seeds are a whole number or a sequence of at least one, not {short_repr(seeds)}")
     return [check_seed(seed) for seed in seeds]

@@ -46,11 +46,11 @@ def test_a_wrong_model_is_told(capsys):
     assert "no preset 'large'" in capsys.readouterr().err
 
 
-def test_the_readme_quotes_the_results():
+def test_the_documentation_quotes_the_results():
     root = Path(__file__).parents[2]
     files = [root / "benchmarks" / "results" / f"training_{name}.json" for name in ("default", "released")]
     results = [json.loads(file.read_text()) for file in files]
-    assert table(results) in (root / "README.md").read_text()
+    assert table(results) in (root / "docs" / "results.md").read_text()
     for result in results:
         assert not result["machine"]["commit"].endswith("+")
         assert result["largest_difference"] < 1e-3

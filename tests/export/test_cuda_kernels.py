@@ -7,8 +7,8 @@ types of their first input.
 
 import onnx
 import pytest
-from galip_export.half import in_half
 from galip_export.half_weights import half_weights
+from galip_export.mixed_precision import in_half
 from galip_runtime.backends.pixels import with_pixels
 from galip_runtime.bundle.manifest import GRAPHS, read_manifest
 from onnx import TensorProto, shape_inference

@@ -10,18 +10,18 @@ import galip_runtime
 import numpy as np
 import onnx
 import pytest
-from galip_export import BuildOptions, add_engines, engines, export_bundle, tensorrt
+from galip_export import BuildOptions, add_engines, engines, export_bundle, tensorrt_builder
 from galip_export.engines import engine_precision
-from galip_export.half import in_half
-from galip_export.tensorrt import Builder, build_options, profiles
+from galip_export.mixed_precision import in_half
+from galip_export.tensorrt_builder import Builder, build_options, profiles
 from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
-from galip_runtime.backends.engines import EngineRecord, Place, Profile, choose_engine, read_records
+from galip_runtime.backends.engines import EngineRecord, EngineTarget, Profile, choose_engine, read_records
 from galip_runtime.bundle.manifest import describe_file, read_manifest, verify_files
 
 from galip.cli import main
 
 RTX = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-HERE = Place("tensorrt_rtx", RTX.__version__, "8.6")
+HERE = EngineTarget("tensorrt_rtx", RTX.__version__, "8.6")
 TWO = BuildOptions(batches=(1, 4), archs=("8.6", "8.9"))
 
 
@@ -111,7 +111,7 @@ class Test_a_bundle_with_engines:
         for place, why in (
             (dataclasses.replace(HERE, compute_capability="12.0"), "compute capability 8"),
             (dataclasses.replace(HERE, package_version="1.8.0"), r"1\.8\.0 is installed"),
-            (Place("tensorrt", "11.0.0", "8.6"), "tensorrt is installed"),
+            (EngineTarget("tensorrt", "11.0.0", "8.6"), "tensorrt is installed"),
         ):
             with pytest.raises(
                 ProviderUnavailable, match=rf"{why}.*Build it here: galip export .* --trt-batch 1,4"
@@ -176,7 +176,7 @@ def test_with_the_export(tiny_checkpoint, tmp_path):
 class Test_what_cannot_be:
     def test_an_engine_that_came_out_in_fp32(self, half, tmp_path, monkeypatch):
         monkeypatch.setattr(
-            tensorrt, "_counted", lambda trt, network: ({"fp32": 9, "fp16": 1}, {"fp16": 10**9})
+            tensorrt_builder, "_counted", lambda trt, network: ({"fp32": 9, "fp16": 1}, {"fp16": 10**9})
         )
         with pytest.raises(QualityGateFailed, match="not in fp16: 10% of its layers") as error:
             add_engines(half, tmp_path / "out", TWO)
@@ -185,12 +185,14 @@ class Test_what_cannot_be:
 
     @pytest.mark.parametrize(("told", "fails"), [(10_400, False), (20_000, True), (None, False)])
     def test_weights_that_came_out_in_fp32(self, told, fails):
-        built = tensorrt.Built(b"", "tensorrt", "10", "9.0", (), "network", {"fp16": 9}, {"fp16": 10_000})
+        built = tensorrt_builder.Built(
+            b"", "tensorrt", "10", "9.0", (), "network", {"fp16": 9}, {"fp16": 10_000}
+        )
         if not fails:
-            tensorrt._check_half(built, told, "generator")
+            tensorrt_builder._check_half(built, told, "generator")
             return
         with pytest.raises(QualityGateFailed, match="0% of its weights as TensorRT stores them"):
-            tensorrt._check_half(built, told, "generator")
+            tensorrt_builder._check_half(built, told, "generator")
 
     def test_a_fp32_graph_called_fp16(self, half, tmp_path):
         with pytest.raises(QualityGateFailed, match="0% of its layers"):
@@ -217,7 +219,7 @@ class Test_what_cannot_be:
 
     @pytest.mark.parametrize("options", [BuildOptions(), BuildOptions(archs=("8.6",), refit=True)])
     def test_no_gpu(self, half, tmp_path, monkeypatch, options):
-        monkeypatch.setattr(tensorrt, "_here", lambda: None)
+        monkeypatch.setattr(tensorrt_builder, "_here", lambda: None)
         with pytest.raises(ProviderUnavailable, match=r"no NVIDIA GPU here .*--trt-arch sm86"):
             add_engines(half, tmp_path / "out", options)
         assert list(tmp_path.iterdir()) == []

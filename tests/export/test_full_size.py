@@ -5,8 +5,8 @@ import numpy as np
 import onnx
 import pytest
 from galip_export import BuildOptions, export_bundle
-from galip_export.half import in_half
-from galip_export.tensorrt import Builder
+from galip_export.mixed_precision import in_half
+from galip_export.tensorrt_builder import Builder
 from galip_runtime.bundle.manifest import GRAPHS, read_manifest
 
 from galip.assets import default_bundle

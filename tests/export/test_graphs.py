@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from galip_export import OPSET, export_generator, export_text_encoder
-from galip_export.graph_check import check_graph, nearest_index
-from galip_export.onnx_export import dimensions
+from galip_export.check import check_graph, nearest_index
 from galip_export.rewrites import REWRITES
+from galip_export.trace import dimensions
 from galip_runtime import QualityGateFailed, UsageError
 from galip_runtime.bundle.manifest import graph_contract
 from onnx import helper, numpy_helper

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from galip_export import calibration, export_bundle, precision, quantise, verify
+from galip_export import calibration, export_bundle, parity, precisions, quantization
 from galip_export.comparison import first_percentile, picture_psnr
 from galip_export.conversion import Converter
 from galip_export.half_weights import half_weights
-from galip_export.onnx_export import export_generator
 from galip_export.prompts import CALIBRATION_PROMPTS, GATE_PROMPTS
+from galip_export.trace import export_generator
 from galip_export.work import multiply_adds
 from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
 from galip_runtime.backends import openvino_runner
@@ -98,7 +98,7 @@ class Test_a_bundle_of_all:
         assert model.info()["precision"]["text_encoder"] == ("w16a32" if name == "w16a32" else "fp32")
         image = expected.decode(noise, sentence)
         found = psnr(model.decode(noise, sentence), image)
-        assert precision.PRECISIONS[name].psnr_db - 6 < found < 110
+        assert precisions.PRECISIONS[name].psnr_db - 6 < found < 110
         assert found > psnr(image, np.full_like(image, image.mean())) + 15  # far better than grey
         found = model.generate(["a", "red house", "🍎"], [1, 2, 3]).astype(int)
         assert np.abs(found - expected.generate(["a", "red house", "🍎"], [1, 2, 3])).mean() < 3
@@ -114,7 +114,7 @@ class Test_a_bundle_of_all:
         }
         for (name, _), each in measured.items():
             assert each["pictures"] == 256
-            assert precision.PRECISIONS[name].psnr_db <= each["psnr_p1"] <= each["psnr_median"] < 120
+            assert precisions.PRECISIONS[name].psnr_db <= each["psnr_p1"] <= each["psnr_median"] < 120
             assert each["psnr_min"] <= each["psnr_p1"]
             assert 0.5 * CONTRAST < each["std"] < 2 * CONTRAST
         cases = {(each["graph"], each["precision"], each["device"]) for each in parity["cases"]}
@@ -156,13 +156,13 @@ def test_a_bundle_of_one(checkpoint, tmp_path, name):
 
 
 def test_nothing_here_computes_in_it(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "available_devices", lambda: ["cpu"])
+    monkeypatch.setattr(precisions, "available_devices", lambda: ["cpu"])
     for name in ("int8", "bf16"):
         with pytest.raises(
             ProviderUnavailable, match=rf"computes in {name}.*galip-runtime\[openvino-native\]"
         ):
             export_bundle(checkpoint, tmp_path / "out", precisions=name)
-    monkeypatch.setattr(precision, "available_devices", lambda: ["cpu", "openvino"])
+    monkeypatch.setattr(precisions, "available_devices", lambda: ["cpu", "openvino"])
     monkeypatch.setattr(openvino_runner, "openvino_computes_in", lambda name: name == "fp32")
     for name, needed in (("bf16", "AVX512_BF16"), ("int8", "AVX512_VNNI")):
         with pytest.raises(ProviderUnavailable, match=f"{name}.*{needed}"):
@@ -217,9 +217,9 @@ class Test_half_weights:
         assert (weights(half_weights(large))[tensor.name] == value).all()
 
 
-class Test_quantise:
+class Test_quantize:
     def test_weights_are_int8_of_a_scale_a_channel(self, generator, samples):
-        result, _ = quantise.quantise(generator, samples, least_db=20)
+        result, _ = quantization.quantize(generator, samples, least_db=20)
         onnx.checker.check_model(result, full_check=True)
         stored, plain = weights(result), weights(generator)
         names = [
@@ -239,15 +239,15 @@ class Test_quantise:
 
     def test_more_decibels_leave_more_in_float(self, generator, samples):
         def rounded(least):
-            nodes = quantise.quantise(generator, samples, least)[0].graph.node
+            nodes = quantization.quantize(generator, samples, least)[0].graph.node
             return sum(node.op_type == "DequantizeLinear" for node in nodes)
 
         assert rounded(10) > rounded(45) > 0
         with pytest.raises(QualityGateFailed, match="no part of the generator can be in int8"):
-            quantise.quantise(generator, samples, least_db=190)
+            quantization.quantize(generator, samples, least_db=190)
 
     def test_what_errs_most_for_its_work_stays_float(self, generator, samples):
-        _, groups = quantise.quantise(generator, samples, least_db=40)
+        _, groups = quantization.quantize(generator, samples, least_db=40)
         work = multiply_adds(generator)
         assert all(group.multiply_adds == sum(work[name] for name in group.nodes) for group in groups)
         loss = {
@@ -269,7 +269,7 @@ class Test_quantise:
         assert (low, high) == (min(0, values.min()), max(0, values.max()))
 
     def test_convolutions_of_one_tensor_go_together(self, generator):
-        groups = quantise._groups(generator)
+        groups = quantization._groups(generator)
         convolutions = [node.name for node in generator.graph.node if node.op_type == "Conv"]
         grouped = [node.name for group in groups for node in group]
         assert len(grouped) == len(set(grouped)) > len(convolutions)
@@ -291,7 +291,7 @@ def test_prompts_of_calibration_and_gate_have_nothing_in_common():
 
 
 def test_noise_of_calibration_and_gate_has_nothing_in_common(samples):
-    gate = verify.noise(range(verify.PICTURES), samples["noise"].shape[1])
+    gate = parity.noise(range(parity.PICTURES), samples["noise"].shape[1])
     assert not {row.tobytes() for row in gate} & {row.tobytes() for row in samples["noise"]}
 
 
@@ -349,7 +349,7 @@ def test_the_converted_file_by_itself_takes_noise_and_sentence(exported, name):
     model = galip_runtime.load(exported.bundle, device="openvino", precision=name)
     noise, sentence = model.noise([1, 2]), model.encode_text(["a", "b"])
     whole = request.infer({"noise": noise, "sentence": sentence})[0]
-    assert psnr(whole, model.decode(noise, sentence)) > precision.PRECISIONS[name].psnr_db
+    assert psnr(whole, model.decode(noise, sentence)) > precisions.PRECISIONS[name].psnr_db
 
 
 @pytest.mark.parametrize("name", ["w16a32", *INT8])

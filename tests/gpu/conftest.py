@@ -55,13 +55,13 @@ def engines(gpu, exported, tmp_path_factory):
     """The bundle with TensorRT's engines for this GPU; without TensorRT all that needs it is skipped."""
     from galip_export import BuildOptions, add_engines
     from galip_runtime import ProviderUnavailable
-    from galip_runtime.backends.engines import places_of
+    from galip_runtime.backends.engines import engine_targets
 
     if STAND_IN:
         pytest.skip("TensorRT has no stand-in that builds engines")
     out = tmp_path_factory.mktemp("engines") / "bundle"
     try:
-        places_of()
+        engine_targets()
         add_engines(exported, out, BuildOptions((1, 4, 16)))
     except ProviderUnavailable as error:
         pytest.skip(f"no TensorRT: {error}")

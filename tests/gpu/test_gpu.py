@@ -14,7 +14,7 @@ from fake_cuda import STAND_IN
 from galip_bench import BenchConfig, run
 from galip_bench.tables import markdown
 from galip_export.comparison import first_percentile, picture_psnr, row_psnr
-from galip_export.precision import PRECISIONS
+from galip_export.precisions import PRECISIONS
 from galip_runtime import ProviderUnavailable, QualityGateFailed
 from galip_runtime.arrays import to_uint8
 from galip_runtime.backends.cuda import Stream, import_cuda
@@ -62,7 +62,7 @@ class Test_a_model:
         model = load(device, precision)
         for count in (1, 5, 16):
             rows = draws(model, count)
-            assert (model.draw(*rows) == to_uint8(model.decode(*rows))).all()
+            assert (model.decode_pictures(*rows) == to_uint8(model.decode(*rows))).all()
 
     def test_the_same_again_and_in_any_batch(self, load, draws, device, precision):
         """Captured or not, a batch gives the same each time; a picture hardly depends on its batch."""
@@ -78,12 +78,12 @@ class Test_a_model:
     def test_threads_share_it(self, load, draws, device, precision):
         model, wrong = load(device, precision), []
         work = [draws(model, count, first) for first, count in enumerate((1, 3, 4, 8, 13, 16))]
-        expected = [model.draw(*rows) for rows in work]
+        expected = [model.decode_pictures(*rows) for rows in work]
 
         def run(number):
             for step in range(20):
                 place = (number + step) % len(work)
-                if not (model.draw(*work[place]) == expected[place]).all():
+                if not (model.decode_pictures(*work[place]) == expected[place]).all():
                     wrong.append(place)
 
         threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
@@ -99,7 +99,7 @@ class Test_a_model:
         rows, sizes = draws(model, 40), np.random.default_rng(0).integers(1, 41, CALLS)
         used = []
         for number, size in enumerate(sizes):
-            model.draw(*(each[:size] for each in rows))
+            model.decode_pictures(*(each[:size] for each in rows))
             if number % 10 == 0:
                 model.encode_text([f"caption {number} of {size}"])
             if number in (CALLS // 4, CALLS - 1):

@@ -54,12 +54,12 @@ def main(bundle, precision, calls):
         model._run_condition(sentence[:size])
     for size in sizes:
         mark(f"first {size}")
-        model.draw(noise[:size], sentence[:size])
+        model.decode_pictures(noise[:size], sentence[:size])
         model.decode(noise[:size], sentence[:size])
         model.encode_tokens(model.tokenizer.encode(["a"] * size))
     for size in sizes:
         mark(f"again {size}")
-        model._runners["generator"].draw(model._inputs(noise[:size], sentence[:size]))
+        model._runners["generator"].run_pixels(model._inputs(noise[:size], sentence[:size]))
     mark("mixed")
 
     def work(seed):

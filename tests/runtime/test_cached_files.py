@@ -8,7 +8,7 @@ import sys
 import pytest
 from error_checks import expect_error, warnings_of
 from galip_runtime import FileRefused, cache
-from galip_runtime.cache import HEAD, open_cached, open_own, write_cached
+from galip_runtime.cache import HEADER_SIZE, open_cached, open_own, write_cached
 
 DATA = random.Random(0).randbytes(5000)
 
@@ -29,7 +29,7 @@ def read(path):
     if file is None:
         return None
     with file:
-        assert file.tell() == HEAD
+        assert file.tell() == HEADER_SIZE
         return file.read()
 
 
@@ -38,7 +38,7 @@ def test_round_trip(tmp_path, data):
     assert read(tmp_path / "blob") is None
     write_cached(tmp_path / "blob", data)
     assert read(tmp_path / "blob") == bytes(data)
-    assert (tmp_path / "blob").stat().st_size == HEAD + len(data)
+    assert (tmp_path / "blob").stat().st_size == HEADER_SIZE + len(data)
     write_cached(tmp_path / "blob", b"other")
     assert read(tmp_path / "blob") == b"other"
     assert os.listdir(tmp_path) == ["blob"]
@@ -61,7 +61,9 @@ def test_one_changed_bit_anywhere_is_detected(path, caplog):
         assert str(path) in warning
 
 
-@pytest.mark.parametrize("size", [0, 1, 64, HEAD - 1, HEAD, HEAD + 1, HEAD + len(DATA) - 1])
+@pytest.mark.parametrize(
+    "size", [0, 1, 64, HEADER_SIZE - 1, HEADER_SIZE, HEADER_SIZE + 1, HEADER_SIZE + len(DATA) - 1]
+)
 def test_a_truncated_file_is_detected(path, size):
     os.truncate(path, size)
     assert read(path) is None

@@ -46,7 +46,7 @@ def test_a_stream_survives_an_error_in_freeing(monkeypatch, caplog):
     def fail():
         raise error
 
-    stream.after(owner, fail)
+    stream.free_after(owner, fail)
     del owner
-    assert stream.do(lambda: 1) == 1
+    assert stream.run(lambda: 1) == 1
     assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]

@@ -63,7 +63,7 @@ def test_no_onnxruntime(installed, monkeypatch):
 
 
 def test_gpus(monkeypatch):
-    monkeypatch.setattr(doctor, "driver", lambda: "13.0")
+    monkeypatch.setattr(doctor, "driver_cuda_version", lambda: "13.0")
     monkeypatch.setattr(doctor, "gpus", lambda: [Gpu("NVIDIA H200", "9.0", 150 * 10**9)])
     assert doctor._gpus() == {
         "driver": "13.0",
@@ -126,7 +126,7 @@ class Driver:
 
 def test_gpus_as_the_driver_lists_them(monkeypatch):
     monkeypatch.setattr(hardware, "_library", Driver)
-    assert hardware.driver() == "13.1"
+    assert hardware.driver_cuda_version() == "13.1"
     assert hardware.gpus() == [Gpu("GPU 0", "8.6", 8 * 2**30), Gpu("GPU 1", "8.9", 8 * 2**30)]
     monkeypatch.setattr(hardware, "_library", lambda: Driver(error=100))
     with pytest.raises(OSError) as info:  # noqa: PT011, its values are checked

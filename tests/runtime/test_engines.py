@@ -12,11 +12,11 @@ from galip_runtime.backends import engines
 from galip_runtime.backends.engines import (
     RECORD_VERSION,
     EngineRecord,
-    Place,
+    EngineTarget,
     Profile,
     choose_engine,
+    engine_targets,
     import_tensorrt,
-    places_of,
     read_records,
 )
 from galip_runtime.bundle.manifest import describe_file, read_manifest, read_verified
@@ -24,7 +24,7 @@ from galip_runtime.hardware import Gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
-HERE = Place("tensorrt", "10.14.1", "9.0")
+HERE = EngineTarget("tensorrt", "10.14.1", "9.0")
 
 
 def record_of(bundle, **changes):
@@ -92,10 +92,12 @@ def test_an_engine_for_elsewhere_is_an_error_with_the_command(bundle, changes, v
 
 def test_engines_of_both_packages(bundle):
     add_engine(bundle, record_of(bundle, package="tensorrt_rtx", package_version="1.7"))
-    manifest, rtx = read_manifest(bundle), Place("tensorrt_rtx", "1.7", "9.0")
+    manifest, rtx = read_manifest(bundle), EngineTarget("tensorrt_rtx", "1.7", "9.0")
     assert choose_engine(bundle, manifest, "generator", "fp32", [HERE, rtx]).package == "tensorrt_rtx"
     with expect_error(ProviderUnavailable, "tensorrt_rtx", "1.7", "1.6"):
-        choose_engine(bundle, manifest, "generator", "fp32", [HERE, Place("tensorrt_rtx", "1.6", "9.0")])
+        choose_engine(
+            bundle, manifest, "generator", "fp32", [HERE, EngineTarget("tensorrt_rtx", "1.6", "9.0")]
+        )
 
 
 def test_a_precision_without_engines(shared_bundle):
@@ -204,17 +206,17 @@ class TestPlaces:
         assert import_tensorrt()[0] == "tensorrt"
         assert import_tensorrt("tensorrt_rtx")[1].__version__ == "1.7.1"
 
-    def test_places_of_a_gpu(self, packages, monkeypatch):
+    def test_engine_targets_a_gpu(self, packages, monkeypatch):
         packages(tensorrt="10.14.1")
         monkeypatch.setattr(engines, "gpus", lambda: [Gpu("H200", "9.0", 10**11), Gpu("A10", "8.6", 10**10)])
-        assert places_of() == [HERE]
-        assert places_of(1)[0].compute_capability == "8.6"
+        assert engine_targets() == [HERE]
+        assert engine_targets(1)[0].compute_capability == "8.6"
         with expect_error(ProviderUnavailable, "GPU 7", 2):
-            places_of(7)
+            engine_targets(7)
 
         def fail():
             raise OSError("libcuda.so.1: cannot open shared object file")
 
         monkeypatch.setattr(engines, "gpus", fail)
         with expect_error(ProviderUnavailable, "libcuda.so.1"):
-            places_of()
+            engine_targets()

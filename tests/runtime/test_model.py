@@ -12,7 +12,7 @@ from error_checks import expect_error
 from galip_runtime import QualityGateFailed, UsageError, seed_series
 from galip_runtime.arrays import to_uint8
 from galip_runtime.backends.openvino_runner import openvino_computes_in
-from galip_runtime.interpolation import between, slerp
+from galip_runtime.interpolation import interpolate_corners, slerp
 from galip_runtime.noise import MAX_SEED, noise
 from stub_bundle import make_stub_bundle
 
@@ -394,5 +394,5 @@ def test_noise_between_seeds_keeps_its_length():
     rng = np.random.default_rng(0)
     one, two = rng.normal(size=(2, 64))
     across, down = np.tile(np.linspace(0, 1, 5), 5), np.repeat(np.linspace(0, 1, 5), 5)
-    noise = between(np.stack([one, two, two, one]), across, down, slerp)
+    noise = interpolate_corners(np.stack([one, two, two, one]), across, down, slerp)
     assert np.linalg.norm(noise, axis=1) == pytest.approx(8, rel=0.2)

@@ -126,8 +126,8 @@ def test_an_invalid_dimension_is_refused(dim):
         noise([1], dim)
 
 
-def test_vectors_in_the_readme():
-    text = (Path(__file__).parents[2] / "runtime" / "README.md").read_text()
+def test_vectors_in_the_documentation():
+    text = (Path(__file__).parents[2] / "docs" / "bundle.md").read_text()
     text = text.replace("−", "-").replace("2^64 - 1", str(MAX_SEED))
     count = 0
     for row in VECTORS["rows"]:

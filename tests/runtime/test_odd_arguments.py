@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from error_checks import expect_error
 from galip_runtime import FileRefused, Tokenizer, UsageError, seed_series
-from galip_runtime.arrays import MOST_PICTURES
+from galip_runtime.arrays import MAX_PICTURES
 from galip_runtime.noise import noise
 from galip_runtime.tokenizer import read_clip_merges
 
@@ -99,13 +99,15 @@ def test_invalid_seeds(model, seeds):
 def test_rows_in_any_memory_layout(model, change):
     rows, sentence = model.noise([1, 2]), model.encode_text(["red", "the"])
     rows.flags.writeable = sentence.flags.writeable = False
-    assert (model.draw(change(rows), change(sentence)) == model.draw(rows, sentence)).all()
+    assert (
+        model.decode_pictures(change(rows), change(sentence)) == model.decode_pictures(rows, sentence)
+    ).all()
 
 
 def test_masked_rows_are_refused(model):
     rows = model.noise([1])
     with expect_error(UsageError, "noise"):
-        model.draw(np.ma.array(rows, mask=rows > 0), model.encode_text("red"))
+        model.decode_pictures(np.ma.array(rows, mask=rows > 0), model.encode_text("red"))
 
 
 def test_ids_outside_the_vocabulary_are_refused(model):
@@ -129,5 +131,5 @@ def test_tokens_of_another_shape_or_dtype_are_refused(model):
 def test_a_result_larger_than_memory_is_refused_beforehand(model):
     count = 10**11
     for call in (lambda: model.interpolate(["a", "b"], count, 1), lambda: seed_series(1, count)):
-        with expect_error(UsageError, count, MOST_PICTURES):
+        with expect_error(UsageError, count, MAX_PICTURES):
             call()

@@ -86,7 +86,7 @@ def test_padded_rows_change_no_result(saved):
     feeds = {name: rng.normal(size=(5, SIZE)).astype(np.float32) for name in ("x", "z")}
     feeds["wide"] = rng.normal(size=(5, 3, SIZE)).astype(np.float32)
     for output in outputs:
-        plain, padded = (file.cut(inputs, [output], threads=threads) for threads in (None, 1))
+        plain, padded = (file.extract(inputs, [output], threads=threads) for threads in (None, 1))
         np.testing.assert_array_equal(
             run(padded, path.parent, **feeds), run(plain, path.parent, **feeds), output
         )
@@ -97,7 +97,7 @@ def test_padded_rows_change_no_result(saved):
         }
         assert operands
         assert all(name.startswith("galip_runtime/") for name in operands)
-    assert file.cut(inputs, ["y"]) == file.cut(inputs, ["y"], threads=None)
+    assert file.extract(inputs, ["y"]) == file.extract(inputs, ["y"], threads=None)
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "from float16"])
@@ -122,7 +122,7 @@ def test_a_stack_of_products_does_not_depend_on_batches_and_threads(saved, matri
     # the batch is the second axis here, as within the generator; an input that has it first names it
     graph.input.insert(0, helper.make_tensor_value_info("noise", TensorProto.FLOAT, ("N", 1)))
     path = saved(helper.make_model(graph, opset_imports=[opset], ir_version=8))
-    model = OnnxFile(path).cut(["noise", "rows"], ["result"], threads=threads)
+    model = OnnxFile(path).extract(["noise", "rows"], ["result"], threads=threads)
     operators = {node.op_type for node in onnx.load_from_string(model).graph.node}
     assert operators >= ({"Split", "Concat"} if matrices < 4 * threads or width == 256 else {"Pad", "Slice"})
     options = onnxruntime.SessionOptions()
@@ -153,7 +153,7 @@ def test_the_weights_decide_the_size_of_a_stack(saved, stack):
     weights = numpy_helper.from_array(np.ones((2, 4, 4), np.float32), "weights")
     graph = helper.make_graph([node], "forged", [noise, rows], [result], [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    cut = OnnxFile(saved(model)).cut(["noise", "rows"], ["result"], threads=2)
+    cut = OnnxFile(saved(model)).extract(["noise", "rows"], ["result"], threads=2)
     assert "Split" not in {node.op_type for node in onnx.load_from_string(cut).graph.node}
 
 
@@ -176,7 +176,7 @@ def test_a_size_computed_from_shapes(saved, doubled):
             file.check_memory({"x": (1, 4)}, 10**6)
     else:
         file.check_memory({"x": (1, 4)}, 10**6)
-        assert run(file.cut(["x"], ["y"]), path.parent, x=np.ones((3, 4), np.float32)).shape == (3, 4)
+        assert run(file.extract(["x"], ["y"]), path.parent, x=np.ones((3, 4), np.float32)).shape == (3, 4)
 
 
 def test_a_product_with_one_row_for_each_token_stays(saved):
@@ -189,7 +189,7 @@ def test_a_product_with_one_row_for_each_token_stays(saved):
     graph = helper.make_graph([node], "tokens", [tokens], [product], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     file = OnnxFile(saved(model))
-    assert file.cut(["tokens"], ["product"], threads=2) == file.cut(["tokens"], ["product"])
+    assert file.extract(["tokens"], ["product"], threads=2) == file.extract(["tokens"], ["product"])
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def x():
 def test_a_whole_graph_computes_the_same(saved, x):
     path = saved(chain())
     expected = run(path.read_bytes(), path.parent, x=x, z=x)
-    model = OnnxFile(path).cut(["x", "z"], ["y"])
+    model = OnnxFile(path).extract(["x", "z"], ["y"])
     assert len(model) < 3 * 4 * SIZE * SIZE / 10  # without the weights
     assert (run(model, path.parent, x=x, z=x) == expected).all()
 
@@ -210,12 +210,12 @@ def test_the_two_halves_of_a_cut_are_the_whole(saved, x, tensor):
     path = saved(chain(), "Graph 漢字.onnx")
     whole = run(path.read_bytes(), path.parent, x=x, z=2 * x)
     file = OnnxFile(path)
-    middle = run(file.cut(["x"], [tensor]), path.parent, x=x)
-    assert (run(file.cut([tensor, "z"], ["y"]), path.parent, z=2 * x, **{tensor: middle}) == whole).all()
+    middle = run(file.extract(["x"], [tensor]), path.parent, x=x)
+    assert (run(file.extract([tensor, "z"], ["y"]), path.parent, z=2 * x, **{tensor: middle}) == whole).all()
 
 
 def test_a_cut_has_only_the_nodes_and_weights_it_needs(saved):
-    model = onnx.load_from_string(OnnxFile(saved(chain())).cut(["h1", "z"], ["y"]))
+    model = onnx.load_from_string(OnnxFile(saved(chain())).extract(["h1", "z"], ["y"]))
     assert [node.op_type for node in model.graph.node] == ["Gemm", "Gemm", "Add"]
     assert [tensor.name for tensor in model.graph.initializer] == ["w1", "b1", "w2", "b2"]
     assert [tensor.data_location for tensor in model.graph.initializer] == [1, 0, 1, 0]
@@ -241,7 +241,7 @@ def test_computed_tensors_and_their_widths(saved):
 def test_an_impossible_cut(saved, inputs, outputs, missing):
     path = saved(chain())
     with expect_error(FileRefused, path, missing):
-        OnnxFile(path).cut(inputs, outputs)
+        OnnxFile(path).extract(inputs, outputs)
 
 
 def test_a_damaged_width(saved):
@@ -258,7 +258,7 @@ def test_a_damaged_width(saved):
 def test_the_first_bytes_of_a_cut_are_versions(saved):
     """A producer's name could make it look like another format: onnxruntime decides by the first bytes."""
     model = chain(producer_name="xxORTM")
-    assert OnnxFile(saved(model)).cut(["x"], ["h1"]).startswith(b"\x08\x08\x42")
+    assert OnnxFile(saved(model)).extract(["x"], ["h1"]).startswith(b"\x08\x08\x42")
 
 
 def test_files_that_are_no_complete_graph_are_refused(saved):
@@ -327,7 +327,7 @@ def test_a_damaged_file_is_read_or_refused_without_a_crash(tmp_path_factory, dat
             with contextlib.suppress(FileRefused):
                 file.width(name)
         file.check_memory({"x": (1, SIZE), "z": (1, SIZE)}, 10**6)
-        file.cut(["x", "z"], ["y"])
+        file.extract(["x", "z"], ["y"])
 
 
 @given(st.lists(st.tuples(st.integers(1, 2**29 - 1), st.binary(max_size=300) | st.integers(0, 2**64 - 1))))

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.bundle.onnx_memory import _sizes
-from galip_runtime.bundle.onnx_shapes import OPERATORS, Known, infer
+from galip_runtime.bundle.onnx_shapes import OPERATORS, TensorInfo, infer_shapes
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -128,13 +128,13 @@ def test_sizes_are_those_of_a_run(operator, x, constants, outputs, attributes):
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = [tuple(result.shape) for result in session.run(results, {"x": np.ones(x, F)})]
     known = [
-        Known(x),
+        TensorInfo(x),
         *(
-            Known(array.shape, tuple(array.ravel().tolist()) if array.size < 64 else None)
+            TensorInfo(array.shape, tuple(array.ravel().tolist()) if array.size < 64 else None)
             for array in constants
         ),
     ]
-    assert [tensor.sizes for tensor in infer(operator, {**attributes}, known, outputs)] == expected
+    assert [tensor.sizes for tensor in infer_shapes(operator, {**attributes}, known, outputs)] == expected
 
 
 def test_every_operator_has_a_case():
@@ -184,7 +184,7 @@ def test_sizes_of_every_tensor_of_a_graph(bundle, graph):
     inputs=st.lists(
         st.none()
         | st.builds(
-            Known,
+            TensorInfo,
             st.lists(st.integers(0, 2**40), max_size=5).map(tuple),
             st.none() | st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5).map(tuple),
         ),
@@ -194,6 +194,6 @@ def test_sizes_of_every_tensor_of_a_graph(bundle, graph):
 )
 def test_sizes_that_cannot_be_inferred_are_a_value_error(operator, attributes, inputs, outputs):
     with contextlib.suppress(ValueError):
-        results = infer(operator, attributes, inputs, outputs)
+        results = infer_shapes(operator, attributes, inputs, outputs)
         assert len(results) == outputs
         assert all(math.prod(known.sizes) >= 0 for known in results)

@@ -206,7 +206,7 @@ def test_a_shape_is_captured_in_its_second_run(cuda, engined):
 
 
 def test_only_the_shapes_used_last_stay_prepared(cuda, engined, monkeypatch):
-    monkeypatch.setattr(TensorrtRunner, "_kept", 2)
+    monkeypatch.setattr(TensorrtRunner, "_most_shapes", 2)
     model = load(engined)
     noise, sentence = model.noise([1, 2, 3, 4]), model.encode_text(["a", "b", "c", "d"])
     images = [model.decode(noise[:rows], sentence[:rows]) for rows in (1, 2, 3, 4, 1, 1, 4)]

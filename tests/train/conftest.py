@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from galip.train.run import newest_state
+from galip.train.states import newest_state
 
 
 @pytest.fixture

@@ -114,15 +114,15 @@ def test_a_field_that_was_added_later_has_its_default():
 def test_a_missing_field_is_named(path):
     with pytest.raises(UsageError) as error:
         GalipConfig.from_dict(changed(TINY, path, drop=True))
-    assert ".".join(["config", *path[:-1]]) in str(error.value)
-    assert f"missing fields ['{path[-1]}']" in str(error.value)
+    assert ".".join(["config", *path]) in str(error.value)
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=".".join)
 def test_an_unknown_field_is_named(path):
     with pytest.raises(UsageError) as error:
         GalipConfig.from_dict(changed(TINY, (*path, "colour"), 1))
-    assert ".".join(["config", *path]) + ": unknown fields ['colour']" in str(error.value)
+    assert ".".join(["config", *path]) in str(error.value)
+    assert "'colour'" in str(error.value)
 
 
 WRONG = [None, {"a": 1}, "text", True, 0.5, [None], [], float("nan"), -1]
@@ -149,41 +149,41 @@ def test_an_ill_typed_field_is_named(path, wrong):
 @pytest.mark.parametrize("path", OBJECTS, ids=".".join)
 @pytest.mark.parametrize("wrong", [None, 3, [], "text"], ids=repr)
 def test_something_else_instead_of_an_object(path, wrong):
-    with pytest.raises(UsageError, match=r"\.".join(["config", *path]) + " must be an object"):
+    with pytest.raises(UsageError, match=r"\.".join(["config", *path]) + " is"):
         GalipConfig.from_dict(changed(TINY, path, wrong) if path else wrong)
 
 
 @pytest.mark.parametrize(
-    ("message", "make"),
+    ("offender", "make"),
     [
-        ("no multiple of patch_size", lambda: ImageTowerConfig(image_size=30, patch_size=4)),
+        ("image_size 30 .* patch_size 4", lambda: ImageTowerConfig(image_size=30, patch_size=4)),
         ("patch_size is 0", lambda: ImageTowerConfig(patch_size=0)),
-        ("no multiple of head_width", lambda: ImageTowerConfig(width=100, head_width=64)),
-        ("no multiple of 8 heads", lambda: TextTowerConfig(width=100)),
+        ("width 100 .* head_width 64", lambda: ImageTowerConfig(width=100, head_width=64)),
+        ("width 100 .* 8 heads", lambda: TextTowerConfig(width=100)),
         ("heads is 0", lambda: TextTowerConfig(heads=0)),
         ("merges is 48895", lambda: TextTowerConfig(merges=48_895)),
         ("merges is -1", lambda: TextTowerConfig(merges=-1)),
         ("context_length is 2", lambda: TextTowerConfig(context_length=2)),
         ("std", lambda: ClipConfig(std=(0.2, 0.0, 0.2))),
         ("mean", lambda: ClipConfig(mean=(0.2, float("inf"), 0.2))),
-        ("one more channel", lambda: GeneratorConfig(channels=(8, 8), sizes=(8, 16))),
-        ("sizes is empty", lambda: GeneratorConfig(channels=(8,), sizes=())),
-        ("must not shrink", lambda: GeneratorConfig(channels=(8, 8, 8), sizes=(16, 8))),
+        ("channels has 2 .* sizes 2", lambda: GeneratorConfig(channels=(8, 8), sizes=(8, 16))),
+        ("sizes", lambda: GeneratorConfig(channels=(8,), sizes=())),
+        (r"sizes \(16, 8\)", lambda: GeneratorConfig(channels=(8, 8, 8), sizes=(16, 8))),
         ("prompt_layers", lambda: GeneratorConfig(prompt_layers=(12,))),
-        ("names a block twice", lambda: GeneratorConfig(prompt_layers=(1, 1))),
+        (r"prompt_layers \(1, 1\)", lambda: GeneratorConfig(prompt_layers=(1, 1))),
         ("clip_weight is nan", lambda: GeneratorConfig(clip_weight=float("nan"))),
-        ("collect_layers is empty", lambda: DiscriminatorConfig(collect_layers=())),
-        ("must rise", lambda: DiscriminatorConfig(collect_layers=(4, 1))),
-        ("collect_layers is", lambda: DiscriminatorConfig(collect_layers=(-1, 4))),
-        ("choose 'released' or 'clip'", lambda: DiscriminatorConfig(pixel_range="half")),
-        ("wants 12 CLIP blocks", lambda: tiny(generator=GeneratorConfig())),
-        ("goes past", lambda: tiny(discriminator=DiscriminatorConfig())),
-        ("grid of at least 7", lambda: GalipConfig(ClipConfig(image=ImageTowerConfig(192, 32)))),
-        ("first size 8 is below", lambda: GalipConfig(ClipConfig(image=ImageTowerConfig(288, 32)))),
+        ("collect_layers", lambda: DiscriminatorConfig(collect_layers=())),
+        (r"collect_layers \(4, 1\)", lambda: DiscriminatorConfig(collect_layers=(4, 1))),
+        ("collect_layers is -1", lambda: DiscriminatorConfig(collect_layers=(-1, 4))),
+        ("'half'.*'released'.*'clip'", lambda: DiscriminatorConfig(pixel_range="half")),
+        ("clip_layers is 12", lambda: tiny(generator=GeneratorConfig())),
+        (r"collect_layers \(1, 4, 8\)", lambda: tiny(discriminator=DiscriminatorConfig())),
+        ("grid is 6", lambda: GalipConfig(ClipConfig(image=ImageTowerConfig(192, 32)))),
+        ("sizes starts with 8", lambda: GalipConfig(ClipConfig(image=ImageTowerConfig(288, 32)))),
     ],
 )
-def test_what_does_not_go_together_is_refused(message, make):
-    with pytest.raises(UsageError, match=message):
+def test_what_does_not_go_together_is_refused(offender, make):
+    with pytest.raises(UsageError, match=offender):
         make()
 
 

@@ -20,7 +20,7 @@ from train.layout_fixtures import encoded, picture, write, write_tar
 from galip.data.check import check_data
 from galip.data.decode import BrokenPicture, EncodedPicture
 from galip.data.layouts.pickled import strings_of_pickle
-from galip.data.sources import open_source, splits_of
+from galip.data.sources import list_splits, open_source
 from galip.data.tars import members
 from galip.data.texts import check_captions, decode_text, lines_of, parse_json
 from galip.metrics.pictures import captions_of, open_pictures
@@ -228,6 +228,8 @@ class TestTars:
     )
     @settings(max_examples=50, deadline=None)
     def test_it_reads_what_tarfile_writes(self, form, names):
+        if form == tarfile.USTAR_FORMAT:
+            names = [name for name in names if len(f"{name}.png".encode()) <= tarfile.LENGTH_NAME]
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w", format=form) as tar:
             for name in names:
@@ -452,7 +454,7 @@ class TestFolder:
     def test_validation_is_a_split(self, tmp_path):
         good(tmp_path / "train")
         good(tmp_path / "validation")
-        assert (len(open_source(tmp_path)), splits_of(tmp_path)) == (1, ["train", "validation"])
+        assert (len(open_source(tmp_path)), list_splits(tmp_path)) == (1, ["train", "validation"])
 
     @pytest.mark.parametrize("caption", ["x" * 100_001, f"&#{'9' * 5000};", f"&amp;#{'9' * 5000};", "x\0y"])
     def test_a_caption_that_no_tokenizer_takes(self, tmp_path, caption):
@@ -537,7 +539,7 @@ def test_a_jpeg_of_thousands_of_scans_is_broken():
     content = encoded(picture(0).resize((400, 400)), progressive=True)
     last = content.rindex(b"\xff\xda")
     assert EncodedPicture("x", content).decode().size == (400, 400)
-    with pytest.raises(BrokenPicture, match="scans"):
+    with pytest.raises(BrokenPicture, match=r"^x: "):
         EncodedPicture("x", content[:-2] + content[last:-2] * 200 + content[-2:]).decode()
     film = content + b"\xff\xda" * 200  # what follows the picture's end
     assert EncodedPicture("x", film).decode().size == (400, 400)
@@ -549,7 +551,7 @@ def test_a_jpeg_of_thousands_of_scans_is_broken():
 def test_a_pickle_whose_every_byte_takes_memory(content):
     tracemalloc.start()
     try:
-        with pytest.raises(FileRefused, match="second list"):
+        with pytest.raises(FileRefused):
             strings_of_pickle(content, "x")
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:

@@ -10,7 +10,7 @@ from galip.presets import preset
 from galip.train import whitening
 from galip.train.config import ContrastiveConfig
 from galip.train.contrastive import train_clip
-from galip.train.pictures import TrainingPictures
+from galip.train.in_memory import InMemoryPictures
 from galip.train.whitening import SHRINKAGE, refit_image_head, whiten_sentences
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def data(tiny_data):
-    return TrainingPictures(tiny_data, "train", 28, clip_tokenizer(64, 16))
+    return InMemoryPictures(tiny_data, "train", 28, clip_tokenizer(64, 16))
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def towers():
 
 @torch.no_grad()
 def sentences(text, data):
-    return torch.cat([whitening._sentences(text, data, 3, draw) for draw in range(whitening.DRAWS)])
+    return torch.cat([whitening._sentences(text, data, 3, sample) for sample in range(whitening.SAMPLES)])
 
 
 def test_sentences_are_whitened_by_an_affine_map(towers, data):

@@ -1,41 +1,25 @@
-"""The layouts by name, in the order in which `auto` tries them: the ones with clear marks first."""
+"""The layouts of captioned pictures that people have, a module each. This file registers them.
+
+Importing it is cheap, so that the commands' help can list the layouts: their modules come in when needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-import galip.data.layouts.coco as coco
-import galip.data.layouts.cub as cub
-import galip.data.layouts.dfgan as dfgan
-import galip.data.layouts.folder as folder
-import galip.data.layouts.shards as shards
-from galip.data.sources import Source
+if TYPE_CHECKING:
+    from galip.data.layouts.layout import Layout
 
-__all__ = ["LAYOUTS", "Layout"]
+__all__ = ["LAYOUTS", "find_layout"]
 
-
-@dataclass(frozen=True)
-class Layout:
-    """What a layout's module offers."""
-
-    looked_for: str
-    """What marks a folder of this layout, for people."""
-    fits: Callable[[Path], bool]
-    """Whether a folder has the layout's marks."""
-    splits: Callable[[Path], list[str]]
-    """The splits that a folder has."""
-    open_split: Callable[[Path, str], Source]
-    """The pictures of a split that the folder has. Raises `FileRefused`, `UsageError`."""
-    synonyms: Mapping[str, str] = field(default_factory=dict)
-    """Other names of its splits."""
+LAYOUTS = ("dfgan", "coco", "cub", "shards", "folder")
+"""Names of the layouts and of their modules here, in the order in which `auto` tries them: the ones that are
+easiest to tell come first.
+"""
 
 
-LAYOUTS = {
-    "dfgan": Layout(dfgan.LOOKED_FOR, dfgan.fits, dfgan.splits, dfgan.open_split),
-    "coco": Layout(coco.LOOKED_FOR, coco.fits, coco.splits, coco.open_split, {"test": "val"}),
-    "cub": Layout(cub.LOOKED_FOR, cub.fits, cub.splits, cub.open_split),
-    "shards": Layout(shards.LOOKED_FOR, shards.fits, shards.splits, shards.open_split),
-    "folder": Layout(folder.LOOKED_FOR, folder.fits, folder.splits, folder.open_split),
-}
+def find_layout(name: str) -> Layout:
+    """Return the `LAYOUT` of the module `name`, one of `LAYOUTS`."""
+    layout: Layout = import_module(f"{__name__}.{name}").LAYOUT
+    return layout

@@ -1,4 +1,4 @@
-"""COCO 2014 from its own annotations.
+"""COCO 2014, by its own annotations.
 
     annotations/captions_train2014.json, captions_val2014.json
     train2014/*.jpg, val2014/*.jpg (also under images/)
@@ -17,30 +17,29 @@ from pathlib import Path
 from galip_runtime.errors import FileRefused
 
 from galip.data.decode import BrokenPicture
-from galip.data.layouts.files import FileSource, check_key, first_file
+from galip.data.layouts.file_source import FileSource, check_key, first_file
+from galip.data.layouts.layout import Layout
 from galip.data.texts import check_captions, read_json
 
-__all__ = ["fits", "open_split", "splits"]
-
-LOOKED_FOR = "annotations/captions_train2014.json or captions_val2014.json"
+__all__ = ["LAYOUT"]
 
 
 def _annotations(path: Path, split: str) -> Path:
     return path / "annotations" / f"captions_{split}2014.json"
 
 
-def fits(path: Path) -> bool:
-    """Whether there are captions of either split."""
-    return bool(splits(path))
+def matches(path: Path) -> bool:
+    """Return whether there are captions of either split."""
+    return bool(list_splits(path))
 
 
-def splits(path: Path) -> list[str]:
-    """Those with captions."""
+def list_splits(path: Path) -> list[str]:
+    """Return the splits with captions."""
     return [split for split in ("train", "val") if _annotations(path, split).is_file()]
 
 
 class CocoSource(FileSource):
-    """Keys are file names without ending."""
+    """A split of COCO. Keys are file names without ending."""
 
     layout = "coco"
 
@@ -51,11 +50,11 @@ class CocoSource(FileSource):
         self._pictures, self._names, self._captions = pictures, names, captions
 
     def file(self, index: int) -> Path:
-        """`train2014/NAME.jpg`."""
+        """Return `train2014/NAME.jpg`."""
         return first_file(self._pictures / self._names[index])
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Five or so, from the annotations."""
+        """Return the annotations' captions, five or so."""
         try:
             return check_captions(self._captions[index])
         except ValueError as error:
@@ -63,7 +62,7 @@ class CocoSource(FileSource):
 
 
 def open_split(path: Path, split: str) -> CocoSource:
-    """Raises `FileRefused` where the annotations are broken or the pictures' folder is missing."""
+    """Open a split. Raises `FileRefused` if the annotations are broken or the pictures' folder is missing."""
     folders = [path / f"{split}2014", path / "images" / f"{split}2014"]
     pictures = next((folder for folder in folders if folder.is_dir()), None)
     if pictures is None:
@@ -106,7 +105,7 @@ def open_split(path: Path, split: str) -> CocoSource:
 
 
 def _identity(value: object) -> str:
-    """A picture's id, which some files write as text. Raises TypeError for anything else."""
+    """Return a picture's id as text, as some files write it. Raises TypeError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(f"an id is a whole number, not {value!r:.80}")
     return str(value)
@@ -120,3 +119,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a file name is text, not {value!r:.80}")
     return value
+
+
+LAYOUT = Layout(
+    contents="annotations/captions_train2014.json or captions_val2014.json",
+    matches=matches,
+    list_splits=list_splits,
+    open_split=open_split,
+    split_aliases={"test": "val"},
+)

@@ -1,4 +1,4 @@
-"""CUDA memory, copies and graphs, as far as graphs on a GPU need them: cuda-bindings, its errors raised."""
+"""CUDA memory, copies and CUDA graphs, with cuda-bindings and its errors raised."""
 
 import ctypes
 import logging
@@ -28,21 +28,21 @@ _log = logging.getLogger("galip_runtime")
 _Jobs = SimpleQueue[Callable[[], object] | None]
 
 PREPARING = Lock()
-"""of all models: what one thread allocates or frees ends the capture of a CUDA graph in another"""
+"""held by any model that allocates or frees: doing so ends a CUDA graph's capture in another thread"""
 
 
 def _serve(jobs: _Jobs) -> None:
-    """Do the `jobs` of a stream until there is None. It must not keep the stream, or what a job was about."""
+    """Run a stream's `jobs` up to None. It must hold no reference to the stream or to a finished job."""
     while (job := jobs.get()) is not None:
         try:
             job()
-        except Exception:  # what is to be freed: `do` has its errors handled by the caller
-            _log.exception("a GPU's memory or CUDA graph cannot be given back")
+        except Exception:  # from freeing: `run` hands its errors to the caller
+            _log.exception("a GPU's memory or CUDA graph cannot be freed")
         del job
 
 
 class _Life:
-    """A stream's: held by it and by what is still to be freed. Then the stream goes, and its thread."""
+    """Held by a stream and by all that it still has to free; afterwards the stream and its thread end."""
 
 
 def _free(free: Callable[..., object], arguments: tuple[object, ...], _life: _Life) -> None:
@@ -51,12 +51,12 @@ def _free(free: Callable[..., object], arguments: tuple[object, ...], _life: _Li
 
 
 def import_cuda() -> ModuleType:
-    """CUDA's runtime library. Raises ProviderUnavailable where cuda-bindings is not installed."""
+    """Import CUDA's runtime library. Raises ProviderUnavailable where cuda-bindings is not installed."""
     try:
         from cuda.bindings import runtime
     except ImportError as error:
         raise ProviderUnavailable(
-            f"cuda-bindings cannot be imported ({error}), which GPUs take beside onnxruntime or TensorRT: "
+            f"cuda-bindings cannot be imported ({error}), which GPUs need beside onnxruntime or TensorRT: "
             "pip install cuda-bindings"
         ) from error
     module: ModuleType = runtime
@@ -64,69 +64,69 @@ def import_cuda() -> ModuleType:
 
 
 class Stream:
-    """A stream of one GPU, in which all of a model's work is done in order, by a thread of its own.
+    """A stream of one GPU with a thread of its own, which does all of a model's work in order.
 
-    onnxruntime keeps CUDA graphs by the thread that captured them: from another it would capture them anew.
+    onnxruntime keeps CUDA graphs by the thread that captured them: another one would capture them again.
     """
 
     def __init__(self, gpu: int) -> None:
-        """Raises ProviderUnavailable where the GPU does not start."""
+        """Start the GPU numbered `gpu`. Raises ProviderUnavailable where it does not start."""
         self.cuda, self.gpu = import_cuda(), gpu
         self._process, self._jobs = os.getpid(), _Jobs()
-        # a daemon: it serves threads that outlive the main one, and never keeps the process from ending
+        # a daemon: it serves threads that outlive the main one, and lets the process end
         threading.Thread(target=_serve, args=(self._jobs,), name=f"galip on GPU {gpu}", daemon=True).start()
         self._life = _Life()
         weakref.finalize(self._life, self._jobs.put, None).atexit = False
         try:
-            self.handle = self.do(self._create)
+            self.handle = self.run(self._create)
         except ProviderUnavailable as error:
             try:
                 gpus()
             except OSError as missing:
                 raise ProviderUnavailable(
-                    f"there is no NVIDIA driver here ({missing}): install it, start a container with GPUs, "
+                    f"there is no NVIDIA driver here ({missing}): install one, start a container with GPUs, "
                     "or use another device, such as cpu"
                 ) from error
             raise ProviderUnavailable(
                 f"GPU {gpu} does not start: {error}. nvidia-smi shows which GPUs and driver there are, "
-                "galip doctor what is missing. A driver older than cuda-bindings needs an older one of them: "
+                "galip doctor what is missing. A driver older than cuda-bindings needs older ones: "
                 "pip install 'cuda-bindings<13'"
             ) from error
         destroy = partial(self.cuda.cudaStreamDestroy, self.handle)
         weakref.finalize(self._life, self._jobs.put, destroy).atexit = False  # finalizers run last one first
 
     def _create(self) -> Any:
-        self.call("cudaSetDevice", self.gpu)  # of this thread
-        # work in other streams, the default one too, neither waits for it nor is waited for
+        self.call("cudaSetDevice", self.gpu)  # for this thread
+        # it neither waits for other streams, the default one included, nor makes them wait
         return self.call("cudaStreamCreateWithFlags", self.cuda.cudaStreamNonBlocking)
 
-    def do(self, work: Callable[[], _Result]) -> _Result:
-        """What `work` gives or raises, once the stream's thread has come to it.
+    def run(self, work: Callable[[], _Result]) -> _Result:
+        """Run `work` in the stream's thread, and return or raise what it does.
 
         Raises ProviderUnavailable in a process that was forked from the model's.
         """
         if os.getpid() != self._process:
-            raise ProviderUnavailable("the model was loaded before this process was forked: load it anew")
+            raise ProviderUnavailable("the model was loaded before this process was forked: load it again")
         done: Future[_Result] = Future()
 
         def job() -> None:
             try:
                 done.set_result(work())
-            except BaseException as error:  # the caller's to handle
+            except BaseException as error:  # for the caller to handle
                 done.set_exception(error)
 
         self._jobs.put(job)
         return done.result()
 
-    def after(self, owner: object, free: Callable[..., object], *arguments: object) -> None:
-        """When `owner` is no more, `free` what it had: in the stream's thread, behind the work before.
+    def free_after(self, owner: object, free: Callable[..., object], *arguments: object) -> None:
+        """Call `free(*arguments)` in the stream's thread, behind all earlier work, once `owner` is garbage.
 
-        Not at the end of the process, which frees everything.
+        The end of the process does not call it, since that frees everything.
         """
         weakref.finalize(owner, self._jobs.put, partial(_free, free, arguments, self._life)).atexit = False
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """What CUDA's function gives. Raises ProviderUnavailable with its error."""
+        """Call CUDA's function `name` and return its result. Raises ProviderUnavailable with its error."""
         error, *results = getattr(self.cuda, name)(*arguments)
         if int(error):
             _, why = self.cuda.cudaGetErrorString(error)
@@ -134,11 +134,11 @@ class Stream:
         return results[0] if results else None
 
     def wait(self) -> None:
-        """Until all work is done."""
+        """Wait until all queued work is done."""
         self.call("cudaStreamSynchronize", self.handle)
 
-    def captured(self, work: Callable[[], None]) -> Callable[[], None]:
-        """`work`, which only queues on this stream, as a CUDA graph: one launch instead of many."""
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Return `work`, which only queues on this stream, as a CUDA graph: one launch instead of many."""
         mode = self.cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self.call("cudaStreamBeginCapture", self.handle, mode)
         try:
@@ -157,11 +157,11 @@ class Stream:
 
 
 class _Replay:
-    """A CUDA graph that was captured."""
+    """A captured CUDA graph."""
 
     def __init__(self, stream: Stream, launch: Any) -> None:
         self._stream, self._launch = stream, launch
-        stream.after(self, stream.cuda.cudaGraphExecDestroy, launch)
+        stream.free_after(self, stream.cuda.cudaGraphExecDestroy, launch)
 
     def __call__(self) -> None:
         """Queue it."""
@@ -169,27 +169,27 @@ class _Replay:
 
 
 class Memory:
-    """Memory of a GPU; given back when nobody has it any more."""
+    """A GPU's memory; freed with the object."""
 
     def __init__(self, stream: Stream, size: int) -> None:
-        """Raises ProviderUnavailable where the GPU has not got it."""
+        """Allocate `size` bytes. Raises ProviderUnavailable where the GPU does not have them."""
         self.size = size
         self.address = int(stream.call("cudaMalloc", max(size, 1)))
-        stream.after(self, stream.cuda.cudaFree, self.address)
+        stream.free_after(self, stream.cuda.cudaFree, self.address)
 
 
 class Buffer:
-    """Memory of a GPU, and as much of the host's, pinned: copies between them are queued."""
+    """Memory of a GPU and as much pinned memory of the host, with queued copies between them."""
 
     def __init__(self, stream: Stream, size: int) -> None:
-        """Raises ProviderUnavailable where there is not so much."""
+        """Allocate `size` bytes of both. Raises ProviderUnavailable where there is not enough."""
         self._stream = stream
         self.device = Memory(stream, size)
         self._host = int(stream.call("cudaMallocHost", size))
-        stream.after(self, stream.cuda.cudaFreeHost, self._host)
+        stream.free_after(self, stream.cuda.cudaFreeHost, self._host)
 
     def array(self, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """The beginning of the host's memory as an array, which must not outlive the buffer."""
+        """Return the start of the host's memory as an array, which must not outlive the buffer."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         assert size <= self.device.size, (size, self.device.size)
         memory = (ctypes.c_char * size).from_address(self._host)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from galip_runtime.arrays import check_count, shown
+from galip_runtime.arrays import check_count, short_repr
 from galip_runtime.backends.engines import import_tensorrt
 from galip_runtime.backends.libraries import INSTALL, import_onnxruntime
 from galip_runtime.backends.runner import GraphFile, Runner, Settings
@@ -48,7 +48,7 @@ def available_devices() -> list[str]:
 def runs_engines(device: str) -> bool:
     """Return whether `device` runs a bundle's engines: TensorRT does, onnxruntime's provider does not."""
     native, *others = DEVICE_TABLE[device].runners
-    if native is not TensorrtRunner or not native.is_installed():
+    if not (issubclass(native, TensorrtRunner) and native.is_installed()):
         return False
     try:
         import_tensorrt()
@@ -69,7 +69,7 @@ def parse_device(device: str) -> tuple[str, int]:
     match = re.fullmatch(rf"({'|'.join(numbered)}):(\d{{1,3}})", text, re.ASCII)
     if match is None:
         raise UsageError(
-            f"device {shown(device)} is unknown; use one of {', '.join(DEVICES)}, or "
+            f"device {short_repr(device)} is unknown; use one of {', '.join(DEVICES)}, or "
             "cuda:1 for the second GPU"
         )
     return match[1], int(match[2])

@@ -1,4 +1,4 @@
-"""Graphs on a GPU: copies and work are queued on the model's one stream, in shapes that are prepared once."""
+"""The base of runners on NVIDIA GPUs: one stream a model, and each shape prepared only once."""
 
 from abc import abstractmethod
 from collections import OrderedDict
@@ -17,7 +17,7 @@ from galip_runtime.forks import never_free
 __all__ = ["GpuRunner", "Key"]
 
 Key = tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]
-"""shapes of the inputs, in their order, and names of the outputs"""
+"""shapes of the inputs, in order, and names of the outputs"""
 
 
 class GpuRunner(Runner):
@@ -25,54 +25,54 @@ class GpuRunner(Runner):
 
     rounds_on_device = True
     _largest: int
-    """the most rows of one run; more are run in parts"""
-    _kept: int | None = None
-    """how many shapes stay prepared, those used last; None: all"""
+    """the most rows of one run; more run in parts"""
+    _most_shapes: int | None = None
+    """how many shapes stay prepared, the most recent ones; None: all"""
     _native: dict[object, Any]
-    """the backend's objects, held here alone: the stream's thread gives them up, before the buffers"""
+    """the library's objects, held nowhere else: the stream's thread frees them before the buffers"""
 
     def _start(self) -> None:
         assert self.settings.stream is not None
         self._stream: Stream = self.settings.stream
         self._prepared: OrderedDict[Key, Callable[[], None]] = OrderedDict()
         self._native: dict[object, Any] = {}
-        self._stream.after(self, self._native.clear)
-        self._stream.do(self._load)
+        self._stream.free_after(self, self._native.clear)
+        self._stream.run(self._load)
 
     def _give_up(self) -> None:
         never_free(self._native)
 
     def _open_again(self) -> None:
-        self._stream.do(lambda: None)  # which says why not: CUDA does not survive a fork
+        self._stream.run(lambda: None)  # raises: CUDA does not survive a fork
 
     def _load(self) -> None:
         with PREPARING:
             self._open()
             self._buffers = {
-                each.name: Buffer(self._stream, self._size(each)) for each in (*self.inputs, *self.outputs)
+                spec.name: Buffer(self._stream, self._size(spec)) for spec in (*self.inputs, *self.outputs)
             }
 
     @abstractmethod
     def _open(self) -> None:
-        """Load it, and set `providers` and `_largest`. Raises as the constructor."""
+        """Load the graph, and set `providers` and `_largest`. Raises as the constructor."""
 
     @abstractmethod
     def _prepare(self, key: Key, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
-        """What queues the work for inputs of the shapes in `key`, from buffers to buffers on the GPU.
+        """Return a function that queues a run on inputs of the shapes in `key`, between buffers on the GPU.
 
-        What the backend makes for it is kept in `_native[key]`.
+        The library's objects for it go into `_native[key]`.
         """
 
-    def _replayed(self, queue: Callable[[], None]) -> Callable[[], None]:
-        """`queue`, which has queued copies and work once, or what does the same quicker."""
+    def _optimized(self, queue: Callable[[], None]) -> Callable[[], None]:
+        """Return `queue`, which has queued copies and a run once, or a faster equivalent."""
         return queue
 
     def _shape(self, spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in which the input `spec` is run, not smaller than `shape`: what is more is zeros."""
+        """Return the shape to run the input `spec` in: at least `shape`, and zeros beyond it."""
         return shape
 
     def _size(self, spec: TensorSpec) -> int:
-        """Bytes of the largest that there is of an input or output."""
+        """Return the bytes that the input or output takes at its largest."""
         return _bytes(self._shape_of(spec, self._largest, self.file.longest), spec)
 
     def _shape_of(self, spec: TensorSpec, rows: int, longest: int = 0) -> tuple[int, ...]:
@@ -83,68 +83,70 @@ class GpuRunner(Runner):
         return result
 
     def _pixels(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
-        _image, *both = self.outputs  # as `pixel_outputs` has them
-        pixels, check = self._results(inputs, both)
+        _image, *pixel_specs = self.outputs  # in the order of `pixel_outputs`
+        pixels, check = self._results(inputs, pixel_specs)
         check_finite(check, "generator")
-        return self._as_specified(pixels, both[0], inputs)
+        return self._as_specified(pixels, pixel_specs[0], inputs)
 
     def _results(
         self, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[TensorSpec]
     ) -> list[npt.NDArray[Any]]:
         count = len(inputs[self.inputs[0].name])
         starts = range(0, count, self._largest)
-        of_parts = [
+        parts = [
             {name: rows[start : start + self._largest] for name, rows in inputs.items()} for start in starts
         ]
-        parts = self._stream.do(lambda: [self._part(each, outputs) for each in of_parts])
-        return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
+        results = self._stream.run(lambda: [self._run_part(part, outputs) for part in parts])
+        return (
+            results[0] if len(results) == 1 else [np.concatenate(rows) for rows in zip(*results, strict=True)]
+        )
 
-    def _first(self, key: Key, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
-        """Queue copies and work for inputs of the shapes in `key`; what does so again."""
-        shapes, work = key[0], self._prepare(key, outputs)
-        taken = [
-            (self._buffers[each.name], _bytes(shape, each))
-            for each, shape in zip(self.inputs, shapes, strict=True)
+    def _run_first(self, key: Key, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
+        """Run once on inputs of the shapes in `key`; return a function that queues the same again."""
+        shapes, run = key[0], self._prepare(key, outputs)
+        sources = [
+            (self._buffers[spec.name], _bytes(shape, spec))
+            for spec, shape in zip(self.inputs, shapes, strict=True)
         ]
-        given = [
-            (self._buffers[each.name], _bytes(self._shape_of(each, shapes[0][0]), each)) for each in outputs
+        targets = [
+            (self._buffers[spec.name], _bytes(self._shape_of(spec, shapes[0][0]), spec)) for spec in outputs
         ]
 
         def queue() -> None:
-            for buffer, size in taken:
+            for buffer, size in sources:
                 buffer.to_device(size)
-            work()
-            for buffer, size in given:
+            run()
+            for buffer, size in targets:
                 buffer.to_host(size)
 
         queue()
         self._stream.wait()
-        return self._replayed(queue)
+        return self._optimized(queue)
 
-    def _part(
+    def _run_part(
         self, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[TensorSpec]
     ) -> list[npt.NDArray[Any]]:
-        """At most `_largest` rows."""
-        shapes = tuple(self._shape(each, inputs[each.name].shape) for each in self.inputs)
-        for each, shape in zip(self.inputs, shapes, strict=True):
-            rows, buffer = inputs[each.name], self._buffers[each.name].array(each.dtype, shape)
+        """Run on at most `_largest` rows."""
+        shapes = tuple(self._shape(spec, inputs[spec.name].shape) for spec in self.inputs)
+        for spec, shape in zip(self.inputs, shapes, strict=True):
+            rows, buffer = inputs[spec.name], self._buffers[spec.name].array(spec.dtype, shape)
             if rows.shape != shape:
                 buffer.fill(0)
             buffer[tuple(map(slice, rows.shape))] = rows
-        key = (shapes, tuple(each.name for each in outputs))
+        key = (shapes, tuple(spec.name for spec in outputs))
         if key in self._prepared:
             self._prepared.move_to_end(key)
             self._prepared[key]()
             self._stream.wait()
         else:
             with PREPARING:
-                self._prepared[key] = self._first(key, outputs)
-                while self._kept is not None and len(self._prepared) > self._kept:
+                self._prepared[key] = self._run_first(key, outputs)
+                while self._most_shapes is not None and len(self._prepared) > self._most_shapes:
                     oldest, _ = self._prepared.popitem(last=False)
                     del self._native[oldest]
         count = len(inputs[self.inputs[0].name])
         return [
-            self._buffers[each.name].array(each.dtype, self._shape_of(each, count)).copy() for each in outputs
+            self._buffers[spec.name].array(spec.dtype, self._shape_of(spec, count)).copy() for spec in outputs
         ]
 
 

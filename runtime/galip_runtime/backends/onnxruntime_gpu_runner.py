@@ -37,7 +37,7 @@ _log = logging.getLogger("galip_runtime")
 _MEMORY = "cuda"
 """onnxruntime's name for where bound tensors lie"""
 _DISABLED = "GatherSliceToSplitFusion"
-"""an optimisation: its nodes copy from the host's memory, which a CUDA graph finds used for something else"""
+"""an optimization whose nodes copy from host memory, which a CUDA graph finds overwritten"""
 
 
 class OnnxruntimeGpuRunner(GpuRunner):
@@ -55,18 +55,18 @@ class OnnxruntimeGpuRunner(GpuRunner):
     def _open(self) -> None:
         onnxruntime = import_onnxruntime()
         preload_libraries(onnxruntime)
-        given = [each for each in self.outputs if self.file.onnx.computes(each.name)]
-        model = self.file.onnx.cut([each.name for each in self.inputs], [each.name for each in given])
-        if len(given) < len(self.outputs):
-            model = with_pixels(model, given[0])
+        own = [spec for spec in self.outputs if self.file.onnx.computes(spec.name)]
+        model = self.file.onnx.extract([spec.name for spec in self.inputs], [spec.name for spec in own])
+        if len(own) < len(self.outputs):
+            model = with_pixels(model, own[0])
         self._onnxruntime, self._numbers = onnxruntime, itertools.count(1)
-        session = self._native["session"] = self._started(model)
+        session = self._native["session"] = self._create_session(model)
         self.providers = session.get_providers()
         if self.execution_providers[0] not in self.providers:
             raise self._unavailable(_only(self.providers))
         self._check_tensors(described(session.get_inputs()), described(session.get_outputs()))
 
-    def _started(self, model: bytes) -> Any:
+    def _create_session(self, model: bytes) -> Any:
         providers, options = self._providers(), self._session_options(NO_CPU)
         try:
             return self._onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
@@ -79,7 +79,7 @@ class OnnxruntimeGpuRunner(GpuRunner):
     def _session_options(self, switch: str) -> Any:
         options = session_options(self._onnxruntime, self.file, self.settings)
         options.add_session_config_entry("optimization.disable_specified_optimizers", _DISABLED)
-        # weights take what they need; the arena, which grows by doubling, has no more than what is computed
+        # weights stay out of the arena, which grows by doubling
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         options.add_session_config_entry(switch, "1")
         return options
@@ -92,21 +92,21 @@ class OnnxruntimeGpuRunner(GpuRunner):
         """Return the providers to ask for, best first, with their options."""
 
     def _shape(self, spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Rows up to the next power of two, prompts up to the longest: few shapes, a CUDA graph each."""
+        """Pad rows to the next power of two and prompts to the longest: few shapes, a CUDA graph each."""
         rows = min(1 << (shape[0] - 1).bit_length(), self._largest)
         return self._shape_of(spec, rows, self.file.longest)
 
     def _prepare(self, key: Key, outputs: Sequence[TensorSpec]) -> Callable[[], None]:
         native, gpu, shapes = self._native, self.settings.gpu, key[0]
         binding = native["session"].io_binding()
-        for each, shape in zip(self.inputs, shapes, strict=True):
-            address = self._buffers[each.name].device.address
-            binding.bind_input(each.name, _MEMORY, gpu, each.dtype, shape, address)
-        for each in outputs:
-            address, shape = self._buffers[each.name].device.address, self._shape_of(each, shapes[0][0])
-            binding.bind_output(each.name, _MEMORY, gpu, each.dtype, shape, address)
+        for spec, shape in zip(self.inputs, shapes, strict=True):
+            address = self._buffers[spec.name].device.address
+            binding.bind_input(spec.name, _MEMORY, gpu, spec.dtype, shape, address)
+        for spec in outputs:
+            address, shape = self._buffers[spec.name].device.address, self._shape_of(spec, shapes[0][0])
+            binding.bind_output(spec.name, _MEMORY, gpu, spec.dtype, shape, address)
         options = self._onnxruntime.RunOptions()
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # copies follow
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # the copies do that
         options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))
         native[key] = binding, options
         return lambda: native["session"].run_with_iobinding(*native[key])
@@ -144,7 +144,7 @@ class OnnxruntimeTensorrtRunner(OnnxruntimeGpuRunner):
 
 
 def _uncaptured(options: Mapping[str, str]) -> dict[str, str]:
-    """`options` of a provider that does not refuse nodes on the CPU for the sake of CUDA graphs."""
+    """Return `options` without CUDA graphs, for the sake of which the provider refuses nodes on the CPU."""
     return {name: "0" if name == "enable_cuda_graph" else value for name, value in options.items()}
 
 
@@ -157,13 +157,13 @@ def _only(started: Sequence[str]) -> str:
 
 
 def cuda_options(settings: Settings, stream: str) -> dict[str, str]:
-    """Of onnxruntime's CUDA provider. `python -m studies.gpu_options` measures others."""
+    """Return options for onnxruntime's CUDA provider; `python -m studies.gpu_options` measures others."""
     return {
         "device_id": str(settings.gpu),
         "user_compute_stream": stream,
         "enable_cuda_graph": "1",
         "use_tf32": "0",  # fp32 is to be fp32
-        "cudnn_conv_algo_search": "EXHAUSTIVE",  # each convolution's fastest, measured once a shape
+        "cudnn_conv_algo_search": "EXHAUSTIVE",  # picks each convolution's fastest kernel, once a shape
     }
 
 
@@ -176,8 +176,8 @@ def _tensorrt_options(settings: Settings, stream: str, precision: str, cache: Pa
     try:
         if cache is not None:
             cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:  # a full disk, somebody else's folder: engines are built each time
-        _log.warning("TensorRT's engines are not kept: %s", error)
+    except OSError as error:  # a full disk, someone else's folder: engines are built every time
+        _log.warning("TensorRT's engines are not cached: %s", error)
         cache = None
     if cache is not None:
         options |= {

@@ -50,9 +50,9 @@ class OnnxruntimeRunner(Runner):
         self._check_tensors(described(self._session.get_inputs()), described(self._session.get_outputs()))
 
     def _cut(self, threads: int | None = None) -> bytes:
-        """Return the part of the graph that computes the outputs; `threads` as `OnnxFile.cut` takes it."""
+        """Return the part of the graph that computes the outputs; `threads` as for `OnnxFile.extract`."""
         inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (self.inputs, self.outputs))
-        return self.file.onnx.cut(inputs, outputs, threads=threads)
+        return self.file.onnx.extract(inputs, outputs, threads=threads)
 
     def _open(self, model: bytes) -> Any:
         options = self._session_options()
@@ -104,7 +104,7 @@ def session_options(onnxruntime: ModuleType, file: GraphFile, settings: Settings
     options.inter_op_num_threads = 1
     # Idle threads sleep instead of spinning: several models, or a web server, share the CPUs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Where the weights lie: `OnnxFile.cut` makes sure that they are read from this one file
+    # Where the weights lie: `OnnxFile.extract` makes sure that they are read from this one file
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path",
         os.fsencode(file.path.parent.resolve()),  # bytes: a folder's name need not be UTF-8

@@ -1,8 +1,8 @@
-"""Graphs that OpenVINO runs itself, without onnxruntime between: a third of the memory, and it loads faster.
+"""Graphs that OpenVINO runs itself, without onnxruntime: a third of the memory, and faster loading.
 
-What it compiles from a graph is kept in a cache folder, one file (a blob, in OpenVINO's words) for each
-graph, precision, version of OpenVINO and CPU. When the same graph is loaded again, it is hashed, as OpenVINO
-crashes on one that is damaged, and mapped into memory.
+What OpenVINO compiles from a graph goes into a cache folder, one file (OpenVINO says blob) for each graph,
+precision, OpenVINO version and CPU. Loading the same graph again hashes its blob, since OpenVINO crashes on a
+damaged one, and maps it into memory.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from galip_runtime.backends.libraries import has_openvino, import_openvino
 from galip_runtime.backends.runner import Runner
-from galip_runtime.cache import HEAD, open_cached, write_cached
+from galip_runtime.cache import HEADER_SIZE, open_cached, write_cached
 from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.forks import Lock, call_after_fork, native_work, never_free
 from galip_runtime.hardware import BF16_FEATURES, INT8_FEATURES, has_cpu_features
@@ -29,16 +29,16 @@ __all__ = ["OpenvinoRunner", "openvino_computes_in", "openvino_core", "openvino_
 _log = logging.getLogger("galip_runtime")
 
 _FORMAT = 3
-"""of what is kept; another one whenever `_cut` or `openvino_settings` makes other graphs of the same file"""
-_KEPT_BYTES = 4 * 2**30
+"""of blobs; increase it whenever `_cut` or `openvino_settings` makes another graph from the same file"""
+_CACHE_BYTES = 4 * 2**30
 _TYPES = {"f32": "float32", "i64": "int64"}
 
 
 def openvino_settings(precision: str, threads: int) -> dict[str, Any]:
-    """OpenVINO's properties for one run at a time in `precision` on `threads` threads.
+    """Return OpenVINO's properties for one run at a time in `precision` on `threads` threads.
 
-    Unless it is told, OpenVINO takes the precision that it thinks best for the CPU. What int8 leaves in float
-    is in bf16 where the CPU has it. A thread pinned to a core would share it with other models.
+    By default OpenVINO takes the precision that it thinks best for the CPU. What int8 leaves in float runs in
+    bf16 where the CPU has it. Threads are not pinned: a core would be shared with other models' threads.
     """
     half = precision in ("bf16", "int8") and openvino_computes_in("bf16")
     return {
@@ -64,13 +64,13 @@ def _started() -> Any:
 _starting = Lock()
 
 
-class _Core:
-    """Of a forked process: its own, since the parent's may be locked and its threads are missing."""
+class _ForkState:
+    """What a fork did to OpenVINO's core: a child opens its own, since the parent's may be locked."""
 
     freed = False
-    """whether a graph was given back, which leaves OpenVINO with idle threads for the next one"""
+    """whether a graph was freed, which leaves OpenVINO with idle threads for the next one"""
     usable = True
-    """whether this process has all threads that OpenVINO believes to have"""
+    """whether this process has all the threads that OpenVINO believes it has"""
 
     def forked(self) -> None:
         self.usable = self.usable and not self.freed
@@ -79,21 +79,21 @@ class _Core:
             _started.cache_clear()
 
 
-_core = _Core()
-call_after_fork(_core)
+_fork_state = _ForkState()
+call_after_fork(_fork_state)
 
 
 def openvino_core() -> Any:
-    """OpenVINO's library of devices: one a process, and never given back.
+    """Return OpenVINO's core: one a process, which is never freed.
 
-    On CPUs with AMX it sets a stack for signals as it starts, and frees that at its end without taking it
-    back: the next Ctrl-C would be a segmentation fault (2026.4).
+    On CPUs with AMX its start installs a stack for signals, and its end frees the stack without uninstalling
+    it: the next Ctrl-C would be a segmentation fault (2026.4).
 
-    Raises ProviderUnavailable where it does not start, and in a process that it could only hang in.
+    Raises ProviderUnavailable where it does not start, and in a process in which it would hang.
     """
-    if not _core.usable:
+    if not _fork_state.usable:
         raise ProviderUnavailable(
-            "OpenVINO does not work in a process that was forked after a model on openvino was given back: "
+            "OpenVINO does not work in a process that was forked after a model on openvino was freed: "
             "it would wait for threads that only the parent has. Fork before that, start processes by "
             "multiprocessing's 'spawn', or use device 'cpu'"
         )
@@ -147,7 +147,7 @@ class OpenvinoRunner(Runner):
 
     def __del__(self) -> None:
         with native_work:
-            _core.freed = True
+            _fork_state.freed = True
             for name in ("_request", "_blob"):
                 self.__dict__.pop(name, None)
 
@@ -157,12 +157,15 @@ class OpenvinoRunner(Runner):
         del self._request, self._blob
 
     def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        with native_work, self._lock:  # a run takes all threads; two at a time would only wait for each other
+        with (
+            native_work,
+            self._lock,
+        ):  # a run takes all threads, so that two at once would only wait for each other
             result: npt.NDArray[np.float32] = self._request.infer(inputs, share_inputs=True)[0]
         return result
 
     def _compiled(self, openvino: Any, core: Any) -> Any:
-        """The compiled graph, from the cache if it is there, else to be found there the next time."""
+        """Return the compiled graph from the cache, or compile it and put it there."""
         properties = self._properties()
         if self.settings.cache is None:
             return self._compile(core, properties)
@@ -171,37 +174,37 @@ class OpenvinoRunner(Runner):
         if (compiled := self._imported(openvino, core, properties, blob)) is not None:
             return compiled
         compiled = self._compile(core, properties)
-        self.file.check_unchanged()  # else another graph would be found under this one's key
+        self.file.check_unchanged()  # another graph must not end up under this one's key
         try:
             data = compiled.export_model().getbuffer()
-        except RuntimeError as error:  # it works all the same
-            _log.warning("%s is not kept: OpenVINO does not write what it compiled: %s", blob, error)
+        except RuntimeError as error:  # the graph runs all the same
+            _log.warning("%s is not written: OpenVINO cannot export what it compiled: %s", blob, error)
         else:
             write_cached(blob, data)
             _make_room(blob)
         return compiled
 
     def _imported(self, openvino: Any, core: Any, properties: dict[str, Any], blob: Path) -> Any | None:
-        """What was compiled before and kept in `blob`; None where there is nothing, or nothing that works."""
+        """Return the compiled graph in `blob`; None where there is none, or none that works."""
         file = open_cached(blob)
         if file is None:
             return None
         try:
             with file:
-                # OpenVINO takes no read-only memory
-                data = np.memmap(file, np.uint8, mode="c", offset=HEAD)
+                # copy on write: OpenVINO takes no read-only memory
+                data = np.memmap(file, np.uint8, mode="c", offset=HEADER_SIZE)
                 tensor = openvino.Tensor(data, shared_memory=True)
                 compiled = core.import_model(tensor, self._target, properties)
-        except (OSError, RuntimeError, ValueError) as error:  # ValueError: there is nothing after the head
-            _log.warning("%s is not used and compiled anew: %s", blob, error)
+        except (OSError, RuntimeError, ValueError) as error:  # ValueError: nothing follows the head
+            _log.warning("%s is not used and compiled again: %s", blob, error)
             return None
-        self._blob = data, tensor  # it reads from there as long as it runs
+        self._blob = data, tensor  # the graph reads from there as long as it lives
         with contextlib.suppress(OSError):  # a read-only folder
-            os.utime(blob)  # the ones used last are kept
+            os.utime(blob)  # `_make_room` removes the oldest
         return compiled
 
     def _key(self, openvino: Any, core: Any, properties: dict[str, Any]) -> str:
-        """All that a blob depends on; not the number of threads."""
+        """Hash all that a blob depends on, which excludes the number of threads."""
         names_of_device = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
         device = [core.get_property(self._target, name) for name in names_of_device]
         names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
@@ -213,7 +216,7 @@ class OpenvinoRunner(Runner):
         from openvino import frontend
 
         try:
-            # this reader and no other: left to choose, OpenVINO would take a file for whatever it looks like
+            # this frontend and no other: OpenVINO would choose one by what the file looks like
             reader = frontend.FrontEndManager().load_by_framework("onnx")
             model = reader.convert(reader.load(str(self.file.path)))
             return core.compile_model(self._cut(model), self._target, properties)
@@ -225,13 +228,13 @@ class OpenvinoRunner(Runner):
             ) from error
 
     def _cut(self, model: Any) -> Any:
-        """The part of `model` that computes the outputs from the inputs, any tensors of it by name."""
+        """Return the part of `model` that computes the outputs from the inputs, any of its tensors."""
         from openvino import Model, opset13
 
         _pad_rows(model)
         ports = [port for node in model.get_ordered_ops() for port in node.outputs()]
         named = {name: port for port in ports for name in port.names}
-        if missing := [each.name for each in (*self.inputs, *self.outputs) if each.name not in named]:
+        if missing := [spec.name for spec in (*self.inputs, *self.outputs) if spec.name not in named]:
             raise FileRefused(
                 f"{self.file.path} is another graph than the manifest says: it has no {', '.join(missing)}. "
                 "Export the bundle again"
@@ -253,7 +256,7 @@ class OpenvinoRunner(Runner):
 
 
 def _pad_rows(model: Any) -> None:
-    """Give each product of one row a picture one more row, which is taken off its result (`row_padding`)."""
+    """Add a row to products with one row a picture, and remove it from their results (`row_padding`)."""
     from openvino import opset13
 
     for product in model.get_ordered_ops():
@@ -269,31 +272,31 @@ def _pad_rows(model: Any) -> None:
         readers, names = result.get_target_inputs(), result.names
         padded = opset13.pad(rows, pads, [*pads[:-2], 1, 0], "constant")
         product.input(0).replace_source_output(padded.output(0))
-        kept = opset13.slice(result, [0], [-1], [1], [len(shape) - 2])
+        sliced = opset13.slice(result, [0], [-1], [1], [len(shape) - 2])
         for reader in readers:
-            reader.replace_source_output(kept.output(0))
+            reader.replace_source_output(sliced.output(0))
         result.set_names(set())
-        kept.output(0).set_names(names)
+        sliced.output(0).set_names(names)
 
 
 def _make_room(newest: Path) -> None:
-    """Remove the blobs beside `newest` that take more than `_KEPT_BYTES` with it, used longest ago first."""
+    """Remove blobs beside `newest` until all take at most `_CACHE_BYTES`, least recently used first."""
     ages: list[tuple[float, int, Path]] = []
-    with contextlib.suppress(OSError):  # as it is a folder of this user's, the disk itself
+    with contextlib.suppress(OSError):  # the disk fails: the folder is this user's
         for path in newest.parent.glob("*.blob"):
             with contextlib.suppress(FileNotFoundError):  # another process has removed it
                 status = path.lstat()
                 ages.append((status.st_mtime, status.st_size, path))
-    taken = 0
+    total = 0
     for _, size, path in sorted(ages, reverse=True):
-        taken += size
-        if taken > _KEPT_BYTES and path != newest:
+        total += size
+        if total > _CACHE_BYTES and path != newest:
             with contextlib.suppress(OSError):  # removed by another process, or mapped by one (Windows)
                 path.unlink()
 
 
 def _described(ports: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """(name, dtype, sizes) of each; None for a dynamic size."""
+    """Return (name, dtype, sizes) of each port; None for a dynamic size."""
     return [
         (
             port.any_name,

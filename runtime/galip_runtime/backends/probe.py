@@ -7,7 +7,7 @@ import numpy as np
 
 from galip_runtime.backends.cuda import Stream
 from galip_runtime.backends.devices import candidates, create_runner, parse_device, runs_engines
-from galip_runtime.backends.engines import places_of
+from galip_runtime.backends.engines import engine_targets
 from galip_runtime.backends.runner import GraphFile, Settings
 from galip_runtime.backends.tables import DEVICE_TABLE
 from galip_runtime.bundle.manifest import GraphSpec, TensorSpec, file_signature
@@ -31,7 +31,7 @@ def why_not(device: str) -> str | None:
         candidates(name, row.precisions[0])
         stream = Stream(gpu) if row.on_stream else None
         if runs_engines(name):  # an engine takes seconds to build
-            places_of(gpu)
+            engine_targets(gpu)
             return None
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "probe.onnx"

@@ -43,7 +43,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Engine:
-    """A plan and the record beside it."""
+    """A TensorRT plan and the record beside it."""
 
     plan: Path
     record: EngineRecord
@@ -59,14 +59,14 @@ class GraphFile:
     precision: str
     onnx: OnnxFile
     signature: tuple[int, ...]
-    """the file's, from before it was verified"""
+    """of the file, taken before it was verified"""
     engine: Engine | None = None
-    """TensorRT's, of this graph, for this GPU; verified"""
+    """for this graph and GPU, verified; None without TensorRT"""
     longest: int = 0
-    """the largest size of an input's dynamic axis but the first: tokens of a prompt"""
+    """the largest size of an input's dynamic axes after the first: tokens of a prompt"""
 
     def check_unchanged(self) -> None:
-        """Raises FileRefused where the file was written or replaced since it was verified."""
+        """Raise FileRefused where the file was written or replaced after it was verified."""
         if file_signature(self.path) != self.signature:
             raise FileRefused(f"{self.path} was written while it was loaded: load it again")
 
@@ -121,21 +121,21 @@ class Runner(ABC):
         call_after_fork(self)
 
     def forked(self) -> None:
-        """In a forked process: give up what the parent's threads serve. The next run opens the file again."""
+        """Give up what the threads of the parent serve, after a fork. The next run opens the file again."""
         if self._opened:
             self._opened = False
             self._give_up()
 
     @abstractmethod
     def _start(self) -> None:
-        """Make it ready to run, and set `providers`. Raises as the constructor."""
+        """Get ready to run, and set `providers`. Raises as the constructor."""
 
     @abstractmethod
     def _give_up(self) -> None:
-        """Forget what `_start` opened, without running its destructors (`never_free`)."""
+        """Drop what `_start` opened, without running its destructors (`never_free`)."""
 
     def _open_again(self) -> None:
-        """Raises as the constructor, and FileRefused where the file has changed."""
+        """Open the file again. Raises as the constructor, and FileRefused where the file has changed."""
         with self._opening:
             if not self._opened:
                 self.file.check_unchanged()
@@ -144,18 +144,18 @@ class Runner(ABC):
 
     @abstractmethod
     def _compute(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        """The one output."""
+        """Return the one output."""
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        """The graph's one output for `inputs`, which the caller has checked.
+        """Return the graph's one output for `inputs`, which the caller has checked.
 
-        Raises ProviderUnavailable where the device gives up on it, and FileRefused where the output has
-        another shape or dtype than the manifest says.
+        Raises ProviderUnavailable where the device fails, and FileRefused where the output has another shape
+        or dtype than the manifest says.
         """
         return self._guarded(self._output, inputs)
 
     def run_pixels(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
-        """Pictures, uint8 (N, H, W, 3), of a graph whose output is `image`, for `inputs`, checked.
+        """Return pictures, uint8 (N, H, W, 3), of a graph whose output is `image`, for checked `inputs`.
 
         Raises as `run`, and QualityGateFailed where a picture is not finite.
         """
@@ -170,9 +170,9 @@ class Runner(ABC):
     def _as_specified(
         self, output: npt.NDArray[Any], spec: TensorSpec, inputs: Mapping[str, npt.NDArray[Any]]
     ) -> npt.NDArray[Any]:
-        """`output`, if it has the dtype and sizes of `spec` and as many rows as the inputs.
+        """Return `output` if it has the dtype and sizes of `spec` and as many rows as the inputs.
 
-        A backend checks neither the rows nor what a dynamic size within the graph comes to.
+        No library checks the rows, or sizes that only a run of the graph determines. Raises FileRefused.
         """
         shape = (len(inputs[self.inputs[0].name]), *spec.shape[1:])
         if output.shape != shape or output.dtype != spec.dtype:

@@ -5,16 +5,13 @@ compute in it, and what the exporter has of it (`galip_export.precisions`).
 """
 
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from galip_runtime.backends.onnxruntime_gpu_runner import CudaRunner, OnnxruntimeTensorrtRunner
-from galip_runtime.backends.onnxruntime_openvino_runner import OnnxruntimeOpenvinoRunner
-from galip_runtime.backends.onnxruntime_runner import CpuRunner
-from galip_runtime.backends.openvino_runner import OpenvinoRunner
-from galip_runtime.backends.openvino_target_runners import OpenvinoGpuRunner, OpenvinoNpuRunner
-from galip_runtime.backends.partial_runner import CoremlRunner, DirectmlRunner
-from galip_runtime.backends.runner import Runner
-from galip_runtime.backends.tensorrt_runner import TensorrtRunner
 from galip_runtime.hardware import BF16_FEATURES, INT8_FEATURES
+
+if TYPE_CHECKING:
+    from galip_runtime.backends.runner import Runner
 
 __all__ = ["DEVICES", "DEVICE_TABLE", "PRECISIONS", "Device", "Precision", "devices_for", "supports"]
 
@@ -27,8 +24,8 @@ class Device:
     """what it is, for people"""
     extras: tuple[str, ...]
     """of the distribution galip-runtime: any of them installs it"""
-    runners: tuple[type[Runner], ...]
-    """that run graphs on it, the preferred one first"""
+    runner_names: tuple[str, ...]
+    """module and class of what runs graphs on it, the preferred one first; imported when it is used"""
     precisions: tuple[str, ...]
     """that it computes in rather than around, as precision `auto` prefers them"""
     onnxruntime_build: bool = False
@@ -45,6 +42,14 @@ class Device:
     """whether `fallback=True` lets the CPU run what it cannot"""
     tested: bool = False
     """whether the test suite has run on such a device, not only on a stand-in"""
+
+    @property
+    def runners(self) -> "tuple[type[Runner], ...]":
+        """The classes of `runner_names`."""
+        names = [name.split(".") for name in self.runner_names]
+        return tuple(
+            getattr(import_module(f"galip_runtime.backends.{module}"), runner) for module, runner in names
+        )
 
     @property
     def needs(self) -> str:
@@ -67,7 +72,7 @@ DEVICE_TABLE = {
     "cuda": Device(
         "NVIDIA GPU",
         ("gpu",),
-        (CudaRunner,),
+        ("onnxruntime_gpu_runner.CudaRunner",),
         ("fp32", "w16a32", "fp16"),
         onnxruntime_build=True,
         auto=0,
@@ -77,19 +82,25 @@ DEVICE_TABLE = {
     "openvino": Device(
         "CPU",
         ("openvino-native", "openvino"),
-        (OpenvinoRunner, OnnxruntimeOpenvinoRunner),
+        ("openvino_runner.OpenvinoRunner", "onnxruntime_openvino_runner.OnnxruntimeOpenvinoRunner"),
         ("fp32", "w16a32", "bf16", "int8"),
         auto=1,
         cache="openvino",
         tested=True,
     ),
     "cpu": Device(
-        "CPU", ("cpu",), (CpuRunner,), ("fp32", "w16a32"), onnxruntime_build=True, auto=2, tested=True
+        "CPU",
+        ("cpu",),
+        ("onnxruntime_runner.CpuRunner",),
+        ("fp32", "w16a32"),
+        onnxruntime_build=True,
+        auto=2,
+        tested=True,
     ),
     "tensorrt": Device(  # not for auto: it builds for minutes before the first picture
         "NVIDIA GPU",
         ("trt", "trt-rtx"),
-        (TensorrtRunner, OnnxruntimeTensorrtRunner),
+        ("tensorrt_runner.TensorrtRunner", "onnxruntime_gpu_runner.OnnxruntimeTensorrtRunner"),
         ("fp16", "fp32"),
         numbered=True,
         on_stream=True,
@@ -98,17 +109,21 @@ DEVICE_TABLE = {
     "openvino:GPU": Device(
         "Intel GPU",
         ("openvino-native",),
-        (OpenvinoGpuRunner,),
+        ("openvino_target_runners.OpenvinoGpuRunner",),
         ("fp32", "w16a32", "fp16"),
         cache="openvino",
     ),
     "openvino:NPU": Device(  # which has no arithmetic in float32
-        "Intel NPU", ("openvino-native",), (OpenvinoNpuRunner,), ("fp16",), cache="openvino"
+        "Intel NPU",
+        ("openvino-native",),
+        ("openvino_target_runners.OpenvinoNpuRunner",),
+        ("fp16",),
+        cache="openvino",
     ),
     "coreml": Device(
         "Apple CPU, GPU, Neural Engine",
         ("cpu",),
-        (CoremlRunner,),
+        ("partial_runner.CoremlRunner",),
         ("fp32", "w16a32", "fp16"),
         onnxruntime_build=True,
         partial=True,
@@ -116,7 +131,7 @@ DEVICE_TABLE = {
     "directml": Device(
         "any GPU on Windows",
         ("directml",),
-        (DirectmlRunner,),
+        ("partial_runner.DirectmlRunner",),
         ("fp32", "w16a32", "fp16"),
         onnxruntime_build=True,
         numbered=True,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["OPERATORS", "Known", "infer"]
+__all__ = ["OPERATORS", "TensorInfo", "infer_shapes"]
 
 _MAX_NUMBERS = 64
 """Tensors of more numbers are not followed: shapes, axes, pads and the like have fewer."""
@@ -24,7 +24,7 @@ Sizes = tuple[int, ...]
 _Array = npt.NDArray[Any]
 
 
-class Known(NamedTuple):
+class TensorInfo(NamedTuple):
     """What is known of a tensor before the graph runs."""
 
     sizes: Sizes
@@ -47,13 +47,13 @@ class Known(NamedTuple):
 
 class _Node(NamedTuple):
     attributes: Mapping[str, Any]
-    inputs: Sequence[Known | None]
+    inputs: Sequence[TensorInfo | None]
     outputs: int
 
     def sizes(self, index: int = 0) -> Sizes:
         return self.input(index).sizes
 
-    def input(self, index: int) -> Known:
+    def input(self, index: int) -> TensorInfo:
         known = self.inputs[index] if index < len(self.inputs) else None
         if known is None:
             raise ValueError(f"its input {index} is missing")
@@ -69,9 +69,9 @@ class _Node(NamedTuple):
         return _axis(self.attributes.get("axis", default), len(self.sizes()))
 
 
-def infer(
-    operator: str, attributes: Mapping[str, Any], inputs: Sequence[Known | None], outputs: int
-) -> list[Known]:
+def infer_shapes(
+    operator: str, attributes: Mapping[str, Any], inputs: Sequence[TensorInfo | None], outputs: int
+) -> list[TensorInfo]:
     """What a node of one of the `OPERATORS` gives.
 
     `inputs`: None for an optional one that is left out. Raises ValueError where that cannot be told.
@@ -86,7 +86,7 @@ def infer(
         numbers = _numbers(operator, node, given[0]) if outputs == 1 else None
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # malformed in one of many ways
         raise ValueError(f"how much its {operator} makes cannot be told: {error}") from error
-    return [Known(sizes, numbers) for sizes in given]
+    return [TensorInfo(sizes, numbers) for sizes in given]
 
 
 def _numbers(operator: str, node: _Node, sizes: Sizes) -> tuple[float, ...] | None:

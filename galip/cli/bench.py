@@ -1,0 +1,220 @@
+"""`galip bench`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from galip_runtime import console
+from galip_runtime.errors import QualityGateFailed, UsageError
+
+from galip.cli.options import Inception, Threads
+from galip.cli.output import ProgressBar
+
+__all__ = ["bench"]
+
+
+def bench(
+    bundle: Annotated[
+        str,
+        typer.Option(
+            metavar="BUNDLE", help="Bundle folder. Default: exported for the run.", show_default=False
+        ),
+    ] = "",
+    plain_bundle: Annotated[
+        str,
+        typer.Option(
+            metavar="BUNDLE",
+            help="A bundle exported with --rewrites none, to measure beside it.",
+            show_default=False,
+        ),
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Checkpoint to run in eager PyTorch. Default: the shipped one.",
+            show_default=False,
+        ),
+    ] = "",
+    subjects: Annotated[
+        str,
+        typer.Option(metavar="A,B", help="Subjects to measure beside eager-fp32. Default: all."),
+    ] = "",
+    batch: Annotated[str, typer.Option(metavar="1,4,8", help="Batch sizes.")] = "1,4,8",
+    threads: Threads = None,
+    launches: Annotated[int, typer.Option(help="Fresh processes to divide the rounds among.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds; in each, every subject generates each batch once.")
+    ] = 51,
+    warmup: Annotated[int, typer.Option(help="Rounds per process before those, not counted.")] = 2,
+    max_minutes: Annotated[
+        float, typer.Option(help="Stop the rounds after so many minutes, but not before there are twelve.")
+    ] = 3.0,
+    cold_starts: Annotated[
+        int, typer.Option(help="Fresh processes per subject, for cold start and memory; 0: none.")
+    ] = 2,
+    pictures: Annotated[int, typer.Option(help="Pictures to compare with eager-fp32's; 0: none.")] = 100,
+    fid: Annotated[
+        int, typer.Option(metavar="N", help="Pictures of each subject for FID; 0: none. Takes long.")
+    ] = 0,
+    against: Annotated[
+        str,
+        typer.Option(
+            help="Reference for FID: a data set, a folder of pictures, or an .npz with mu and sigma.",
+            show_default=False,
+        ),
+    ] = "",
+    split: Annotated[str, typer.Option(help="Split of --against.")] = "train",
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Leave out pictures of --against, as in galip train --exclude.", show_default=False
+        ),
+    ] = None,
+    captions: Annotated[
+        str,
+        typer.Option(
+            help="Text file of captions for FID, one per line. Default: those of --against, or our own."
+        ),
+    ] = "",
+    inception: Inception = "",
+    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
+    worst: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write each subject's worst picture there, beside eager-fp32's and the difference.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write everything, with raw samples.", show_default=False),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write tables and plots as one HTML page.", show_default=False),
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown.", show_default=False)
+    ] = None,
+    repeat: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RESULT.json",
+            help="Measure as that result did; options that say what to measure are ignored.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="OLD.json NEW.json",
+            help="Measure nothing; report what changed. Exit code 3 if a subject is slower.",
+            show_default=False,
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Fraction by which a subject may be slower in --compare.")
+    ] = 0.05,
+) -> None:
+    """Measure latency, cold start, memory, parity and FID of eager PyTorch and the bundle on this machine.
+
+    The subjects take turns, round by round. Times are from prompt to PNG in memory.
+    """
+    options = locals()
+    if compare is not None:
+        return _compare(*compare, tolerance)
+    from galip_bench.bench import run
+    from galip_bench.config import BenchConfig
+    from galip_bench.report import config_of, read_report
+
+    _check_targets(worst, json, html, markdown)
+    if repeat is None:
+        values: dict[str, Any] = {field.name: options[field.name] for field in fields(BenchConfig)}
+        names = tuple(name.strip() for name in subjects.split(",") if name.strip())
+        values |= {"subjects": names, "batch": _batch_sizes(batch), "exclude": tuple(exclude or ())}
+        config, earlier = BenchConfig(**values), None
+    else:
+        earlier = read_report(repeat)
+        config = config_of(earlier)
+    with ProgressBar() as progress:
+        report = run(config, pictures=worst, progress=progress)
+    if earlier is not None and report.models != earlier["models"]:
+        report.warnings.append(f"checkpoint or bundle is not the same as when {repeat} was measured")
+    _write(report, json, html, markdown)
+    if broken := report.not_finite():
+        raise QualityGateFailed(f"NaN or infinity in pictures of {', '.join(broken)}")
+    return None
+
+
+def _check_targets(worst: Path | None, *files: Path | None) -> None:
+    """Raise UsageError, before minutes of work, if a file cannot be written."""
+    from galip_runtime.files import check_writable
+
+    if worst is not None:
+        if worst.exists() and not worst.is_dir():
+            raise UsageError(f"{worst} is a file; name a folder for --worst")
+        files = (*files, worst / "x.png" if worst.is_dir() else worst)
+    for file in files:
+        if file is not None:
+            check_writable(file)
+
+
+def _write(report: Any, json: Path | None, html: Path | None, markdown: Path | None) -> None:
+    """Print the report's tables and write the files that were asked for."""
+    from dataclasses import asdict
+
+    from galip_bench.html import page
+    from galip_bench.tables import markdown as as_markdown
+    from galip_bench.tables import terminal
+    from galip_runtime.files import write_atomically
+    from rich.console import Console
+
+    document = asdict(report)
+    if json or html or markdown:
+        console.report()  # the files hold what is printed, too
+    Console(width=None if Console().is_terminal else 120).print(terminal(document))
+    if json is not None:
+        write_atomically(json, report.to_json().encode())
+    if html is not None:
+        write_atomically(html, page(document).encode())
+    if markdown is not None:
+        write_atomically(markdown, as_markdown(document).encode())
+
+
+def _batch_sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--batch is {text!r}; give numbers separated by commas, such as 1,4,8") from error
+
+
+def _compare(old: Path, new: Path, tolerance: float) -> None:
+    """Print how `new` differs from `old`. Raises QualityGateFailed if a subject is slower."""
+    from galip_bench.compare import compare, differences, lost, other_changes
+    from galip_bench.report import read_report
+
+    if not 0 <= tolerance < math.inf:
+        raise UsageError(f"--tolerance is {tolerance}; give a fraction of at least 0, such as 0.05")
+    reports = read_report(old), read_report(new)
+    worse, lines = lost(*reports), []
+    for change in compare(*reports):
+        low, high = change.interval_95
+        verdict = "slower" if change.is_slower(tolerance) else "faster" if change.is_faster(tolerance) else ""
+        figures = f"{change.change:6.3f} ({low:.3f}–{high:.3f})"
+        lines.append(f"{change.subject:24} batch {change.batch:<3} {figures}  {verdict}".rstrip())
+        if verdict == "slower":
+            worse.append(f"{change.subject} at batch {change.batch} is slower by {change.change - 1:.0%}")
+    for file, report in zip((old, new), reports, strict=True):
+        for reason in report["noise"]["reasons"]:
+            lines.append(f"{file} was measured on a noisy machine: {reason}")
+    lines += other_changes(*reports)
+    lines += [f"not the same: {line}" for line in differences(*reports)]
+    console.result(*lines)
+    if worse:
+        raise QualityGateFailed(f"worse by more than {tolerance:.0%}: {'; '.join(worse)}")

@@ -1,0 +1,143 @@
+"""`galip export`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from galip_runtime.backends.tables import PRECISIONS
+from galip_runtime.errors import UsageError
+
+from galip.cli.options import Json
+from galip.cli.output import ProgressBar, emit
+
+if TYPE_CHECKING:
+    from galip_export import ExportReport
+    from galip_runtime.backends.engines import EngineRecord
+
+__all__ = ["export"]
+
+_BATCHES = "1,4,16"
+
+
+def export(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Checkpoint (.safetensors), or a bundle to build engines for. Default: the shipped model.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to create: the bundle.")] = ...,  # type: ignore[assignment]
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Precisions, separated by commas: {', '.join(PRECISIONS)} (w16a32 stores weights as fp16 "
+            "and computes in fp32). Default: fp32; with --trt fp32,fp16.",
+            show_default=False,
+        ),
+    ] = None,
+    rewrites: Annotated[
+        str,
+        typer.Option(
+            help="exact: rewrite the generator to compute the same with less work; none: leave it as it is "
+            "in the checkpoint."
+        ),
+    ] = "exact",
+    trt: Annotated[bool, typer.Option("--trt", help="Build TensorRT engines, too.")] = False,
+    trt_batch: Annotated[
+        str,
+        typer.Option(help="Batch sizes to optimise the engines for; they accept no batch above the largest."),
+    ] = _BATCHES,
+    trt_arch: Annotated[
+        str | None,
+        typer.Option(
+            help="GPU architectures to build for, such as sm86,sm89 (TensorRT for RTX). Default: this "
+            "machine's.",
+            show_default=False,
+        ),
+    ] = None,
+    trt_refit: Annotated[
+        bool, typer.Option("--trt-refit", help="Build engines whose weights can be replaced.")
+    ] = False,
+    trt_compatible: Annotated[
+        bool,
+        typer.Option("--trt-compatible", help="Build engines that later minor versions of TensorRT can run."),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")] = False,
+    json: Json = False,
+) -> None:
+    """Export a checkpoint to a verified bundle of ONNX graphs, and TensorRT engines with --trt.
+
+    Every export is compared with eager PyTorch on several prompts, seeds and batch sizes; each precision
+    other than fp32 also on 256 pictures. If the bundle is farther from the model than its precisions allow,
+    or engines that should be in fp16 are not, nothing is written (exit code 3).
+    """
+    from galip_export import export_bundle
+    from galip_export.engines import add_engines
+    from galip_export.tensorrt_builder import build_options
+
+    from galip.assets import default_checkpoint
+
+    options = build_options(trt_batch, trt_arch, trt_refit, trt_compatible)
+    if not trt and options != build_options(_BATCHES):
+        raise UsageError(
+            "--trt-batch, --trt-arch, --trt-refit and --trt-compatible are for engines: add --trt"
+        )
+    with ProgressBar() as progress:
+        if model is not None and model.is_dir():
+            if not trt or precision is not None or rewrites != "exact":
+                raise UsageError(
+                    f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has; "
+                    "for anything else give the checkpoint"
+                )
+            records = add_engines(model, out, options, overwrite=overwrite, progress=progress)
+            emit(
+                {"bundle": str(out), "engines": [dataclasses.asdict(record) for record in records]},
+                json,
+                f"{out}: engines built",
+                *map(_engine_line, records),
+                is_report=True,
+            )
+            return
+        precisions = precision or ("fp32,fp16" if trt else "fp32")
+        report = export_bundle(
+            model or default_checkpoint(),
+            out,
+            precisions=tuple(name.strip() for name in precisions.split(",")),
+            rewrites=rewrites,
+            engines=options if trt else None,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    emit(report.to_dict(), json, *_report_lines(report), is_report=True)
+
+
+def _report_lines(report: ExportReport) -> list[str]:
+    """Return lines for the bundle, each graph with its worst case, the pictures and the engines."""
+    lines = [f"{report.bundle}: exported and verified in {report.seconds:.0f} s"]
+    for graph in report.graphs:
+        worst = report.worst(graph.graph, graph.precision).comparison
+        psnr = "equal" if worst.psnr_db is None else f"{worst.psnr_db:.0f} dB"
+        file = graph.file if graph.precision != "bf16" else f"{graph.file} in bf16"
+        lines.append(
+            f"  {file}: {graph.size / 2**20:.1f} MiB, {graph.nodes} nodes, opset {graph.opset}; "
+            f"at worst {worst.max_abs:.1e} from eager PyTorch ({worst.relative:.1e} of its std, {psnr})"
+        )
+    for row in report.pictures:
+        lines.append(
+            f"  {row.precision} on {row.device}: PSNR of {row.pictures} pictures at least "
+            f"{row.psnr_min:.1f} dB, first percentile {row.psnr_p1:.1f}, median {row.psnr_median:.1f}"
+        )
+    return [*lines, *map(_engine_line, report.engines)]
+
+
+def _engine_line(record: EngineRecord) -> str:
+    half, total = record.weights.get("fp16", 0), max(1, sum(record.weights.values()))
+    sizes = ", ".join(str(profile.opt) for profile in record.profiles)
+    return (
+        f"  {record.plan}: {record.package} {record.package_version}, batches {sizes}; {half / total:.0%} of "
+        f"its weights in fp16 (counted in the {record.inspected})"
+    )

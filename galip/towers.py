@@ -1,0 +1,51 @@
+"""CLIP's two towers from whatever people have: our checkpoints, a state-dict file or an open_clip tag."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from galip_runtime.errors import UsageError
+
+from galip.checkpoint import is_ours, load_clip, load_galip, load_weights, read_info
+from galip.clip import ImageTower, TextTower, build_clip
+from galip.config import ClipConfig, GalipConfig
+from galip.convert import clip_state_dict
+
+__all__ = ["Towers", "load_towers"]
+
+
+@dataclass(frozen=True)
+class Towers:
+    """CLIP's text and image tower, and their dimensions."""
+
+    text: TextTower
+    image: ImageTower
+    config: ClipConfig
+
+
+def load_towers(source: str, required: ClipConfig | None = None) -> Towers:
+    """Load CLIP from one of our checkpoints, a state-dict file or an open_clip tag.
+
+    `required`: the dimensions it must have. Without it our checkpoints have their own and other sources
+    ViT-B/32's. Pictures in [-1, 1] become CLIP's input as CLIP was trained, except with the tower of a GALIP
+    that has the released pixel range, which keeps it. Raises `UsageError` for other dimensions, `FileRefused`
+    for a broken file.
+    """
+    if not is_ours(Path(source)):
+        config = required or ClipConfig()
+        clip = build_clip(config)
+        weights = clip_state_dict(source)
+        load_weights(clip, {"logit_scale": clip.logit_scale.detach(), **weights}, source)
+        return Towers(TextTower(clip), ImageTower(clip.visual, config, "clip"), config)
+    info = read_info(Path(source))
+    config = info.config.clip if isinstance(info.config, GalipConfig) else info.config
+    if required is not None and config != required:
+        raise UsageError(
+            f"{source} has towers {config}, the preset wants {required}; give those trained for it"
+        )
+    if info.kind == "galip":
+        model = load_galip(Path(source), needs=("text", "image"))
+        return Towers(model.text, model.image, config)
+    clip, _ = load_clip(Path(source))
+    return Towers(TextTower(clip), ImageTower(clip.visual, config, "clip"), config)

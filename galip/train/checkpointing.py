@@ -1,0 +1,132 @@
+"""Save and resume of GALIP's training: the state, the model with averaged weights, and a grid of samples."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from galip_runtime.arrays import to_uint8
+from galip_runtime.errors import GalipError
+from galip_runtime.image import grid, save_picture
+from galip_runtime.noise import noise as noise_of_seeds
+from numpy.typing import NDArray
+from torch import Tensor
+
+from galip.checkpoint import save_galip
+from galip.clip import clip_tokenizer
+from galip.train.fabric import gather_objects
+from galip.train.run import Run
+from galip.train.run_folder import SAMPLES
+from galip.train.trainer import Trainer
+
+__all__ = ["checkpoint_note", "load_state", "picture_grid", "save", "state_of"]
+
+SAMPLE_SEEDS = 4
+"""Columns of the sample grid."""
+
+
+def state_of(trainer: Trainer, step: int) -> dict[str, Any]:
+    """Return everything needed to continue exactly after `step` steps. Every process calls this.
+
+    Random numbers need no place in it: they depend on seed and step alone.
+    """
+    return {
+        "step": step,
+        "generator": _trainable(trainer.model.generator),
+        "discriminator": trainer.model.discriminator.state_dict(),
+        "ema": trainer.ema.values,
+        "optimizer_g": trainer.optimizer_g.state_dict(),
+        "optimizer_d": trainer.optimizer_d.state_dict(),
+        "scaler": trainer.scaler.state_dict() if trainer.scaler else {},
+        "best": trainer.best,
+        "judged": trainer.validated_step,
+        "loader": gather_objects(trainer.fabric, trainer.loader.state()),
+        "hinge": [float(value) for value in trainer.collapse.hinge],
+        "spread": [float(value) for value in trainer.collapse.spread],
+    }
+
+
+def load_state(trainer: Trainer, state: dict[str, Any]) -> int:
+    """Restore `trainer` from a saved state; returns the number of steps done."""
+    names = _trainable(trainer.model.generator).keys()
+    if names != state["generator"].keys():
+        raise KeyError(f"generator has {sorted(names ^ state['generator'].keys())[:3]} or not")
+    device = trainer.fabric.device
+    trainer.model.generator.load_state_dict(state["generator"], strict=False)
+    trainer.model.discriminator.load_state_dict(state["discriminator"])
+    trainer.ema.values = {name: value.to(device) for name, value in state["ema"].items()}
+    trainer.optimizer_g.load_state_dict(state["optimizer_g"])
+    trainer.optimizer_d.load_state_dict(state["optimizer_d"])
+    if trainer.scaler and state["scaler"]:
+        trainer.scaler.load_state_dict(state["scaler"])
+    trainer.best, trainer.validated_step = dict(state["best"]), int(state["judged"])
+    loaders = state["loader"]
+    trainer.loader.restore(loaders[trainer.fabric.global_rank % len(loaders)], int(state["step"]))
+    trainer.collapse.restore(state["hinge"], state["spread"], device)
+    return int(state["step"])
+
+
+def checkpoint_note(trainer: Trainer, step: int) -> dict[str, Any]:
+    """Return what a checkpoint says of its training."""
+    config = trainer.config
+    return {"train": asdict(config), "step": step, "pictures_seen": step * config.batch_size}
+
+
+def save(run: Run, trainer: Trainer, step: int, stopping: bool) -> None:
+    """Save the model and a grid of samples, both with the averaged generator, and the state for resume.
+
+    The state comes after the model, so that a save that is cut short is done again when the run is resumed.
+    But it comes first if the run is `stopping`, as whoever stops it may not wait. The grid comes after both:
+    nothing depends on it, so its failure is reported but doesn't end the run.
+    """
+    trainer.collapse.check()
+    if stopping:
+        run.save_state(state_of(trainer, step))
+    else:
+        run.check_finite(state_of(trainer, step))
+    if trainer.fabric.is_global_zero:
+        with trainer.ema.applied(trainer.model.generator):
+            note = checkpoint_note(trainer, step)
+            save_galip(run.out / "model.safetensors", trainer.model, note=note)
+    if not stopping:
+        run.save_state(state_of(trainer, step))
+    if trainer.fabric.is_global_zero:
+        try:
+            _save_samples(run, trainer, step)
+        except (GalipError, OSError, RuntimeError) as error:  # RuntimeError: torch's, such as out of memory
+            run.echo(f"step {step}: no samples were generated ({error}); the training goes on")
+
+
+def _save_samples(run: Run, trainer: Trainer, step: int) -> None:
+    prompts = list(trainer.config.sample_prompts) or trainer.loader.sample_captions(8)
+    seeds = [*range(SAMPLE_SEEDS)]
+    with trainer.ema.applied(trainer.model.generator):
+        rows = [_generate(trainer, [prompt] * len(seeds), seeds) for prompt in prompts]
+        sheet = picture_grid(torch.cat(rows), columns=SAMPLE_SEEDS)
+    path = run.out / SAMPLES / f"{step:07}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_picture(sheet, path)
+    run.log.log_picture("samples", sheet, step)
+
+
+@torch.no_grad()
+def _generate(trainer: Trainer, prompts: list[str], seeds: list[int]) -> Tensor:
+    """Generate pictures float32 (N, 3, H, W) of N prompts and seeds, with the generator's present weights."""
+    model, device = trainer.model, trainer.fabric.device
+    text = model.config.clip.text
+    tokens = torch.from_numpy(clip_tokenizer(text.merges, text.context_length).encode(prompts))
+    noise = torch.from_numpy(noise_of_seeds(seeds, model.config.generator.noise_dim))
+    with trainer.fabric.autocast():
+        sentence = model.text(tokens.to(device)).float()
+        return model.generator(noise.to(device), sentence).float()
+
+
+def picture_grid(pictures: Tensor, columns: int) -> NDArray[np.uint8]:
+    """Lay out pictures (N, 3, S, S) in [-1, 1] with `columns` in a row: uint8 (H, W, 3)."""
+    return grid(to_uint8(pictures.detach().float().cpu().numpy()), columns=columns)
+
+
+def _trainable(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}

@@ -1,0 +1,94 @@
+"""`galip generate`, `galip interpolate` and `galip sample-grid`."""
+
+import json
+
+import galip_export
+import galip_export.engines
+import numpy as np
+from PIL import Image
+from runtime.stub_bundle import make_stub_bundle
+
+from galip import assets
+
+
+def test_generate(run, bundle, tmp_path):
+    picture = tmp_path / "a.png"
+    arguments = ["generate", "a red apple", "--bundle", bundle, "--seed", 7, "--device", "cpu", "--out"]
+    code, out, _ = run(*arguments, picture, "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert (result["seeds"], result["prompts"], result["device"]) == ([7], ["a red apple"], "cpu")
+    assert result["file"] == str(picture)
+    assert Image.open(picture).size == (8, 8)
+    code, out, _ = run(*arguments, tmp_path / "b.png")
+    assert code == 0
+    assert "seed 7" in out
+    assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(tmp_path / "b.png")))
+
+
+def test_interpolate(run, bundle, tmp_path):
+    arguments = ["interpolate", "a red apple", "a tree", "--bundle", bundle, "--seed", 7, "--steps", 5]
+    code, out, _ = run(*arguments, "--out", tmp_path / "strip.png", "--json")
+    assert code == 0
+    assert json.loads(out)["pictures"] == 5
+    assert Image.open(tmp_path / "strip.png").width >= 40
+    code, _, _ = run(*arguments, "--out", tmp_path / "film.gif")
+    assert code == 0
+    assert Image.open(tmp_path / "film.gif").n_frames >= 5
+
+
+def test_interpolate_between_seeds(run, bundle, tmp_path):
+    arguments = ["interpolate", "a red apple", "a tree", "--bundle", bundle, "--seed", 7, "--seed", 8]
+    out = tmp_path / "square.png"
+    code, output, _ = run(*arguments, "--steps", 3, "--square", "--out", out, "--json")
+    assert code == 0
+    assert json.loads(output) == {
+        "file": str(out),
+        "prompts": ["a red apple", "a tree"],
+        "steps": 3,
+        "seeds": [7, 8],
+        "pictures": 9,
+    }
+
+
+def test_sample_grid(run, bundle, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a tree\n\n été 車 \n", encoding="utf-8")
+    arguments = ["sample-grid", "a red apple", "--prompts-file", tmp_path / "prompts.txt", "--bundle", bundle]
+    code, out, _ = run(*arguments, "--seed", 4, "--count", 2, "--out", tmp_path / "a.png", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["prompts"] == ["a red apple", "a tree", "été 車"]
+    assert result["seeds"] == [4, 5]
+    labelled = Image.open(tmp_path / "a.png")
+    code, _, _ = run(*arguments, "--seed", 4, "--count", 2, "--out", tmp_path / "b.png", "--no-labels")
+    assert code == 0
+    plain = Image.open(tmp_path / "b.png")
+    assert plain.size == (2 * 8 + 2, 3 * 8 + 4)
+    cell = np.asarray(plain)[:8, :8].repeat(12, axis=0).repeat(12, axis=1)  # enlarged to 96 pixels
+    left, top = 14 + 190 + 6, 14 + 20 + 6
+    assert np.array_equal(np.asarray(labelled)[top : top + 96, left : left + 96], cell)
+
+
+def test_eager_pictures(run, tiny_checkpoint, tmp_path):
+    arguments = ["generate", "a red square", "--model", tiny_checkpoint, "--device", "cpu", "--seed", 1]
+    code, out, err = run(*arguments, "--out", tmp_path / "a.png")
+    assert code == 0, err
+    assert "28x28" in out
+
+
+def test_without_a_bundle_the_shipped_model_is_exported_once(run, tmp_path, monkeypatch):
+    exported = []
+
+    def export_bundle(checkpoint, out, **options):
+        exported.append((checkpoint, out))
+        make_stub_bundle(out)
+
+    monkeypatch.setattr(galip_export, "export_bundle", export_bundle)
+    monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
+    for name in ("a.png", "b.png"):
+        code, _, err = run("generate", "a red apple", "--out", tmp_path / name, "--device", "cpu")
+        assert code == 0, err
+    ((checkpoint, out),) = exported
+    assert checkpoint == assets.default_checkpoint()
+    assert out.parent == tmp_path / "cache"
+    assert out.name.startswith("default-")
