@@ -18,8 +18,8 @@ import onnx
 import torch
 from galip_bench.machine import describe_machine
 from galip_bench.summary import ratio_of
-from galip_export.trace import OPSET, dimensions, export_module
 from galip_export.rewrites import GrowingBlock, Rewritten, affine_networks, fuse
+from galip_export.trace import OPSET, dimensions, export_module
 from galip_runtime.backends.devices import Settings
 from galip_runtime.backends.onnxruntime_runner import OnnxruntimeRunner
 from galip_runtime.backends.openvino_runner import OpenvinoRunner

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from galip_export.precisions import describe_precisions
 from galip_runtime.errors import FileRefused, UsageError
 
 from galip.cli.common import Json, Progress, emit
@@ -37,8 +38,8 @@ def export(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="Precisions, separated by commas: fp32, w16a32 (weights as fp16), fp16, bf16, int8. fp32 if "
-            "not given, with --trt fp32,fp16.",
+            help=f"Precisions, separated by commas: {describe_precisions()}. fp32 if not given, with --trt "
+            "fp32,fp16.",
             show_default=False,
         ),
     ] = None,
