@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from galip_export.work import multiply_adds
+from galip_export.sensitivity import count_macs
 from galip_runtime.backends.openvino_runner import openvino_computes_in, openvino_core, openvino_settings
 from galip_runtime.hardware import usable_cpus
 from onnx import TensorProto, helper, numpy_helper
@@ -111,7 +111,7 @@ def _compiled(
 
 
 def _products(model: onnx.ModelProto) -> int:
-    return sum(multiply_adds(model).values())
+    return sum(count_macs(model).values())
 
 
 def _peak_network(kind: str, precision: str, threads: int) -> tuple[_Network, int]:

@@ -1,4 +1,4 @@
-"""How far one result is from another: every figure in one call."""
+"""Comparison of two results: every figure in one call."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Comparison:
 def compare(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> Comparison:
     """Compare `result` with `reference`: the same shape, any real dtype, at least one element.
 
-    Raises QualityGateFailed where either has NaN or infinite numbers: no distance means anything then.
+    Raises QualityGateFailed where either has NaN or infinite numbers, between which there is no distance.
     """
     assert reference.shape == result.shape, (reference.shape, result.shape)
-    for what, array in (("the reference", reference), ("the result", result)):
+    for name, array in (("the reference", reference), ("the result", result)):
         bad = int(array.size - np.isfinite(array).sum())
         if bad:
-            raise QualityGateFailed(f"{bad} of {array.size} numbers of {what} are NaN or infinite")
+            raise QualityGateFailed(f"{bad} of {array.size} numbers of {name} are NaN or infinite")
     a, b = reference.astype(np.float64).ravel(), result.astype(np.float64).ravel()
     error = np.abs(a - b)
     largest, std, mse = float(error.max()), float(a.std()), float(np.mean(error**2))
@@ -57,7 +57,7 @@ def compare(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> Comparison
 
 
 def picture_psnr(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """PSNR in dB (N) of pictures (N, 3, H, W), clamped to [-1, 1] and not rounded to 8 bits: range 2.
+    """Return the PSNR in dB (N) of pictures (N, 3, H, W), clamped to [-1, 1], not rounded to 8 bits: range 2.
 
     Equal pictures have 206 dB.
     """
@@ -66,17 +66,17 @@ def picture_psnr(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> npt.N
 
 
 def row_psnr(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """PSNR in dB (N) of rows (N, D), against the range of the reference's row.
+    """Return the PSNR in dB (N) of rows (N, D), against the range of the reference's row.
 
-    Equal rows have 200 dB; a reference without a range has minus infinity beside anything else.
+    Equal rows have 200 dB; a reference without a range has minus infinity against anything else.
     """
-    wide = reference.astype(np.float64)
-    error = np.square(result.astype(np.float64) - wide).mean(axis=1)
-    peak = np.square(wide.max(axis=1) - wide.min(axis=1))
+    exact = reference.astype(np.float64)
+    error = np.square(result.astype(np.float64) - exact).mean(axis=1)
+    peak = np.square(exact.max(axis=1) - exact.min(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(error == 0, 200.0, 10 * np.log10(peak / np.maximum(error, 1e-20 * peak)))
 
 
 def first_percentile(values: npt.NDArray[np.float64]) -> float:
-    """The value below which one in a hundred lies; of fewer than a hundred the least."""
+    """Return the value below which one in a hundred lies; of fewer than a hundred, the least."""
     return float(np.quantile(values, 0.01, method="lower"))
