@@ -126,9 +126,9 @@ def bench(
     given = locals()
     if compare is not None:
         return _compare(*compare, tolerance)
-    from galip_bench.bench import run
+    from galip_bench.benchmark import run
     from galip_bench.config import BenchConfig
-    from galip_bench.report import config_of, read_report
+    from galip_bench.report import read_report
 
     _check_targets(worst, json, html, markdown)
     if repeat is None:
@@ -138,10 +138,10 @@ def bench(
         config, before = BenchConfig(**values), None
     else:
         before = read_report(repeat)
-        config = config_of(before)
+        config = before.config
     with Progress() as progress:
         report = run(config, pictures=worst, progress=progress)
-    if before is not None and report.models != before["models"]:
+    if before is not None and report.models != before.models:
         report.warnings.append(f"checkpoint or bundle is not the same as when {repeat} was measured")
     _write(report, json, html, markdown)
     if broken := report.not_finite():
@@ -163,24 +163,21 @@ def _check_targets(worst: Path | None, *files: Path | None) -> None:
 
 
 def _write(report: Any, json: Path | None, html: Path | None, markdown: Path | None) -> None:
-    from dataclasses import asdict
-
-    from galip_bench.html import page
-    from galip_bench.tables import markdown as as_markdown
-    from galip_bench.tables import terminal
+    from galip_bench.html_report import html_report
+    from galip_bench.markdown_report import markdown_report
+    from galip_bench.terminal_report import terminal_report
     from galip_runtime.files import write_atomically
     from rich.console import Console
 
-    document = asdict(report)
     if json or html or markdown:
         console.report()  # what is printed is in a file, too
-    Console(width=None if Console().is_terminal else 120).print(terminal(document))
+    Console(width=None if Console().is_terminal else 120).print(terminal_report(report))
     if json is not None:
         write_atomically(json, report.to_json().encode())
     if html is not None:
-        write_atomically(html, page(document).encode())
+        write_atomically(html, html_report(report).encode())
     if markdown is not None:
-        write_atomically(markdown, as_markdown(document).encode())
+        write_atomically(markdown, markdown_report(report).encode())
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -206,7 +203,7 @@ def _compare(old: Path, new: Path, tolerance: float) -> None:
         if verdict == "slower":
             worse.append(f"{each.subject} at batch {each.batch} is slower by {each.change - 1:.0%}")
     for file, report in zip((old, new), reports, strict=True):
-        for reason in report["noise"]["reasons"]:
+        for reason in report.noise.reasons:
             lines.append(f"{file} is of a noisy machine: {reason}")
     lines += other_changes(*reports)
     lines += [f"not the same: {line}" for line in differences(*reports)]
