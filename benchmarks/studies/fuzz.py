@@ -22,7 +22,7 @@ _TRIALS = {
 
 
 def table(reports: Sequence[dict[str, Any]]) -> str:
-    """Return how many trials of each target there were and held, as Markdown; several results are added up."""
+    """Return Markdown: how many trials of each target there were and held, in all results together."""
     rows = []
     for target in dict.fromkeys(name for report in reports for name in report["targets"]):
         own = [report["targets"][target] for report in reports if target in report["targets"]]

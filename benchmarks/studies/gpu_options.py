@@ -1,7 +1,7 @@
 """onnxruntime's options on a GPU: `python -m studies.gpu_options BUNDLE --out RESULT.json`.
 
-Measures a bundle's generator from noise to uint8, in fp16 if the bundle has it, else in fp32: with the options
-that galip-runtime sets and with one of them changed, by turns, for a single picture and for several at once.
+Measures a bundle's generator from noise to uint8, in fp16 if the bundle has it, else in fp32: with the
+options that galip-runtime sets and with one of them changed, by turns, for one picture and several at once.
 
 Found: nothing yet; there is no result file. `make bench-gpu` writes `gpu_full_options.json`.
 """
@@ -52,14 +52,8 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
     specs = generator.manifest.graphs["generator"]
     precision = "fp16" if "fp16" in specs else "fp32"
     spec, path = specs[precision], generator.path(precision)
-    file = GraphFile(
-        path,
-        generator.manifest.files[spec.file].sha256,
-        spec,
-        precision,
-        OnnxFile(path),
-        file_signature(path),
-    )
+    sha256 = generator.manifest.files[spec.file].sha256
+    file = GraphFile(path, sha256, spec, precision, OnnxFile(path), file_signature(path))
     settings = Settings("cuda", count, stream=Stream(0))
     outputs = (*spec.outputs, *pixel_outputs(spec.outputs[0]))
     runners = {

@@ -1,8 +1,8 @@
 """Where the time of a picture goes on a CPU: `python -m studies.operators BUNDLE --out RESULT.json`.
 
-Measures the time of each kind of operation in the generator, as OpenVINO, the fastest runner there, reports it.
-Also compares the generator's MACs a second with the machine's best: a large convolution or matrix product alone,
-through the same library, in the same precision, by turns with the picture.
+Measures the time of each kind of operation in the generator, as OpenVINO, the fastest runner there, reports
+it. Also compares the generator's MACs a second with the machine's best: a large convolution or matrix product
+alone, through the same library, in the same precision, by turns with the picture.
 
 Found: convolutions and matrix products take most of the time. The released size reaches 52 to 76 % of the
 machine's best (`cpu_full_operators.json`), the shipped model 5 to 27 % (`cpu_default_operators.json`).

@@ -1,10 +1,11 @@
 """onnxruntime's options on a CPU: `python -m studies.options BUNDLE --out RESULT.json`.
 
-Measures the generator in fp32, one picture at a time, with the options that galip-runtime sets and with one of
-them changed, by turns.
+Measures the generator in fp32, one picture at a time, with the options that galip-runtime sets and with one
+of them changed, by turns.
 
-Found: all optimisations, an arena and packed weights pay off; spinning threads save 5 to 17 % on a machine with
-nothing else to do, but take a CPU from others (`cpu_full_options.json`, `cpu_default_options.json`).
+Found: all optimisations, an arena and packed weights pay off at the released size. Spinning threads save 5 to
+17 % on a machine with nothing else to do, but take a CPU from others (`cpu_full_options.json`,
+`cpu_default_options.json`).
 """
 
 from __future__ import annotations
