@@ -5,6 +5,7 @@ import json
 import secrets
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def _document(results: list[Result], options: argparse.Namespace) -> dict[str, A
             }
             for result in results
         },
-        "machine": describe_machine(),
+        "machine": asdict(describe_machine()),
     }
 
 
