@@ -153,7 +153,7 @@ def test_markers_that_others_may_have_written_are_not_trusted(cache, bundle, has
 
 
 def test_only_the_newest_markers_stay(cache, bundle, monkeypatch):
-    monkeypatch.setattr(hash_cache, "_KEPT", 3)
+    monkeypatch.setattr(hash_cache, "_MAX_ENTRIES", 3)
     path, hashes = bundle / "generator.onnx", HashCache(cache)
     for number in range(6):
         hashes.add(path, file_signature(path), str(number))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from error_checks import expect_error
 from galip_runtime import FileRefused, Tokenizer, UsageError, seed_series
-from galip_runtime.arrays import MOST_PICTURES
+from galip_runtime.arrays import MAX_PICTURES
 from galip_runtime.noise import noise
 from galip_runtime.tokenizer import read_clip_merges
 
@@ -131,5 +131,5 @@ def test_tokens_of_another_shape_or_dtype_are_refused(model):
 def test_a_result_larger_than_memory_is_refused_beforehand(model):
     count = 10**11
     for call in (lambda: model.interpolate(["a", "b"], count, 1), lambda: seed_series(1, count)):
-        with expect_error(UsageError, count, MOST_PICTURES):
+        with expect_error(UsageError, count, MAX_PICTURES):
             call()

@@ -134,7 +134,7 @@ def test_sizes_are_those_of_a_run(operator, x, constants, outputs, attributes):
             for array in constants
         ),
     ]
-    assert [tensor.sizes for tensor in infer(operator, {**attributes}, known, outputs)] == expected
+    assert [tensor.sizes for tensor in infer_shapes(operator, {**attributes}, known, outputs)] == expected
 
 
 def test_every_operator_has_a_case():

@@ -138,7 +138,7 @@ def test_a_full_disk(bundle, cache, pictures, monkeypatch, caplog):
 
 
 def test_the_blobs_used_last_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(openvino_runner, "_KEPT_BYTES", 30)
+    monkeypatch.setattr(openvino_runner, "_CACHE_BYTES", 30)
     for age, size in enumerate((10, 5, 20, 1)):
         path = tmp_path / f"{age}.blob"
         path.write_bytes(b"x" * size)
@@ -149,7 +149,7 @@ def test_the_blobs_used_last_stay(tmp_path, monkeypatch):
 
 
 def test_the_size_of_the_cache_is_limited(bundle, cache, monkeypatch):
-    monkeypatch.setattr(openvino_runner, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(openvino_runner, "_CACHE_BYTES", 0)
     load(bundle)
     assert len(list(cache.iterdir())) == 1  # the newest
 

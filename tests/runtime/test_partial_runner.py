@@ -134,12 +134,12 @@ def test_coreml_compiles_ml_programs(session, bundle):
     assert {option["ModelFormat"] for option in options} == {"MLProgram"}
 
 
-def test_the_probe_runs_on_them(session):
+def test_the_probe_runs_on_both(session):
     assert [probe.why_not(device) for device in PROVIDERS] == [None, None]
 
 
 @pytest.mark.parametrize("device", PROVIDERS)
-def test_without_them_the_package_is_named(bundle, device):
+def test_without_the_provider_the_package_is_named(bundle, device):
     extras = [f"galip-runtime[{extra}]" for extra in DEVICE_TABLE[device].extras]
     with expect_error(ProviderUnavailable, device, PROVIDERS[device], *extras):
         galip_runtime.load(bundle, device=device)

@@ -31,7 +31,7 @@ from galip_runtime.bundle.specs import (
     graph_contract,
 )
 from galip_runtime.errors import FileRefused
-from galip_runtime.files import open_regular, read_regular
+from galip_runtime.files import open_regular, read_regular, sha256_file, sha256_rest
 from galip_runtime.noise import NOISE_DEFINITION
 
 __all__ = [
@@ -64,7 +64,6 @@ __getattr__ = renamed(__name__, {"stamp": "file_signature"})
 
 _MAX_MANIFEST_BYTES = 2**20
 _MAX_READ_BYTES = 2**24  # of a file that `read_verified` reads into memory
-_BLOCK = 2**20  # bytes hashed at a time
 _PRECISION = re.compile(r"[a-z][a-z0-9_]*")
 _REPAIR = "copy the bundle again from where it came, or export it again"
 
@@ -188,9 +187,13 @@ def verify_files(
 ) -> None:
     """Raise FileRefused for the first of the listed files `names`, or of all, that is not as listed."""
     for name in manifest.files if names is None else names:
+        path, entry = Path(bundle) / name, manifest.files[name]
         with _open_listed(Path(bundle), manifest, name) as file:
-            sha256 = _sha256(file, manifest.files[name].size)
-        _compare(Path(bundle) / name, "sha256", sha256, manifest.files[name].sha256)
+            try:
+                sha256 = sha256_rest(file, entry.size)
+            except OSError as error:  # from a disk or a network
+                raise _unreadable(path, error) from error
+        _compare(path, "sha256", sha256, entry.sha256)
 
 
 def read_verified(bundle: str | os.PathLike[str], manifest: Manifest, name: str) -> bytes:
@@ -207,7 +210,7 @@ def read_verified(bundle: str | os.PathLike[str], manifest: Manifest, name: str)
         try:
             data = file.read(expected.size + 1)
         except OSError as error:
-            raise _unreadable(Path(file.name), error) from error
+            raise _unreadable(Path(bundle) / name, error) from error
     _compare(Path(bundle) / name, "size", len(data), expected.size)
     _compare(Path(bundle) / name, "sha256", hashlib.sha256(data).hexdigest(), expected.sha256)
     return data
@@ -221,12 +224,6 @@ def file_signature(path: Path) -> tuple[int, ...]:
     status = _status(path)
     # st_ctime is the time of creation on Windows; elsewhere it is that of any change, which nobody can set
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Return the file's sha256 as 64 hexadecimal digits, reading it in blocks."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_file(path: str | os.PathLike[str]) -> FileEntry:
@@ -253,18 +250,6 @@ def _open_listed(bundle: Path, manifest: Manifest, name: str) -> BufferedReader:
         file.close()
         raise
     return file
-
-
-def _sha256(file: BufferedReader, size: int) -> str:
-    """Hash the file's first `size` bytes only, so that this ends even if somebody keeps appending to it."""
-    digest = hashlib.sha256()
-    try:
-        while size > 0 and (block := file.read(min(size, _BLOCK))):
-            digest.update(block)
-            size -= len(block)
-    except OSError as error:  # from a disk or a network
-        raise _unreadable(Path(file.name), error) from error
-    return digest.hexdigest()
 
 
 def _unreadable(path: Path, error: OSError) -> FileRefused:

@@ -37,7 +37,7 @@ def check_memory(
     `limit`: elements at once, besides the stored ones and those computed from constants alone.
 
     Raises ValueError for more, for a tensor that grows faster than the batch size, for one whose size is
-    unknown before the graph runs, and if more than copies is computed from constants.
+    unknown before the graph runs, and if nodes compute more than copies from constants alone.
     """
     one, many = (
         _sizes(nodes, constants, {name: (batch, *sizes[1:]) for name, sizes in inputs.items()})

@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from galip_runtime.bundle.onnx_limits import MAX_NODES, MAX_TENSORS, check_tensor
@@ -49,7 +50,7 @@ _TENSOR = {
     12,
     16,
 }
-_VALUE_NAME = 1
+_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE, _DIM_NAME = 1, 2, 1, 2, 1, 1, 2
 _CODES = {1: "f", 7: "q"}
 """codes of `struct` for the types of TensorProto.DataType whose elements can determine sizes"""
 
@@ -94,6 +95,35 @@ class OnnxGraph:
     """the large ones among them"""
     values: dict[str, bytes] = field(default_factory=dict)
     """the file's `ValueInfoProto` of tensors"""
+
+    @cached_property
+    def producers(self) -> dict[str, Node]:
+        """The node that computes each tensor."""
+        return {name: node for node in self.nodes for name in node.outputs}
+
+    def shape(self, name: str) -> tuple[int | str, ...] | None:
+        """Return the sizes of the tensor `name`, names where dynamic; None if the file does not have them.
+
+        Raises ValueError if they cannot be read.
+        """
+        message = self.values.get(name, b"")
+        for number in (_VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE):
+            fields = [part for part in read_fields(message, 0, len(message)) if part.number == number]
+            if not fields:
+                return None
+            message = message[fields[-1].begin : fields[-1].end]
+        sizes = [part for part in read_fields(message, 0, len(message)) if part.number == _SHAPE_DIM]
+        return tuple(_size(message, part) for part in sizes)
+
+    def source(self, name: str) -> str:
+        """Return the tensor that `name` was converted from, or `name` itself."""
+        conversions = ("Cast", "DequantizeLinear", "Identity")
+        for _ in self.nodes:  # not `while True`: a forged graph may have a cycle
+            node = self.producers.get(name)
+            if node is None or node.operator not in conversions or not node.inputs:
+                break
+            name = node.inputs[0]
+        return name
 
 
 def read_graph(path: str | os.PathLike[str]) -> OnnxGraph:
@@ -235,3 +265,13 @@ def _name(data: mmap.mmap, message: Field, number: int) -> str:
     if len(names) != 1:
         raise ValueError(f"the tensor at byte {message.start} has {len(names)} names")
     return names[0]
+
+
+def _size(message: bytes, dimension: Field) -> int | str:
+    """Return the size of an axis: its name if it is dynamic, "" if that has no name."""
+    for part in read_fields(message, dimension.begin, dimension.end):
+        if part.number == _DIM_VALUE:
+            return part.value
+        if part.number == _DIM_NAME:
+            return message[part.begin : part.end].decode()
+    return ""
