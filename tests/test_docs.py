@@ -1,6 +1,7 @@
 """The documentation: pages, links, and that commands, options, names and targets in it exist."""
 
 import os
+import pkgutil
 import re
 import shlex
 import tomllib
@@ -20,7 +21,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 FILES = [*ROOT.glob("*.md"), *PAGES, *(ROOT / folder / "README.md" for folder in ("benchmarks", "runtime"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"(?:\]\(|src=\")([^)\s\"]+)[)\"]")
 
 
 def name_of(file):
@@ -115,6 +116,14 @@ def test_public_names_are_in_the_reference(package):
 
 def test_the_reference_of_the_exporter_is_the_whole_package():
     assert f"::: {galip_export.__name__}\n" in (DOCS / "api" / "galip_export.md").read_text(encoding="utf-8")
+
+
+def test_names_in_the_reference_exist():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").iterdir())
+    names = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    assert len(names) > 20
+    for name in names:
+        assert pkgutil.resolve_name(name) is not None
 
 
 def test_exit_codes_are_the_errors_own():
