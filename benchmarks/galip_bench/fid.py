@@ -20,9 +20,9 @@ from galip_runtime.text_to_image import TextToImage
 
 from galip.data.layouts.folder import has_captions
 from galip.metrics import Inception, Statistics, frechet_distance
+from galip.metrics.features import extract_features
 from galip.metrics.inception import PROTOCOLS
-from galip.metrics.look import look
-from galip.metrics.pictures import Drawn, captions_of, is_plain
+from galip.metrics.pictures import GeneratedPictures, captions_of, is_plain_folder
 from galip.metrics.reference import Reference
 from galip_bench.config import FID_SETS, BenchConfig, Progress
 from galip_bench.prompts import PROMPTS
@@ -61,7 +61,7 @@ class FidStudy:
         if config.against:
             reference = _opened(config, side, captioned=file is None)
             known = list(reference.captions)
-            seen = reference.look(
+            seen = reference.extract_features(
                 inception=inception,
                 batch_size=max(config.batch),
                 progress=lambda done, count: progress("judging the real pictures", done, count),
@@ -94,8 +94,8 @@ class FidStudy:
         """
         count, sets, not_finite = self.config.fid, [], 0
         for first, last in _parts(count):
-            drawn = Drawn(drawer, self.captions[first:last], self.config.seed + first)
-            seen = look(
+            drawn = GeneratedPictures(drawer, self.captions[first:last], self.config.seed + first)
+            seen = extract_features(
                 drawn,
                 last - first,
                 inception=self.inception,
@@ -182,4 +182,4 @@ def _opened(config: BenchConfig, side: int, captioned: bool) -> Reference:
 
 def _has_captions(path: Path) -> bool:
     """Whether it is a data set with captions, not a mere folder of pictures or statistics."""
-    return path.is_dir() and (not is_plain(path) or has_captions(path))
+    return path.is_dir() and (not is_plain_folder(path) or has_captions(path))

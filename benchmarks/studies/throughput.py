@@ -28,7 +28,7 @@ from galip_runtime.errors import GalipError, QualityGateFailed
 from PIL import Image
 from torch import Tensor
 
-from galip.data.order import generator_for
+from galip.data.sampler import generator_for
 from galip.model import Galip
 from galip.presets import preset
 from galip.train.augment import to_float

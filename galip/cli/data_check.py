@@ -35,8 +35,8 @@ def check(
     from galip_runtime.errors import QualityGateFailed
 
     from galip.data.check import check_data
+    from galip.data.contact_sheet import SAMPLES, check_sheet_path, contact_sheet, save_sheet
     from galip.data.decode import MAX_BROKEN
-    from galip.data.sheet import SAMPLES, check_sheet_path, contact_sheet, save_sheet
 
     if sheet:
         check_sheet_path(sheet)

@@ -12,6 +12,7 @@ import typer
 from galip.cli.options import Device, Inception, Json, Precision, Threads
 from galip.cli.output import ProgressBar, emit
 from galip.data.layouts import LAYOUTS
+from galip.metrics.registry import METRICS
 
 __all__ = ["evaluate"]
 
@@ -29,10 +30,7 @@ def evaluate(
     ],
     metrics: Annotated[
         str,
-        typer.Option(
-            help="Comma-separated: fid, fid_real (between the reference's halves), kid, precision_recall, "
-            "clip_score, retrieval, seed_psnr."
-        ),
+        typer.Option(help=f"Comma-separated: {', '.join(name + row.note for name, row in METRICS.items())}."),
     ] = "fid,clip_score",
     count: Annotated[
         int | None,
@@ -88,11 +86,13 @@ def evaluate(
     On several GPUs: torchrun --nproc-per-node GPUS -m galip evaluate ...
     """
     options = locals()
-    from galip.metrics.evaluation import EvaluationConfig, evaluate, metrics_of, table
+    from galip.metrics import EvaluationConfig, evaluate
+    from galip.metrics.config import parse_metrics
+    from galip.metrics.report import format_report
 
     values: dict[str, Any] = {field.name: options[field.name] for field in fields(EvaluationConfig)}
     values |= {"subject": str(subject), "against": str(against)}
-    values |= {"metrics": metrics_of(metrics), "exclude": tuple(exclude or ())}
+    values |= {"metrics": parse_metrics(metrics), "exclude": tuple(exclude or ())}
     config = EvaluationConfig(**values)
     fabric = None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -102,4 +102,4 @@ def evaluate(
     with ProgressBar() as progress:
         report = evaluate(config, fabric=fabric, progress=progress)
     if fabric is None or fabric.is_global_zero:
-        emit(asdict(report), json, *table(report))
+        emit(asdict(report), json, *format_report(report))

@@ -1,1 +1,1 @@
-"""Pictures with captions: the layouts people have, training batches, and the icons of the default model."""
+"""Captioned pictures: the layouts that people have, and training batches of them."""

@@ -1,7 +1,7 @@
-"""Batches in the making: the picture of a row, what is drawn for it, what becomes of broken ones.
+"""How batches are made: the picture and caption of each row, and what replaces broken ones.
 
-Everything drawn depends on (seed, step, row of the whole batch) alone, so any number of ranks and workers
-sees the same. Shapes: N rows of this rank, S picture side, L tokens.
+Every random choice depends on (seed, step, row of the whole batch) alone, so any number of ranks and workers
+gets the same. Shapes: N rows of this rank, S picture side, L tokens.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 from galip.data.captioned import CaptionedPicture, Source
 from galip.data.crop import to_square
 from galip.data.decode import BrokenPicture
-from galip.data.order import Batches, generator_for
+from galip.data.sampler import BatchSampler, generator_for
 from galip.data.stream import START, Item, Place, ShardStream
 
-__all__ = ["ATTEMPTS", "Batch", "Drawing", "Made", "SourceBatches", "StreamBatches"]
+__all__ = ["ATTEMPTS", "Batch", "BatchOptions", "BatchResult", "SourceBatches", "StreamBatches"]
 
 ATTEMPTS = 100
 """Broken pictures in a row after which a batch is given up."""
@@ -42,12 +42,12 @@ class Batch:
     rows: Tensor
     """int64 (N): which rows of the step's whole batch these are: rank, rank + world, …"""
     captions: list[str]
-    """As drawn; "" where the caption was dropped."""
+    """The captions chosen; "" if the caption was dropped."""
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """What a row is made with: plain values, the same in all processes."""
+class BatchOptions:
+    """How rows are made: plain values, the same in all processes."""
 
     size: int
     tokenizer: Tokenizer
@@ -62,7 +62,7 @@ class Drawing:
 
 
 @dataclass
-class Made:
+class BatchResult:
     """A batch, or why there is none, and what was met on the way. Passed between processes."""
 
     batch: Batch | None = None
@@ -76,128 +76,129 @@ class Made:
 
 
 Candidate = tuple[int, Callable[[], CaptionedPicture]]
+Row = tuple[NDArray[np.uint8], NDArray[np.int64], str]
 
 
-class _EndlessBatches(IterableDataset[Made]):
-    """Step after step from `first` on; of W workers each makes every W-th."""
+class _BatchDataset(IterableDataset[BatchResult]):
+    """Step after step from `first` on, without end; of W workers each makes every W-th."""
 
-    def __init__(self, drawing: Drawing) -> None:
-        self.drawing, self.first = drawing, 0
+    def __init__(self, options: BatchOptions) -> None:
+        self.options, self.first = options, 0
 
-    def __iter__(self) -> Iterator[Made]:
+    def __iter__(self) -> Iterator[BatchResult]:
         worker = get_worker_info()
-        start, every = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in itertools.count(self.first + start, every):
-            made = Made()
+        start, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in itertools.count(self.first + start, stride):
+            result = BatchResult()
             try:
-                self.make(step, made)
-            except GalipError as error:  # raised again by the loader, with its own type and words
-                made.error = error
-            yield made
-            if made.error:
+                self.fill(step, result)
+            except GalipError as error:  # the loader raises it again, with its own type and words
+                result.error = error
+            yield result
+            if result.error:
                 return
 
     def candidates(self, step: int, row: int) -> Iterator[Candidate]:
-        """Pictures for a row, best first, without end: each as its number and how to get it."""
+        """Yield pictures for a row, best first, without end: their numbers and how to load them."""
         raise NotImplementedError
 
-    def make(self, step: int, made: Made) -> None:
-        """Fills in what `made` says about the batch of `step`."""
-        d = self.drawing
-        rows = range(d.rank, d.batch_size, d.world_size)
-        draws = torch.rand(d.batch_size, 5, generator=generator_for(d.seed, "rows", step)).tolist()
-        found = [self._row(step, row, draws[row], made) for row in rows]
-        if not all(found):
+    def fill(self, step: int, result: BatchResult) -> None:
+        """Make the batch of `step` and put it, and what was met, into `result`."""
+        options = self.options
+        numbers = range(options.rank, options.batch_size, options.world_size)
+        generator = generator_for(options.seed, "rows", step)
+        uniform = torch.rand(options.batch_size, 5, generator=generator).tolist()
+        rows = [self._row(step, number, uniform[number], result) for number in numbers]
+        if not all(rows):
             return
-        pictures, tokens, captions = zip(*(each for each in found if each), strict=True)
-        made.batch = Batch(
+        pictures, tokens, captions = zip(*(row for row in rows if row), strict=True)
+        result.batch = Batch(
             torch.from_numpy(np.stack(pictures)),
             torch.from_numpy(trim(np.stack(tokens))),
-            torch.tensor(rows),
+            torch.tensor(numbers),
             list(captions),
         )
 
-    def _row(
-        self, step: int, row: int, draws: Sequence[float], made: Made
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], str] | None:
-        """Picture (3, S, S), tokens (context) and caption; None after too many broken ones."""
-        d = self.drawing
-        pick, drop, x, y, mirror = draws
-        for number, get in itertools.islice(self.candidates(step, row), ATTEMPTS):
-            made.tried += 1
+    def _row(self, step: int, row: int, uniform: Sequence[float], result: BatchResult) -> Row | None:
+        """Return picture (3, S, S), tokens (context) and caption; None after too many broken pictures."""
+        options = self.options
+        choice, dropout, x, y, mirror = uniform
+        for number, load in itertools.islice(self.candidates(step, row), ATTEMPTS):
+            result.tried += 1
             try:
-                found = get()
-                caption = found.captions[int(pick * len(found.captions))]
-                caption = "" if drop < d.caption_dropout else caption
-                tokens = self._tokens(caption, found.key)
+                sample = load()
+                caption = sample.captions[int(choice * len(sample.captions))]
+                caption = "" if dropout < options.caption_dropout else caption
+                tokens = self._tokens(caption, sample.key)
             except BrokenPicture as error:
-                made.broken.append((number, str(error)))
+                result.broken.append((number, str(error)))
                 continue
-            return to_square(found.picture, d.size, d.crop, x, y, d.flip and mirror < 0.5), tokens, caption
+            is_mirrored = options.flip and mirror < 0.5
+            return to_square(sample.picture, options.size, options.crop, x, y, is_mirrored), tokens, caption
         return None
 
     def _tokens(self, caption: str, key: str) -> NDArray[np.int64]:
         try:
-            row: NDArray[np.int64] = self.drawing.tokenizer.encode(caption)[0]
+            row: NDArray[np.int64] = self.options.tokenizer.encode(caption)[0]
             return row
         except UsageError as error:
             raise BrokenPicture(f"{key}: its caption cannot be used: {error}") from error
 
 
-class SourceBatches(_EndlessBatches):
-    """Of pictures that can be asked for by number: `chosen` ones, each once an epoch."""
+class SourceBatches(_BatchDataset):
+    """Batches of a source's pictures: the `chosen` ones, once an epoch."""
 
-    def __init__(self, drawing: Drawing, source: Source, chosen: Tensor) -> None:
-        """`chosen` int64 (count). Raises `UsageError` where they are fewer than a batch."""
-        super().__init__(drawing)
+    def __init__(self, options: BatchOptions, source: Source, chosen: Tensor) -> None:
+        """`chosen` int64 (count). Raises `UsageError` if they are fewer than a batch."""
+        super().__init__(options)
         self.source, self.chosen = source, chosen
-        self._order = Batches(len(chosen), drawing.batch_size, drawing.seed)
+        self._sampler = BatchSampler(len(chosen), options.batch_size, options.seed)
 
     def candidates(self, step: int, row: int) -> Iterator[Candidate]:
-        """The one whose turn it is; for a broken one another, drawn by (seed, step, row, attempt)."""
-        position = int(self._order[step][row])
+        """Yield the picture whose turn it is, then replacements by (seed, step, row, attempt)."""
+        position = int(self._sampler[step][row])
         for attempt in itertools.count():
             index = int(self.chosen[position])
             yield index, partial(self.source.__getitem__, index)
-            rng = generator_for(self.drawing.seed, f"instead {row} {attempt}", step)
+            rng = generator_for(self.options.seed, f"instead {row} {attempt}", step)
             position = int(torch.randint(len(self.chosen), (), generator=rng))
 
 
-class StreamBatches(_EndlessBatches):
-    """Of a stream's lanes: step s is made of lane s mod W of this rank's W."""
+class StreamBatches(_BatchDataset):
+    """Batches of a stream's lanes: step s comes from lane s mod W of this rank's W."""
 
-    def __init__(self, drawing: Drawing, stream: ShardStream, lanes: int) -> None:
+    def __init__(self, options: BatchOptions, stream: ShardStream, lanes: int) -> None:
         """`lanes`: of this rank."""
-        super().__init__(drawing)
+        super().__init__(options)
         self.stream, self.lanes = stream, lanes
         self.places: list[Place] = [START] * lanes
-        self._at: dict[int, Iterator[Candidate]] = {}
+        self._iterators: dict[int, Iterator[Candidate]] = {}
 
-    def __iter__(self) -> Iterator[Made]:
-        self._at = {}  # from the places anew
+    def __iter__(self) -> Iterator[BatchResult]:
+        self._iterators = {}  # from the places again
         return super().__iter__()
 
-    def make(self, step: int, made: Made) -> None:
-        """As any batch; `made` says where the lane stands then, too."""
-        made.lane = step % self.lanes
-        super().make(step, made)
-        made.place = self.places[made.lane]
+    def fill(self, step: int, result: BatchResult) -> None:
+        """Make a batch as any other, and put the lane's new place into `result`."""
+        result.lane = step % self.lanes
+        super().fill(step, result)
+        result.place = self.places[result.lane]
 
     def candidates(self, step: int, row: int) -> Iterator[Candidate]:
-        """Whatever the lane brings next."""
+        """Return whatever the lane brings next."""
         lane = step % self.lanes
-        if lane not in self._at:
-            self._at[lane] = self._walk(lane)
-        return self._at[lane]
+        if lane not in self._iterators:
+            self._iterators[lane] = self._walk(lane)
+        return self._iterators[lane]
 
     def _walk(self, lane: int) -> Iterator[Candidate]:
-        number = self.drawing.rank * self.lanes + lane
+        number = self.options.rank * self.lanes + lane
         for item, place in self.stream.lane(number, self.places[lane]):
             self.places[lane] = place
-            yield -1, partial(_captioned, item)
+            yield -1, partial(_decode, item)
 
 
-def _captioned(item: Item) -> CaptionedPicture:
+def _decode(item: Item) -> CaptionedPicture:
     if isinstance(item, BrokenPicture):
         raise item
     return CaptionedPicture(item.key, item.encoded.decode(), item.captions, item.meta)

@@ -1,4 +1,4 @@
-"""What `galip data check` says of a data set: pictures, captions, sizes, and what is broken."""
+"""`galip data check`: a data set's pictures, captions and sizes, and what is broken."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from galip_runtime.errors import UsageError
 
 from galip.data.captioned import CaptionedPicture, Source
 from galip.data.decode import BrokenPicture
-from galip.data.folder import check_sums
 from galip.data.layouts.shards import ShardSource, count_pictures, left_beside, shards_of_split
+from galip.data.shard_folder import check_sums
 from galip.data.sources import find_split, list_splits, open_source, readable, recognise
 
 __all__ = ["DataReport", "Samples", "check_data"]
 
-BROKEN_LISTED = 10
+MAX_BROKEN_LISTED = 10
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a split holds."""
+    """The contents of a split."""
 
     path: str
     layout: str
     splits: list[str]
     split: str
     pictures: int
-    """Broken ones, too."""
+    """Including broken ones."""
     captions: dict[str, float]
-    """A picture's: min, mean, max; of those that have any."""
+    """Captions per picture: min, mean, max, of the pictures that have any."""
     sizes: dict[str, list[int]]
     """[width, height] as stored: smallest, largest (by area), most_common."""
     left_out: dict[str, int]
-    """What lies beside and is not used, with how many of it."""
+    """Kinds of things beside the pictures that are not used, and how many of each."""
     decoded: bool
-    """Whether whole pictures were decoded, or only their heads read."""
+    """Whether pictures were decoded; otherwise only their headers were read."""
     broken: int
     broken_share: float
     first_broken: list[dict[str, str]]
-    """key and reason, of the first ten."""
+    """Key and reason of the first ten."""
 
     def lines(self) -> list[str]:
-        """The same for people."""
+        """Return the report as lines for a terminal."""
         lines = [
             f"{self.path}: layout {self.layout}, splits: {', '.join(self.splits)}",
             f"{self.split}: {self.pictures:,} pictures",
@@ -66,7 +66,7 @@ class DataReport:
         lines += [f"left out: {count:,} {what}" for what, count in sorted(self.left_out.items())]
         how = "all decoded" if self.decoded else "only heads read"
         lines.append(f"broken: {self.broken:,} ({self.broken_share:.2%}), {how}")
-        lines += [f"  {each['key']}: {each['reason']}" for each in self.first_broken]
+        lines += [f"  {picture['key']}: {picture['reason']}" for picture in self.first_broken]
         if self.broken > len(self.first_broken):
             lines.append(f"  and {self.broken - len(self.first_broken):,} more")
         return lines
@@ -74,7 +74,7 @@ class DataReport:
 
 @dataclass
 class _Count:
-    """What was met so far."""
+    """What was counted so far."""
 
     pictures: int = 0
     captions: Counter[int] = field(default_factory=Counter)
@@ -84,7 +84,7 @@ class _Count:
     first_broken: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, source: Source, index: int, decode: bool) -> bool:
-        """Look at one picture; whether it is whole."""
+        """Check one picture; return whether it is whole."""
         self.pictures += 1
         try:
             captions = source.captions(index)
@@ -93,7 +93,7 @@ class _Count:
                 source[index]
         except BrokenPicture as error:
             self.broken += 1
-            if len(self.first_broken) < BROKEN_LISTED:
+            if len(self.first_broken) < MAX_BROKEN_LISTED:
                 self.first_broken.append({"key": source.key(index), "reason": str(error)})
             return False
         self.captions[len(captions)] += 1
@@ -110,15 +110,15 @@ def check_data(
     samples: int = 0,
     progress: Progress | None = None,
 ) -> tuple[DataReport, Samples]:
-    """Looks at every picture of a split; also gives `samples` of them, drawn at random, the same each time.
+    """Check every picture of a split; also return `samples` of them, random but the same every time.
 
-    Shards are gone through one by one, so that a set of any size can be checked. Raises what `open_source`
+    Shards are opened one by one, so that a set of any size can be checked. Raises what `open_source`
     raises; broken pictures are counted.
     """
     layout = recognise(path, layout)
     split = find_split(path, split, layout)
     report = progress or (lambda what, done, total: None)
-    count, drawn = _Count(), Samples(samples)
+    count, chosen = _Count(), Samples(samples)
     with readable(path):
         if layout == "shards":
             count.left_out.update(left_beside(path, split))
@@ -126,40 +126,41 @@ def check_data(
             count.left_out.update(source.left_out)
             for index in range(len(source)):
                 if count.add(source, index, decode):
-                    drawn.add((source, index))
+                    chosen.add((source, index))
                 report(f"checking {split}", count.pictures, max(total, count.pictures + 1))
     if count.pictures == 0:
         raise UsageError(f"{path} (layout {layout}) has no pictures in split {split!r}.")
     report(f"checking {split}", count.pictures, count.pictures)
     if not decode:
-        drawn.leave_out_broken()
-    return _report(path, layout, split, decode, count), drawn
+        chosen.remove_broken()
+    return _report(path, layout, split, decode, count), chosen
 
 
 class Samples:
-    """Some pictures of many, each as likely; decoded one at a time, when it is their turn."""
+    """A uniform random sample of pictures, each decoded when its turn comes."""
 
     def __init__(self, most: int) -> None:
-        self.most, self._kept, self._seen, self._rng = most, list[tuple[Source, int]](), 0, random.Random(0)
+        self.most, self._pictures, self._count = most, list[tuple[Source, int]](), 0
+        self._rng = random.Random(0)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._pictures)
 
     def __iter__(self) -> Iterator[CaptionedPicture]:
         """Raises `BrokenPicture` for one that was whole before."""
-        return (source[index] for source, index in self._kept)
+        return (source[index] for source, index in self._pictures)
 
     def add(self, picture: tuple[Source, int]) -> None:
-        """Reservoir sampling: the number of all isn't known before."""
-        self._seen += 1
-        if len(self._kept) < self.most:
-            self._kept.append(picture)
-        elif (place := self._rng.randrange(self._seen)) < self.most:
-            self._kept[place] = picture
+        """Add a picture by reservoir sampling: their number isn't known beforehand."""
+        self._count += 1
+        if len(self._pictures) < self.most:
+            self._pictures.append(picture)
+        elif (place := self._rng.randrange(self._count)) < self.most:
+            self._pictures[place] = picture
 
-    def leave_out_broken(self) -> None:
-        """Decode those of which only heads were read."""
-        self._kept = [(source, index) for source, index in self._kept if _is_whole(source, index)]
+    def remove_broken(self) -> None:
+        """Remove the pictures that can't be decoded, if only headers were read."""
+        self._pictures = [(source, index) for source, index in self._pictures if _is_whole(source, index)]
 
 
 def _is_whole(source: Source, index: int) -> bool:
@@ -171,7 +172,7 @@ def _is_whole(source: Source, index: int) -> bool:
 
 
 def _parts(path: Path, split: str, layout: str) -> Iterator[tuple[Source, int]]:
-    """What the split consists of, with the number of all pictures, as far as it is known."""
+    """Yield the sources of the split, each with the number of all pictures as far as it is known."""
     if layout != "shards":
         source = open_source(path, split, layout)
         yield source, len(source)

@@ -1,4 +1,4 @@
-"""Conditions on what is known about a picture, by which a training run leaves some out."""
+"""Conditions on a picture's meta, by which a training run leaves pictures out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["excluded"]
 
 
 def excluded(meta: Mapping[str, object], conditions: Sequence[str]) -> bool:
-    """Whether any of the conditions KEY=VALUE, KEY>NUMBER or KEY holds. Raises `UsageError` for no number."""
-    return any(_holds(meta, each) for each in conditions)
+    """Return whether a condition holds: KEY=VALUE, KEY>NUMBER or KEY. Raises `UsageError` for no number."""
+    return any(_holds(meta, condition) for condition in conditions)
 
 
 def _holds(meta: Mapping[str, object], condition: str) -> bool:

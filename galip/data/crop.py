@@ -1,4 +1,4 @@
-"""A picture of any size to the square that a model takes."""
+"""Crop and resize a picture of any size to the square that a model takes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ __all__ = ["CROPS", "RESIZED", "to_square"]
 
 CROPS = ("exact", "random")
 RESIZED = "shorter side by Pillow's bilinear filter, then the middle"
-"""What `exact` does to a picture of another size."""
+"""What `exact` does to a picture of another size, for a report."""
 MARGIN = 76 / 64
-"""The released code resizes to this much more than it crops."""
+"""The released code resizes to this many times the side that it crops."""
 
 
 def to_square(
     picture: Image.Image, size: int, crop: str, x: float = 0.5, y: float = 0.5, mirrored: bool = False
 ) -> NDArray[np.uint8]:
-    """uint8 (3, S, S) of an RGB picture, S being `size`.
+    """Return an RGB picture as uint8 (3, S, S), S being `size`.
 
-    `exact`: a picture of S x S as it is; another's shorter side becomes S and the middle is taken. `random`:
-    the shorter side becomes int(S · 76/64), then the crop at (x, y) in [0, 1) of the way is taken. Resized
-    bilinearly, as torchvision's Resize, and only where the crop is: a panorama costs no more than a square.
+    `exact`: a picture of S x S stays as it is; another's shorter side becomes S and the centre is cropped.
+    `random`: the shorter side becomes int(S · 76/64), then the crop is at (x, y) in [0, 1) of the way.
+    Resized bilinearly, as torchvision's Resize, and only where the crop is: a panorama costs no more than a
+    square.
     """
     if crop == "exact":
         x = y = 0.5

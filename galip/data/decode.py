@@ -1,4 +1,4 @@
-"""Encoded pictures, bytes or a file, to RGB; whatever is wrong with one is a `BrokenPicture`."""
+"""Decode pictures, from bytes or a file, to RGB; whatever is wrong with one becomes a `BrokenPicture`."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ __all__ = [
 ]
 
 MAX_PIXELS = 2**26
-"""A larger picture is taken for a decompression bomb. One of this size takes up to 1 GB to decode."""
+"""A larger picture counts as a decompression bomb. One of this size takes up to 1 GB to decode."""
 
 MAX_PICTURE_BYTES = 2**28
 """Of an encoded picture."""
 
 MAX_SCANS = 100
-"""Of a progressive JPEG. About ten are usual; each goes over the whole picture, and may have a few bytes."""
+"""Of a progressive JPEG. About ten are usual; a scan of a few bytes can go over the whole picture."""
 
 MAX_BROKEN = 0.01
-"""Share of broken pictures above which training stops, if not told otherwise."""
+"""Share of broken pictures above which training stops by default."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""What is decoded, whatever the file's ending says; none of these starts another program."""
+"""Formats that are decoded, whatever the file's ending; none of these starts another program."""
 PICTURE_ENDINGS = ("png", "jpg", "jpeg", "webp", "jpe", "jfif", "gif", "bmp")
-"""By which pictures are known among other files."""
+"""Endings by which pictures are told from other files."""
 
-# in a scan, FF 00 is a byte and FF D0 to FF D7 are marks that belong to it
+# in a scan, FF 00 is a byte and FF D0 to FF D7 are markers that belong to it
 _SEGMENT = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 Box = tuple[int, int, int, int]
@@ -56,36 +56,36 @@ class BrokenPicture(FileRefused):
 
 @dataclass(frozen=True)
 class EncodedPicture:
-    """A picture that is not decoded yet."""
+    """A picture before it is decoded."""
 
     where: str
     """Names it in errors."""
     content: bytes | Path
     upright: bool = True
-    """Turned as its EXIF data says; the released data loaders of CUB and COCO don't."""
+    """Rotate it as its EXIF data says; the released data loaders of CUB and COCO don't."""
 
     def size(self) -> tuple[int, int]:
-        """(width, height) as stored; reads the head of the file only. Raises `BrokenPicture`."""
+        """Return (width, height) as stored, reading only the header. Raises `BrokenPicture`."""
         with self._opened() as picture:
             return picture.size
 
     def decode(self) -> Image.Image:
-        """RGB, transparency laid on white. Raises `BrokenPicture`."""
+        """Decode to RGB, with transparency on white. Raises `BrokenPicture`."""
         with self._opened() as picture:
             try:
                 picture.load()
                 if self.upright:
-                    _turn(picture)
+                    _rotate(picture)
                 return on_white(picture)
-            except Exception as error:  # Pillow's decoders let through whatever they trip over
+            except Exception as error:  # Pillow's decoders let any exception through
                 raise self._broken(error) from error
 
     @contextmanager
     def _opened(self) -> Iterator[Image.Image]:
-        """The picture, its head read, until the block ends. Raises `BrokenPicture`."""
+        """Open the picture and read its header, until the block ends. Raises `BrokenPicture`."""
         with contextlib.ExitStack() as files:
             files.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")  # Pillow's, of large pictures and odd metadata; errors are told
+            warnings.simplefilter("ignore")  # Pillow's, of large pictures and odd metadata; errors are raised
             try:
                 if isinstance(self.content, bytes):
                     file: BinaryIO = io.BytesIO(self.content)
@@ -100,7 +100,7 @@ class EncodedPicture:
                 missing = isinstance(error.__cause__, FileNotFoundError)
                 why = "there is no such file" if missing else str(error)
                 raise BrokenPicture(f"{self.where}: broken picture: {why}") from error
-            except Exception as error:  # Pillow's readers let through whatever they trip over
+            except Exception as error:  # Pillow's readers let any exception through
                 raise self._broken(error) from error
             if not 1 <= picture.width * picture.height <= MAX_PIXELS:
                 raise BrokenPicture(
@@ -118,13 +118,13 @@ class EncodedPicture:
 
 
 def _scans(file: BinaryIO) -> int:
-    """The scans of a JPEG, by its markers."""
+    """Count the scans of a JPEG by its markers."""
     file.seek(0)
     content = file.read()
     scans, position = 0, 2
     while segment := _SEGMENT.search(content, position):
         marker = content[segment.end() - 1]
-        if marker == 0xD9:  # the picture's end; phones append a film
+        if marker == 0xD9:  # the picture's end; phones append a video
             break
         scans += marker == 0xDA
         stands_alone = marker in (0x01, 0xD8)
@@ -133,13 +133,13 @@ def _scans(file: BinaryIO) -> int:
     return scans
 
 
-def _turn(picture: Image.Image) -> None:
-    with contextlib.suppress(Exception):  # EXIF data that can't be read says nothing against the picture
+def _rotate(picture: Image.Image) -> None:
+    with contextlib.suppress(Exception):  # a picture with unreadable EXIF data may be fine
         ImageOps.exif_transpose(picture, in_place=True)
 
 
 def on_white(picture: Image.Image) -> Image.Image:
-    """RGB of a picture of any mode, decoded and independent of its file; transparency becomes white."""
+    """Convert a picture of any mode to RGB, independent of its file; transparency becomes white."""
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips at 255
         grey = np.asarray(picture).clip(0, 65535) >> 8
         picture = Image.fromarray(grey.astype(np.uint8))

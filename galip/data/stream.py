@@ -1,13 +1,13 @@
-"""Shards read one after the other, shuffled as they come: an endless stream that can be taken up anywhere.
+"""An endless stream of shards, read one after the other and shuffled in blocks. It can resume anywhere.
 
-An epoch's order of shards is drawn by (seed, epoch), and the shards are dealt to the lanes, one for each
+The order of an epoch's shards is random by (seed, epoch), and the shards are dealt to the lanes, one for each
 worker of each rank. A lane reads its shards in turn, in blocks of `BLOCK_SAMPLES`, and shuffles each block.
 So in an epoch every sample comes once, over all lanes. Lanes don't wait for each other: one whose shards
 hold less begins its next epoch earlier.
 
 A place is (epoch, shard, sample, taken): the block that begins at that sample of the lane's shard, and how
-many of it were taken. To go on from a place costs reading the heads of that shard's members up to there,
-and the block again; nothing is decoded.
+many samples of it were taken. To resume from a place, the headers of that shard's members up to there are
+read, and the block again; nothing is decoded.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from galip_runtime.errors import FileRefused, UsageError
 
 from galip.data.conditions import excluded
 from galip.data.decode import BrokenPicture
-from galip.data.order import generator_for
-from galip.data.shards import RawSample, check_ends, contents_of, raw_sample
+from galip.data.sampler import generator_for
+from galip.data.shard_reader import RawSample, check_ends, contents_of, raw_sample
 
 __all__ = ["BLOCK_SAMPLES", "START", "Place", "ShardStream"]
 
 BLOCK_SAMPLES = 1000
-"""What is shuffled at a time: samples of one lane, next to each other."""
+"""Adjacent samples of one lane that are shuffled together."""
 BLOCK_BYTES = 256 * 2**20
 """Of encoded pictures: a block of large ones ends earlier."""
 
@@ -38,10 +38,10 @@ Item = RawSample | BrokenPicture
 
 
 class ShardStream:
-    """The lanes of a split's shards; can be pickled."""
+    """The lanes of a split's shards. Can be pickled."""
 
     def __init__(self, shards: Sequence[Path], lanes: int, seed: int, exclude: Sequence[str] = ()) -> None:
-        """Raises `UsageError` where there are fewer shards than lanes, `FileRefused` naming cut ones."""
+        """Raises `UsageError` for fewer shards than lanes, `FileRefused` naming truncated shards."""
         check_ends(shards)
         if len(shards) < lanes:
             raise UsageError(
@@ -51,14 +51,14 @@ class ShardStream:
         self.shards, self.lanes, self.seed, self.exclude = list(shards), lanes, seed, tuple(exclude)
 
     def shards_of(self, lane: int, epoch: int) -> list[Path]:
-        """What a lane reads in an epoch, in order."""
+        """Return the shards that a lane reads in an epoch, in order."""
         order = torch.randperm(len(self.shards), generator=generator_for(self.seed, "shards", epoch))
         return [self.shards[index] for index in order[lane :: self.lanes].tolist()]
 
     def lane(self, lane: int, place: Place = START) -> Iterator[tuple[Item, Place]]:
-        """From `place` on, endless: a sample, or what is broken in its stead, and the place after it.
+        """Yield without end, from `place` on, a sample or what is broken about it, and the place after it.
 
-        Raises `FileRefused` for a broken tar, `UsageError` where an epoch has nothing for this lane.
+        Raises `FileRefused` for a broken tar, `UsageError` if an epoch has nothing for this lane.
         """
         begin, taken = place[1:3], place[3]
         for epoch in itertools.count(place[0]):
@@ -79,7 +79,7 @@ class ShardStream:
     def _blocks(
         self, lane: int, epoch: int, shard: int, sample: int
     ) -> Iterator[tuple[tuple[int, int], list[Item]]]:
-        """The rest of an epoch in blocks, each with the (shard, sample) it begins at."""
+        """Yield the rest of an epoch in blocks, each with the (shard, sample) it begins at."""
         block: list[Item] = []
         start, size = (shard, sample), 0
         for position, item in self._read(self.shards_of(lane, epoch), shard, sample):
@@ -94,13 +94,13 @@ class ShardStream:
             yield start, block
 
     def in_order(self) -> Iterator[Item]:
-        """All samples as they lie in the shards, once."""
+        """Yield all samples in the order of the shards, once."""
         return (item for _, item in self._read(self.shards))
 
     def _read(
         self, shards: Sequence[Path], shard: int = 0, sample: int = 0
     ) -> Iterator[tuple[tuple[int, int], Item]]:
-        """What these shards hold from a sample of one on, each item with its (shard, sample)."""
+        """Yield what these shards hold from a sample of one on, each item with its (shard, sample)."""
         for number, path in enumerate(shards[shard:], shard):
             skip = sample if number == shard else 0
             for index, (key, members) in enumerate(contents_of(path, skip=skip), skip):

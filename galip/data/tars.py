@@ -1,8 +1,8 @@
-"""The members of a tar, by its headers alone.
+"""Read the members of a tar from its headers.
 
 Python's `tarfile` follows a header wherever it leads: it recurses, reads as many bytes into memory as the
 header says, and raises errors of a dozen types. This reader goes through the file once, in constant memory,
-and raises ValueError alone.
+and raises only ValueError.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["Member", "has_end", "members"]
 
 BLOCK = 512
 MAX_EXTENSION = 2**20
-"""Bytes of a long name, or of the attributes that pax keeps before a member."""
+"""Bytes of a long name, or of the attributes that pax stores before a member."""
 MAX_NAME = 2**15
 """Characters of a member's path."""
 MAX_PADDING = 2**24
-"""Bytes of zeros that end a tar; most writers fill up to 10 KiB."""
+"""Zero bytes at the end of a tar; most writers fill up to 10 KiB."""
 
 _PACKED = {
     b"\x1f\x8b": "gzip",
@@ -56,16 +56,16 @@ class Member:
 
 
 def has_end(file: BinaryIO) -> bool:
-    """Whether the file ends in two blocks of zeros, as a tar does; one cut between two members does not."""
+    """Return whether the file ends in two blocks of zeros, as a tar does unless it is cut off."""
     size = file.seek(0, 2)
     file.seek(max(0, size - 2 * BLOCK))
     return file.read() == bytes(2 * BLOCK)
 
 
 def members(file: BinaryIO) -> Iterator[Member]:
-    """All members, in order. The caller may read elsewhere in the file between two of them.
+    """Yield all members, in order. The caller may read elsewhere in the file between two of them.
 
-    Raises ValueError for a tar that is compressed, cut off or damaged, or that another one follows.
+    Raises ValueError for a tar that is compressed, cut off, damaged, or followed by another one.
     """
     size = file.seek(0, 2)
     _check_kind(file)
@@ -126,7 +126,7 @@ def _at(file: BinaryIO, position: int, length: int) -> bytes:
 
 
 def _length(entry: tarfile.TarInfo, attributes: dict[bytes, bytes]) -> int:
-    """Bytes that follow the header of `entry`; a link, folder or device has none, whatever it says."""
+    """Return the bytes after the header of `entry`; a link, folder or device has none, whatever it says."""
     if entry.type in _WITHOUT_CONTENT:
         return 0
     size = attributes.get(b"size")
@@ -144,7 +144,7 @@ def _extension(file: BinaryIO, position: int, length: int) -> bytes:
 
 
 def _attributes(content: bytes) -> dict[bytes, bytes]:
-    """The records of a pax header: LENGTH KEY=VALUE and a line end."""
+    """Parse the records of a pax header: LENGTH KEY=VALUE and a newline."""
     records, position = dict[bytes, bytes](), 0
     while position < len(content) and content[position]:
         record = _RECORD.match(content, position)
@@ -157,7 +157,7 @@ def _attributes(content: bytes) -> dict[bytes, bytes]:
 
 
 def _after_sparse_map(file: BinaryIO, header: bytes, position: int) -> int:
-    """Where the content of an old GNU sparse file begins: its map may go on in blocks after the header."""
+    """Return where the content of an old GNU sparse file begins: its map may continue after the header."""
     goes_on = header[482]
     while goes_on:
         goes_on = _at(file, position, BLOCK)[504]

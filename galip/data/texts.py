@@ -1,4 +1,4 @@
-"""Text that people bring: captions, lists and JSON, in the encodings and with the line ends that occur."""
+"""Read text from people's files: captions, lists and JSON, in the encodings and line endings that occur."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def decode_text(content: bytes) -> str:
-    """The text of a file: UTF-8, or UTF-16 with its mark; a mark at the beginning is dropped.
+    """Decode a file's content: UTF-8, or UTF-16 with a byte order mark, which is dropped.
 
     Raises ValueError for another encoding.
     """
@@ -39,20 +39,20 @@ def decode_text(content: bytes) -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of `text` without white space at their ends; blank ones are left out."""
+    """Return the lines of `text`, stripped and without blank ones."""
     return [line for _, line in numbered_lines(text)]
 
 
 def numbered_lines(text: str) -> list[tuple[int, str]]:
-    """The lines of `lines_of`, each with its number, from 1 on, blank ones counted."""
+    """Return the lines of `lines_of` with their numbers, from 1 on; blank lines count."""
     lines = enumerate(_LINE_END.split(text), 1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def check_captions(captions: Iterable[str]) -> tuple[str, ...]:
-    """`captions` without white space at their ends.
+    """Return `captions` stripped.
 
-    Raises ValueError if there is none, or one that is empty, not text, or refused by every tokenizer.
+    Raises ValueError if there is none, or one is empty, not text, or refused by every tokenizer.
     """
     texts = []
     for caption in captions:
@@ -69,7 +69,10 @@ def check_captions(captions: Iterable[str]) -> tuple[str, ...]:
 
 
 def parse_json(content: bytes) -> Any:
-    """The value that JSON `content` writes. Raises ValueError, also for one nested too deeply."""
+    """Parse JSON `content`, as lenient as the programs that write data sets: NaN and repeated keys pass.
+
+    Raises ValueError, also for a value that is nested too deeply.
+    """
     try:
         return json.loads(decode_text(content))
     except RecursionError as error:
@@ -77,5 +80,5 @@ def parse_json(content: bytes) -> Any:
 
 
 def read_json(file: Path, limit: int = MAX_LIST_BYTES) -> Any:
-    """The value that the JSON `file` writes. Raises ValueError, and FileRefused as `read_regular`."""
+    """Parse the JSON `file`. Raises ValueError, and FileRefused as `read_regular`."""
     return parse_json(read_regular(file, limit))

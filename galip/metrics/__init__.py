@@ -1,7 +1,7 @@
 """How good pictures are: FID, KID, precision and recall, CLIP score, retrieval, variety between seeds.
 
-`evaluate` measures a model, a bundle or a folder; the modules below it do one thing each and can be used
-alone.
+`evaluate` evaluates a model, a bundle or a folder. Importing this package is cheap: its modules come in when
+they are first used.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from galip.metrics.config import EvaluationConfig
     from galip.metrics.distances import frechet_distance, kernel_distance, precision_recall
-    from galip.metrics.evaluation import EvaluationConfig, Report, evaluate
+    from galip.metrics.evaluation import evaluate
     from galip.metrics.inception import Inception
+    from galip.metrics.report import Report
     from galip.metrics.statistics import Statistics
 
 __all__ = [
@@ -27,9 +29,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EvaluationConfig": "evaluation",
+    "EvaluationConfig": "config",
     "Inception": "inception",
-    "Report": "evaluation",
+    "Report": "report",
     "Statistics": "statistics",
     "evaluate": "evaluation",
     "frechet_distance": "distances",

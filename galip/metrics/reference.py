@@ -1,4 +1,4 @@
-"""What pictures are judged against: a data set's or a folder's pictures, or statistics from a file."""
+"""The reference of an evaluation: a data set's or a folder's pictures, or statistics from a file."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from galip_runtime.errors import UsageError
 
 from galip.data.crop import RESIZED
-from galip.metrics.cache import cache_folder, cached, key_of, store
-from galip.metrics.clip_scores import ClipJudge
+from galip.metrics.clip_encoder import ClipEncoder
+from galip.metrics.feature_cache import cache_key, feature_cache, load_features, store_features
+from galip.metrics.features import PictureFeatures, all_reduce_sum, extract_features
 from galip.metrics.inception import Inception
-from galip.metrics.look import Seen, look, total
 from galip.metrics.pictures import open_pictures
 from galip.metrics.statistics import UNKNOWN_COUNT, Statistics
 
@@ -26,7 +25,7 @@ _CACHE_VERSION = 2
 
 
 class Reference:
-    """Looked at once: what the networks saw of it is kept on disk."""
+    """Pictures, or statistics alone. Features are extracted once and kept on disk."""
 
     def __init__(
         self,
@@ -38,7 +37,7 @@ class Reference:
         exclude: Sequence[str] = (),
         captioned: bool = False,
     ) -> None:
-        """`path`: an .npz with `mu` and `sigma`, or as for `open_pictures`. Raises as that and as
+        """Open `path`: an .npz with `mu` and `sigma`, or as `open_pictures`. Raises as that and as
         `Statistics.load`.
         """
         self.path, self.split = path, split
@@ -51,11 +50,11 @@ class Reference:
 
     @property
     def captions(self) -> Sequence[str]:
-        """Of its pictures, where they have some and they were asked for."""
+        """The pictures' captions, if they have some and were opened as `captioned`."""
         return self.pictures.captions if self.pictures else []
 
     def facts(self, count: int | None = None) -> dict[str, Any]:
-        """What it is, fit for JSON; `count`: pictures looked at, None: all."""
+        """Return what it is, fit for JSON. `count`: pictures used; None: all."""
         if self.statistics:
             known = None if self.statistics.count == UNKNOWN_COUNT else self.statistics.count
             return {"path": str(self.path), "kind": "statistics", "pictures": known}
@@ -71,28 +70,27 @@ class Reference:
             "size": f"{size}, {RESIZED}" if size else "as stored",
         }
 
-    def look(
+    def extract_features(
         self,
         count: int | None = None,
         *,
         inception: Inception | None,
-        clip: ClipJudge | None = None,
+        clip: ClipEncoder | None = None,
         keep: bool = False,
         batch_size: int = 32,
         fabric: Fabric | None = None,
         use_cache: bool = True,
         progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> Seen:
-        """What the networks see of its first `count` pictures (None: all), as `look`; statistics as they are.
+    ) -> PictureFeatures:
+        """Extract features of the first `count` pictures (None: all), or return the statistics from the file.
 
-        `use_cache`: take it from disk where it is kept, and keep it there.
+        `use_cache`: load them from disk if they are there, and store them there.
         """
         if self.statistics:
-            nothing = np.zeros((0, 0), np.float32)
-            return Seen(self.statistics, nothing, nothing)
+            return PictureFeatures.empty(self.statistics)
         assert self.pictures is not None
         count = self._count(count)
-        key = key_of(
+        key = cache_key(
             schema=_CACHE_VERSION,
             origin=self.pictures.origin,
             path=str(self.path.resolve()),
@@ -102,11 +100,11 @@ class Reference:
             clip=(clip.sha256(), clip.protocol) if clip else None,
             keep=keep,
         )
-        found = cached(cache_folder(), key) if use_cache else None
-        if total(found is not None, fabric) == (fabric.world_size if fabric else 1):
-            assert found is not None  # by every process; else all look, as looking is shared
-            return Seen(found[0], found[1]["features"], found[1]["embeddings"])
-        seen = look(
+        features = load_features(feature_cache(), key) if use_cache else None
+        if all_reduce_sum(features is not None, fabric) == (fabric.world_size if fabric else 1):
+            assert features is not None  # in every process; otherwise all extract, as the work is shared
+            return features
+        features = extract_features(
             self.pictures,
             count,
             inception=inception,
@@ -117,12 +115,11 @@ class Reference:
             progress=lambda done: progress(done, count),
         )
         if use_cache and (fabric is None or fabric.is_global_zero):
-            arrays = {"features": seen.features, "embeddings": seen.embeddings}
-            store(cache_folder(), key, seen.statistics, arrays)
-        return seen
+            store_features(feature_cache(), key, features)
+        return features
 
-    def refuse(self, metrics: Sequence[str]) -> None:
-        """Raises `UsageError` naming `metrics`, which need pictures, where there are statistics alone."""
+    def check_has_pictures(self, metrics: Sequence[str]) -> None:
+        """Raise `UsageError` naming `metrics`, which need pictures, if there are statistics alone."""
         if self.statistics and metrics:
             raise UsageError(f"{self.path} has statistics only; {', '.join(metrics)} needs pictures")
 

@@ -1,4 +1,4 @@
-"""Mean and covariance of features that come in batches, in float64, without keeping them.
+"""Mean and covariance of features that come in batches, in float64, without storing the features.
 
 Shapes: N features at a time, F numbers each.
 """
@@ -18,36 +18,36 @@ from galip.metrics.npz import read_npz
 __all__ = ["UNKNOWN_COUNT", "Statistics"]
 
 UNKNOWN_COUNT = 10**9
-"""The count of statistics whose file has none."""
+"""Count of statistics from a file that has none."""
 MAX_COUNT = 10**12
 MAX_NUMBER = 1e100
 MAX_FEATURES = 4096
 _ROUNDING = 1e-3
-"""How negative a variance may be for rounding's sake, or two halves of a covariance differ, as a share of the
-largest variance: files hold float32, too.
+"""How negative a variance may be, or how much two halves of a covariance may differ, by rounding, as a share
+of the largest variance: some files hold float32.
 """
 
 Floats = NDArray[np.float64]
 
 
 class Statistics:
-    """Count, mean (F) and covariance (F, F) of all features seen; parts of them can be merged."""
+    """Count, mean (F) and covariance (F, F) of all features added; statistics of parts can be merged."""
 
     def __init__(self, width: int) -> None:
         self.count = 0
         self.mean: Floats = np.zeros(width)
         self.scatter: Floats = np.zeros((width, width))  # sum of the outer products of deviations
-        self._root: tuple[int, Floats] = (0, self.scatter)  # of so many
+        self._root: tuple[int, Floats] = (0, self.scatter)  # of that count
 
     @classmethod
     def of(cls, features: NDArray[np.floating]) -> Statistics:
-        """Of features (N, F) at once."""
+        """Return the statistics of features (N, F)."""
         statistics = cls(features.shape[1])
         statistics.update(features)
         return statistics
 
     def update(self, features: NDArray[np.floating]) -> None:
-        """Take in features (N, F)."""
+        """Add features (N, F)."""
         rows = features.astype(np.float64)
         if len(rows) == 0:
             return
@@ -58,7 +58,7 @@ class Statistics:
         self.merge(part)
 
     def merge(self, other: Statistics) -> None:
-        """Take in what `other` has seen (Chan et al. 1983: no difference of large sums)."""
+        """Add the features of `other` (Chan et al. 1983: no difference of large sums)."""
         if other.count == 0:
             return
         count = self.count + other.count
@@ -71,13 +71,13 @@ class Statistics:
 
     @property
     def covariance(self) -> Floats:
-        """Unbiased, as numpy's `cov`. Raises `UsageError` for fewer than two features."""
+        """The unbiased covariance, as numpy's `cov`. Raises `UsageError` for fewer than two features."""
         if self.count < 2:
             raise UsageError(f"{self.count} pictures have no covariance; give at least 2")
         return self.scatter / (self.count - 1)
 
     def root(self) -> Floats:
-        """The covariance's square root, kept until features are added. Raises as `covariance`."""
+        """Return the covariance's square root, cached until features are added. Raises as `covariance`."""
         if self._root[0] != self.count or self.count == 0:
             variances, directions = np.linalg.eigh(self.covariance)
             self._root = (self.count, (directions * np.sqrt(np.maximum(variances, 0))) @ directions.T)
@@ -90,14 +90,14 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path) -> Statistics:
-        """Read `mu` (F) and `sigma` (F, F) from .npz; without `count` it is taken as very large.
+        """Read `mu` (F) and `sigma` (F, F) from .npz; without `count` it counts as very large.
 
-        Raises `FileRefused` for a file that has something else in it, and never unpickles.
+        Raises `FileRefused` for a file with anything else in it, and never unpickles.
         """
         try:
             arrays = read_npz(path, ("mu", "sigma", "count"), MAX_FEATURES**2)
             mean, covariance = arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
-            count = _whole(arrays["count"]) if "count" in arrays else UNKNOWN_COUNT
+            count = _to_int(arrays["count"]) if "count" in arrays else UNKNOWN_COUNT
         except (ValueError, KeyError) as error:
             raise FileRefused(
                 f"{path} has no FID statistics ({error}); give an .npz with `mu` (F) and `sigma` (F, F)"
@@ -119,15 +119,15 @@ class Statistics:
         return statistics
 
 
-def _whole(value: NDArray[Any]) -> int:
-    """The one whole number that an array holds. Raises ValueError for anything else."""
+def _to_int(value: NDArray[Any]) -> int:
+    """Return the one whole number that an array holds. Raises ValueError for anything else."""
     if value.size != 1 or not np.isfinite(value).all() or value.item() != int(value.item()):
         raise ValueError(f"its count is {value!r:.80}")
     return int(value.item())
 
 
 def _check_covariance(path: Path, covariance: Floats) -> None:
-    """Raises `FileRefused` unless it is symmetric and no direction has a variance below zero."""
+    """Raise `FileRefused` unless it is symmetric and no direction has a negative variance."""
     with np.errstate(over="ignore", invalid="ignore"):
         allowed = _ROUNDING * np.abs(np.diagonal(covariance)).max()
         symmetric = (np.abs(covariance - covariance.T) <= allowed).all()
@@ -139,6 +139,6 @@ def _check_covariance(path: Path, covariance: Floats) -> None:
             if least >= -allowed:
                 return
     raise FileRefused(
-        f"{path} has a sigma that is no covariance: it has to be symmetric, without negative variances; make "
+        f"{path} has a sigma that is not a covariance: it must be symmetric without negative variances; make "
         "the file again"
     )

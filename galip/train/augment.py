@@ -23,22 +23,22 @@ __all__ = [
 ]
 
 AUGMENT_DIMS = 7
-"""Uniform numbers `diff_augment` needs for a picture: three of color, two of translation, two of cutout."""
+"""Uniform numbers that `diff_augment` needs for a picture: 3 for color, 2 for translation, 2 for cutout."""
 
 POSE_DIMS = 3
-"""Numbers a pose is made of: scale, shift right, shift down."""
+"""Numbers of a pose: scale, shift right, shift down."""
 
 _SCALE = (0.8, 1.0)
 _SHIFT = 0.08  # of half the picture, either way
 
 
 def to_float(pictures: Tensor) -> Tensor:
-    """uint8 (N, 3, S, S) → float32 in [-1, 1]."""
+    """Convert uint8 pictures (N, 3, S, S) to float32 in [-1, 1]."""
     return pictures.float() / 127.5 - 1
 
 
 def pose_from_noise(noise: Tensor) -> Tensor:
-    """Noise (N, Z ≥ 3), standard normal → uniform numbers (N, 3) in [0, 1] that make a pose."""
+    """Map noise (N, Z ≥ 3), standard normal, to the uniform numbers (N, 3) in [0, 1] of a pose."""
     return torch.special.ndtr(noise[:, :POSE_DIMS].float())
 
 
@@ -57,11 +57,11 @@ def pose(pictures: Tensor, uniform: Tensor) -> Tensor:
 
 
 def diff_augment(pictures: Tensor, policy: Collection[str], uniform: Tensor) -> Tensor:
-    """DiffAugment (Zhao et al. 2020) of pictures (N, 3, S, S) in [-1, 1] by numbers (N, 7) in [0, 1].
+    """Apply DiffAugment (Zhao et al. 2020) to pictures (N, 3, S, S) in [-1, 1] by numbers (N, 7) in [0, 1].
 
     `policy` names any of: `color`, brightness by ±0.5, saturation by 0 to 2, contrast by 0.5 to 1.5;
-    `translation`, by up to an eighth of the picture, white moving in; `cutout`, half the picture's side,
-    grey. Differentiable.
+    `translation`, by up to an eighth of the picture, white moves in; `cutout`, a grey hole of half the
+    picture's side. Differentiable.
     """
     if "color" in policy:
         brightness, saturation, contrast = uniform[:, :3].view(-1, 3, 1, 1, 1).unbind(1)
@@ -71,12 +71,13 @@ def diff_augment(pictures: Tensor, policy: Collection[str], uniform: Tensor) -> 
         mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
         pictures = mean + (pictures - mean) * (contrast + 0.5)
     side = pictures.shape[-1]
-    place = torch.arange(side, device=pictures.device)
+    position = torch.arange(side, device=pictures.device)
     if "translation" in policy:
         most = round(side / 8)
         right, down = (uniform[:, 3:5] * (2 * most + 1)).floor().clamp_max(2 * most).long().unbind(1)
         padded = F.pad(pictures, (most, most, most, most), value=1.0)
-        rows, columns = place + (2 * most - down)[:, None], place + (2 * most - right)[:, None]  # (N, S)
+        rows = position + (2 * most - down)[:, None]  # (N, S)
+        columns = position + (2 * most - right)[:, None]  # (N, S)
         number = torch.arange(len(pictures), device=pictures.device)[:, None, None]
         pictures = padded.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]].permute(
             0, 3, 1, 2
@@ -84,7 +85,7 @@ def diff_augment(pictures: Tensor, policy: Collection[str], uniform: Tensor) -> 
     if "cutout" in policy:
         first = (uniform[:, 5:7] * (side + 1)).floor() - side // 4  # the hole may hang over the border
         inside = [
-            (place >= f[:, None]) & (place < f[:, None] + side // 2) for f in first.unbind(1)
+            (position >= f[:, None]) & (position < f[:, None] + side // 2) for f in first.unbind(1)
         ]  # (N, S) each
         hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]  # (N, 1, S, S)
         pictures = pictures.masked_fill(hole, 0.0)
@@ -94,7 +95,7 @@ def diff_augment(pictures: Tensor, policy: Collection[str], uniform: Tensor) -> 
 def shift(pictures: Tensor, offset: tuple[int, int]) -> Tensor:
     """Shift pictures (N, 3, S, S) by `offset` pixels right and down, borders repeated.
 
-    CLIP cuts pictures into patches at fixed places; without a random shift before the frozen tower the
+    CLIP cuts pictures into patches at fixed positions. Without a random shift before the frozen tower the
     generator learns a plaid texture at the patch pitch.
     """
     right, down = offset
@@ -109,6 +110,6 @@ def shift(pictures: Tensor, offset: tuple[int, int]) -> Tensor:
 
 
 def random_offset(most: int, generator: torch.Generator) -> tuple[int, int]:
-    """Pixels right and down, each from -most to most."""
+    """Sample pixels right and down, each from -most to most."""
     right, down = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
     return right, down

@@ -1,4 +1,4 @@
-"""What a training run is told: one frozen dataclass a command, whose fields are the command's options.
+"""The options of the training commands: a frozen dataclass each, whose fields are the command's options.
 
 Nothing heavy is imported here, so `galip train --help` answers at once.
 """
@@ -16,7 +16,7 @@ from galip.data.layouts import LAYOUTS
 __all__ = ["ContrastiveConfig", "GanConfig"]
 
 DIFF_AUGMENT = ("color", "translation", "cutout")
-"""What `diff_augment` may name; `galip.train.augment` does it."""
+"""Names that `diff_augment` may have; `galip.train.augment` applies them."""
 
 
 def _option(default: Any, help: str) -> Any:
@@ -30,7 +30,7 @@ def _required(help: str) -> Any:
 _EXCLUDE = "Leave out pictures whose JSON has KEY=VALUE, a number KEY>NUMBER (or none), or KEY set at all."
 
 
-_MOST = {
+_MAX = {
     "steps": 10**9,
     "warmup_steps": 10**9,
     "paired_steps": 10**9,
@@ -55,7 +55,7 @@ def _check(
         least = 0 if name in not_negative else math.ulp(0.0)
         if (isinstance(value, float) and not math.isfinite(value)) or value < least:
             raise UsageError(f"{name} is {value}; it must be {'0 or more' if least == 0 else 'above 0'}")
-    for name, most in _MOST.items():
+    for name, most in _MAX.items():
         if getattr(config, name, 0) > most:
             raise UsageError(f"{name} is {getattr(config, name)!r:.40}; it must be at most {most:,}")
     if config.batch_size < 2:
@@ -84,8 +84,8 @@ class ContrastiveConfig:
     )
     whiten: bool = _option(
         False,
-        "At the end make sentence vectors equally wide in all directions: a generator then tells apart what "
-        "towers from few pictures hardly do.",
+        "At the end whiten the sentence vectors, so that a generator can tell apart what towers trained on "
+        "few pictures hardly do.",
     )
     exclude: tuple[str, ...] = _option((), _EXCLUDE)
     device: str = _option("auto", "auto (CUDA where there is one), cpu or cuda.")
@@ -104,7 +104,7 @@ class ContrastiveConfig:
 
 @dataclass(frozen=True)
 class GanConfig:
-    """A run of `galip train`. What departs from GALIP is off by default: pose, paired losses, range."""
+    """A run of `galip train`. Departures from GALIP are off by default: pose, paired losses, range."""
 
     data: str = _required(
         "Folder of captioned pictures: CUB, COCO, DF-GAN's layout, shards or a plain folder."
@@ -126,11 +126,12 @@ class GanConfig:
         "then a random crop, as released.",
     )
     flip: bool = _option(
-        True, "Mirror real pictures half the time; off for text, maps and other lopsided things."
+        True,
+        "Mirror real pictures half the time; off for text, maps and other things with a left and a right.",
     )
     caption_dropout: float = _option(0.0, "Share of captions replaced by the empty one.")
     diff_augment: tuple[str, ...] = _option(
-        (), "DiffAugment of real and made pictures, before CLIP: color, translation, cutout."
+        (), "DiffAugment of real and generated pictures, before CLIP: color, translation, cutout."
     )
     max_broken: float = _option(0.01, "Share of broken pictures above which the run stops.")
     workers: int = _option(0, "Processes that decode pictures, for each training process.")
@@ -138,7 +139,7 @@ class GanConfig:
     exclude: tuple[str, ...] = _option((), _EXCLUDE)
     steps: int = _option(10_000, "Optimizer steps.")
     batch_size: int = _option(32, "Pictures a step, over all processes.")
-    accumulate: int = _option(1, "Parts that a process's share of a batch is worked off in, to save memory.")
+    accumulate: int = _option(1, "Parts in which a process works on its share of a batch, to save memory.")
     lr_g: float = _option(1e-4, "Generator's learning rate.")
     lr_d: float = _option(4e-4, "Discriminator's learning rate.")
     beta1: float = _option(0.0, "Adam's first decay, of both networks.")
@@ -178,10 +179,10 @@ class GanConfig:
         "", "What FID compares with: a data set, a folder of pictures or a statistics file; empty: the data."
     )
     evaluate_split: str = _option("train", "Its split.")
-    evaluate_count: int = _option(2048, "Pictures that are made to be judged.")
+    evaluate_count: int = _option(2048, "Pictures to generate for it.")
     device: str = _option("auto", "auto (CUDA where there is one), cpu or cuda.")
     precision: str = _option("auto", "auto (bf16 where the hardware multiplies it), bf16, fp16 or fp32.")
-    compile: bool = _option(False, "Let torch.compile make the generator and CLIP's image tower.")
+    compile: bool = _option(False, "Compile the generator and CLIP's image tower with torch.compile.")
     seed: int = _option(0, "Seed of everything random.")
     log_every: int = _option(20, "Steps between log lines.")
     save_every: int = _option(500, "Steps between saved states, models and sample grids.")

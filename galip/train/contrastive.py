@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from galip.checkpoint import save_clip
 from galip.clip import ImageTower, TextTower, build_clip, clip_tokenizer, import_open_clip, run_block
-from galip.data.order import Batches, generator_for
+from galip.data.sampler import BatchSampler, generator_for
 from galip.presets import preset
 from galip.train.augment import POSE_DIMS, pose, to_float
 from galip.train.config import ContrastiveConfig
@@ -31,7 +31,7 @@ def train_clip(
 ) -> Path:
     """Train CLIP's two towers; returns the path of `clip.safetensors`.
 
-    Raises `TrainingStopped` after a stop signal (the state is saved), `QualityGateFailed` when the loss
+    Raises `TrainingStopped` after a stop signal (the state is saved), `QualityGateFailed` if the loss
     becomes NaN, `UsageError` or `FileRefused` for data that doesn't fit.
     """
     trainer = ContrastiveTrainer(config)
@@ -50,11 +50,11 @@ def train_clip(
             lambda done, saving, stopping: run.save_state(trainer.state(done)) if saving else None,
         )
     if config.whiten:
-        echo("whitening sentence vectors, training the image tower's head anew")
+        echo("whitening sentence vectors, training the image tower's head again")
         trainer.whiten()
     accuracy = trainer.held_out()
     figures = "  ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
-    echo(f"held-out: {figures}" if accuracy else "no pictures held out (val-*.tar) to judge the towers by")
+    echo(f"held-out: {figures}" if accuracy else "no pictures held out (val-*.tar) to evaluate the towers on")
     out = Path(config.out) / "clip.safetensors"
     note = {"train_clip": asdict(config), "held_out": accuracy}
     save_clip(out, trainer.clip, trainer.clip_config, note=note)
@@ -62,7 +62,7 @@ def train_clip(
 
 
 class ContrastiveTrainer:
-    """CLIP, its optimizer and data, and one training step; everything that `state` saves."""
+    """CLIP, its optimizer and data, the training step, and the state for resume."""
 
     def __init__(self, config: ContrastiveConfig) -> None:
         self.config, self.clip_config = config, preset(config.model).clip
@@ -76,7 +76,7 @@ class ContrastiveTrainer:
             module.to(self.device)
         self.data = self._load("train")
         self.val = self._load("val") if any(Path(config.data).glob("val-*.tar")) else None
-        self.batches = Batches(len(self.data), config.batch_size, config.seed)
+        self.batches = BatchSampler(len(self.data), config.batch_size, config.seed)
         self.optimizer = torch.optim.AdamW(
             _groups(self.clip, config.weight_decay), lr=config.lr, betas=(0.9, 0.98), eps=1e-6
         )
@@ -89,7 +89,7 @@ class ContrastiveTrainer:
         return InMemoryPictures(Path(self.config.data), split, size, tokenizer, self.config.exclude)
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """One update of both towers; the scalars to log."""
+        """Update both towers; returns the scalars to log."""
         config, clip = self.config, self.clip
         rng = generator_for(config.seed, "clip", step)
         for group in self.optimizer.param_groups:
@@ -123,17 +123,17 @@ class ContrastiveTrainer:
         )
 
     def held_out(self) -> dict[str, float]:
-        """`retrieval` on the val split, nothing where the data has none."""
+        """Return `retrieval` on the val split; nothing if the data has none."""
         if self.val is None:
             return {}
         return retrieval(self.image, self.text, self.val, device=self.device)
 
     def state(self, step: int) -> dict[str, Any]:
-        """Everything needed to go on exactly after `step` steps."""
+        """Return everything needed to continue exactly after `step` steps."""
         return {"step": step, "clip": self.clip.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> int:
-        """Take up a saved state; returns the number of steps done."""
+        """Restore a saved state; returns the number of steps done."""
         self.clip.load_state_dict(state["clip"])
         self.optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])
@@ -153,20 +153,20 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def _embed_pictures(tower: ImageTower, pictures: Tensor, dropped: float, rng: torch.Generator) -> Tensor:
-    """Image embeddings (N, D) of pictures (N, 3, S, S) with a share of the patches left out."""
+    """Return image embeddings (N, D) of pictures (N, 3, S, S) with a share of the patches dropped."""
     if dropped == 0:
         return tower(pictures, ())[1]
     patches = (
         tower.conv1(pictures * tower.pixel_scale + tower.pixel_shift).flatten(2).transpose(1, 2)
     )  # (N, G², C)
     n, count, width = patches.shape
-    kept = (
+    indices = (
         torch.rand(n, count, generator=rng)
         .topk(round(count * (1 - dropped)), dim=1)
         .indices[:, :, None]
         .to(patches.device)
     )  # (N, K, 1)
-    patches = (patches + tower.positional_embedding[1:]).gather(1, kept.expand(-1, -1, width))  # (N, K, C)
+    patches = (patches + tower.positional_embedding[1:]).gather(1, indices.expand(-1, -1, width))  # (N, K, C)
     first = (tower.class_embedding + tower.positional_embedding[0]).to(patches.dtype).expand(n, 1, width)
     x = tower.ln_pre(torch.cat([first, patches], dim=1))  # (N, 1+K, C)
     for block in tower.transformer.resblocks:
@@ -182,7 +182,7 @@ def retrieval(
     of: int = 256,
     device: torch.device | None = None,
 ) -> dict[str, float]:
-    """Top-1 accuracy both ways among groups of `of` pictures and their first captions."""
+    """Return the top-1 accuracy both ways among groups of `of` pictures and their first captions."""
     right_text = right_image = counted = 0
     order = torch.randperm(len(data), generator=generator_for(0, "retrieval", 0))
     for indices in order.split(of):

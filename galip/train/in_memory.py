@@ -1,4 +1,4 @@
-"""A split of the training data in memory, and the captions' tokens."""
+"""A split of the training data in memory, with the captions' tokens."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class InMemoryPictures:
     def __init__(
         self, folder: Path, split: str, size: int, tokenizer: Tokenizer, exclude: Sequence[str] = ()
     ) -> None:
-        """`exclude`: conditions on the pictures' JSON, as the config's.
+        """Load `split`. `exclude`: conditions on the pictures' JSON, as the config's.
 
-        Raises `UsageError` when the pictures' size isn't `size` or nothing is left.
+        Raises `UsageError` if the pictures' size isn't `size` or no picture is left.
         """
         loaded = load_pictures(folder, split, where=lambda meta: not excluded(meta, exclude))
         if len(loaded) == 0:
@@ -47,9 +47,9 @@ class InMemoryPictures:
         return len(self.captions)
 
     def tokens(self, indices: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Tokens int64 (N, L) of a caption of each picture: drawn by `generator`, the first without one."""
-        picked = self._first[indices]
+        """Return tokens int64 (N, L) of a caption of each picture: sampled by `generator`, or the first."""
+        chosen = self._first[indices]
         if generator is not None:
-            draw = torch.rand(len(indices), generator=generator)
-            picked = picked + (draw * self._counts[indices]).long()
-        return torch.from_numpy(trim(self._tokens[picked.numpy()].astype(np.int64)))
+            uniform = torch.rand(len(indices), generator=generator)
+            chosen = chosen + (uniform * self._counts[indices]).long()
+        return torch.from_numpy(trim(self._tokens[chosen.numpy()].astype(np.int64)))

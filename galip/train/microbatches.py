@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from galip.data.loader import TrainingLoader
-from galip.data.order import generator_for
+from galip.data.sampler import generator_for
 from galip.model import Galip
 from galip.train.augment import (
     AUGMENT_DIMS,

@@ -1,11 +1,10 @@
-"""Where a run's options come from: a preset, a run that is resumed, a TOML file, the command line, each over
-the last.
+"""The options of a run: a preset's, a resumed run's, a TOML file's and the command line's, each overriding
+those before it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
 import types
 import typing
@@ -13,6 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from galip_runtime.bundle.decoding import parse
 from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import read_regular
 
@@ -22,8 +22,8 @@ __all__ = ["TRAINING_PRESETS", "resolve", "stored_options"]
 
 Config = TypeVar("Config")
 
-_MOST_BYTES = 2**20
-"""of a file with options"""
+_MAX_BYTES = 2**20
+"""Of a file of options."""
 
 _RELEASED: dict[str, Any] = {
     "model": "released",
@@ -36,8 +36,8 @@ _RELEASED: dict[str, Any] = {
     "evaluate_count": 5_000,
 }
 """What the paper (section 4) and the released training script say for all four data sets; learning rates,
-Adam's decays and the losses' weights are the options' defaults. How many steps is ours: the paper gives
-days. CC3M and CC12M are judged on COCO, whose place has to be told: --evaluate-every 2000
+Adam's decays and the losses' weights are the options' defaults. The number of steps is ours: the paper gives
+days. CC3M and CC12M are evaluated on COCO, whose folder has to be given: --evaluate-every 2000
 --evaluate-against COCO --evaluate-split test."""
 
 TRAINING_PRESETS: dict[str, dict[str, Any]] = {
@@ -62,34 +62,32 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
         "clip_shift": 4,
     },
 }
-"""`galip train --preset`: options that differ from the defaults. `table3-…`: the rows of the paper's table
-3.
-"""
+"""`galip train --preset`: the options that differ from the defaults. `table3-…`: rows of table 3."""
 
 for _row in TABLE3:
     TRAINING_PRESETS[f"table3-{_row}"] = {**TRAINING_PRESETS["coco"], "model": f"table3-{_row}"}
-TRAINING_PRESETS["table3-baseline"]["similarity_weight"] = 0.0  # nothing of CLIP but its text tower
+TRAINING_PRESETS["table3-baseline"]["similarity_weight"] = 0.0  # of CLIP only its text tower
 
 
 def resolve(
     config_class: type[Config],
-    given: Mapping[str, Any],
+    options: Mapping[str, Any],
     preset: str | None = None,
     file: Path | None = None,
     presets: Mapping[str, Mapping[str, Any]] = TRAINING_PRESETS,
     resume: bool = False,
 ) -> Config:
-    """A `config_class` of the options in `given`, over those in the TOML `file`, over those that the run in
-    `out` began with where it is to `resume`, over the `preset`.
+    """Create a `config_class` from `options`, which override those in the TOML `file`, which override those
+    that the run in `out` began with if it is to `resume`, which override the `preset`.
 
-    Raises `UsageError` for an unknown preset, a file that can't be read, is no TOML or has an unknown or
-    ill-typed option, for a required option that is nowhere, and for a value out of range.
+    Raises `UsageError` for an unknown preset, a file that can't be read, isn't TOML or has an unknown or
+    ill-typed option, for a required option that is missing everywhere, and for a value out of range.
     """
     if preset is not None and preset not in presets:
         raise UsageError(f"no preset {preset!r}; there are: {', '.join(presets)}")
     values: dict[str, Any] = {**(presets[preset] if preset else {})}
     hints = typing.get_type_hints(config_class)
-    chosen = {**(_read(file, hints) if file is not None else {}), **given}
+    chosen = {**(_read(file, hints) if file is not None else {}), **options}
     if resume and "out" in chosen:
         values |= stored_options(Path(chosen["out"]), hints)
     values |= chosen
@@ -106,32 +104,32 @@ def resolve(
 
 
 def stored_options(out: Path, known: Collection[str]) -> dict[str, Any]:
-    """The options in `out`/config.json that are `known`; none where there is no such file.
+    """Return the options in `out`/config.json that are `known`; none if there is no such file.
 
-    Raises `FileRefused` for one that is damaged.
+    Raises `FileRefused` if it is damaged.
     """
     file = out / "config.json"
     if not file.exists():
         return {}
     try:
-        found = json.loads(read_regular(file, _MOST_BYTES))
+        options = parse(read_regular(file, _MAX_BYTES))
         return {
             name: tuple(value) if isinstance(value, list) else value
-            for name, value in found.items()
+            for name, value in options.items()
             if name in known
         }
-    except (FileRefused, ValueError, RecursionError, AttributeError) as error:
+    except (FileRefused, AttributeError) as error:  # AttributeError: JSON that is not an object
         raise FileRefused(f"{file} is damaged: {error}; give all options again and remove it") from error
 
 
 def _read(file: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        found = tomllib.loads(read_regular(file, _MOST_BYTES).decode())
+        options = tomllib.loads(read_regular(file, _MAX_BYTES).decode())
     except FileRefused as error:
         raise UsageError(f"{error}; --config takes a TOML file") from error
-    except (ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, a number of 5,000 digits
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not TOML, a number of 5,000 digits
         raise UsageError(f"{file} is not TOML: {error}") from error
-    return {name: _typed(file, name, value, hints) for name, value in found.items()}
+    return {name: _typed(file, name, value, hints) for name, value in options.items()}
 
 
 def _typed(file: Path, name: str, value: Any, hints: Mapping[str, Any]) -> Any:

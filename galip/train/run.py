@@ -12,7 +12,7 @@ from galip_runtime.errors import GalipError, ProviderUnavailable, UsageError
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from galip.data.loader import LoaderFailed
+from galip.data.workers import LoaderFailed
 from galip.train.fabric import any_process
 from galip.train.run_folder import RunFolder
 from galip.train.states import check_finite, load_newest_state, named_tensors, newest_state, write_state

@@ -10,7 +10,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from galip.data.loader import PATIENCE
+from galip.data.workers import PATIENCE
 
 __all__ = ["StopSignals", "TrainingStopped"]
 

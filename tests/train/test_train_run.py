@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galip.clip import clip_tokenizer
-from galip.data.order import Batches, generator_for
+from galip.data.sampler import BatchSampler, generator_for
 from galip.train import augment, fabric
 from galip.train import run as runs
 from galip.train.checkpointing import picture_grid
@@ -29,32 +29,34 @@ from galip.train.stop_signals import TrainingStopped
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# Batches and random numbers
+# BatchSampler and random numbers
 
 
 @given(count=st.integers(2, 40), share=st.floats(0, 1), seed=st.integers(0, 2**63), steps=st.integers(1, 30))
 @settings(max_examples=60, deadline=None)
 def test_each_epoch_sees_every_picture_once(count, share, seed, steps):
     size = max(1, round(count * share))
-    batches = Batches(count, size, seed)
+    batches = BatchSampler(count, size, seed)
     seen = torch.cat([batches[step] for step in range(steps)]).tolist()
     assert len(seen) == steps * size
     for first in range(
         0, len(seen) - count + 1, count
     ):  # also where a batch crosses the border of two epochs
         assert sorted(seen[first : first + count]) == list(range(count))
-    assert batches[steps - 1].tolist() == Batches(count, size, seed)[steps - 1].tolist()  # no state needed
+    assert (
+        batches[steps - 1].tolist() == BatchSampler(count, size, seed)[steps - 1].tolist()
+    )  # no state needed
     assert batches[0].tolist() == seen[:size]  # nor the order of asking
 
 
 def test_epochs_and_seeds_differ():
-    batches = Batches(50, 50, 3)
-    assert batches[0].tolist() != batches[1].tolist() != Batches(50, 50, 4)[1].tolist()
+    batches = BatchSampler(50, 50, 3)
+    assert batches[0].tolist() != batches[1].tolist() != BatchSampler(50, 50, 4)[1].tolist()
 
 
 def test_fewer_pictures_than_a_batch():
     with pytest.raises(UsageError, match=r"\b3\b.*\b4\b"):
-        Batches(3, 4, 0)
+        BatchSampler(3, 4, 0)
 
 
 def test_random_numbers_depend_on_seed_stream_and_step_alone():

@@ -30,7 +30,7 @@ def towers():
 
 @torch.no_grad()
 def sentences(text, data):
-    return torch.cat([whitening._sentences(text, data, 3, draw) for draw in range(whitening.DRAWS)])
+    return torch.cat([whitening._sentences(text, data, 3, sample) for sample in range(whitening.SAMPLES)])
 
 
 def test_sentences_are_whitened_by_an_affine_map(towers, data):

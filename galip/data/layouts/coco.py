@@ -1,4 +1,4 @@
-"""COCO 2014 from its own annotations.
+"""COCO 2014, by its own annotations.
 
     annotations/captions_train2014.json, captions_val2014.json
     train2014/*.jpg, val2014/*.jpg (also under images/)
@@ -17,7 +17,7 @@ from pathlib import Path
 from galip_runtime.errors import FileRefused
 
 from galip.data.decode import BrokenPicture
-from galip.data.layouts.files import FileSource, check_key, first_file
+from galip.data.layouts.file_source import FileSource, check_key, first_file
 from galip.data.layouts.layout import Layout
 from galip.data.texts import check_captions, read_json
 
@@ -29,17 +29,17 @@ def _annotations(path: Path, split: str) -> Path:
 
 
 def matches(path: Path) -> bool:
-    """Whether there are captions of either split."""
+    """Return whether there are captions of either split."""
     return bool(list_splits(path))
 
 
 def list_splits(path: Path) -> list[str]:
-    """Those with captions."""
+    """Return the splits with captions."""
     return [split for split in ("train", "val") if _annotations(path, split).is_file()]
 
 
 class CocoSource(FileSource):
-    """Keys are file names without ending."""
+    """A split of COCO. Keys are file names without ending."""
 
     layout = "coco"
 
@@ -50,11 +50,11 @@ class CocoSource(FileSource):
         self._pictures, self._names, self._captions = pictures, names, captions
 
     def file(self, index: int) -> Path:
-        """`train2014/NAME.jpg`."""
+        """Return `train2014/NAME.jpg`."""
         return first_file(self._pictures / self._names[index])
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Five or so, from the annotations."""
+        """Return the annotations' captions, five or so."""
         try:
             return check_captions(self._captions[index])
         except ValueError as error:
@@ -62,7 +62,7 @@ class CocoSource(FileSource):
 
 
 def open_split(path: Path, split: str) -> CocoSource:
-    """Raises `FileRefused` where the annotations are broken or the pictures' folder is missing."""
+    """Open a split. Raises `FileRefused` if the annotations are broken or the pictures' folder is missing."""
     folders = [path / f"{split}2014", path / "images" / f"{split}2014"]
     pictures = next((folder for folder in folders if folder.is_dir()), None)
     if pictures is None:
@@ -105,7 +105,7 @@ def open_split(path: Path, split: str) -> CocoSource:
 
 
 def _identity(value: object) -> str:
-    """A picture's id, which some files write as text. Raises TypeError for anything else."""
+    """Return a picture's id as text, as some files write it. Raises TypeError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(f"an id is a whole number, not {value!r:.80}")
     return str(value)

@@ -1,4 +1,4 @@
-"""CUB-200-2011 as published, with its ten captions a picture.
+"""CUB-200-2011 as published, with its ten captions per picture.
 
     CUB_200_2011/images.txt, train_test_split.txt, bounding_boxes.txt, images/CLASS/NAME.jpg
     text/CLASS/NAME.txt (or text_c10/…), in CUB_200_2011 or beside it
@@ -19,7 +19,7 @@ from typing import Any
 from galip_runtime.errors import FileRefused
 
 from galip.data.decode import Box
-from galip.data.layouts.files import FileSource, caption_lines, check_key, first_file, read_lines
+from galip.data.layouts.file_source import FileSource, caption_lines, check_key, first_file, read_lines
 from galip.data.layouts.layout import Layout
 
 __all__ = ["LAYOUT", "bird_box", "read_boxes"]
@@ -29,7 +29,7 @@ Bounds = tuple[float, float, float, float]
 
 
 def bird_box(bounds: Bounds, width: int, height: int) -> Box:
-    """The released code's crop: a square, 1.5 times the longer side of (x, y, w, h), cut at the borders."""
+    """Crop as the released code: a square, 1.5 times the longer side of (x, y, w, h), cut at borders."""
     x, y, w, h = bounds
     radius = int(max(w, h) * 0.75)
     centre_x, centre_y = int((2 * x + w) / 2), int((2 * y + h) / 2)
@@ -46,30 +46,30 @@ def _root(path: Path) -> Path:
 
 
 def matches(path: Path) -> bool:
-    """Whether CUB's lists are there."""
+    """Return whether CUB's lists are there."""
     return (_root(path) / "images.txt").is_file() and (_root(path) / "bounding_boxes.txt").is_file()
 
 
 def list_splits(path: Path) -> list[str]:
-    """Both, always."""
+    """Return both splits; there are always both."""
     return ["train", "test"]
 
 
 def _pairs(file: Path, fields: int) -> dict[str, list[str]]:
-    """Lines `id value …` by id. Raises `FileRefused`, naming the line."""
-    found: dict[str, list[str]] = {}
+    """Read lines `id value …` by id. Raises `FileRefused`, naming the line."""
+    values_of: dict[str, list[str]] = {}
     for number, line in enumerate(read_lines(file), 1):
         first, *values = line.split(None, fields - 1)
         if len(values) != fields - 1:
             raise FileRefused(f"{file}: line {number} has not {fields} fields: {line[:80]!r}.")
-        found[first] = values
-    return found
+        values_of[first] = values
+    return values_of
 
 
 def read_boxes(root: Path) -> dict[str, Bounds]:
-    """`CLASS/NAME` → (x, y, w, h) in pixels, by CUB's `images.txt` and `bounding_boxes.txt`.
+    """Read (x, y, w, h) in pixels of each `CLASS/NAME` from CUB's `images.txt` and `bounding_boxes.txt`.
 
-    Raises `FileRefused` where they are broken or don't fit together.
+    Raises `FileRefused` if they are broken or don't fit together.
     """
     boxes: dict[str, Bounds] = {}
     bounds = _pairs(root / "bounding_boxes.txt", 5)
@@ -85,7 +85,7 @@ def read_boxes(root: Path) -> dict[str, Bounds]:
 
 
 class CubSource(FileSource):
-    """Keys CLASS/NAME; meta: class."""
+    """A split of CUB. Keys CLASS/NAME; meta: class."""
 
     layout = "cub"
 
@@ -95,24 +95,24 @@ class CubSource(FileSource):
         self._boxes = read_boxes(root)
 
     def file(self, index: int) -> Path:
-        """`images/CLASS/NAME.jpg`."""
+        """Return `images/CLASS/NAME.jpg`."""
         return first_file(self._root / "images" / self._names[index])
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """`text/CLASS/NAME.txt`."""
+        """Read `text/CLASS/NAME.txt`."""
         return caption_lines(first_file(self._text / f"{self.keys[index]}.txt"))
 
     def meta(self, index: int) -> dict[str, Any]:
-        """The bird's kind."""
+        """Return the bird's kind."""
         return {"class": self.keys[index].split("/")[0]}
 
     def box(self, index: int, width: int, height: int) -> Box | None:
-        """Around the bird."""
+        """Return the box around the bird."""
         return bird_box(self._boxes[self.keys[index]], width, height)
 
 
 def open_split(path: Path, split: str) -> CubSource:
-    """Raises `FileRefused` where the lists are broken or there are no captions."""
+    """Open a split. Raises `FileRefused` if the lists are broken or there are no captions."""
     root = _root(path)
     places = [parent / name for parent in (path, root, root.parent) for name in ("text", "text_c10")]
     text = next((place for place in places if place.is_dir()), None)
@@ -121,12 +121,12 @@ def open_split(path: Path, split: str) -> CubSource:
             f"{path} has CUB's pictures and no captions: put Reed's text/CLASS/NAME.txt (or text_c10/…) "
             "beside CUB_200_2011."
         )
-    wanted = "1" if split == "train" else "0"
+    side_of_split = "1" if split == "train" else "0"
     sides = _pairs(root / "train_test_split.txt", 2)
     names, left_out = [], Counter[str]()
     for number, (name,) in _pairs(root / "images.txt", 2).items():
         side = sides.get(number)
-        if side == [wanted]:
+        if side == [side_of_split]:
             names.append(check_key(name, f"{root}/images.txt"))
         elif side not in (["0"], ["1"]):
             left_out["pictures that train_test_split.txt has in neither split"] += 1

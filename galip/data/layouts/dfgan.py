@@ -6,7 +6,7 @@
     CC3M     images/{train,test}/KEY.jpg                       text/{train,test}/(KEY before "_").txt
     CC12M    images/KEY.jpg                                    text/(KEY before "_").txt
 
-Which of the four it is, the pictures' folders say.
+The pictures' folders tell which of the four it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from galip_runtime.errors import FileRefused
 
 from galip.data.decode import Box, BrokenPicture
 from galip.data.layouts.cub import bird_box, read_boxes
-from galip.data.layouts.files import FileSource, caption_lines, check_key, first_file
+from galip.data.layouts.file_source import FileSource, caption_lines, check_key, first_file
 from galip.data.layouts.layout import Layout
 from galip.data.layouts.pickled import read_keys
 
@@ -28,17 +28,17 @@ COCO_FOLDERS = {"train": "train2014", "test": "val2014"}
 
 
 def matches(path: Path) -> bool:
-    """Whether there is a list of keys."""
+    """Return whether there is a list of keys."""
     return bool(list_splits(path))
 
 
 def list_splits(path: Path) -> list[str]:
-    """Those with a list."""
+    """Return the splits with a list."""
     return [split for split in ("train", "test") if (path / split / "filenames.pickle").is_file()]
 
 
 class DfganSource(FileSource):
-    """Keys as in the lists; meta: class, where keys have folders (birds)."""
+    """A split of DF-GAN's data. Keys as in the lists; meta: class, if keys have folders (birds)."""
 
     layout = "dfgan"
 
@@ -49,32 +49,32 @@ class DfganSource(FileSource):
         self._boxes = read_boxes(self._birds) if (self._birds / "bounding_boxes.txt").is_file() else {}
         coco = root / "images" / COCO_FOLDERS[split]
         folders = [self._birds / "images", coco / "jpg", coco, root / "images" / split, root / "images"]
-        found = next((folder for folder in folders if folder.is_dir()), None)
-        if found is None:
-            looked_for = ", ".join(str(folder.relative_to(root)) for folder in folders)
-            raise FileRefused(f"{root} has lists of keys and no pictures; looked for: {looked_for}.")
-        self._pictures = found
-        if found == root / "images" / split and (self._text / split).is_dir():
+        pictures = next((folder for folder in folders if folder.is_dir()), None)
+        if pictures is None:
+            places = ", ".join(str(folder.relative_to(root)) for folder in folders)
+            raise FileRefused(f"{root} has lists of keys and no pictures; looked for: {places}.")
+        self._pictures = pictures
+        if pictures == root / "images" / split and (self._text / split).is_dir():
             self._text = self._text / split
 
     def file(self, index: int) -> Path:
-        """KEY.jpg in the pictures' folder."""
+        """Return KEY.jpg in the pictures' folder."""
         return first_file(*(self._pictures / f"{self.keys[index]}.{ending}" for ending in ("jpg", "JPG")))
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """KEY.txt, or the part of KEY before its first "_", in the captions' folder."""
+        """Read KEY.txt, or that of KEY's part before its first "_", in the captions' folder."""
         key = self.keys[index]
         return caption_lines(
             first_file(self._text / f"{key}.txt", self._text / f"{key.split('_')[0] or key}.txt")
         )
 
     def meta(self, index: int) -> dict[str, Any]:
-        """The bird's kind."""
+        """Return the bird's kind."""
         folder, slash, _ = self.keys[index].rpartition("/")
         return {"class": folder} if slash else {}
 
     def box(self, index: int, width: int, height: int) -> Box | None:
-        """Around the bird, where there are boxes. Raises `BrokenPicture` for a bird without one."""
+        """Return the box around the bird, if there are boxes. Raises `BrokenPicture` for one without."""
         if not self._boxes:
             return None
         bounds = self._boxes.get(self.keys[index])
@@ -84,7 +84,7 @@ class DfganSource(FileSource):
 
 
 def open_split(path: Path, split: str) -> DfganSource:
-    """Raises `FileRefused` where the list isn't one of strings, or pictures or boxes are missing."""
+    """Open a split. Raises `FileRefused` if the list isn't one of strings, or pictures or boxes lack."""
     file = path / split / "filenames.pickle"
     return DfganSource(split, [check_key(key, str(file)) for key in read_keys(file)], path)
 

@@ -4,10 +4,10 @@
     captions.jsonl (or metadata.jsonl, as Hugging Face's imagefolder has it), one picture a line:
     {"file": "a/b.png", "captions": ["…", "…"]}; also "file_name" for "file", "caption" or "text" for one
 
-Folders train/, val/ (or valid/, validation/) and test/ are splits, if they are the only ones with pictures or
-two of them are there; else all is `train`, and a folder called train is a class like others. The table lies
-beside them, or in each one. A table's captions go before a text file's; what else a line says is the
-picture's meta; lines of one picture are joined. A picture without captions is a broken one.
+Folders train/, val/ (or valid/, validation/) and test/ are splits if they are the only ones with pictures or
+there are two of them; otherwise everything is `train`, and a folder called train is a class like others. The
+table is beside them, or in each one. A table's captions override a text file's; what else a line says is the
+picture's meta; lines of one picture are joined. A picture without captions is broken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from galip_runtime.errors import FileRefused
 from galip_runtime.files import read_regular
 
 from galip.data.decode import PICTURE_ENDINGS, BrokenPicture
-from galip.data.layouts.files import FileSource, caption_lines, first_file
+from galip.data.layouts.file_source import FileSource, caption_lines, first_file
 from galip.data.layouts.layout import Layout
 from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, numbered_lines, parse_json
 
@@ -32,13 +32,13 @@ __all__ = ["ENDINGS", "LAYOUT", "has_captions", "pictures_below"]
 ENDINGS = tuple(f".{ending}" for ending in PICTURE_ENDINGS)
 SPLITS = ("train", "val", "valid", "validation", "test")
 TABLES = ("captions.jsonl", "metadata.jsonl")
-SHOWN = 5
+MAX_EXAMPLES = 5
 
 Line = tuple[tuple[str, ...] | BrokenPicture, dict[str, Any]]
 
 
 def pictures_below(folder: Path) -> Iterator[Path]:
-    """All pictures below, hidden files and folders left out, in a fixed order.
+    """Yield all pictures below `folder`, except in hidden files and folders, in a fixed order.
 
     Raises OSError for a folder that cannot be read.
     """
@@ -57,9 +57,9 @@ def _raise(error: OSError) -> None:
 
 
 def _left_out(folder: Path, others: list[str], captioned: set[Path]) -> Counter[str]:
-    """What below `folder` is not read, and pictures in the folders `others`.
+    """Count what below `folder` is not read, and the pictures in the folders `others`.
 
-    `captioned`: pictures below, without their ending, to which text files belong.
+    `captioned`: the pictures below, without their ending, that text files belong to.
     """
     left_out: Counter[str] = Counter()
     for parent, folders, files in os.walk(folder, onerror=_raise):
@@ -83,12 +83,12 @@ def _left_out(folder: Path, others: list[str], captioned: set[Path]) -> Counter[
 
 
 def matches(path: Path) -> bool:
-    """Whether there is any picture."""
+    """Return whether there is any picture."""
     return next(pictures_below(path), None) is not None
 
 
 def has_captions(path: Path) -> bool:
-    """Whether there is any text file or table of captions."""
+    """Return whether there is any text file or table of captions."""
     return (
         next((file for file in path.rglob("*") if file.name in TABLES or file.suffix == ".txt"), None)
         is not None
@@ -96,18 +96,18 @@ def has_captions(path: Path) -> bool:
 
 
 def list_splits(path: Path) -> list[str]:
-    """Folders of that name that hold pictures, if they are splits; else only `train`."""
+    """Return the folders that are splits, or else only `train`."""
     return _split_folders(path) or ["train"]
 
 
 def _split_folders(path: Path) -> list[str]:
-    """Those of `SPLITS` that are splits; none where `train` may as well be one class of several."""
-    named = [split for split in SPLITS if next(pictures_below(path / split), None)]
-    return named if len(named) > 1 or not _beside_splits(path) else []
+    """Return those of `SPLITS` that are splits; none if `train` may as well be one class of several."""
+    folders = [split for split in SPLITS if next(pictures_below(path / split), None)]
+    return folders if len(folders) > 1 or not _beside_splits(path) else []
 
 
 def _beside_splits(path: Path) -> list[str]:
-    """What else in `path` holds pictures: names of folders, "." for `path` itself."""
+    """Return what else in `path` holds pictures: names of folders, "." for `path` itself."""
     if not path.is_dir():
         return []
     names = [entry.name for entry in path.iterdir() if entry.is_dir() and entry.name not in SPLITS]
@@ -118,33 +118,36 @@ def _beside_splits(path: Path) -> list[str]:
 
 
 class FolderSource(FileSource):
-    """Keys are paths within the folder."""
+    """A split of a plain folder. Keys are paths within the folder."""
 
     layout = "folder"
     upright = True
 
-    def __init__(self, split: str, root: Path, found: dict[str, Line]) -> None:
-        super().__init__(split, list(found))
-        self._root, self._found = root, list(found.values())
+    def __init__(self, split: str, root: Path, lines: dict[str, Line]) -> None:
+        super().__init__(split, list(lines))
+        self._root, self._lines = root, list(lines.values())
 
     def file(self, index: int) -> Path:
-        """The key is the path."""
+        """Return the file: its key is its path."""
         return self._root / self.keys[index]
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """As read at the start. Raises `BrokenPicture` where there were none."""
-        captions = self._found[index][0]
+        """Return the captions, read when the folder was opened. Raises `BrokenPicture` if there are none."""
+        captions = self._lines[index][0]
         if isinstance(captions, BrokenPicture):
             raise BrokenPicture(str(captions))
         return captions
 
     def meta(self, index: int) -> dict[str, Any]:
-        """What else the table says."""
-        return self._found[index][1]
+        """Return what else the table says."""
+        return self._lines[index][1]
 
 
 def open_split(path: Path, split: str) -> FolderSource:
-    """Raises `FileRefused`: a table is broken or names a missing picture, or no picture has a caption."""
+    """Open a split.
+
+    Raises `FileRefused` if a table is broken or names a missing picture, or no picture has a caption.
+    """
     is_split = split in _split_folders(path)
     folder = path / split if is_split else path
     table = {
@@ -154,18 +157,19 @@ def open_split(path: Path, split: str) -> FolderSource:
         if os.path.lexists(place / file)
         for name, line in _table(path, place / file).items()
     }
-    found: dict[str, Line] = {}
+    lines: dict[str, Line] = {}
     for picture in pictures_below(folder):
         name = picture.relative_to(path).as_posix()
-        found[name] = table[name] if name in table else (_captions_beside(picture), {})
-    if all(isinstance(captions, BrokenPicture) for captions, _ in found.values()):
+        lines[name] = table[name] if name in table else (_captions_beside(picture), {})
+    if all(isinstance(captions, BrokenPicture) for captions, _ in lines.values()):
         raise FileRefused(
-            f"{folder}: none of {len(found)} pictures has a readable caption: {', '.join([*found][:SHOWN])}. "
+            f"{folder}: none of {len(lines)} pictures has a readable caption: "
+            f"{', '.join([*lines][:MAX_EXAMPLES])}. "
             "Put a text file of the same name beside each (picture.txt, UTF-8, one caption a line) or a line "
             f"in {TABLES[0]}."
         )
-    source = FolderSource(split, path, found)
-    captioned = {(path / name).with_suffix("") for name in found}
+    source = FolderSource(split, path, lines)
+    captioned = {(path / name).with_suffix("") for name in lines}
     source.left_out = _left_out(folder, _beside_splits(path) if is_split else [], captioned)
     return source
 
@@ -179,8 +183,8 @@ def _captions_beside(picture: Path) -> tuple[str, ...] | BrokenPicture:
 
 
 def _table(root: Path, file: Path) -> dict[str, Line]:
-    """Captions and meta by the picture's path below `root`. Raises `FileRefused`, naming the line."""
-    found: dict[str, Line] = {}
+    """Read captions and meta by the picture's path below `root`. Raises `FileRefused`, naming the line."""
+    table: dict[str, Line] = {}
     try:
         lines = numbered_lines(decode_text(read_regular(file, MAX_LIST_BYTES)))
     except ValueError as error:
@@ -188,12 +192,12 @@ def _table(root: Path, file: Path) -> dict[str, Line]:
     for number, text in lines:
         name, line = _line(file.parent, text, f"{file}, line {number}")
         key = name.relative_to(root).as_posix()
-        found[key] = _joined(found[key], line) if key in found else line
-    return found
+        table[key] = _join(table[key], line) if key in table else line
+    return table
 
 
-def _joined(first: Line, second: Line) -> Line:
-    """Two lines of one picture: the captions of both, where both have some."""
+def _join(first: Line, second: Line) -> Line:
+    """Join two lines of one picture: the captions of both, if both have some."""
     (captions, meta), (others, more) = first, second
     if isinstance(captions, BrokenPicture) or isinstance(others, BrokenPicture):
         return (captions if isinstance(captions, BrokenPicture) else others), meta | more
@@ -218,7 +222,7 @@ def _line(folder: Path, text: str, where: str) -> tuple[Path, Line]:
 
 
 def _picture_named(folder: Path, name: str, where: str) -> Path:
-    """The picture that a table calls `name`, also with backslashes, or composed otherwise (macOS)."""
+    """Return the picture that a table calls `name`, also with backslashes, or composed otherwise (macOS)."""
     slashed = name.replace("\\", "/")
     spellings = [name, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
     for spelling in dict.fromkeys(spellings):

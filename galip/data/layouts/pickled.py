@@ -1,8 +1,8 @@
-"""A pickle that may hold a list of strings and nothing else.
+"""Read a pickle that may hold a list of strings and nothing else.
 
 A pickle is a program: it can call anything and can ask for any amount of memory. So its instructions are
-looked through first, and only those that put strings in a list are let pass; the unpickler that then runs
-them could not find a class if it were asked to.
+checked first, and only those that put strings in a list may pass. The unpickler that then runs them refuses
+to find any class.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REST = frozenset(("PROTO", "FRAME", "GET", "BINGET", "LONG_BINGET", "MEMOIZE", 
 _ALLOWED = _PUTS | _PYTHON_2 | _TEXTS | _LISTS | _REST
 
 
-class _NothingButData(pickle.Unpickler):
+class _StringsUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         raise FileRefused(f"it asks for {module}.{name}")
 
@@ -38,22 +38,22 @@ class _NothingButData(pickle.Unpickler):
 
 
 def strings_of_pickle(content: bytes, where: str) -> list[str]:
-    """The strings of a pickled list, of Python 2 or 3. Raises `FileRefused` for anything else or none."""
+    """Return the strings of a pickled list, of Python 2 or 3. Raises `FileRefused` for anything else."""
     try:
         _check_instructions(content)
-        found = _NothingButData(io.BytesIO(content), encoding="utf-8").load()
-    except Exception as error:  # what a broken pickle trips over is anybody's guess
+        strings = _StringsUnpickler(io.BytesIO(content), encoding="utf-8").load()
+    except Exception as error:  # a broken pickle can raise anything
         raise FileRefused(
             f"{where} is not a pickled list of strings ({error or type(error).__name__}); nothing else is "
             "read from a pickle. Fetch it again, or use another layout."
         ) from error
-    if type(found) is not list or not found or not all(type(each) is str for each in found):
+    if type(strings) is not list or not strings or not all(type(item) is str for item in strings):
         raise FileRefused(f"{where} holds something other than a list of strings. Fetch it again.")
-    return found
+    return strings
 
 
 def _check_instructions(content: bytes) -> None:
-    """Raise `FileRefused` for an instruction that does anything else than put strings in one list."""
+    """Raise `FileRefused` for an instruction that does anything but put strings in one list."""
     lists = marks = 0
     for count, (code, argument, position) in enumerate(pickletools.genops(content)):
         if code.name not in _ALLOWED:
@@ -67,5 +67,5 @@ def _check_instructions(content: bytes) -> None:
 
 
 def read_keys(file: Path) -> list[str]:
-    """The keys in `filenames.pickle`, at most `MAX_BYTES` of them. Raises `FileRefused`."""
+    """Read the keys in `filenames.pickle`, at most `MAX_BYTES`. Raises `FileRefused`."""
     return strings_of_pickle(read_regular(file, MAX_BYTES), str(file))

@@ -1,9 +1,9 @@
-"""WebDataset shards on local disk, as img2dataset writes them (CC3M, CC12M) and as ours are.
+"""WebDataset shards on local disk, as img2dataset (CC3M, CC12M) and `write_shards` write them.
 
     00000.tar … (or SPLIT-00000.tar …, or SPLIT/00000.tar …) of KEY.jpg, KEY.txt and KEY.json
 
-`00000_stats.json` and `00000.parquet` beside them are not needed. Here captions are kept in memory, and a
-picture is read from its place in the tar when it is asked for; `galip.data.stream` is for larger sets.
+`00000_stats.json` and `00000.parquet` beside them are not needed. Captions are kept in memory, and a picture
+is read from its place in the tar when it is asked for; `galip.data.stream` is for larger sets.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from galip_runtime.files import open_regular
 
 from galip.data.captioned import CaptionedPicture
 from galip.data.decode import BrokenPicture, EncodedPicture
-from galip.data.folder import DATASET_FILE, check_sums, tars_in
 from galip.data.layouts.layout import Layout
-from galip.data.shards import (
+from galip.data.shard_folder import DATASET_FILE, check_sums, tars_in
+from galip.data.shard_reader import (
     TEXT_ENDINGS,
     captions_and_meta,
     check_size,
     members_of,
     picture_ending,
     read_member,
-    shard_paths,
 )
+from galip.data.shards import shard_paths
 from galip.data.texts import read_json
 
 __all__ = ["LAYOUT", "ShardSource", "count_pictures", "left_beside", "shards_of_split"]
@@ -39,25 +39,25 @@ MAX_STATS_BYTES = 2**20
 
 
 def matches(path: Path) -> bool:
-    """Whether there are tars."""
+    """Return whether there are tars."""
     return any(tars_in(folder) for folder in (path, *(path / split for split in SPLITS)))
 
 
 def list_splits(path: Path) -> list[str]:
-    """Those that name tars or their folder; tars of other names are `train`."""
-    if found := [split for split in SPLITS if tars_in(path / split)]:
-        return found
+    """Return the splits that name tars or their folder; tars of other names are `train`."""
+    if folders := [split for split in SPLITS if tars_in(path / split)]:
+        return folders
     named = [split for split in SPLITS if any(tar.name.startswith(f"{split}-") for tar in tars_in(path))]
     return named if "train" in named or not _others(path) else ["train", *named]
 
 
 def _others(path: Path) -> list[Path]:
-    """The tars of no split's name."""
+    """Return the tars that no split names."""
     return [tar for tar in tars_in(path) if not tar.name.startswith(tuple(f"{split}-" for split in SPLITS))]
 
 
 def left_beside(path: Path, split: str) -> Counter[str]:
-    """What lies beside the tars of a split and is not read, with how many of it."""
+    """Count what lies beside the tars of a split and is not read."""
     left_out: Counter[str] = Counter()
     shards = shards_of_split(path, split)
     for file in shards[0].parent.iterdir():
@@ -71,13 +71,13 @@ def left_beside(path: Path, split: str) -> Counter[str]:
 
 
 def shards_of_split(path: Path, split: str) -> list[Path]:
-    """The split's tars, in order. Raises as `galip.data.shards.shard_paths`."""
+    """Return the split's tars, in order. Raises as `galip.data.shards.shard_paths`."""
     folder = path / split
     return shard_paths(folder, "train") if tars_in(folder) else shard_paths(path, split)
 
 
 def count_pictures(path: Path, split: str) -> int:
-    """Pictures in a split by `dataset.json` or img2dataset's `*_stats.json`; 0 where neither tells."""
+    """Return the number of pictures by `dataset.json` or img2dataset's `*_stats.json`; 0 if neither tells."""
     try:
         record = path / DATASET_FILE
         if record.is_file():
@@ -92,7 +92,7 @@ def count_pictures(path: Path, split: str) -> int:
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a sample's picture lies; a sample without picture or caption says why instead."""
+    """Where a sample's picture is, or why it has no picture or caption."""
 
     key: str
     shard: int
@@ -104,7 +104,7 @@ class _Entry:
 
 
 class ShardSource:
-    """A split's shards, indexed; keys are the samples'."""
+    """A split's shards, indexed; the keys are the samples'."""
 
     layout = "shards"
 
@@ -137,19 +137,19 @@ class ShardSource:
         return entry
 
     def key(self, index: int) -> str:
-        """Name of sample `index`."""
+        """Return the name of sample `index`."""
         return self._entries[index].key
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """The caption, then the JSON's others. Raises `BrokenPicture` where there is none."""
+        """Return the caption, then the JSON's. Raises `BrokenPicture` if there is none."""
         return self._entry(index).captions
 
     def meta(self, index: int) -> dict[str, Any]:
-        """The sample's JSON."""
+        """Return the sample's JSON."""
         return self._entries[index].meta
 
     def encoded(self, index: int) -> EncodedPicture:
-        """Picture `index` as stored. Raises `BrokenPicture`; `FileRefused` where its shard is gone."""
+        """Return picture `index` as stored. Raises `BrokenPicture`; `FileRefused` if its shard is gone."""
         entry = self._entry(index)
         shard = self._shards[entry.shard]
         try:
@@ -161,13 +161,13 @@ class ShardSource:
         return EncodedPicture(f"{shard}: sample {entry.key}", content)
 
     def __getitem__(self, index: int) -> CaptionedPicture:
-        """Picture `index`, decoded. Raises `BrokenPicture`."""
+        """Decode picture `index`. Raises `BrokenPicture`."""
         entry = self._entry(index)
         return CaptionedPicture(entry.key, self.encoded(index).decode(), entry.captions, entry.meta)
 
 
 def open_split(path: Path, split: str) -> ShardSource:
-    """Raises `FileRefused` for a broken tar and one that is not as `dataset.json` lists it."""
+    """Open a split. Raises `FileRefused` for a broken tar or one that differs from `dataset.json`."""
     shards = shards_of_split(path, split)
     check_sums(shards[0].parent, shards)
     source = ShardSource(split, shards)

@@ -28,7 +28,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class _Cell:
-    """What is drawn of a picture."""
+    """A picture as the sheet shows it."""
 
     picture: Image.Image
     """Fitted in a square of `CELL` pixels."""
@@ -37,12 +37,14 @@ class _Cell:
 
 
 def contact_sheet(pictures: Iterable[CaptionedPicture], columns: int = COLUMNS) -> Image.Image:
-    """RGB; each picture fitted in a square, under it its first caption, its size and what else it has.
+    """Lay out pictures as RGB: each fitted in a square, with its first caption, size and number of captions.
 
-    Characters that Pillow's own font lacks are drawn as boxes.
+    Characters that Pillow's own font lacks appear as boxes.
     """
     text, note = ImageFont.load_default(size=TEXT), ImageFont.load_default(size=NOTE)
-    cells = [_Cell(_fitted(each.picture), _wrapped(each.captions[0], text), _note(each)) for each in pictures]
+    cells = [
+        _Cell(_fit(sample.picture), _wrapped(sample.captions[0], text), _note(sample)) for sample in pictures
+    ]
     columns = min(columns, len(cells))
     rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
     heights = [CELL + 8 + max(len(cell.caption) for cell in row) * (TEXT + 5) + NOTE + 8 for row in rows]
@@ -62,7 +64,7 @@ def contact_sheet(pictures: Iterable[CaptionedPicture], columns: int = COLUMNS) 
     return sheet
 
 
-def _fitted(picture: Image.Image) -> Image.Image:
+def _fit(picture: Image.Image) -> Image.Image:
     scale = CELL / max(picture.size)
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
     return picture.resize(size, Image.Resampling.LANCZOS)
@@ -76,14 +78,14 @@ def _paste(sheet: Image.Image, fitted: Image.Image, left: int, top: int) -> None
     ImageDraw.Draw(sheet).rectangle(frame, outline="#d8d8d8")
 
 
-def _note(each: CaptionedPicture) -> str:
-    more = len(each.captions) - 1
-    size = f"{each.picture.width} x {each.picture.height}"
+def _note(sample: CaptionedPicture) -> str:
+    more = len(sample.captions) - 1
+    size = f"{sample.picture.width} x {sample.picture.height}"
     return f"{size}, {more} more caption{'s' if more > 1 else ''}" if more else size
 
 
 def _wrapped(caption: str, font: Font) -> list[str]:
-    """Lines as wide as a cell, at most `LINES`; a word that is wider is cut."""
+    """Wrap a caption to the width of a cell, at most `LINES` lines; a wider word is cut."""
     lines = [""]
     for word in caption.split()[:200]:
         for part in _parts(word, font):
@@ -110,13 +112,13 @@ def _parts(word: str, font: Font) -> list[str]:
 
 
 def check_sheet_path(file: Path) -> None:
-    """Raises `UsageError` for a file that can't be a sheet."""
+    """Raise `UsageError` for a file that a sheet can't be written to."""
     if file.suffix.lower() != ".png":
         raise UsageError(f"{file} does not end in .png; the sheet is written as PNG.")
     check_writable(file)
 
 
 def save_sheet(sheet: Image.Image, file: Path) -> None:
-    """Writes a PNG, whole or not at all. Raises `UsageError` where it can't be written."""
+    """Write a PNG, whole or not at all. Raises `UsageError` if it can't be written."""
     with staged_file(file) as temporary:
         sheet.save(temporary, "PNG")

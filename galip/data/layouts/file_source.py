@@ -1,4 +1,4 @@
-"""What the layouts of single picture files share: keys, caption files, and a source over them."""
+"""What layouts with a file for each picture share: keys, caption files, and the source over them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["FileSource", "caption_lines", "check_key", "first_file", "read_lines
 
 MAX_CAPTION_BYTES = 2**20
 MAX_NAME_BYTES = 255
-"""Of one file or folder name; more is taken by no common file system."""
+"""Of one file or folder name; no common file system allows more."""
 
 
 class FileSource:
-    """Pictures in files of their own; a layout says where a picture and its captions are."""
+    """A split with a file for each picture. A layout says where a picture and its captions are."""
 
     layout = ""
     upright = False
@@ -33,35 +33,35 @@ class FileSource:
         self.left_out: Counter[str] = Counter()
 
     def file(self, index: int) -> Path:
-        """Where picture `index` lies."""
+        """Return the file of picture `index`."""
         raise NotImplementedError
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """Captions of picture `index`. Raises `BrokenPicture` where there is none."""
+        """Return the captions of picture `index`. Raises `BrokenPicture` if there is none."""
         raise NotImplementedError
 
     def meta(self, index: int) -> dict[str, Any]:
-        """What else is known: nothing."""
+        """Return what else is known: nothing, by default."""
         return {}
 
     def box(self, index: int, width: int, height: int) -> Box | None:
-        """What to crop of picture `index`, (left, top, right, bottom) in pixels; None: nothing."""
+        """Return the crop of picture `index`, (left, top, right, bottom) in pixels; None: all of it."""
         return None
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def key(self, index: int) -> str:
-        """Name of picture `index`."""
+        """Return the name of picture `index`."""
         return self.keys[index]
 
     def encoded(self, index: int) -> EncodedPicture:
-        """Picture `index` as stored."""
+        """Return picture `index` as stored."""
         file = self.file(index)
         return EncodedPicture(str(file), file, self.upright)
 
     def __getitem__(self, index: int) -> CaptionedPicture:
-        """Picture `index`, decoded and cropped. Raises `BrokenPicture`."""
+        """Decode and crop picture `index`. Raises `BrokenPicture`."""
         captions = self.captions(index)
         picture = self.encoded(index).decode()
         if box := self.box(index, *picture.size):
@@ -75,7 +75,7 @@ class FileSource:
 
 
 def check_key(key: str, where: str) -> str:
-    """`key`, to be part of a path within the data set. Raises `FileRefused` if it leads elsewhere."""
+    """Return `key` if it is a path within the data set. Raises `FileRefused` if it leads elsewhere."""
     path = PurePosixPath(key)
     try:
         lengths = [len(part.encode()) for part in path.parts]
@@ -91,9 +91,9 @@ def check_key(key: str, where: str) -> str:
 
 
 def first_file(*files: Path) -> Path:
-    """The first of `files` that is there, else the first of all.
+    """Return the first of `files` that exists, or else the first of all.
 
-    One whose name has other code points for the same letters counts: macOS writes "é" as two, lists as one.
+    A name with other code points for the same letters counts: macOS writes "é" as two, lists as one.
     """
     for file in files:
         if file.is_file():
@@ -106,7 +106,7 @@ def first_file(*files: Path) -> Path:
 
 
 def read_lines(file: Path) -> list[str]:
-    """Lines of a list, without blank ones. Raises `FileRefused` where it is missing or no UTF-8."""
+    """Read the lines of a list, without blank ones. Raises `FileRefused` if it is missing or not UTF-8."""
     try:
         return lines_of(decode_text(read_regular(file, MAX_LIST_BYTES)))
     except ValueError as error:
@@ -114,9 +114,10 @@ def read_lines(file: Path) -> list[str]:
 
 
 def caption_lines(file: Path) -> tuple[str, ...]:
-    """Captions, one a line, blank lines left out. Raises `BrokenPicture`: none, no text, or over a megabyte.
+    """Read captions, one a line, without blank lines.
 
-    A doubled U+FFFD, as CUB's captions have for some blanks, becomes a blank, as in the released code.
+    A doubled U+FFFD, which CUB's captions have for some spaces, becomes a space, as in the released code.
+    Raises `BrokenPicture` if there is no caption, if it isn't text, or for more than a megabyte.
     """
     try:
         text = decode_text(read_regular(file, MAX_CAPTION_BYTES)).replace("\ufffd\ufffd", " ")

@@ -1,4 +1,4 @@
-"""Which pictures a step sees and which random numbers it draws: functions of seed, stream and step alone."""
+"""Which pictures a step gets and which random numbers: functions of seed, stream and step alone."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import torch
 from galip_runtime.errors import UsageError
 from torch import Tensor
 
-__all__ = ["Batches", "generator_for"]
+__all__ = ["BatchSampler", "generator_for"]
 
 
 def generator_for(seed: int, stream: str, step: int) -> torch.Generator:
-    """Random numbers that depend on (seed, stream, step) alone, so that a resumed run draws the same."""
+    """Return a generator that depends on (seed, stream, step) alone, so a resumed run samples the same."""
     words = np.random.SeedSequence([seed, step, *stream.encode()]).generate_state(2)
     return torch.Generator().manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
 
 
-class Batches:
-    """Which pictures a step sees: each epoch all of them once, shuffled by (seed, epoch)."""
+class BatchSampler:
+    """The pictures of each step: every epoch has all of them once, shuffled by (seed, epoch)."""
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
         if count < batch_size:
@@ -27,14 +27,14 @@ class Batches:
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
-            self._orders = {known: order for known, order in self._orders.items() if known >= epoch - 1}
+            self._orders = {old: order for old, order in self._orders.items() if old >= epoch - 1}
             self._orders[epoch] = torch.randperm(
                 self.count, generator=generator_for(self.seed, "order", epoch)
             )
         return self._orders[epoch]
 
     def __getitem__(self, step: int) -> Tensor:
-        """Indices (batch_size) of step `step`, counted from 0."""
+        """Return the indices (batch_size) of step `step`, counted from 0."""
         position = step * self.batch_size
         epoch, start = divmod(position, self.count)
         indices = self._order(epoch)[start : start + self.batch_size]

