@@ -17,11 +17,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from galip.data.shards import read_metas
 from icons.commonness import commonest_things
-from icons.sources import ICON_SETS
 
 __all__ = ["STYLES", "draw_card", "draw_rivals", "keep_logs"]
 
-STYLES = tuple(package.style for package in ICON_SETS)
+STYLES = (
+    "3D style",
+    "flat style",
+    "noto style",
+    "blob style",
+    "twemoji style",
+    "emojione style",
+    "firefox style",
+)
 SEED = 1
 HERO = (
     ("a red apple", "a cat", "an automobile", "a house", "a red heart", "a thinking face", "a pizza", "fire"),
