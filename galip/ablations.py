@@ -1,4 +1,4 @@
-"""Other discriminators of the paper's Table 3, in Mate-D's place: maps in, a feature (N, channels, G, G) out.
+"""Feature extractors of the paper's Table 3 that replace Mate-D: maps in, a feature (N, channels, G, G) out.
 
 Shapes: N batch, C CLIP token width, G CLIP grid, S picture side.
 """
@@ -14,7 +14,7 @@ __all__ = ["CnnFeatures", "CrossMixing"]
 
 
 class DownBlock(nn.Module):
-    """DF-GAN's residual block: half the size, two convolutions with a learned weight, a 1×1 shortcut."""
+    """DF-GAN's downsampling block: two convolutions with a learned weight, and a 1×1 shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -46,18 +46,18 @@ class CnnFeatures(nn.Module):
         self.blocks = nn.Sequential(*blocks, nn.Conv2d(channels, config.channels, 1))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """The picture alone, [(N, 3, S, S)] → (N, channels, G, G)."""
+        """Maps [picture (N, 3, S, S)] → (N, channels, G, G)."""
         return F.adaptive_avg_pool2d(self.blocks(maps[0]), self.grid)
 
 
 class CrossMixing(nn.Module):
-    """CCM and CSM of Projected GAN (Sauer et al. 2021): fixed random convolutions mix channels, then depths.
+    """CCM and CSM of Projected GAN (Sauer et al. 2021): fixed random convolutions mix channels, then scales.
 
-    From the deepest map up each is mixed with the one below it, and a block of Mate-D's kind judges every
-    result. CLIP's maps are all of one size, so nothing is upsampled.
+    Starting from the deepest, each map is mixed with the next shallower one, and a block like Mate-D's reads
+    every result. All CLIP maps have one size, so nothing is upsampled.
     """
 
-    def __init__(self, config: DiscriminatorConfig, width: int, judge: type[nn.Module]) -> None:
+    def __init__(self, config: DiscriminatorConfig, width: int, block: type[nn.Module]) -> None:
         super().__init__()
         count = len(config.collect_layers)
         self.channel_mixing = nn.ModuleList(nn.Conv2d(width, width, 1, bias=False) for _ in range(count))
@@ -67,12 +67,12 @@ class CrossMixing(nn.Module):
         for mixing in (*self.channel_mixing, *self.scale_mixing):
             nn.init.kaiming_normal_(mixing.weight)
             mixing.requires_grad_(False)
-        self.judges = nn.ModuleList(judge(width, config.channels, adds_feature=False) for _ in range(count))
+        self.judges = nn.ModuleList(block(width, config.channels, adds_feature=False) for _ in range(count))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps, each (N, C, G, G), shallow to deep → (N, channels, G, G)."""
         mixed = [mixing(feature) for mixing, feature in zip(self.channel_mixing, maps, strict=True)]
         for index in reversed(range(len(mixed) - 1)):
             mixed[index] = self.scale_mixing[index](mixed[index] + mixed[index + 1])
-        judged = [judge(feature) for judge, feature in zip(self.judges, mixed, strict=True)]
-        return sum(judged[1:], start=judged[0])
+        outputs = [block(feature) for block, feature in zip(self.judges, mixed, strict=True)]
+        return sum(outputs[1:], start=outputs[0])

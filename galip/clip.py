@@ -1,8 +1,8 @@
-"""CLIP's towers, built by open_clip, run here.
+"""CLIP's towers, built by open_clip and run here.
 
-The modules and their tensor names are open_clip's (which are OpenAI's); only the forward passes are ours,
-because GALIP needs what open_clip's hide: prompts between blocks, features after chosen blocks, captions
-shorter than the context.
+The modules and their tensor names are open_clip's (which are OpenAI's). Only the forward passes are ours:
+GALIP needs prompts between blocks, features after chosen blocks and captions shorter than the context, which
+open_clip's do not offer.
 
 Shapes: N batch, T tokens, L caption tokens, C token width, D embedding width, G patches along one side.
 """
@@ -42,10 +42,10 @@ _torchvision_ops: list[torch.library.Library] = []
 
 @functools.cache
 def import_open_clip() -> types.ModuleType:
-    """`open_clip`, also where torchvision's build doesn't match torch's.
+    """Return the module `open_clip`, even if torchvision's build doesn't match torch's.
 
-    open_clip imports torchvision, which fails with `operator torchvision::nms does not exist` when its
-    compiled operators can't be loaded. Nothing here uses them, so two declarations are enough to go on.
+    open_clip imports torchvision, which fails with `operator torchvision::nms does not exist` if its compiled
+    operators can't be loaded. We don't use them, so declaring two of them is enough.
     """
     try:
         import open_clip
@@ -63,7 +63,7 @@ def import_open_clip() -> types.ModuleType:
 
 
 def build_clip(config: ClipConfig) -> Any:
-    """An open_clip `CLIP`, which has no types, with fresh weights in the shape of `config`."""
+    """Return an open_clip `CLIP` (an untyped class) of the shape `config`, with new weights."""
     open_clip = import_open_clip()
     image, text = config.image, config.text
     return open_clip.model.CLIP(
@@ -87,30 +87,30 @@ def build_clip(config: ClipConfig) -> Any:
 
 
 def load_pretrained_clip(name: str, tag: str) -> dict[str, Tensor]:
-    """The state dict of open_clip's model `name` with the weights `tag`; downloads them if need be.
+    """Return the state dict of open_clip's model `name` with the weights `tag`, downloaded if necessary.
 
-    Raises `UsageError` listing what open_clip knows when the pair is not among it, `FileRefused` when the
-    weights can't be had.
+    Raises `UsageError` listing the known tags if open_clip does not know the pair, `FileRefused` if the
+    download fails.
     """
     open_clip = import_open_clip()
     if (name, tag) not in open_clip.list_pretrained():
-        tags = sorted(tag for known, tag in open_clip.list_pretrained() if known == name)
+        tags = sorted(tag for model, tag in open_clip.list_pretrained() if model == name)
         raise UsageError(
             f"open_clip has no weights {tag!r} for {name!r}; it has {tags or 'no such model'}. "
             "Give a state-dict file, or MODEL:TAG such as ViT-B-32-quickgelu:openai"
         )
     try:
         return open_clip.create_model(name, pretrained=tag).state_dict()
-    except Exception as error:  # each way to download has errors of its own
+    except Exception as error:  # every way to download raises other errors
         raise FileRefused(
-            f"open_clip could not get {tag!r} for {name!r} ({type(error).__name__}: {error}); connect to the "
-            "network, or give a file with CLIP's state_dict()"
+            f"open_clip could not load {tag!r} for {name!r} ({type(error).__name__}: {error}); connect to "
+            "the network, or give a file with CLIP's state_dict()"
         ) from error
 
 
 @functools.cache
 def clip_tokenizer(merges: int, context_length: int) -> Tokenizer:
-    """CLIP's tokenizer with its first `merges` BPE merges, from the vocabulary that open_clip carries."""
+    """Return CLIP's tokenizer with its first `merges` BPE merges, from open_clip's vocabulary."""
     spec = importlib.util.find_spec("open_clip")
     assert spec is not None, "open_clip_torch is a dependency"
     assert spec.origin is not None, "open_clip is a package with a file"
@@ -118,10 +118,10 @@ def clip_tokenizer(merges: int, context_length: int) -> Tokenizer:
     return Tokenizer(read_clip_merges(data, merges), context_length)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """Scaled dot-product attention over tensors (N, heads, T, C/heads)."""
+def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    """Compute scaled dot-product attention of tensors (N, heads, T, C/heads)."""
     if q.requires_grad and q.dtype is torch.bfloat16 and q.device.type == "cpu":
-        # For a few dozen tokens the fused kernel's backward is six times slower there than plain products.
+        # For a few dozen tokens the backward of the fused kernel is six times slower there than matmuls.
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (N, heads, T, T)
         if causal:
             scores = scores + torch.full(scores.shape[-2:], -torch.inf, dtype=scores.dtype).triu(1)
@@ -130,20 +130,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
 
 
 def run_block(block: Any, x: Tensor, causal: bool = False) -> Tensor:
-    """One of open_clip's residual attention blocks: (N, T, C) → (N, T, C)."""
+    """Run one of open_clip's residual attention blocks: (N, T, C) → (N, T, C)."""
     n, t, c = x.shape
     heads = block.attn.num_heads
     qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)  # (N, T, 3C)
-    q, k, v = (
-        qkv.view(n, t, 3, heads, c // heads).permute(2, 0, 3, 1, 4).unbind(0)
-    )  # each (N, heads, T, C/heads)
-    attended = attend(q, k, v, causal)  # (N, heads, T, C/heads)
-    x = x + block.attn.out_proj(attended.transpose(1, 2).reshape(n, t, c))  # (N, T, C)
+    # Each (N, heads, T, C/heads)
+    q, k, v = qkv.view(n, t, 3, heads, c // heads).permute(2, 0, 3, 1, 4).unbind(0)
+    out = attention(q, k, v, causal)  # (N, heads, T, C/heads)
+    x = x + block.attn.out_proj(out.transpose(1, 2).reshape(n, t, c))  # (N, T, C)
     return x + block.mlp(block.ln_2(x))  # (N, T, C)
 
 
 class TextTower(nn.Module):
-    """Captions to sentence vectors. Tensor names are CLIP's own."""
+    """Text tower: captions to sentence vectors. Tensor names are CLIP's own."""
 
     def __init__(self, clip: Any) -> None:
         super().__init__()
@@ -156,8 +155,8 @@ class TextTower(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens int64 (N, L), L at most the context → sentence float32 (N, D), not normalised.
 
-        The end token has the highest id, so argmax finds it. Attention is causal: tokens after it don't
-        matter, and captions may be cut behind the longest one's end token.
+        The end token has the highest id, so argmax finds it. Attention is causal: tokens after it have no
+        effect, so a batch may be cut after the end token of its longest caption.
         """
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]  # (N, L, C)
         for block in self.transformer.resblocks:
@@ -169,7 +168,7 @@ class TextTower(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """Pictures to patch features and embeddings. Tensor names are CLIP's own (without `visual.`)."""
+    """Image tower: pictures to patch features and embeddings. Tensor names are CLIP's, without `visual.`"""
 
     pixel_scale: Tensor
     pixel_shift: Tensor
@@ -187,25 +186,26 @@ class ImageTower(nn.Module):
         self.pixel_range = pixel_range
         # One affine from [-1, 1] to CLIP's input; the released code rescales twice, x*0.5+0.5 and (x+1)*0.5
         scale, shift = (0.25, 0.75) if pixel_range == "released" else (0.5, 0.5)
-        mean, std = (
-            torch.tensor(each, device="cpu") for each in (config.mean, config.std)
-        )  # not in the files
+        # Checkpoints don't store these, so they must not be on the meta device
+        mean, std = (torch.tensor(values, device="cpu") for values in (config.mean, config.std))
         self.register_buffer("pixel_scale", (scale / std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_shift", ((shift - mean) / std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor, layers: Sequence[int]) -> tuple[list[Tensor], Tensor]:
-        """Image (N, 3, H, W) in [-1, 1] → maps after the blocks `layers`, each (N, C, G, G), and the
-        projected class embedding (N, D), not normalised. Resizing to CLIP's size is nearest, as released.
+        """Image (N, 3, H, W) in [-1, 1] → maps (N, C, G, G) after the blocks `layers`, and embedding (N, D).
+
+        The embedding is the projected class token, not normalised. Resizing to CLIP's size is nearest, as in
+        the released code.
         """
         maps, x = self._run(image, layers, len(self.transformer.resblocks))
         return maps, self.ln_post(x[:, 0]) @ self.proj  # (N, D)
 
     def maps(self, image: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """The maps of `forward` alone; blocks after the last of `layers` don't run."""
+        """Image (N, 3, H, W) → the maps of `forward` alone. Blocks after the last of `layers` don't run."""
         return self._run(image, layers, max(layers) + 1)[0]
 
     def _run(self, image: Tensor, layers: Sequence[int], depth: int) -> tuple[list[Tensor], Tensor]:
-        """Maps after the blocks `layers`, and the tokens (N, 1+G², C) after `depth` blocks."""
+        """Return the maps after the blocks `layers`, and the tokens (N, 1+G², C) after `depth` blocks."""
         if image.shape[-2:] != (self.image_size, self.image_size):
             image = F.interpolate(image, size=(self.image_size, self.image_size))  # (N, 3, S, S)
         patches = self.conv1(image * self.pixel_scale + self.pixel_shift)  # (N, C, G, G)
@@ -224,9 +224,9 @@ class ImageTower(nn.Module):
 
 
 class ClipVit(nn.Module):
-    """The frozen image tower inside the generator, from behind the patch embedding on (paper, figure 4).
+    """The frozen image tower in the generator, without its patch embedding (paper, figure 4).
 
-    It has neither the patch convolution nor the final norm and projection: the generator uses none of them.
+    It has no patch convolution, final norm or projection, since the generator uses none of them.
     """
 
     def __init__(self, visual: Any, config: GeneratorConfig) -> None:
@@ -240,7 +240,7 @@ class ClipVit(nn.Module):
     def forward(self, bridge: Tensor, prompts: Tensor) -> Tensor:
         """Bridge (N, C, G, G), prompts (N, P, C) → visual concepts (N, C, G, G).
 
-        Before block `prompt_layers[i]` prompt i is appended to the tokens; after it, dropped again.
+        Prompt i is appended to the tokens before block `prompt_layers[i]` and dropped after it.
         """
         n, c, grid, _ = bridge.shape
         tokens = F.pad(bridge.flatten(2).transpose(1, 2), (0, 0, 1, 0))  # (N, 1+G², C)
@@ -256,6 +256,6 @@ class ClipVit(nn.Module):
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:
-    """No gradients for their parameters, evaluation mode."""
+    """Switch off the gradients of the modules' parameters and put them in evaluation mode."""
     for module in modules:
         module.requires_grad_(False).eval()

@@ -1,13 +1,12 @@
-"""The released GALIP checkpoint (`.pth`) and CLIP's weights to one of our checkpoints.
+"""Conversion of a released GALIP checkpoint (`.pth`) and CLIP's weights to one of our checkpoints.
 
-The released layout is `{"model": {"netG", "netD", "netC"}}`, optionally with optimizers and epoch, keys
-optionally prefixed `module.` (saved under DDP), CLIP tensors possibly fp16. Files are unpickled with
-`weights_only=True` and never otherwise.
+The released layout is `{"model": {"netG", "netD", "netC"}}`, optionally with optimizers and epoch. Keys may
+have the prefix `module.` (saved under DDP), and CLIP tensors may be fp16. Files are always unpickled with
+`weights_only=True`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from galip_runtime.bundle.manifest import sha256_file
 from galip_runtime.errors import FileRefused, UsageError
-from galip_runtime.files import open_regular
 from torch import Tensor
 
 from galip.checkpoint import PARTS, blank_galip, load_weights, save_galip
@@ -57,12 +56,12 @@ _RULES: dict[str, list[tuple[str, str]]] = {
     ],
     "netC": [(r"^joint_conv\.", "discriminator.assessor.convs.")],
 }
-"""Released tensor names to ours, applied in order."""
+"""Regular expressions from released tensor names to ours, applied in order."""
 
 _UNUSED = re.compile(
     r"generator\.clip_vit\.conv1\.weight|discriminator\.mate\.extraction\.\d+\.shortcut\.(weight|bias)"
 )
-"""Tensors that the released files carry and the released code never uses."""
+"""Tensors in the released files that the released code never uses."""
 
 
 def convert_released(
@@ -75,16 +74,16 @@ def convert_released(
 ) -> GalipConfig:
     """Convert the released checkpoint `source` to `out` (.safetensors) and return its config.
 
-    `clip`: a CLIP state-dict file, or an open_clip `MODEL:TAG` (a bare tag means ViT-B-32-quickgelu's).
-    Without it, `allow_missing_text` must say that a generator without a text encoder is wanted.
+    `clip`: a CLIP state-dict file, or an open_clip `MODEL:TAG` (a bare tag is one of ViT-B-32-quickgelu).
+    Without it, `allow_missing_text` confirms that the result has no text encoder.
 
-    Raises `UsageError` when neither is given, `FileRefused` when a file is broken, would run code, or has
+    Raises `UsageError` if neither is given, `FileRefused` if a file is broken, would run code, or has
     unknown, missing or misshapen tensors.
     """
     if clip is None and not allow_missing_text:
         raise UsageError(
-            "GALIP's files have no text encoder: give --clip with CLIP ViT-B/32's weights (a state-dict "
-            "file, or an open_clip tag such as openai), or --allow-missing-text to go without"
+            "released GALIP files have no text encoder: give --clip with CLIP ViT-B/32's weights (a "
+            "state-dict file, or an open_clip tag such as openai), or --allow-missing-text to do without"
         )
     config = config or preset("released")
     tensors = _galip_tensors(source)
@@ -99,15 +98,15 @@ def convert_released(
         out,
         model,
         parts=parts,
-        note={"converted_from": source.name, "sha256": _sha256(source), "clip": clip and Path(clip).name},
+        note={"converted_from": source.name, "sha256": sha256_file(source), "clip": clip and Path(clip).name},
     )
     return config
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
-    """The dict in a `.pth`/`.pt` (pickled tensors only) or `.safetensors` file, tensors as stored.
+    """Return the dict in a `.pth`/`.pt` (pickled tensors only) or `.safetensors` file, tensors as stored.
 
-    Raises `FileRefused` when it is missing, broken, or a pickle that holds anything but plain data.
+    Raises `FileRefused` if the file is missing, broken, or a pickle of anything but plain data.
     """
     if path.suffix == ".safetensors":
         return read_safetensors(path)
@@ -118,13 +117,13 @@ def read_state_dict(path: Path) -> dict[str, Any]:
 
 
 def _galip_tensors(source: Path) -> dict[str, Tensor]:
-    """Our names and the tensors of a released file, as stored."""
+    """Return the tensors of a released file, as stored, under our names."""
     loaded = read_state_dict(source)
     modules = loaded.get("model")
     if not isinstance(modules, Mapping) or not {"netG", "netD", "netC"} <= modules.keys():
         raise FileRefused(
-            f"{source} is no released GALIP checkpoint: expected model.netG, model.netD and model.netC, "
-            f"found the keys {sorted(key for key in loaded if isinstance(key, str))[:8]!r:.400}"
+            f"{source} is not a released GALIP checkpoint: expected model.netG, model.netD and model.netC, "
+            f"got the keys {sorted(key for key in loaded if isinstance(key, str))[:8]!r:.400}"
         )
     tensors = {}
     for module, rules in _RULES.items():
@@ -138,9 +137,10 @@ def _galip_tensors(source: Path) -> dict[str, Tensor]:
 
 
 def clip_state_dict(clip: str) -> dict[str, Tensor]:
-    """CLIP's two towers as stored, under CLIP's own names, of a state-dict file or an open_clip `MODEL:TAG`.
+    """Return CLIP's two towers as stored, under CLIP's own names.
 
-    A bare tag means ViT-B-32-quickgelu's. Raises `FileRefused` or `UsageError` when there is no such thing.
+    `clip`: a state-dict file, or an open_clip `MODEL:TAG`; a bare tag is one of ViT-B-32-quickgelu. Raises
+    `FileRefused` or `UsageError` if there is no such file, model or tag.
     """
     if (
         os.path.exists(clip)
@@ -152,13 +152,13 @@ def clip_state_dict(clip: str) -> dict[str, Tensor]:
     else:
         name, _, tag = clip.rpartition(":")
         loaded = load_pretrained_clip(name or "ViT-B-32-quickgelu", tag)
-    named = {name.removeprefix("module."): tensor for name, tensor in _tensors_of(loaded, clip).items()}
-    neither = ("logit_scale", "input_resolution", "context_length", "vocab_size")
-    return {name: tensor for name, tensor in named.items() if name not in neither}
+    tensors = {name.removeprefix("module."): tensor for name, tensor in _tensors_of(loaded, clip).items()}
+    not_in_towers = ("logit_scale", "input_resolution", "context_length", "vocab_size")
+    return {name: tensor for name, tensor in tensors.items() if name not in not_in_towers}
 
 
 def _clip_tensors(clip: str) -> dict[str, Tensor]:
-    """Text and image tower tensors under our names."""
+    """Return the tensors of the text and image towers under our names."""
     return {
         "image." + name.removeprefix("visual.") if name.startswith("visual.") else "text." + name: tensor
         for name, tensor in clip_state_dict(clip).items()
@@ -166,30 +166,29 @@ def _clip_tensors(clip: str) -> dict[str, Tensor]:
 
 
 def _tensors_of(loaded: Any, where: str) -> dict[str, Tensor]:
+    """Return `loaded` if it is a dict of tensors. Raises `FileRefused` otherwise."""
     if not isinstance(loaded, Mapping):
-        raise FileRefused(f"{where}: expected a dict of tensors, found a {type(loaded).__name__}")
-    wrong = [
+        raise FileRefused(f"{where}: expected a dict of tensors, got a {type(loaded).__name__}")
+    names = [
         name if isinstance(name, str) else f"one named by a {type(name).__name__}"
         for name, value in loaded.items()
         if not isinstance(value, Tensor) or not isinstance(name, str)
     ]
-    if wrong:
-        raise FileRefused(f"{where}: these entries are no tensors: {', '.join(wrong[:5]):.400}")
+    if names:
+        raise FileRefused(f"{where}: these entries are not tensors: {', '.join(names[:5]):.400}")
     return dict(loaded)
 
 
 def _check_same_clip(model: Galip, source: Path, clip: str) -> None:
-    """The generator was trained around one CLIP; another one's text vectors would mean nothing to it."""
-    tower, inner = model.image.state_dict(), model.generator.clip_vit.state_dict()
-    for name, tensor in inner.items():
+    """Raise `FileRefused` unless `clip` is the CLIP in the generator.
+
+    The generator was trained with one CLIP; another's sentence vectors would mean nothing to it.
+    """
+    tower = model.image.state_dict()
+    for name, tensor in model.generator.clip_vit.state_dict().items():
         twin = tower[name if name in tower else f"transformer.{name}"]
         if not torch.allclose(tensor, twin, rtol=2e-3, atol=1e-3):  # fp16 storage rounds to 5e-4 relative
             raise FileRefused(
                 f"{clip} is not the CLIP that {source} was trained with: {name} differs by up to "
                 f"{(tensor - twin).abs().max():.3g}; released GALIP uses OpenAI's ViT-B/32"
             )
-
-
-def _sha256(path: Path) -> str:
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

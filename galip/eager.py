@@ -1,4 +1,4 @@
-"""A checkpoint drawn from in eager PyTorch, by the same methods as an exported bundle."""
+"""A checkpoint in eager PyTorch, with the methods of an exported bundle."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["EagerModel", "load_eager"]
 
 
 class EagerModel(TextToImage):
-    """The counterpart of `galip_runtime.Model`: the same seeds give the same noise, and the same pictures."""
+    """The counterpart of `galip_runtime.Model`: the same seeds give the same noise and the same pictures."""
 
     def __init__(self, model: Galip, device: str = "cpu", path: Path | None = None) -> None:
-        """`model` with its text tower and generator; it is moved to `device`, cpu or cuda."""
+        """Move `model`, which needs its text tower and generator, to `device`, cpu or cuda."""
         config = model.config
         size = config.generator.image_size
         text = config.clip.text
@@ -52,20 +52,20 @@ class EagerModel(TextToImage):
         return self.device != "cpu"
 
     def to_device(self, *arrays: NDArray[Any]) -> list[Tensor]:
-        """The arrays as tensors on the device."""
+        """Return the arrays as tensors on the device."""
         return [torch.tensor(array, device=self.device) for array in arrays]
 
     def to_host(self, result: Tensor) -> NDArray[np.float32]:
-        """A result as an array, once it is computed."""
+        """Return a result as an array, once it is computed."""
         return result.float().cpu().numpy()
 
     def synchronise(self) -> None:
-        """Wait until the device has computed all it was given."""
+        """Wait until the device has finished its work."""
         if self.device != "cpu":
             torch.cuda.synchronize(self.device)
 
     def info(self) -> dict[str, Any]:
-        """What is loaded and where it runs, fit for JSON."""
+        """Return what is loaded and where it runs, in JSON's types."""
         return {
             "path": str(self.path) if self.path else None,
             "device": self.device,
@@ -78,20 +78,23 @@ class EagerModel(TextToImage):
 def load_eager(
     path: Path, device: str = "auto", precision: str = "auto", threads: int | None = None
 ) -> EagerModel:
-    """The checkpoint `path` in eager PyTorch, fp32, on `device`: auto (CUDA where there is one), cpu or cuda.
+    """Load the checkpoint `path` in eager PyTorch, fp32, on `device`: auto (CUDA if available), cpu or cuda.
 
-    `threads` is for the whole process. Raises `FileRefused` for a checkpoint that can't be used or lacks
-    text tower or generator, `ProviderUnavailable` without CUDA, `UsageError` for another device or
-    precision.
+    `threads` applies to the whole process. Raises `FileRefused` if the checkpoint is unusable or lacks the
+    text tower or generator, `ProviderUnavailable` without CUDA, `UsageError` for another device or precision.
     """
     if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"eager PyTorch runs on cpu or cuda, not on {device!r}; export a bundle for that")
+        raise UsageError(
+            f"eager PyTorch runs on cpu or cuda, not on {device!r}; export a bundle for that device"
+        )
     if precision not in ("auto", "fp32"):
-        raise UsageError(f"eager PyTorch draws in fp32 here, not in {precision!r}; export a bundle for that")
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
+        raise UsageError(
+            f"eager PyTorch runs in fp32 here, not in {precision!r}; export a bundle for that precision"
+        )
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
         raise ProviderUnavailable(f"PyTorch {torch.__version__} finds no CUDA device; use --device cpu")
     if threads is not None:
         torch.set_num_threads(thread_count(threads))
-    chosen = "cuda" if there and device != "cpu" else "cpu"
-    return EagerModel(load_galip(path, needs=("text", "generator")), chosen, path)
+    model = load_galip(path, needs=("text", "generator"))
+    return EagerModel(model, "cuda" if has_cuda and device != "cpu" else "cpu", path)

@@ -15,22 +15,22 @@ __all__ = ["clip_similarity", "generator_adversarial", "hinge_fake", "hinge_real
 
 
 def hinge_real(logits: Tensor) -> Tensor:
-    """Mean of relu(1 - D): pictures that match their sentence. Scalar."""
+    """Return the mean of relu(1 - D), for real pictures with their own sentence. Scalar."""
     return F.relu(1 - logits).mean()
 
 
 def hinge_fake(logits: Tensor) -> Tensor:
-    """Mean of relu(1 + D): generated pictures, or real ones with another's sentence. Scalar, before its ½."""
+    """Return the mean of relu(1 + D), for generated or mismatched pictures. Scalar, before equation 1's ½."""
     return F.relu(1 + logits).mean()
 
 
 def generator_adversarial(logits: Tensor) -> Tensor:
-    """-mean D(C(G(z, e)), e). Scalar."""
+    """Return -mean D(C(G(z, e)), e). Scalar."""
     return -logits.mean()
 
 
 def clip_similarity(image_embedding: Tensor, sentence: Tensor) -> Tensor:
-    """S of equation 1: mean cosine of image embeddings and sentences, both (N, D). Scalar in [-1, 1]."""
+    """Return S of equation 1: mean cosine of image embeddings and sentences, both (N, D). In [-1, 1]."""
     return F.cosine_similarity(image_embedding.float(), sentence.float(), dim=1).mean()
 
 
@@ -40,22 +40,22 @@ def magp_norm(
     sentence: Tensor,
     scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N) and the norm (N) of their gradient with respect to the CLIP maps and the sentence.
+    """Return logits (N) and the norm (N) of their gradient with respect to the CLIP maps and the sentence.
 
-    `discriminate(maps, sentence)` gives logits. The paper sums two norms; the released code takes the
-    norm of the concatenated gradients, and so do we. In float32: the sixth power overflows fp16.
-    `scale` multiplies the logits before the gradient is taken and divides it after, lest fp16 lose it.
+    `discriminate(maps, sentence)` returns logits. The paper sums two norms; the released code takes the
+    norm of the concatenated gradients, and so do we. Computed in float32, since the sixth power overflows
+    fp16. `scale` multiplies the logits before the gradient and divides it afterwards, so that it does not
+    underflow in fp16.
     """
     inputs = [feature.detach().requires_grad_() for feature in maps]
     sentence = sentence.detach().requires_grad_()
     logits = discriminate(inputs, sentence)
     gradients = torch.autograd.grad(logits.sum() * scale, [*inputs, sentence], create_graph=True)
-    flat = (
-        torch.cat([gradient.flatten(1).float() for gradient in gradients], dim=1) / scale
-    )  # (N, 3·C·G² + D)
-    return logits, torch.linalg.vector_norm(flat, dim=1)  # unlike a square root, no NaN slope at 0
+    flat = torch.cat([gradient.flatten(1).float() for gradient in gradients], dim=1)  # (N, 3·C·G² + D)
+    flat = flat / scale
+    return logits, torch.linalg.vector_norm(flat, dim=1)  # unlike sqrt, its gradient at 0 is not NaN
 
 
 def magp(norm: Tensor, k: float = 2.0, p: float = 6.0) -> Tensor:
-    """Matching-aware gradient penalty k·mean(norm^p), of norms (N). Scalar."""
+    """Return the matching-aware gradient penalty k·mean(norm^p) of norms (N). Scalar."""
     return k * norm.pow(p).mean()

@@ -1,7 +1,7 @@
 """GALIP: the CLIP-empowered generator, Mate-D and the quality assessor (Tao et al., CVPR 2023).
 
 Shapes: N batch, Z noise, D sentence, C CLIP token width, G CLIP grid, P prompts, H = W picture side.
-Where the released code differs from the paper, the released code wins and a line says so.
+Where the released code differs from the paper, we follow the released code, and a comment says so.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = ["Discriminator", "Galip", "Generator", "MateD", "QualityAssessor"]
 
 
 def conv(in_channels: int, out_channels: int, size: int, bias: bool = True) -> nn.Conv2d:
-    """A convolution that keeps height and width."""
+    """Return a convolution that keeps height and width."""
     return nn.Conv2d(in_channels, out_channels, size, padding=size // 2, bias=bias)
 
 
 class AffineMlp(nn.Sequential):
-    """cond (N, Z+D) → one number per channel (N, channels): Linear, ReLU, Linear; starts as `constant`."""
+    """cond (N, Z+D) → one number per channel (N, channels): Linear, ReLU, Linear; initially `constant`."""
 
     def __init__(self, cond_dim: int, channels: int, constant: float) -> None:
         last = nn.Linear(channels, channels)
@@ -33,7 +33,7 @@ class AffineMlp(nn.Sequential):
 
 
 class Affine(nn.Module):
-    """γ(cond)·x + β(cond) per channel (DF-GAN's affine transformation); at the start the identity."""
+    """γ(cond)·x + β(cond) per channel (DF-GAN's affine transformation); initially the identity."""
 
     def __init__(self, cond_dim: int, channels: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Affine(nn.Module):
 
 
 class DFBlock(nn.Module):
-    """Deep text-image fusion: affine, LeakyReLU, affine, LeakyReLU."""
+    """Deep text-image fusion block of DF-GAN: affine, LeakyReLU, affine, LeakyReLU."""
 
     def __init__(self, cond_dim: int, channels: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class DFBlock(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """F-BLK of the bridge feature predictor: x + DF(conv(DF(conv(x))))."""
+    """Fusion block (F-BLK) of the bridge feature predictor: x + DF(conv(DF(conv(x))))."""
 
     def __init__(self, cond_dim: int, channels: int, hidden: int) -> None:
         super().__init__()
@@ -76,10 +76,10 @@ class FusionBlock(nn.Module):
 
 
 class GenerationBlock(nn.Module):
-    """G-BLK: nearest upsampling, then shortcut(x) + conv(DF(conv(DF(x)))).
+    """Generation block (G-BLK): nearest upsampling, then shortcut(x) + conv(DF(conv(DF(x)))).
 
-    Nearest upsampling commutes with all that works on each pixel alone, so the first DFBlock and the
-    shortcut run before it: the same numbers for a quarter of the work.
+    Nearest upsampling commutes with any pointwise operation, so the first DFBlock and the shortcut run
+    before it: the same result for a quarter of the work.
     """
 
     def __init__(self, cond_dim: int, in_channels: int, out_channels: int, size: int) -> None:
@@ -95,7 +95,7 @@ class GenerationBlock(nn.Module):
         return self.upsample(self.shortcut(x)) + self.conv2(self.df2(h, cond))  # (N, Co, size, size)
 
     def grow(self, x: Tensor) -> Tensor:
-        """x (N, Ci, h, w) → (N, Co, size, size); training has a cheaper way (`galip.train.fast_layers`)."""
+        """x (N, Ci, h, w) → (N, Co, size, size). Training replaces it by a cheaper equivalent."""
         return self.conv1(self.upsample(x))
 
     def upsample(self, x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class GenerationBlock(nn.Module):
 
 
 class BridgePredictor(nn.Module):
-    """Bridge-FP: noise and sentence to the bridge feature (paper, section 3.3)."""
+    """Bridge feature predictor (Bridge-FP): noise and sentence to the bridge feature (paper, section 3.3)."""
 
     def __init__(self, config: GeneratorConfig, cond_dim: int, grid: int, width: int) -> None:
         super().__init__()
@@ -127,10 +127,10 @@ class BridgePredictor(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise and a sentence vector to a picture, in one pass (paper, figure 4)."""
+    """CLIP-empowered generator: noise and a sentence vector to a picture in one pass (paper, figure 4)."""
 
     def __init__(self, config: GeneratorConfig, clip: ClipConfig, visual: nn.Module) -> None:
-        """`visual`: open_clip's image tower, whose blocks the generator copies."""
+        """Build from open_clip's image tower `visual`, whose blocks the generator copies."""
         super().__init__()
         self.config = config
         cond_dim = config.noise_dim + clip.embed_dim
@@ -147,8 +147,8 @@ class Generator(nn.Module):
         else:
             self.fc = nn.Linear(config.noise_dim, first * self.grid * self.grid)
         self.blocks = nn.ModuleList(
-            GenerationBlock(cond_dim, entering, leaving, size)
-            for entering, leaving, size in zip(
+            GenerationBlock(cond_dim, in_channels, out_channels, size)
+            for in_channels, out_channels, size in zip(
                 config.channels, config.channels[1:], config.sizes, strict=False
             )
         )
@@ -157,7 +157,7 @@ class Generator(nn.Module):
     def forward(self, noise: Tensor, sentence: Tensor) -> Tensor:
         """Noise float32 (N, Z), sentence float32 (N, D) → image (N, 3, H, W), RGB, nominally in [-1, 1].
 
-        The output is not bounded (released: no tanh); clamp it to show it.
+        The output is not bounded (the released code has no tanh); clamp it to display it.
         """
         cond = torch.cat([noise, sentence], dim=1)  # (N, Z+D)
         x = self.visual_concepts(noise, cond)  # (N, channels[0], G, G)
@@ -166,20 +166,19 @@ class Generator(nn.Module):
         return self.to_rgb(F.leaky_relu(x, 0.2))  # (N, 3, H, W)
 
     def visual_concepts(self, noise: Tensor, cond: Tensor) -> Tensor:
-        """What the image generator starts from: (N, channels[0], G, G)."""
+        """Return the input of the generation blocks, (N, channels[0], G, G)."""
         if not self.config.use_clip:
             return self.fc(noise).view(noise.shape[0], -1, self.grid, self.grid)
         n = noise.shape[0]
         bridge = self.bridge(noise, cond)  # (N, C, G, G)
-        prompts = (self.prompt(cond) if self.prompt else cond[:, :0]).view(
-            n, -1, bridge.shape[1]
-        )  # (N, P, C)
+        prompts = self.prompt(cond) if self.prompt else cond[:, :0]  # (N, P·C)
+        prompts = prompts.view(n, -1, bridge.shape[1])  # (N, P, C)
         concepts = self.clip_vit(bridge, prompts)  # (N, C, G, G)
         return self.concept(bridge + self.config.clip_weight * concepts)  # (N, channels[0], G, G)
 
 
 class ExtractionBlock(nn.Module):
-    """Two 3×3 convolutions of Mate-D, no bias, and the learned weights of figure 3's sums."""
+    """Block of Mate-D: two 3×3 convolutions without bias, and the learned weights of figure 3's sums."""
 
     def __init__(self, in_channels: int, out_channels: int, adds_feature: bool) -> None:
         super().__init__()
@@ -202,7 +201,7 @@ class ExtractionBlock(nn.Module):
 
 
 class MateD(nn.Module):
-    """CLIP-FE: extracts one feature from several CLIP maps (paper, figure 3)."""
+    """CLIP feature extractor (CLIP-FE): one feature from several CLIP maps (paper, figure 3)."""
 
     def __init__(self, config: DiscriminatorConfig, width: int) -> None:
         super().__init__()
@@ -220,7 +219,7 @@ class MateD(nn.Module):
 
 
 class QualityAssessor(nn.Module):
-    """How real, and how well matched to the sentence, the feature is."""
+    """Scores how real a picture is and how well it matches the sentence, from Mate-D's feature."""
 
     def __init__(self, config: DiscriminatorConfig, embed_dim: int) -> None:
         super().__init__()
@@ -237,11 +236,11 @@ class QualityAssessor(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Mate-D and the assessor, on maps that the frozen CLIP image tower made."""
+    """Mate-D and the quality assessor, on maps from the frozen CLIP image tower."""
 
     def __init__(self, config: DiscriminatorConfig, clip: ClipConfig) -> None:
         super().__init__()
-        self.mate = _features(config, clip)
+        self.mate = _feature_extractor(config, clip)
         self.assessor = QualityAssessor(config, clip.embed_dim)
 
     def forward(self, maps: list[Tensor], sentence: Tensor) -> Tensor:
@@ -249,7 +248,7 @@ class Discriminator(nn.Module):
         return self.assessor(self.mate(maps), sentence)
 
 
-def _features(config: DiscriminatorConfig, clip: ClipConfig) -> nn.Module:
+def _feature_extractor(config: DiscriminatorConfig, clip: ClipConfig) -> nn.Module:
     if config.features == "cnn":
         return CnnFeatures(config, clip)
     if config.features == "ccm-csm":
@@ -258,10 +257,10 @@ def _features(config: DiscriminatorConfig, clip: ClipConfig) -> nn.Module:
 
 
 class Galip(nn.Module):
-    """Everything a training run holds; `text` and `image` are frozen CLIP towers.
+    """The whole model: the frozen CLIP towers `text` and `image`, generator and discriminator.
 
-    The generator has a copy of the image tower's blocks (as the released files do); `checkpoint` stores
-    equal tensors once.
+    The generator has a copy of the image tower's blocks, as in the released files; a checkpoint stores equal
+    tensors once.
     """
 
     def __init__(self, config: GalipConfig) -> None:
@@ -275,20 +274,20 @@ class Galip(nn.Module):
         freeze([self.text, self.image])
 
     def use_towers(self, text: TextTower, image: ImageTower) -> None:
-        """Take the weights of these towers, of the same shapes, everywhere CLIP is in the model."""
+        """Copy the weights of these towers, of the same shapes, to every place where the model has CLIP."""
         self.text.load_state_dict(text.state_dict())
         self.image.load_state_dict(image.state_dict())
         if self.config.generator.use_clip:
             self.generator.clip_vit.load_state_dict(ClipVit(image, self.config.generator).state_dict())
 
     def collect(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Image (N, 3, H, W) in [-1, 1] → the maps Mate-D reads and the CLIP image embedding (N, D)."""
+        """Image (N, 3, H, W) in [-1, 1] → the maps that Mate-D reads, and CLIP's image embedding (N, D)."""
         if self.config.discriminator.features == "cnn":
             return [image], self.image(image, ())[1]
         return self.image(image, self.config.discriminator.collect_layers)
 
     def collect_maps(self, image: Tensor) -> list[Tensor]:
-        """The maps of `collect` alone: CLIP runs only as far as the last of them."""
+        """Image (N, 3, H, W) → the maps of `collect` alone. CLIP stops after the last of them."""
         if self.config.discriminator.features == "cnn":
             return [image]
         return self.image.maps(image, self.config.discriminator.collect_layers)

@@ -1,4 +1,4 @@
-"""What `torch.save` wrote, read without running anything and without trusting its sizes."""
+"""Reading the files of `torch.save` without running their code and without trusting their sizes."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from galip.tensors import open_weights
 __all__ = ["read_pickled"]
 
 MOST_COMPRESSED = 64 * 2**20
-"""Bytes that an archive may unpack to beyond its size: TorchScript's code is compressed."""
+"""Bytes that an archive may unpack to beyond its own size: TorchScript's code is compressed."""
 MOST_PICKLE_BYTES = 4 * 2**20
-"""Of the pickle that names the tensors; the released checkpoints' have some 200 KB."""
+"""Largest pickle that names the tensors; those of the released checkpoints have about 200 KB."""
 MOST_DEPTH = 100
-"""Tuples, lists and dicts within one another. Python overflows its stack when it hashes a deep tuple."""
+"""Deepest nesting of tuples, lists and dicts. Hashing a deep tuple overflows Python's stack."""
 
 _ZIP = b"PK\x03\x04"
 _LEGACY_PICKLES = 5
-"""That a file of the format before zip begins with: magic number, version, system, data, storages' keys."""
+"""Pickles at the start of a file in the older format: magic number, version, system, data, storages' keys."""
 
 
 def read_pickled(path: Path, *, checksums: bool = False) -> Any:
-    """What `torch.save` wrote to `path`: tensors and plain data, on the CPU. Nothing in it is ever run.
+    """Return what `torch.save` wrote to `path`: tensors and plain data, on the CPU. Its code never runs.
 
-    `checksums`: compare those that PyTorch writes and does not read. Raises `FileRefused` when it is no
-    regular file, broken, unpacks to more than it is, is nested deeply, or holds anything else.
+    `checksums`: verify the checksums that PyTorch writes but never reads. Raises `FileRefused` if the file
+    is not regular, is broken, unpacks to far more than its size, nests deeply, or holds anything else.
     """
     with open_weights(path) as file:
         try:
@@ -46,36 +46,40 @@ def read_pickled(path: Path, *, checksums: bool = False) -> Any:
                 file.seek(0)
                 head = io.BytesIO(file.read(MOST_PICKLE_BYTES))
                 for _ in range(_LEGACY_PICKLES):
-                    if head.tell() < len(head.getbuffer()):  # else it is another pickle, which torch refuses
+                    if head.tell() < len(
+                        head.getbuffer()
+                    ):  # otherwise it is another pickle, which torch refuses
                         _check_depth(head)
             file.seek(0)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's, about what is refused here
+                warnings.simplefilter("ignore")  # torch warns about files that are refused here
                 return torch.load(file, map_location="cpu", weights_only=True)
         except FileRefused as error:
             raise FileRefused(f"{path} {error}") from error
-        except Exception as error:  # what a broken file makes an unpickler raise has no bounds
+        except Exception as error:  # a broken file can make an unpickler raise anything
             raise FileRefused(f"{path} {_why_refused(error)}") from error
 
 
 def _why_refused(error: Exception) -> str:
-    """What `error`, raised while reading weights, says of the file: not torch's advice to run its code."""
+    """Return what `error` means for the file. Torch's own message advises to run its code."""
     message = str(error)
     if "TorchScript" in message:
         return (
-            "is a TorchScript archive (as OpenAI's CLIP files are), which is code, not weights alone. "
+            "is a TorchScript archive (as OpenAI's CLIP files are), which holds code, not only weights. "
             "For OpenAI's CLIP use --clip openai, or give a file with its state_dict()"
         )
     if isinstance(error, pickle.UnpicklingError) and (culprit := re.search(r"GLOBAL ([\w.]+)", message)):
         return (
             f"holds more than tensors ({culprit[1]:.80}), and loading it could run code, so it is refused; "
-            "get the file from whom you trust, with weights alone in it"
+            "get a file with only weights from someone you trust"
         )
-    return f"is no whole file of weights ({type(error).__name__}); it may be cut short or of another kind"
+    return (
+        f"is not an intact file of weights ({type(error).__name__}); it may be truncated or of another kind"
+    )
 
 
 def _check_zip(file: BinaryIO, checksums: bool) -> None:
-    """Raise `FileRefused` for an archive that would unpack to much more than its size, or a damaged one."""
+    """Raise `FileRefused` if the archive is damaged or would unpack to far more than its size."""
     size = os.fstat(file.fileno()).st_size
     try:
         with zipfile.ZipFile(file) as archive:
@@ -84,25 +88,25 @@ def _check_zip(file: BinaryIO, checksums: bool) -> None:
             if unpacked > size + MOST_COMPRESSED:
                 raise FileRefused(
                     f"has {size:,} bytes and would unpack to {unpacked:,}; PyTorch stores tensors "
-                    "uncompressed, so it is none of its files"
+                    "uncompressed, so it did not write this file"
                 )
             if checksums and (broken := archive.testzip()):
-                raise FileRefused(f"is damaged: the checksum of {broken!r:.80} in it is another")
+                raise FileRefused(f"is damaged: the checksum of {broken!r:.80} does not match")
             for member in members:
                 if member.filename.lower().endswith("data.pkl"):
                     if member.file_size > MOST_PICKLE_BYTES:
-                        raise FileRefused(f"has {member.file_size:,} bytes besides its tensors")
+                        raise FileRefused(f"has {member.file_size:,} bytes beside its tensors")
                     _check_depth(io.BytesIO(archive.read(member)))
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
-        raise FileRefused(f"is no whole file of weights ({error}); it may be cut short") from error
+        raise FileRefused(f"is not an intact file of weights ({error}); it may be truncated") from error
 
 
 def _check_depth(stream: BinaryIO) -> None:
-    """Raise `FileRefused` if the pickle at `stream` nests deeply; reads it to its end, builds nothing.
+    """Raise `FileRefused` if the pickle at `stream` nests deeply. Reads it to its end and builds nothing.
 
-    Raises ValueError and others for what is no pickle.
+    Raises ValueError and others if it is not a pickle.
     """
-    stack: list[int | None] = []  # depth of what would be there; None for a mark
+    stack: list[int | None] = []  # depth of the object that would be there; None for a mark
     memo: dict[int, int] = {}
     for opcode, argument, _ in pickletools.genops(stream):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
@@ -114,12 +118,12 @@ def _check_depth(stream: BinaryIO) -> None:
         else:
             depth = 1 + max(_popped(opcode, stack), default=0)
             if depth > MOST_DEPTH:
-                raise FileRefused(f"holds data that is nested more than {MOST_DEPTH} deep")
+                raise FileRefused(f"holds data nested more than {MOST_DEPTH} deep")
             stack += [depth if opcode.stack_before else 0 for _ in opcode.stack_after]
 
 
 def _popped(opcode: pickletools.OpcodeInfo, stack: list[int | None]) -> list[int]:
-    """Take from `stack` what `opcode` does: as many as it says, after the last mark where it says so."""
+    """Pop from `stack` what `opcode` pops: a fixed number, or everything after the last mark."""
     popped: list[int] = []
     kinds = [kind.name for kind in opcode.stack_before]
     if "mark" in kinds:

@@ -1,4 +1,4 @@
-"""Models by name: the published one, the shipped one, a tiny one for tests, rows of the paper's Table 3."""
+"""Model configs by name: the released and the shipped model, a tiny one for tests, the paper's Table 3."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ PRESETS: dict[str, GalipConfig] = {
         discriminator=DiscriminatorConfig(collect_layers=(0, 1, 2), channels=16, assessor_channels=8),
     ),
 }
-"""`released`: the published checkpoints. `default`: the shipped icon model; `default-64`: what it grew from.
-`tiny`: for tests, seconds. And the rows of `TABLE3`, as `table3-ROW`."""
+"""`released`: the released checkpoints. `default`: the shipped icon model; `default-64`: the model it grew
+from. `tiny`: for tests. `table3-ROW`: the rows of `TABLE3`."""
 
 TABLE3: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "baseline": ({"use_clip": False}, {"features": "cnn", "collect_layers": (0,)}),
@@ -85,11 +85,11 @@ TABLE3: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "pp-1-6": ({"prompt_layers": tuple(range(6))}, {}),
     "pp-1-3": ({"prompt_layers": tuple(range(3))}, {}),
 }
-"""The paper's Table 3, row by row: what its generator and its discriminator have other than GALIP's. The
-paper counts layers from 1; three rows are GALIP itself. For that one the released code puts prompts into
-blocks 2 to 9, which the paper calls 1st to 9th; the other prompt rows are taken at the paper's word. `cnn`
-and `ccm-csm` are described in the papers it cites (DF-GAN, Projected GAN), not in the released code: they
-are our reading of those."""
+"""The paper's Table 3: how the generator and the discriminator of each row differ from GALIP's. The paper
+counts layers from 1; three rows are GALIP itself. For GALIP the released code puts prompts into blocks 2 to
+9, which the paper calls 1st to 9th; the other prompt rows follow the paper literally. `cnn` and `ccm-csm` are
+described in the papers it cites (DF-GAN, Projected GAN), not in the released code: they are our reading of
+those."""
 
 for _row, (_generator, _discriminator) in TABLE3.items():
     PRESETS[f"table3-{_row}"] = GalipConfig(
@@ -99,7 +99,7 @@ for _row, (_generator, _discriminator) in TABLE3.items():
 
 
 def preset(name: str) -> GalipConfig:
-    """The preset `name`. Raises `UsageError` listing the names there are."""
+    """Return the preset `name`. Raises `UsageError` listing all names if there is none."""
     if name not in PRESETS:
-        raise UsageError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
+        raise UsageError(f"no preset {name!r}; presets are {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,13 +1,16 @@
-"""The one type of progress callbacks."""
+"""The types of callbacks that report progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["Progress", "no_progress"]
+__all__ = ["Count", "Progress", "no_progress"]
 
-Progress = Callable[[str, int, int], object]
-"""Called as `progress(stage, done, total)` during a stage; `total` is 1 where there is nothing to count."""
+Progress = Callable[[str, int, int], None]
+"""Called as `progress(stage, done, total)` during a stage; `total` is 1 if there is nothing to count."""
+
+Count = Callable[[int, int], None]
+"""Called as `count(done, total)`."""
 
 
 def no_progress(stage: str, done: int, total: int) -> None:

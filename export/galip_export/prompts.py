@@ -5,11 +5,10 @@ Icons in the styles that the shipped model knows, birds and scenes as in the set
 
 from __future__ import annotations
 
+from galip.assets import STYLES
+
 __all__ = ["CALIBRATION_PROMPTS", "GATE_PROMPTS"]
 
-_STYLES = (
-    "3D style", "flat style", "noto style", "blob style", "twemoji style", "emojione style", "firefox style",
-)  # fmt: skip
 _ICONS = (
     "a red apple", "a green apple", "a rose", "a tulip", "a sunflower", "a maple leaf", "an evergreen tree",
     "a dog", "a cat face", "a fish", "a whale", "an owl", "a bear", "a rabbit face", "a turtle",
@@ -34,7 +33,7 @@ _SCENES = (
 )  # fmt: skip
 
 _ALL = (
-    *(f"{icon}, {style}" for icon in _ICONS for style in _STYLES),
+    *(f"{icon}, {style}" for icon in _ICONS for style in STYLES),
     *(
         f"this bird is {colour} with {feature.format(other)}"
         for colour in _BIRDS

@@ -2,71 +2,81 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-from galip_runtime.bundle.manifest import read_manifest, verify_files
+from galip_runtime.bundle.manifest import read_manifest, sha256_file, verify_files
 from galip_runtime.cache import cache_folder
 from galip_runtime.errors import FileRefused, UsageError
 
-__all__ = ["default_bundle", "default_checkpoint"]
+from galip.progress import Progress, no_progress
+
+__all__ = ["STYLES", "default_bundle", "default_checkpoint"]
+
+STYLES = (
+    "3D style",
+    "flat style",
+    "noto style",
+    "blob style",
+    "twemoji style",
+    "emojione style",
+    "firefox style",
+)
+"""The styles that the shipped model's training captions name, one per icon set."""
 
 _log = logging.getLogger("galip")
 
-_GRAPHS = 3
-"""counts how what `galip export` makes of a checkpoint has changed"""
+_EXPORT_VERSION = 3
+"""Raised whenever `galip export` makes other graphs from the same checkpoint."""
 
 
 def default_checkpoint() -> Path:
-    """The shipped checkpoint."""
+    """Return the path of the shipped checkpoint."""
     return Path(__file__).parent / "default.safetensors"
 
 
-def default_bundle(progress: Callable[[str, int, int], None] | None = None) -> Path:
-    """A bundle of the shipped model, exported to the user's cache folder on first use.
+def default_bundle(progress: Progress = no_progress) -> Path:
+    """Return the path of the shipped model's bundle, exported to the user's cache folder on first use.
 
-    The folder is `cache_folder`. The bundle's name has the checkpoint's hash and the graphs' version in it,
-    so that another version of either never meets an old bundle. One that is damaged is exported anew.
+    The bundle's name contains the checkpoint's hash and the export version, so a new version of either never
+    finds an old bundle. A damaged bundle is exported again.
 
-    Raises UsageError if there is no folder to keep it in, or none that nobody else may write to.
+    Raises UsageError if there is no cache folder that only this user can write to.
     """
     checkpoint = default_checkpoint()
-    with checkpoint.open("rb") as file:
-        name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    name = f"default-{sha256_file(checkpoint)[:16]}-{_EXPORT_VERSION}"
     try:
-        bundle = cache_folder() / f"default-{name}-{_GRAPHS}"
+        bundle = cache_folder() / name
         _export(checkpoint, bundle, progress)
     except UsageError as error:
         raise UsageError(
-            f"the shipped model's bundle cannot be kept: {error}. Name another folder in GALIP_CACHE, or "
-            "export it with galip export --out BUNDLE and name that with --bundle"
+            f"cannot store the shipped model's bundle: {error}. Set GALIP_CACHE to another folder, or export "
+            "the bundle with galip export --out BUNDLE and pass it with --bundle"
         ) from error
     return bundle
 
 
-def _export(checkpoint: Path, bundle: Path, progress: Callable[[str, int, int], None] | None) -> None:
-    """Export `bundle` unless it is there, and whole."""
-    if _is_whole(bundle):
+def _export(checkpoint: Path, bundle: Path, progress: Progress) -> None:
+    """Export `bundle` unless it exists and is intact."""
+    if _is_intact(bundle):
         return
     from galip_export import export_bundle
 
     try:
         export_bundle(checkpoint, bundle, progress=progress)
     except UsageError:
-        if not _is_whole(bundle):  # else another process was faster, and its bundle is this one
+        if not _is_intact(bundle):  # otherwise another process has exported the same bundle meanwhile
             raise
 
 
-def _is_whole(bundle: Path) -> bool:
-    """Whether `bundle` is there and as it was exported. What is damaged is removed."""
+def _is_intact(bundle: Path) -> bool:
+    """Return whether `bundle` is as it was exported. Removes a damaged one."""
     try:
         verify_files(bundle, read_manifest(bundle))
     except FileRefused as error:
         if bundle.is_dir():
-            _log.warning("%s: it is exported anew", error)
-            shutil.rmtree(bundle, ignore_errors=True)  # what remains is what the export will complain of
+            _log.warning("%s: exporting it again", error)
+            shutil.rmtree(bundle, ignore_errors=True)  # the export complains about anything that remains
         return False
     return True

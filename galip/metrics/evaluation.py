@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +29,7 @@ from galip.metrics.reference import Reference
 from galip.metrics.registry import METRICS, Needs, metrics_that_need
 from galip.metrics.report import Report
 from galip.metrics.subject import open_model
+from galip.progress import Progress, no_progress
 from galip.towers import load_towers
 
 if TYPE_CHECKING:
@@ -37,11 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-Progress = Callable[[str, int, int], None]
-
 
 def evaluate(
-    config: EvaluationConfig, *, fabric: Fabric | None = None, progress: Progress = lambda *_: None
+    config: EvaluationConfig, *, fabric: Fabric | None = None, progress: Progress = no_progress
 ) -> Report:
     """Evaluate `config.subject`. Started by torchrun with a launched `fabric`, processes share the pictures.
 

@@ -1,6 +1,6 @@
-"""How the shipped model is made: icons and their captions, training, model card. In no wheel.
+"""The recipe of the shipped model: icons and their captions, training, model card. In no wheel.
 
-`make default-model` runs it, with `recipes` on PYTHONPATH; `galip data icons` draws the icons alone.
+`make default-model` runs it, with `recipes` on PYTHONPATH. `galip data icons` only renders the icons.
 """
 
 from pathlib import Path
@@ -8,4 +8,4 @@ from pathlib import Path
 __all__ = ["CARD"]
 
 CARD = Path(__file__).parent / "card"
-"""Pictures, figures and logs of the model card."""
+"""Folder of the model card's pictures, figures and logs."""

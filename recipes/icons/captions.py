@@ -1,4 +1,4 @@
-"""Captions of an icon: natural phrases that name the thing and its style, and its tags."""
+"""Captions of an icon: natural phrases with the thing and its style, and its tags."""
 
 import hashlib
 import re
@@ -12,7 +12,7 @@ _PREPOSITION = re.compile(
     r"\b(?:with|without|of|in|on|at|for|over|under|and|from|behind|showing|holding|blowing|facing|pointing|"
     r"wearing|having|feeding|screaming|savoring|exhaling|vomiting)\b|,"
 )
-# Words in -s that are one thing, and words that are several or no countable thing at all.
+# Words in -s that are singular, and words that are plural or not countable
 _PARTICIPLE = re.compile(r"^(un)?locked\b")
 _SINGULAR_S = re.compile(r"(ss|us|(?<!sk)is|lens|canvas|rhinoceros|claus)$", re.IGNORECASE)
 _PLURAL_START = re.compile(r"^(people|men|women|two|three|letters|palms|hands|input)\b(?!')")
@@ -20,7 +20,7 @@ _PERSON_START = re.compile(r"^(person|man|woman) (?!with\b)")
 
 
 def _list(text: str) -> frozenset[str]:
-    """The entries of a list written with commas, over as many lines as it takes."""
+    """Return the entries of a comma-separated list over several lines."""
     return frozenset(entry.strip() for entry in text.split(",") if entry.strip())
 
 
@@ -66,7 +66,7 @@ def _indefinite(name: str) -> str:
 
 
 def with_article(name: str) -> str:
-    """The name as a phrase: "an octopus", "grapes", "fire", "the Statue of Liberty"."""
+    """Return the name as a phrase: "an octopus", "grapes", "fire", "the Statue of Liberty"."""
     if _THE.match(name):
         return f"the {name}"
     if _PERSON_START.match(name):  # "a man lifting weights": the person is what counts
@@ -86,15 +86,15 @@ def with_article(name: str) -> str:
 
 
 def _tag_line(thing: Thing, key: str, count: int = 4) -> str:
-    """A few of the tags, which ones depends on the picture; "" where there is nothing to choose from."""
+    """Return a few of the tags, selected by the picture's key; "" if there are none."""
     tags = sorted(thing.tags, key=lambda tag: hashlib.sha256(f"{key} {tag}".encode()).digest())
     return ", ".join(sorted(tags[:count]))
 
 
 def captions_of(thing: Thing, style: str, key: str) -> list[str]:
-    """Four to eight captions; the first is the canonical "a THING, STYLE", one of them names no style.
+    """Return four to eight captions. The first is the canonical "a THING, STYLE"; one names no style.
 
-    `key` decides, the same way every time, which tags and which other name are used.
+    `key` determines which tags and which alias are used.
     """
     tone = f" with {thing.skin_tone} skin tone" if thing.skin_tone else ""
     if thing.skin_tone and ", " in thing.skin_tone:

@@ -1,6 +1,6 @@
-"""Icon names that neither code points nor emojibase's own names explain, each with the name to use instead.
+"""Names for icons that neither code points nor emojibase's own names identify.
 
-What the emoji table doesn't know even so (a folded document, a hard disk) keeps the name given here.
+Things that the emoji table lacks (a folded document, a hard disk) keep the name given here.
 """
 
 __all__ = ["BROKEN_ICONS", "EXTRA_NAMES"]
@@ -11,11 +11,11 @@ BROKEN_ICONS = frozenset(
     ["fxemoji--heartblue", "fxemoji--tramcar", "noto-v1--asterisk", "noto-v1--pound-symbol"]
     + [f"noto-v1--digit-{digit}" for digit in DIGITS]
 )
-"""Icons drawn outside their view box, without their colours, or in white on nothing."""
+"""Icons that leave their view box, lack their colours, or are white on nothing."""
 
 
 def _table(text: str) -> dict[str, str]:
-    """{icon name: name to use} from lines of `icon name = name to use`, several on a line split by `;`."""
+    """Parse lines of `icon name = name to use`, several per line separated by `;`, to a dict."""
     pairs = (pair.partition("=") for line in text.splitlines() for pair in line.split(";") if pair.strip())
     return {icon.strip(): name.strip() for icon, _, name in pairs}
 

@@ -1,4 +1,4 @@
-"""The figures of the shipped model's card: measured by `judge`, kept as JSON, shown as Markdown tables."""
+"""The figures of the model card: measured by `judge`, stored as JSON, shown as Markdown tables."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ RIVALS = {
     "paired": "paired warm-up, annealed away",
     "galip-64": "the same, with all its time: the shipped model before it grew",
 }
-"""Runs that are compared at 64 pixels, and what the card calls them."""
+"""Runs compared at 64 pixels, and their names in the card."""
 RIVAL_METRICS = ("fid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
 FEWER = 500
-"""Pictures made of unseen things and by each rival, and real ones that rivals are compared with."""
+"""Pictures of unseen things, pictures by each rival, and real pictures that rivals are compared with."""
 
 _ROWS = {
     "fid": ("FID, all of both", 1),
@@ -37,13 +37,13 @@ _ROWS = {
     "retrieval_real": ("the same for the real pictures", 3),
     "seed_psnr": ("PSNR between two seeds, dB", 1),
 }
-"""Figures of a report in the card's order: their names there, and decimals."""
+"""Figures of a report in the card's order, with their names there and decimals."""
 
 
 def judge(data: Path, runs: Path, seen: tuple[str, ...], unseen: tuple[str, ...]) -> None:
-    """Evaluate the shipped checkpoint on what it was trained on and on things it has never seen, and the
-    rivals in `runs`; `seen` and `unseen` are what either leaves out of `data`. Into `card/evaluation.json`
-    and `card/rivals.json`.
+    """Evaluate the shipped checkpoint on trained and on unseen things, and the rivals in `runs`.
+
+    `seen` and `unseen` are the exclusions from `data`. Writes `card/evaluation.json` and `card/rivals.json`.
     """
     checkpoint = default_checkpoint()
     on_seen = EvaluationConfig(str(checkpoint), str(data), tuple(METRICS), count=10_000, exclude=seen)
@@ -67,7 +67,7 @@ def _report(config: EvaluationConfig) -> dict[str, Any]:
 
 
 def _training(run: Path) -> dict[str, Any] | None:
-    """Steps and seconds of a run, from its log; None for a run whose log is gone."""
+    """Return steps and seconds of a run from its log; None if the log is missing."""
     if not (log := run / "log.jsonl").exists():
         return None
     lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -85,7 +85,7 @@ def _store(reports: Mapping[str, Any], file: Path) -> None:
 
 
 def evaluation_table(reports: Mapping[str, Any]) -> str:
-    """`card/evaluation.json` as a Markdown table, a column for what was seen and one for what was not."""
+    """Return `card/evaluation.json` as a Markdown table, with a column for seen and one for unseen things."""
     columns = [reports["seen"], reports["unseen"]]
     rows = [["", "things it was trained on", "things of the test split"]]
     rows.append(["pictures made", *(f"{report['subject']['pictures']:,}" for report in columns)])
@@ -96,7 +96,7 @@ def evaluation_table(reports: Mapping[str, Any]) -> str:
 
 
 def rivals_table(reports: Mapping[str, Any]) -> str:
-    """`card/rivals.json` as a Markdown table, a row for each."""
+    """Return `card/rivals.json` as a Markdown table, a row per rival."""
     keys = [key for key in _ROWS if key in reports["paired"]["figures"]]
     keys.remove("retrieval_real")
     rows = [["64 pixels", "steps", "minutes", *(_ROWS[key][0] for key in keys)]]

@@ -1,9 +1,9 @@
-"""The shipped model, from nothing: `make default-model`.
+"""Make the shipped model from scratch: `make default-model`.
 
 Builds the icon pictures, trains CLIP's towers, trains GALIP at 64 pixels and grown to 128, stores the result
-as fp16 in galip/assets, draws the pictures of the model card, trains two rivals on equal budgets and judges
-all. A step whose result is there is not repeated; a run that was cut short is resumed. The numbers below are
-the recipe; MODEL_CARD.md says what came of them.
+as fp16 in galip/assets, makes the pictures of the model card, trains two rivals on equal budgets and
+evaluates all of them. A step is skipped if its result exists; an interrupted run is resumed. The numbers
+below are the recipe; MODEL_CARD.md has its results.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from galip.train.options import resolve
 from icons import CARD
 from icons.build import build_icons
 from icons.figures import RIVALS, judge
-from icons.model_card import draw_card, draw_rivals, keep_logs
+from icons.model_card import copy_logs, save_card, save_rivals
 
 PEOPLE_AND_FLAGS = (
     "skin_tone",
@@ -36,7 +36,7 @@ PEOPLE_AND_FLAGS = (
     "group=other",
 )
 COMMONEST = "rank>5771"
-"""The 200 commonest things, by `icons.commonness`'s rule: about what this training has time for."""
+"""Leaves the 200 commonest things by `icons.commonness`: about as many as this training has time for."""
 
 SAMPLE_PROMPTS = (
     "a red apple, 3D style",
@@ -51,29 +51,30 @@ SAMPLE_PROMPTS = (
 
 
 def clip_config(data: str, out: str) -> ContrastiveConfig:
-    """A quarter of an hour of two cores: more passes over so few pictures hardly help."""
+    """Return the config of CLIP's towers: 15 minutes on two cores. More epochs hardly help."""
     return ContrastiveConfig(
         data=data, out=out, steps=600, whiten=True, exclude=("skin_tone", "group=flags", "group=component")
     )
 
 
 def gan_config(data: str, clip: str, out: str) -> GanConfig:
-    """The preset `icons` on 64 pixels, of the commonest things: a plain regression, then GALIP with paired
-    losses that fade out, then GALIP's own losses.
+    """Return the preset `icons` at 64 pixels, for the commonest things.
+
+    It starts as plain regression, goes on with GALIP's and fading paired losses, and ends with GALIP's alone.
     """
     return resolve(GanConfig, {**_gan_options(data, clip, out), "model": "default-64"}, "icons")
 
 
 def grown_config(data: str, clip: str, out: str, smaller: str) -> GanConfig:
-    """The same once more on 128 pixels, beginning with the model of 64."""
+    """Return the same at 128 pixels, initialised from the 64-pixel model."""
     schedule = {"steps": 3_400, "warmup_steps": 3_000, "paired_steps": 3_350, "warmup_lr": 5e-4}
     return resolve(GanConfig, {**_gan_options(data, clip, out), **schedule, "init": smaller}, "icons")
 
 
 def rival_config(data: str, clip: str, out: str, paired: bool) -> GanConfig:
-    """The model of 64 pixels in a fifth of its time: by `paired` losses that fade out, or GALIP's own alone.
+    """Return a 64-pixel run in a fifth of the time: with fading `paired` losses, or GALIP's own alone.
 
-    An adversarial step takes three times as long as one of the warm-up; both take about equally long.
+    An adversarial step takes three times as long as a warm-up step; both runs take about equally long.
     """
     schedule: dict[str, Any]
     if paired:
@@ -89,7 +90,7 @@ def _gan_options(data: str, clip: str, out: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run a stage of the recipe: `towers` and `judge` in one process, the others by torchrun in any."""
+    """Run a stage of the recipe: `towers` and `judge` in one process, the others under torchrun."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stage", choices=("towers", "galip", "rivals", "judge"))
     parser.add_argument("--data", type=Path, required=True, help="folder of the icon pictures, 128 pixels")
@@ -108,42 +109,42 @@ def main() -> None:
 
 
 def train_towers(data: Path, runs: Path) -> None:
-    """CLIP's towers in `runs`/clip, unless they are there."""
+    """Train CLIP's towers in `runs`/clip, unless they exist."""
     clip = runs / "clip" / "clip.safetensors"
     if not clip.exists():
         train_clip(clip_config(str(data), str(clip.parent)), resume=True, echo=_echo)
 
 
 def train_gan(data: Path, runs: Path) -> None:
-    """Both sizes, in `runs`/galip-64 and `runs`/galip; then the shipped file and the card's pictures."""
+    """Train both sizes in `runs`/galip-64 and `runs`/galip, then write the shipped file and the card."""
     clip = str(runs / "clip" / "clip.safetensors")
     smaller = train(gan_config(str(data), clip, str(runs / "galip-64")), resume=True, echo=_echo)
     config = grown_config(str(data), clip, str(runs / "galip"), str(smaller))
-    trained = train(config, resume=True, echo=_echo)
+    checkpoint = train(config, resume=True, echo=_echo)
     if os.environ.get("RANK", "0") == "0":
-        publish(trained)
-        draw_card(default_checkpoint(), data, CARD)
-        keep_logs(runs, CARD)
+        publish(checkpoint)
+        save_card(default_checkpoint(), data, CARD)
+        copy_logs(runs, CARD)
 
 
-def publish(trained: Path) -> None:
-    """Store `trained` as the shipped checkpoint, in fp16."""
-    note = read_info(trained).note
+def publish(checkpoint: Path) -> None:
+    """Store `checkpoint` as the shipped checkpoint, in fp16."""
+    note = read_info(checkpoint).note
     save_galip(
         default_checkpoint(),
-        load_galip(trained, needs=PARTS),
+        load_galip(checkpoint, needs=PARTS),
         dtype=torch.float16,
         note=note,
     )
 
 
 def train_rivals(data: Path, runs: Path) -> None:
-    """GALIP's own losses alone, in `runs`/own-losses, and after a paired warm-up, in `runs`/paired."""
+    """Train `runs`/own-losses with GALIP's own losses alone, `runs`/paired with a paired warm-up."""
     for name, paired in (("own-losses", False), ("paired", True)):
         config = rival_config(str(data), str(default_checkpoint()), str(runs / name), paired)
         train(config, resume=True, echo=_echo)
     if os.environ.get("RANK", "0") == "0":
-        draw_rivals(runs, tuple(RIVALS), CARD / "rivals.png")
+        save_rivals(runs, tuple(RIVALS), CARD / "rivals.png")
 
 
 def _echo(line: str) -> None:

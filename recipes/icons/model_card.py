@@ -15,20 +15,12 @@ from galip_runtime.image import grid, save_picture
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from galip.assets import STYLES
 from galip.data.shards import read_metas
 from icons.commonness import commonest_things
 
-__all__ = ["STYLES", "draw_card", "draw_rivals", "keep_logs"]
+__all__ = ["copy_logs", "save_card", "save_rivals"]
 
-STYLES = (
-    "3D style",
-    "flat style",
-    "noto style",
-    "blob style",
-    "twemoji style",
-    "emojione style",
-    "firefox style",
-)
 SEED = 1
 HERO = (
     ("a red apple", "a cat", "an automobile", "a house", "a red heart", "a thinking face", "a pizza", "fire"),
@@ -38,8 +30,8 @@ HERO = (
 Pictures = NDArray[np.uint8]
 
 
-def draw_card(checkpoint: Path, data: Path, folder: Path) -> None:
-    """Write the card's pictures into `folder`: things, seeds, styles."""
+def save_card(checkpoint: Path, data: Path, folder: Path) -> None:
+    """Write the card's pictures to `folder`: things, seeds, styles."""
     from galip_export import export_bundle
 
     folder.mkdir(exist_ok=True)
@@ -68,16 +60,16 @@ def draw_card(checkpoint: Path, data: Path, folder: Path) -> None:
     )
 
 
-def keep_logs(runs: Path, folder: Path) -> None:
-    """The logs of both sizes' training, from `runs` into `folder`, and their curves."""
+def copy_logs(runs: Path, folder: Path) -> None:
+    """Copy both sizes' training logs from `runs` to `folder` and plot their curves."""
     for size, name in ((64, "galip-64"), (128, "galip")):
         log = runs / name / "log.jsonl"
         shutil.copyfile(log, folder / f"log_{size}.jsonl")
-        draw_curves(log, folder / f"curves_{size}.png")
+        plot_curves(log, folder / f"curves_{size}.png")
 
 
-def draw_rivals(runs: Path, names: Sequence[str], file: Path) -> None:
-    """A row for each of the runs `names` in `runs`: the same things, style and seed, doubled in size."""
+def save_rivals(runs: Path, names: Sequence[str], file: Path) -> None:
+    """Write a sheet with a row per run `names` in `runs`: the same things, style and seed, at double size."""
     from galip.eager import load_eager
 
     things, style = HERO[0], STYLES[0]
@@ -90,7 +82,7 @@ def draw_rivals(runs: Path, names: Sequence[str], file: Path) -> None:
 
 
 def held_out(data: Path, count: int) -> list[str]:
-    """`count` things of the test split, which no training picture shows, as prompts without style."""
+    """Return `count` things of the test split, which training never saw, as prompts without style."""
     prompts: dict[str, str] = {}
     for meta in read_metas(data, "test"):
         if not meta["skin_tone"] and meta["group"] in (
@@ -107,27 +99,29 @@ def held_out(data: Path, count: int) -> list[str]:
 
 
 def table(model: Model, things: Sequence[str], styles: Sequence[str], blocks: int) -> Pictures:
-    """A row a thing, a column a style, labelled; rows split into `blocks` side by side. uint8 (H, W, 3)."""
+    """Return a labelled sheet (H, W, 3): a row per thing, a column per style, in `blocks` side by side."""
     pictures = model.generate([f"{thing}, {style}" for thing in things for style in styles], seeds=SEED)
     rows = -(-len(things) // blocks)
     return labelled(pictures, things, [style.removesuffix(" style") for style in styles], rows)
 
 
 def seeds_table(model: Model, prompts: Sequence[str], seeds: int) -> Pictures:
-    """A row a prompt, a column a seed, labelled. uint8 (H, W, 3)."""
+    """Return a labelled sheet (H, W, 3): a row per prompt, a column per seed."""
     pictures = model.generate(
         [prompt for prompt in prompts for _ in range(seeds)], seeds=list(range(seeds)) * len(prompts)
     )
     return labelled(pictures, prompts, [f"seed {seed}" for seed in range(seeds)], len(prompts))
 
 
-def labelled(pictures: Pictures, rows: Sequence[str], columns: Sequence[str], rows_a_block: int) -> Pictures:
-    """Pictures (rows · columns, H, W, 3) as a table with names left and above; blocks side by side."""
+def labelled(
+    pictures: Pictures, rows: Sequence[str], columns: Sequence[str], rows_per_block: int
+) -> Pictures:
+    """Lay out pictures (rows · columns, H, W, 3) with names left and above, in blocks side by side."""
     side, left, top, gap = pictures.shape[1], 205, 22, 4
     cell = side + gap
-    blocks = -(-len(rows) // rows_a_block)
+    blocks = -(-len(rows) // rows_per_block)
     width = left + len(columns) * cell
-    sheet = Image.new("RGB", (blocks * width, top + rows_a_block * cell), "white")
+    sheet = Image.new("RGB", (blocks * width, top + rows_per_block * cell), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for block in range(blocks):
         for index, name in enumerate(columns):
@@ -135,9 +129,9 @@ def labelled(pictures: Pictures, rows: Sequence[str], columns: Sequence[str], ro
                 (block * width + left + index * cell + side / 2, top / 2), name, "#444", font, anchor="mm"
             )
     for index, name in enumerate(rows):
-        x, y = index // rows_a_block * width, top + index % rows_a_block * cell
-        shown = name if len(name) <= 28 else name[:27] + "…"
-        draw.text((x + left - 8, y + side / 2), shown, "#222", font, anchor="rm")
+        x, y = index // rows_per_block * width, top + index % rows_per_block * cell
+        label = name if len(name) <= 28 else name[:27] + "…"
+        draw.text((x + left - 8, y + side / 2), label, "#222", font, anchor="rm")
         for column in range(len(columns)):
             sheet.paste(
                 Image.fromarray(pictures[index * len(columns) + column]), (x + left + column * cell, y)
@@ -145,8 +139,8 @@ def labelled(pictures: Pictures, rows: Sequence[str], columns: Sequence[str], ro
     return np.asarray(sheet)
 
 
-def draw_curves(log: Path, out: Path) -> None:
-    """The curves of a GALIP training's `log.jsonl` as one PNG."""
+def plot_curves(log: Path, out: Path) -> None:
+    """Plot the curves of a GALIP training's `log.jsonl` to one PNG."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""One name per thing over all icon sets: icon names and code points → emojibase's entry → a natural name."""
+"""One name per thing in all icon sets: icon names and code points → emojibase's entry → a natural name."""
 
 import hashlib
 import re
@@ -26,40 +26,40 @@ TONE_CODE = re.compile(r"-1F3F[B-F]")
 
 @dataclass(frozen=True)
 class Thing:
-    """What an icon shows, the same over all styles."""
+    """The thing that an icon shows, the same in all styles."""
 
     name: str
     """Canonical natural name without article: "red apple"."""
     base: str
-    """Name less gender, hair and skin tone: pictures of one base are in one split."""
+    """Name without gender, hair and skin tone: all pictures of one base are in one split."""
     group: str
     subgroup: str
     skin_tone: str | None = None
     """"light", "medium-light", … or None for the plain picture."""
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
-    """Other names in use, without article: "car" for "automobile"."""
+    """Other names, without article: "car" for "automobile"."""
     order: int | None = None
-    """Position in emojibase's order; None for what isn't an emoji."""
+    """Position in emojibase's order; None if it isn't an emoji."""
     matched: bool = field(default=True, compare=False)
     """Whether the emoji table has it."""
 
 
 def fuse(name: str) -> str:
-    """A name's letters and digits alone, in lower case ASCII: "Piñata!" → "pinata"."""
+    """Return only the letters and digits of a name, in lower-case ASCII: "Piñata!" → "pinata"."""
     plain = unicodedata.normalize("NFKD", name.lower().replace("&", " and "))
     return re.sub(r"[^a-z0-9]", "", plain)
 
 
 def split_of(base: str) -> str:
-    """The split, "train", "val" or "test" (90/5/5), of a thing: from its base name alone."""
+    """Return the split of a thing, "train", "val" or "test" (90/5/5), from its base name alone."""
     digest = hashlib.sha256(f"galip icons split 1: {fuse(base) or base}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     return "train" if share < 0.9 else "val" if share < 0.95 else "test"
 
 
 def natural_name(label: str) -> str:
-    """An emojibase label in plain words: "flag: France" → "flag of France", "man: bald" → "bald man"."""
+    """Return a label in plain words: "flag: France" → "flag of France", "man: bald" → "bald man"."""
     name = label.replace("’", "'").replace("“", "").replace("”", "").replace(" (blood type)", "")
     name = name.replace("regional indicator", "letter")
     if time := re.fullmatch(r"(\w+)( o'clock|-thirty)", name):
@@ -84,12 +84,12 @@ def natural_name(label: str) -> str:
     return f"{head} with {rest}"
 
 
-# Separate code points that are one thing but for gender.
+# Code points that are the same thing in another gender
 _SAME_BASE = {"1F57A": "1F483", "1F478": "1F934", "1F936": "1F385", "1F474": "1F9D3", "1F475": "1F9D3"}
 
 
 def _base_code(code: str) -> str:
-    """Code points less skin tone, hair and gender: that of the person, where emojibase has one."""
+    """Return code points without skin tone, hair and gender: those of the person, if emojibase has them."""
     code = TONE_CODE.sub("", code).replace("-FE0F", "")
     code = re.sub(r"-200D-(2640|2642|1F9B[0-3])", "", code)
     code = re.sub(r"\b1F46[89]\b", "1F9D1", code)
@@ -106,7 +106,7 @@ def _base_code(code: str) -> str:
 
 
 class Names:
-    """Finds the thing an icon shows, from the emoji table (the emojibase-data archive)."""
+    """Finds the thing that an icon shows in the emoji table (the emojibase-data archive)."""
 
     def __init__(self, emojibase: Path):
         entries = read_member(emojibase, "en/data.json")
@@ -142,13 +142,13 @@ class Names:
                 self._by_name.setdefault(fuse(name), code)
 
     def thing(self, icon: Icon, set_name: str) -> Thing:
-        """The thing that an icon of a set shows: by code point, else by name, else by its aliases."""
+        """Return the thing that an icon of a set shows: by code point, else by name, else by its aliases."""
         for hexcode in icon.hexcodes:
-            if found := self._by_code(_bare(hexcode.upper())):
-                return found
+            if thing := self._by_code(_bare(hexcode.upper())):
+                return thing
         for name in (icon.name, *icon.aliases):
-            if found := self._by_icon_name(name, set_name):
-                return found
+            if thing := self._by_icon_name(name, set_name):
+                return thing
         plain, tone = _renamed(icon.name, set_name), None
         if plain.endswith("-skin-tone"):
             plain, tone = _split_tone(plain)
@@ -160,7 +160,7 @@ class Names:
             return self._make(*self._tones[bare])
         if bare in self._codes:
             return self._make(self._codes[bare], None)
-        # Gendered or toned in this set alone: the person's own entry.
+        # Only this set has this gender or tone: take the person's own entry
         tones = ", ".join(TONE_NAMES[int(digit, 16) - 0xB] for digit in re.findall(r"1F3F([B-F])", bare))
         code = self._codes.get(TONE_CODE.sub("", bare)) or self._codes.get(_base_code(bare))
         return self._make(code, tones or None) if code else None
@@ -197,7 +197,7 @@ def _renamed(name: str, set_name: str) -> str:
 
 
 def _split_tone(name: str) -> tuple[str, str | None]:
-    """An icon name less the skin tones it ends with, and these: "skier-dark-skin-tone" → "skier", "dark"."""
+    """Split the skin tones from the end of an icon name: "skier-dark-skin-tone" → "skier", "dark"."""
     plain, tones = name.replace("-skin-tone", " skin tone"), list[str]()
     while tone := TONE.search(plain):
         tones.insert(0, tone[1].removesuffix(" skin tone"))
@@ -215,9 +215,9 @@ def _tone_of(label: str) -> str:
 
 
 def _aliases(name: str, shortcodes: Iterable[str]) -> Iterable[str]:
-    seen = {fuse(name)}
+    fused = {fuse(name)}
     for shortcode in shortcodes:
         words = shortcode.replace("_", " ").replace("-", " ").strip()
-        if fuse(words) not in seen and _READABLE.fullmatch(words):
-            seen.add(fuse(words))
+        if fuse(words) not in fused and _READABLE.fullmatch(words):
+            fused.add(fuse(words))
             yield words

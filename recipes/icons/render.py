@@ -1,4 +1,4 @@
-"""SVG to square RGB PNG on white, in parallel processes (resvg holds Python's lock, threads gain nothing)."""
+"""Rendering SVG to square RGB PNG on white, in processes: resvg holds the GIL, so threads don't help."""
 
 import io
 import multiprocessing
@@ -18,13 +18,13 @@ from PIL import Image
 __all__ = ["MARGIN", "load_renderer", "render_all", "render_svg"]
 
 MARGIN = 0.03
-"""White border on each side, as a share of the picture: shapes that touch their view box keep their edge."""
+"""White border on each side, as a fraction of the picture: shapes at the view box keep their edge."""
 
 CHUNK = 64
 
 
 def load_renderer() -> ModuleType:
-    """The resvg-py package. Raises ProviderUnavailable where it is not installed."""
+    """Return the resvg-py package. Raises ProviderUnavailable if it is not installed."""
     try:
         import resvg_py
     except ImportError as error:
@@ -35,9 +35,9 @@ def load_renderer() -> ModuleType:
 
 
 def render_svg(svg: str, size: int) -> bytes:
-    """PNG, RGB, (size, size), of an `<svg … viewBox="l t w h">`, centred on white with a small margin.
+    """Render an `<svg … viewBox="l t w h">` to an RGB PNG (size, size), centred on white with a small margin.
 
-    Raises GalipError where the SVG cannot be rendered, and as `load_renderer`.
+    Raises GalipError if the SVG cannot be rendered, and as `load_renderer`.
     """
     box = re.search(r'viewBox="(\S+) (\S+) (\S+) (\S+)"', svg)
     if box is None:
@@ -53,12 +53,12 @@ def render_svg(svg: str, size: int) -> bytes:
         f' viewBox="0 0 {side + 2 * edge} {side + 2 * edge}">{inner}</svg>'
     )
     try:
-        rendered = load_renderer().svg_to_bytes(
+        png = load_renderer().svg_to_bytes(
             svg_string=outer, width=size, height=size, background="white", skip_system_fonts=True
         )
     except ValueError as error:
-        raise GalipError(f"the SVG cannot be rendered: {error}") from error
-    picture = Image.open(io.BytesIO(bytes(rendered))).convert("RGB")
+        raise GalipError(f"cannot render the SVG: {error}") from error
+    picture = Image.open(io.BytesIO(bytes(png))).convert("RGB")
     assert picture.size == (size, size), picture.size
     out = io.BytesIO()
     picture.save(out, "PNG", optimize=False)
@@ -76,7 +76,7 @@ def _render_chunk(chunk: Sequence[tuple[str, str]], size: int) -> list[bytes]:
 
 
 def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent, which ends its workers, and ends itself where the parent was killed."""
+    """Leave Ctrl-C to the parent, which ends its workers, and exit if the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -89,7 +89,7 @@ def _start_worker() -> None:
 
 
 def render_all(svgs: Sequence[tuple[str, str]], size: int, *, processes: int = 2) -> Iterator[bytes]:
-    """PNGs of (key, svg) pairs, in their order. Raises GalipError naming the key of an icon that fails."""
+    """Yield the PNGs of (key, svg) pairs in order. Raises GalipError naming the key of an icon that fails."""
     chunks = [svgs[start : start + CHUNK] for start in range(0, len(svgs), CHUNK)]
     if processes < 2 or len(chunks) < 2:
         for chunk in chunks:

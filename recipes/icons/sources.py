@@ -1,7 +1,7 @@
-"""The seven icon sets and the emoji table: exact versions, recorded sha512, fetching and opening.
+"""The seven icon sets and the emoji table: exact versions and sha512, fetching and reading.
 
-Archives come from `npm pack` or from a folder of the user's; either way nothing is parsed before its
-sha512 (npm's `integrity`) has been compared with the one recorded here.
+Archives come from `npm pack` or from a folder. In both cases nothing is parsed before its sha512 (npm's
+`integrity`) has been compared with the one recorded here.
 """
 
 import base64
@@ -10,20 +10,20 @@ import json
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from galip_runtime.errors import FileRefused, GalipError, UsageError
+from galip_runtime.files import remove_leftovers, staging_folder
 
 __all__ = ["EMOJIBASE", "ICON_SETS", "Icon", "Package", "find_or_fetch", "icons_of", "read_member"]
 
 
 @dataclass(frozen=True)
 class Package:
-    """One npm package, pinned: `style` is how captions name its pictures, empty for the emoji table."""
+    """A pinned npm package. `style` is its pictures' style in captions, empty for the emoji table."""
 
     name: str
     version: str
@@ -33,23 +33,23 @@ class Package:
 
     @property
     def spec(self) -> str:
-        """What `npm pack` takes: NAME@VERSION."""
+        """The argument of `npm pack`: NAME@VERSION."""
         return f"{self.name}@{self.version}"
 
     @property
     def archive(self) -> str:
-        """File name that `npm pack` gives the archive."""
+        """The file name of the archive that `npm pack` writes."""
         return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
 
     @property
     def short(self) -> str:
-        """The name without its scope: "noto", used in sample keys."""
+        """The name without its scope, such as "noto"; used in sample keys."""
         return self.name.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class Icon:
-    """One picture of a set: SVG body, view box (left, top, width, height) and what identifies it."""
+    """A picture of a set: an SVG, and the names and code points that identify it."""
 
     name: str
     svg: str
@@ -57,8 +57,8 @@ class Icon:
     aliases: tuple[str, ...]
 
 
-# Style names were chosen by looking at the same things in all sets side by side: the first is shaded like
-# a 3D rendering, the second is the same drawing in flat colours, noto-v1's faces are the "blobs".
+# We chose the style names by comparing the same things in all sets: the first is shaded like a 3D rendering,
+# the second is the same drawing in flat colours, and noto-v1's faces are the "blobs".
 ICON_SETS = (
     Package(
         "@iconify-json/fluent-emoji",
@@ -141,13 +141,13 @@ def find_or_fetch(packages: Iterable[Package], *, cache: Path, source: Path | No
 
 
 def check_sha512(path: Path, package: Package) -> None:
-    """Raises FileRefused, naming file, expected and found, unless the archive is the recorded one."""
+    """Raise FileRefused with the file and both hashes unless the archive is the recorded one."""
     with path.open("rb") as file:
-        found = base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
-    if found != package.sha512:
+        actual = base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
+    if actual != package.sha512:
         raise FileRefused(
             f"{path} is not {package.spec} as recorded: expected sha512-{package.sha512},"
-            f" found sha512-{found}. Remove the file and fetch it anew."
+            f" got sha512-{actual}. Remove the file and fetch it again."
         )
 
 
@@ -155,35 +155,36 @@ def _fetch(package: Package, path: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise UsageError(
-            f"npm is needed to fetch {package.spec} and is not on the PATH. Install Node.js, or fetch the"
-            " packages elsewhere with `npm pack NAME@VERSION` and name their folder with --from DIR."
+            f"fetching {package.spec} needs npm, which is not on the PATH. Install Node.js, or fetch the"
+            " packages elsewhere with `npm pack NAME@VERSION` and give their folder with --from DIR."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _pack(npm, package, path)
     except OSError as error:
-        raise GalipError(f"cannot keep {package.archive} in {path.parent}: {error}.") from error
+        raise GalipError(f"cannot store {package.archive} in {path.parent}: {error}.") from error
 
 
 def _pack(npm: str, package: Package, path: Path) -> None:
-    """Runs `npm pack` aside and moves the checked archive to `path`."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as temporary:
+    """Run `npm pack` in a staging folder and move the verified archive to `path`."""
+    remove_leftovers(path.parent)
+    with staging_folder(path.parent) as staging:
         command = [npm, "pack", package.spec, "--ignore-scripts", "--pack-destination", "."]
-        done = subprocess.run(command, cwd=temporary, capture_output=True, text=True, check=False)
-        fetched = Path(temporary) / package.archive
-        if done.returncode != 0 or not fetched.is_file():
-            reason = done.stderr.strip().splitlines()[-6:] or ["no archive was written"]
+        process = subprocess.run(command, cwd=staging, capture_output=True, text=True, check=False)
+        archive = staging / package.archive
+        if process.returncode != 0 or not archive.is_file():
+            reason = process.stderr.strip().splitlines()[-6:] or ["no archive was written"]
             raise GalipError(
-                f"`npm pack {package.spec}` failed; check the network, or name a folder of packages that are "
+                f"`npm pack {package.spec}` failed; check the network, or give a folder of packages that are "
                 "already fetched with --from DIR:",
                 *reason,
             )
-        check_sha512(fetched, package)
-        fetched.replace(path)
+        check_sha512(archive, package)
+        archive.replace(path)
 
 
 def read_member(archive: Path, member: str) -> Any:
-    """The parsed JSON file `member` of a package; None where the package has no such file."""
+    """Return the parsed JSON file `member` of a package; None if the package has no such file."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
             file = tar.extractfile(f"package/{member}")
@@ -195,10 +196,10 @@ def read_member(archive: Path, member: str) -> Any:
 
 
 def icons_of(archive: Path) -> Iterator[Icon]:
-    """Every visible icon of a set, in the archive's order.
+    """Yield every visible icon of a set, in the archive's order.
 
-    An alias that mirrors its icon ("pointing right" from "pointing left") is a picture of its own; plain
-    aliases are further names of their icon.
+    An alias that mirrors its icon ("pointing right" from "pointing left") is a picture of its own; other
+    aliases are more names of their icon.
     """
     data = read_member(archive, "icons.json")
     if not isinstance(data, dict) or not isinstance(data.get("icons"), dict):

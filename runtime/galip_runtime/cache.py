@@ -15,7 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from galip_runtime.errors import FileRefused, UsageError
-from galip_runtime.files import staged_file
+from galip_runtime.files import sha256_rest, staged_file
 
 __all__ = [
     "HEADER_SIZE",
@@ -177,7 +177,7 @@ def _for_this_user(path: str, flags: int) -> int:
 def _is_whole(file: BufferedReader) -> bool:
     """Return whether the header has the sha256 of the data. Leaves `file` at the data."""
     header = file.read(HEADER_SIZE)
-    is_whole = header == _header(hashlib.file_digest(file, "sha256").hexdigest())
+    is_whole = header == _header(sha256_rest(file))
     file.seek(HEADER_SIZE)
     return is_whole
 

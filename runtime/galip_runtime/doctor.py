@@ -1,4 +1,4 @@
-"""What this machine can run, and why not the rest: every device is tried, nothing is guessed from a list."""
+"""What this machine can run, and why not the rest: every device is tried, none is guessed from a list."""
 
 import contextlib
 import ctypes
@@ -36,14 +36,14 @@ _LIBRARIES = {
     "cudart": (13, 12), "cublas": (13, 12), "cublasLt": (13, 12), "cudnn": (9,), "cufft": (12, 11),
     "curand": (10,), "nvrtc": (13, 12), "nvinfer": (11, 10),
 }  # fmt: skip
-"""libraries that onnxruntime's providers for NVIDIA's GPUs load, by name, and their versions"""
+"""the libraries that onnxruntime's providers for NVIDIA GPUs load, by name, and their versions"""
 
 
 def examine() -> dict[str, Any]:
-    """All of it, fit for JSON.
+    """Examine this machine and return a report ready for JSON.
 
-    `devices` has every device that `load` takes but auto: `works`, and `why` not or None; `precisions` are
-    those that it computes in.
+    `devices` has every device that `load` takes except auto: whether it `works`, `why` not (or None), and the
+    `precisions` that it computes in.
     """
     return {
         "python": {
@@ -62,7 +62,7 @@ def examine() -> dict[str, Any]:
             },
         },
         "gpus": _gpus(),
-        "onnxruntime": _onnxruntime(),  # which loads those of NVIDIA's Python packages
+        "onnxruntime": _onnxruntime(),  # first: it loads the CUDA libraries of NVIDIA's packages
         "cuda_libraries": {name: _library(name, versions) for name, versions in _LIBRARIES.items()},
         "openvino": _openvino(),
         "tensorrt": {name: _tensorrt(name) for name in PACKAGES},
@@ -78,7 +78,7 @@ def _gpus() -> dict[str, Any]:
 
 
 def _library(name: str, versions: tuple[int, ...]) -> dict[str, Any]:
-    """Whether the system's loader finds it: the newest version, and why not."""
+    """Report the newest version of a library that the system's loader finds, or why it finds none."""
     problems = []
     for version in versions:
         file = f"{name}64_{version}.dll" if sys.platform == "win32" else f"lib{name}.so.{version}"
@@ -92,35 +92,35 @@ def _library(name: str, versions: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _onnxruntime() -> dict[str, Any]:
-    """Which builds are installed, which one is imported, and what is wrong with that."""
+    """Report which builds are installed, which one is imported, and what is wrong with them."""
     builds = {}
     for name in _BUILDS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             builds[name] = importlib.metadata.version(name)
-    found: dict[str, Any] = {"builds": builds, "imported": None, "providers": [], "problem": None}
+    report: dict[str, Any] = {"builds": builds, "imported": None, "providers": [], "problem": None}
     try:
         onnxruntime = import_onnxruntime()
     except ProviderUnavailable as error:
-        found["problem"] = str(error)
+        report["problem"] = str(error)
     else:
-        found["imported"] = onnxruntime.__version__
-        found["providers"] = onnxruntime.get_available_providers()
-        if "CUDAExecutionProvider" in found["providers"]:
+        report["imported"] = onnxruntime.__version__
+        report["providers"] = onnxruntime.get_available_providers()
+        if "CUDAExecutionProvider" in report["providers"]:
             preload_libraries(onnxruntime)
     if len(builds) > 1:
-        wanted = (
+        extra = (
             "gpu"
             if "onnxruntime-gpu" in builds
             else "openvino"
             if "onnxruntime-openvino" in builds
             else "cpu"
         )
-        found["problem"] = (
-            f"{' and '.join(builds)} are installed into one folder: the last one installed is what runs, and "
-            f"removing either breaks the other. pip uninstall -y {' '.join(builds)}, then pip install "
-            f"'galip-runtime[{wanted}]'"
+        report["problem"] = (
+            f"{' and '.join(builds)} are installed into the same folder: the last one installed is the one "
+            f"that runs, and removing either breaks the other. pip uninstall -y {' '.join(builds)}, then "
+            f"pip install 'galip-runtime[{extra}]'"
         )
-    return found
+    return report
 
 
 def _openvino() -> dict[str, Any]:

@@ -7,11 +7,13 @@ process that created a staging folder holds a lock on it, which the system relea
 
 import contextlib
 import functools
+import hashlib
 import os
 import re
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -30,6 +32,8 @@ __all__ = [
     "open_regular",
     "read_regular",
     "remove_leftovers",
+    "sha256_file",
+    "sha256_rest",
     "staged_file",
     "staging_folder",
     "write_atomically",
@@ -46,6 +50,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_BLOCK = 2**20  # bytes hashed at a time
 
 
 def open_regular(path: StrPath, limit: int | None = None) -> BufferedReader:
@@ -64,7 +69,7 @@ def open_regular(path: StrPath, limit: int | None = None) -> BufferedReader:
             raise FileRefused(f"{os.fspath(path)} is {kind}, not a regular file")
         if limit is not None and status.st_size > limit:
             raise FileRefused(
-                f"{os.fspath(path)} has {status.st_size:,} bytes, more than the limit of {limit:,}: it is "
+                f"{os.fspath(path)} has {status.st_size:,} bytes; at most {limit:,} are allowed, so it is "
                 "probably another kind of file"
             )
         return os.fdopen(descriptor, "rb")
@@ -83,6 +88,21 @@ def read_regular(path: StrPath, limit: int) -> bytes:
     if len(data) > limit:  # it grew after it was opened
         raise FileRefused(f"{os.fspath(path)} has more than {limit:,} bytes")
     return data
+
+
+def sha256_file(path: StrPath) -> str:
+    """Return the file's sha256 as 64 hexadecimal digits, reading it in blocks."""
+    with open(path, "rb") as file:
+        return sha256_rest(file)
+
+
+def sha256_rest(file: BufferedReader, size: int = sys.maxsize) -> str:
+    """Return the sha256 of the rest of `file`, or of its next `size` bytes: then it ends even if it grows."""
+    digest = hashlib.sha256()
+    while size > 0 and (block := file.read(min(size, _BLOCK))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest()
 
 
 def check_writable(path: StrPath) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from galip_runtime._renamed import renamed
+
 __all__ = [
     "BF16_FEATURES",
     "INT8_FEATURES",
@@ -24,6 +26,8 @@ __all__ = [
     "has_cpu_features",
     "usable_cpus",
 ]
+
+__getattr__ = renamed(__name__, {"driver": "driver_cuda_version"})
 
 BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16"})
 """instructions that multiply in bf16, by their Linux names: a CPU needs one of them"""

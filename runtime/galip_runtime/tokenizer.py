@@ -1,9 +1,9 @@
-"""CLIP's tokenizer: a caption to a row of ids, equal to open_clip's `SimpleTokenizer` with its defaults.
+"""CLIP's tokenizer: captions to rows of ids, equal to open_clip's `SimpleTokenizer` with its defaults.
 
     caption -> fix mojibake, unescape HTML, collapse white space, lower case -> words -> byte-pair encoding
 
-Ids: 256 byte symbols, the same 256 as the end of a word, one id a merge, start, end. The merges may be any
-first part of CLIP's list; the vocabulary shrinks with it.
+Ids: 256 byte symbols, the same 256 at the end of a word, one id per merge, start, end. The merges may be any
+prefix of CLIP's list; the vocabulary shrinks with it.
 """
 
 import gzip
@@ -33,10 +33,10 @@ __all__ = [
 ]
 
 CLIP_MERGES = 48_894
-"""Merges that CLIP uses of the list it is published with."""
+"""The number of merges that CLIP uses of its published list."""
 
 MAX_PROMPT_LENGTH = 100_000
-"""Characters that a prompt may have. A caption holds some hundred words; more is a file pasted by mistake."""
+"""The most characters in a prompt. A caption has about a hundred words; more is a file pasted by mistake."""
 
 _MAX_CONTEXT = 2**16  # as in a bundle's manifest
 _MAX_VOCABULARY_BYTES = 64 * 2**20
@@ -44,7 +44,7 @@ _CACHED_WORDS = 100_000
 _CACHED_WORD_BYTES = 64
 _END_OF_WORD = "</w>"
 _TRIM_MULTIPLE = 8
-# CLIP reads these two written out in a caption as the tokens themselves
+# CLIP reads these two, spelled out in a caption, as the tokens themselves
 _START, _END = "<start_of_text>", "<end_of_text>"
 _WORDS = regex.compile(
     rf"{_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+", regex.IGNORECASE
@@ -52,15 +52,15 @@ _WORDS = regex.compile(
 
 
 def _byte_order() -> list[int]:
-    """The 256 bytes in the order of their ids: those that print in Latin-1 first."""
+    """Return the 256 bytes in the order of their ids: those printable in Latin-1 first."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return printable + [byte for byte in range(256) if byte not in printable]
 
 
 def _alphabet() -> list[str]:
-    """The character that stands for each byte in a list of merges, in the order of ids.
+    """Return the character that stands for each byte in a list of merges, in the order of ids.
 
-    A byte that prints stands for itself; the others are the characters from U+0100 on.
+    A printable byte stands for itself; the characters from U+0100 on stand for the others.
     """
     order = _byte_order()
     printable = 188
@@ -68,62 +68,62 @@ def _alphabet() -> list[str]:
 
 
 class Tokenizer:
-    """Byte-pair encoding with a given list of merges. May be shared by threads."""
+    """Byte-pair encoding with a list of merges. Threads may share it."""
 
     def __init__(self, merges: Sequence[tuple[str, str]], context_length: int) -> None:
         """`merges`: pairs of symbols, most frequent first; `context_length`: ids in a row.
 
-        Raises UsageError where a merge joins symbols that no earlier one makes, or makes one that exists.
+        Raises UsageError if a merge joins symbols that no earlier merge makes, or makes one that exists.
         """
         check_count(context_length, "context_length", least=3, most=_MAX_CONTEXT)
         try:
             self.merges = tuple((first, second) for first, second in merges)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"merges are pairs of texts, not {short_repr(merges)}") from error
+            raise UsageError(f"merges must be pairs of strings, not {short_repr(merges)}") from error
         if not all(isinstance(symbol, str) for pair in self.merges for symbol in pair):
-            raise UsageError("merges are pairs of texts, and one of them has something else")
+            raise UsageError("merges must be pairs of strings, and one of them contains something else")
         self.context_length = int(context_length)
         self.vocabulary_size = 512 + len(self.merges) + 2
         self.start_id = self.vocabulary_size - 2
         self.end_id = self.vocabulary_size - 1
         self._byte_ids = dict(zip(_byte_order(), range(256), strict=True))
-        self._joined = self._number(self.merges)
+        self._merged_ids = self._number(self.merges)
         self._cache: dict[str, tuple[int, ...]] = {_START: (self.start_id,), _END: (self.end_id,)}
 
     @staticmethod
     def _number(merges: Iterable[tuple[str, str]]) -> dict[tuple[int, int], int]:
-        """(id, id) -> id of the two joined. A smaller result is the more frequent merge."""
+        """Return (id, id) -> id of the two merged. A smaller result is a more frequent merge."""
         alphabet = _alphabet()
         ids = {symbol: i for i, symbol in enumerate(alphabet)}
         ids |= {symbol + _END_OF_WORD: 256 + i for i, symbol in enumerate(alphabet)}
-        joined = {}
-        for line, (first, second) in enumerate(merges, start=1):
+        merged_ids = {}
+        for number, (first, second) in enumerate(merges, start=1):
             if first not in ids or second not in ids or first + second in ids:
                 raise UsageError(
-                    f"merge {line} ({first!r} {second!r}) does not join two known symbols into a new one: "
-                    "this is not the beginning of a list of CLIP's kind"
+                    f"merge {number} ({first!r} {second!r}) does not join two known symbols into a new one: "
+                    "this is not the beginning of a list like CLIP's"
                 )
-            joined[ids[first], ids[second]] = ids[first + second] = len(ids)
-        return joined
+            merged_ids[ids[first], ids[second]] = ids[first + second] = len(ids)
+        return merged_ids
 
     @classmethod
     def from_bytes(cls, data: bytes, context_length: int) -> "Tokenizer":
-        """Read what `to_bytes` wrote: gzip of UTF-8 text, one merge a line. Raises FileRefused."""
+        """Read what `to_bytes` returned: gzipped UTF-8 text, one merge per line. Raises FileRefused."""
         try:
             return cls(_parse(_unpack(data).splitlines()), context_length)
         except UsageError as error:
             raise FileRefused(f"the tokenizer's vocabulary is broken: {error}") from error
 
     def to_bytes(self) -> bytes:
-        """The merges as gzip of UTF-8 text, one a line; the same merges always give the same bytes."""
+        """Return the merges as gzipped UTF-8 text, one per line; equal merges always give equal bytes."""
         text = "".join(f"{first} {second}\n" for first, second in self.merges)
         return gzip.compress(text.encode(), mtime=0)
 
     def encode(self, texts: str | Sequence[str]) -> npt.NDArray[np.int64]:
-        """Ids, int64 (N, context_length): start, caption, end, then zeros.
+        """Return ids, int64 (N, context_length): start, caption, end, then zeros.
 
-        A caption that is too long is cut and keeps the end token last. Raises UsageError for something
-        other than text, and for a prompt of more than `MAX_PROMPT_LENGTH` characters.
+        A caption that is too long is cut, with the end token last. Raises UsageError for anything but text
+        and for a prompt of more than `MAX_PROMPT_LENGTH` characters.
         """
         prompts = as_prompts(texts)
         rows = np.zeros((len(prompts), self.context_length), np.int64)
@@ -133,19 +133,19 @@ class Tokenizer:
         return rows
 
     def check(self, tokens: npt.NDArray[np.int64]) -> None:
-        """Raises UsageError unless `tokens` are int64 (N, L): rows of ids, at most a context long."""
+        """Raise UsageError unless `tokens` are int64 (N, L): rows of ids, L at most `context_length`."""
         if not isinstance(tokens, np.ndarray) or tokens.dtype != np.int64 or tokens.ndim != 2:
-            raise UsageError(f"tokens are int64 (N, L), as `encode` returns, not {short_repr(tokens)}")
+            raise UsageError(f"tokens must be int64 (N, L), as from `encode`, not {short_repr(tokens)}")
         if not len(tokens) or not 1 <= tokens.shape[1] <= self.context_length:
-            raise UsageError(f"tokens have shape {tokens.shape}; (N, up to {self.context_length}) is right")
+            raise UsageError(f"tokens have shape {tokens.shape}; it must be (N, 1 to {self.context_length})")
         if not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocabulary_size:
             raise UsageError(
-                f"tokens are from {tokens.min()} to {tokens.max()}; the vocabulary's ids are from 0 to "
+                f"tokens range from {tokens.min()} to {tokens.max()}; the vocabulary's ids range from 0 to "
                 f"{self.vocabulary_size - 1}"
             )
 
     def _caption(self, prompt: str) -> list[int]:
-        """At most context_length - 2 ids; what would be cut off is never encoded."""
+        """Return at most context_length - 2 ids, without encoding the words that would be cut off."""
         room = self.context_length - 2
         ids: list[int] = []
         for word in _WORDS.finditer(_clean(prompt)):
@@ -155,83 +155,82 @@ class Tokenizer:
         return ids[:room]
 
     def _word(self, word: str) -> tuple[int, ...]:
-        cached = self._cache.get(word)
-        if cached is None:
+        ids = self._cache.get(word)
+        if ids is None:
             data = word.encode()
-            cached = self._join(data)
+            ids = self._merge(data)
             if len(data) <= _CACHED_WORD_BYTES and len(self._cache) < _CACHED_WORDS:
-                self._cache[word] = cached
-        return cached
+                self._cache[word] = ids
+        return ids
 
-    def _join(self, word: bytes) -> tuple[int, ...]:
-        """Byte-pair encoding: join the pair that is first in the list, leftmost first, until none is left.
+    def _merge(self, word: bytes) -> tuple[int, ...]:
+        """Encode byte pairs: merge the pair that is first in the list, leftmost first, until none is left.
 
-        A symbol is always numbered after its parts, so a join never makes a pair that comes before it in
-        the list, and a heap of (joined id, position) gives them in the right order in n log n.
+        A symbol always has a larger id than its parts, so a merge never creates a pair that comes earlier in
+        the list, and a heap of (merged id, position) yields the merges in the right order in O(n log n).
         """
         ids = [self._byte_ids[byte] for byte in word]
         ids[-1] += 256
         after = list(range(1, len(ids) + 1))
         before = list(range(-1, len(ids) - 1))
-        heap = [
-            (new, i) for i, pair in enumerate(pairwise(ids)) if (new := self._joined.get(pair)) is not None
-        ]
+        pairs = enumerate(pairwise(ids))
+        heap = [(merged, i) for i, pair in pairs if (merged := self._merged_ids.get(pair)) is not None]
         heapq.heapify(heap)
         while heap:
-            new, left = heapq.heappop(heap)
+            merged, left = heapq.heappop(heap)
             right = after[left]
-            if right == len(ids) or self._joined.get((ids[left], ids[right])) != new:
-                continue  # one of the two has been joined to something else meanwhile
-            ids[left], ids[right] = new, -1
+            if right == len(ids) or self._merged_ids.get((ids[left], ids[right])) != merged:
+                continue  # one of the two has been merged with another symbol since
+            ids[left], ids[right] = merged, -1
             after[left] = after[right]
             if after[left] < len(ids):
                 before[after[left]] = left
             for i in (before[left], left):
                 j = after[i]
-                if i >= 0 and j < len(ids) and (pair := self._joined.get((ids[i], ids[j]))) is not None:
+                if i >= 0 and j < len(ids) and (pair := self._merged_ids.get((ids[i], ids[j]))) is not None:
                     heapq.heappush(heap, (pair, i))
         return tuple(i for i in ids if i >= 0)
 
 
 def trim(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Cut rows of ids (N, context) to the longest caption, rounded up to a multiple of eight.
+    """Cut rows of ids (N, context_length) to the longest caption, rounded up to a multiple of eight.
 
-    The text encoder is causal and reads the sentence off at the end token, so zeros after it change nothing.
+    The text encoder is causal and takes the sentence from the end token, so zeros after it change nothing.
     """
     longest = int(np.flatnonzero(tokens.any(axis=0)).max(initial=0)) + 1
     return tokens[:, : -(-longest // _TRIM_MULTIPLE) * _TRIM_MULTIPLE]
 
 
 def as_prompts(texts: str | Sequence[str]) -> list[str]:
-    """One prompt or several as a list. Raises UsageError for anything else, and for one that is too long."""
+    """Return one prompt or several as a list. Raises UsageError for anything else or too long a prompt."""
     if not isinstance(texts, str | Sequence) or isinstance(texts, bytes | bytearray | memoryview):
-        raise UsageError(f"prompts are text or a sequence of texts, not {type(texts).__name__}")
+        raise UsageError(f"prompts must be text or a sequence of texts, not {type(texts).__name__}")
     prompts = [texts] if isinstance(texts, str) else list(texts)
     for index, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
-            raise UsageError(f"prompt {index} is {type(prompt).__name__}, not text: {prompt!r:.80}")
+            raise UsageError(f"prompt {index} is of type {type(prompt).__name__}, not text: {prompt!r:.80}")
         if len(prompt) > MAX_PROMPT_LENGTH:
             raise UsageError(
                 f"prompt {index} has {len(prompt):,} characters, more than {MAX_PROMPT_LENGTH:,}: "
-                "use a caption of a sentence or two"
+                "use a sentence or two"
             )
     return prompts
 
 
 def check_prompt(text: str) -> None:
-    """Raise UsageError if `Tokenizer.encode` refuses `text`, whatever the vocabulary."""
+    """Raise UsageError if `Tokenizer.encode` would refuse `text`, whatever the vocabulary."""
     _clean(as_prompts(text)[0])
 
 
 def read_clip_merges(data: bytes, count: int = CLIP_MERGES) -> list[tuple[str, str]]:
-    """The first `count` merges of CLIP's own file (`bpe_simple_vocab_16e6.txt.gz`: one line of heading).
+    """Return the first `count` merges of CLIP's own file (`bpe_simple_vocab_16e6.txt.gz`: one header line).
 
-    Raises FileRefused where it is not such a file or has fewer.
+    Raises FileRefused if it is another kind of file or has fewer merges.
     """
     lines = _unpack(data).split("\n")[1:]
     check_count(count, "count", least=0)
     if count > len(lines):
-        raise FileRefused(f"the list of merges has {len(lines)} lines; {count} cannot be taken from it")
+        raise FileRefused(f"the list of merges has {len(lines)} lines, fewer than {count}")
     return _parse(lines[:count])
 
 
@@ -240,26 +239,26 @@ def _clean(text: str) -> str:
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
     except ValueError as error:  # a numeric character reference of thousands of digits
         raise UsageError(
-            f"the prompt has an HTML character reference that is no character: {error}"
+            f"the prompt has an HTML character reference that is not a character: {error}"
         ) from error
     return " ".join(text.split()).lower()
 
 
 def _unpack(data: bytes) -> str:
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise UsageError(f"a vocabulary is bytes, not {short_repr(data)}")
+        raise UsageError(f"a vocabulary must be bytes, not {short_repr(data)}")
     try:
-        if not data:  # which gzip takes for an empty text
+        if not data:  # gzip would read it as an empty text
             raise EOFError("it is empty")
         with gzip.open(io.BytesIO(data)) as file:
             text = file.read(_MAX_VOCABULARY_BYTES + 1)
         if len(text) > _MAX_VOCABULARY_BYTES:
             raise FileRefused(
-                f"the tokenizer's vocabulary unpacks to more than {_MAX_VOCABULARY_BYTES} bytes"
+                f"the tokenizer's vocabulary decompresses to more than {_MAX_VOCABULARY_BYTES} bytes"
             )
         return text.decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise FileRefused(f"the tokenizer's vocabulary is not gzip of UTF-8 text: {error}") from error
+        raise FileRefused(f"the tokenizer's vocabulary is not gzipped UTF-8 text: {error}") from error
 
 
 def _parse(lines: Sequence[str]) -> list[tuple[str, str]]:

@@ -42,18 +42,18 @@ def test_what_it_says_of_itself(eager, tiny_checkpoint):
 
 def test_mistakes(tiny_checkpoint, tmp_path):
     for arguments, message in (
-        ({"device": "tensorrt"}, "cpu or cuda, not on 'tensorrt'"),
-        ({"precision": "fp16"}, "fp32 here, not in 'fp16'"),
-        ({"threads": 0}, "at least 1"),
+        ({"device": "tensorrt"}, "cpu or cuda.*'tensorrt'"),
+        ({"precision": "fp16"}, "fp32.*'fp16'"),
+        ({"threads": 0}, "threads.*0"),
     ):
         with pytest.raises(UsageError, match=message):
             load_eager(tiny_checkpoint, **arguments)
-    with pytest.raises(FileRefused, match="does not exist"):
+    with pytest.raises(FileRefused, match="nothing"):
         load_eager(tmp_path / "nothing")
 
 
 def test_cuda_where_there_is_none(tiny_checkpoint):
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(ProviderUnavailable, match="no CUDA device"):
+    with pytest.raises(ProviderUnavailable, match="CUDA"):
         load_eager(tiny_checkpoint, "cuda")

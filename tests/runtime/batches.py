@@ -1,4 +1,4 @@
-"""That a picture, as floats, does not depend on what it is made together with."""
+"""A check that a picture, as floats, does not depend on the rest of its batch."""
 
 import galip_runtime
 import numpy as np
@@ -17,19 +17,19 @@ PROMPTS = (
 
 
 def check_batches(bundle, device, threads=1, precision="fp32"):
-    """Compare batches of `SIZES` with pictures made one by one, sentence vectors and floats bit for bit."""
+    """Compare batches of `SIZES` with one another: sentence vectors and pictures, as floats, bit for bit."""
     model = galip_runtime.load(bundle, device=device, threads=threads, precision=precision)
     noise = model.noise(range(len(PROMPTS)))
     alone = np.concatenate([model.encode_text(prompt) for prompt in PROMPTS])
     assert len(np.unique(alone, axis=0)) == len(PROMPTS)
     pictures = {size: [] for size in SIZES}
     for size in SIZES:
-        fresh = galip_runtime.load(bundle, device=device, threads=threads, precision=precision)
+        other = galip_runtime.load(bundle, device=device, threads=threads, precision=precision)
         for start in range(0, len(PROMPTS), size):
             part = slice(start, start + size)
-            sentence = fresh.encode_text(PROMPTS[part])
+            sentence = other.encode_text(PROMPTS[part])
             np.testing.assert_array_equal(sentence, alone[part], f"sentence vectors of batches of {size}")
-            pictures[size].append(fresh.decode(noise[part], sentence))
+            pictures[size].append(other.decode(noise[part], sentence))
     together = np.concatenate(pictures.pop(SIZES[-1]))
     for size, parts in pictures.items():
         np.testing.assert_array_equal(np.concatenate(parts), together, f"pictures in batches of {size}")

@@ -1,9 +1,11 @@
+"""Fixtures of the runtime's tests: stub bundles, and a model loaded from one."""
+
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for stub_bundle
+sys.path.insert(0, str(Path(__file__).parent))  # for stub_bundle, error_checks and the like
 
 import galip_runtime
 from stub_bundle import make_stub_bundle
@@ -11,7 +13,7 @@ from stub_bundle import make_stub_bundle
 
 @pytest.fixture
 def bundle(tmp_path):
-    """A stub bundle of this test's own, to be broken at will."""
+    """A stub bundle for this test alone, which may damage it."""
     return make_stub_bundle(tmp_path / "bundle")
 
 

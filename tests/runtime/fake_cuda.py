@@ -1,7 +1,7 @@
 """A GPU whose memory is the host's: stand-ins for cuda-bindings and for onnxruntime's CUDA provider.
 
-They compute on the CPU and refuse what the real ones would: the order of calls, shapes and addresses is what
-is tested with them, not CUDA.
+They compute on the CPU and refuse what the real ones would. Tests with them check the order of calls, shapes
+and addresses, not CUDA.
 """
 
 import ctypes
@@ -10,14 +10,14 @@ import sys
 import threading
 import time
 from types import ModuleType, SimpleNamespace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import onnxruntime
 from galip_runtime.backends import onnxruntime_gpu_runner, tensorrt_runner
 
 STAND_IN = os.environ.get("GALIP_GPU") == "stand-in"
-"""whether the tests for GPUs are to run on this one, for the sake of the tests"""
+"""whether the tests for GPUs run on this stand-in, to test the tests"""
 STREAM = 77
 CONFLICT = "fallback to CPU EP has been explicitly disabled by the user"
 
@@ -33,15 +33,15 @@ class Error:
 
 
 class Cuda(ModuleType):
-    """cuda.bindings.runtime; a stream does at once what is queued."""
+    """A stand-in for cuda.bindings.runtime, whose streams do all work at once."""
 
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=2)
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
 
     def __init__(self):
         super().__init__("cuda.bindings.runtime")
-        self.order = []
-        """of what was given up"""
+        self.freed = []
+        """`memory` and `stream`, in the order in which they were freed"""
         self.memory, self.capturing, self.launches, self.streams = {}, None, 0, 0
 
     def queue(self, work):
@@ -51,7 +51,7 @@ class Cuda(ModuleType):
             self.capturing.append(work)
 
     def cudaGetErrorString(self, error):
-        return 0, b"what it means"
+        return 0, b"CUDA's explanation"
 
     def cudaSetDevice(self, gpu):
         return (0,)
@@ -64,7 +64,7 @@ class Cuda(ModuleType):
         return 0, STREAM
 
     def cudaStreamDestroy(self, stream):
-        self.order.append("stream")
+        self.freed.append("stream")
         self.streams -= 1
         return (0,)
 
@@ -84,7 +84,7 @@ class Cuda(ModuleType):
     cudaMallocHost = cudaMalloc
 
     def cudaFree(self, address):
-        self.order.append("memory")
+        self.freed.append("memory")
         del self.memory[address]
         return (0,)
 
@@ -120,7 +120,7 @@ class Cuda(ModuleType):
 
 
 def install(monkeypatch, cuda):
-    """Make `cuda` what is imported as cuda.bindings.runtime."""
+    """Let `import cuda.bindings.runtime` return `cuda`."""
     bindings = ModuleType("cuda.bindings")
     bindings.runtime = cuda
     monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
@@ -129,16 +129,16 @@ def install(monkeypatch, cuda):
 
 
 def wait_for(condition):
-    """What a stream's thread does, it does in its own time."""
+    """Wait until a stream's thread has fulfilled `condition`, 10 seconds at most."""
     for _ in range(1000):
         if condition():
             return
         time.sleep(0.01)
-    raise AssertionError("it does not come to be")
+    raise AssertionError("the condition is still false after 10 seconds")
 
 
 def pretend(monkeypatch):
-    """A GPU, `Cuda`, and an onnxruntime that has providers for it."""
+    """Install a GPU, `Cuda`, and providers of onnxruntime for it; return the `Cuda`."""
     cuda = Cuda()
     install(monkeypatch, cuda)
     monkeypatch.setattr(onnxruntime, "InferenceSession", _session)
@@ -147,43 +147,53 @@ def pretend(monkeypatch):
     monkeypatch.setattr(tensorrt_runner, "has_tensorrt", lambda: False)
     providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
-    monkeypatch.setattr(CudaSession, "made", [])
+    monkeypatch.setattr(CudaSession, "sessions", [])
     return cuda
 
 
 def _session(model, options=None, providers=(), **more):
-    gpu = any("CUDA" in str(each) for each in providers)
+    gpu = any("CUDA" in str(provider) for provider in providers)
     return (CudaSession if gpu else CudaSession.real)(model, options, providers=providers, **more)
 
 
+class Tensor(NamedTuple):
+    """A tensor in a GPU's memory."""
+
+    device: str
+    gpu: int
+    dtype: str
+    shape: tuple[int, ...]
+    address: int
+
+
 class Binding:
-    """An I/O binding that remembers what was bound."""
+    """An I/O binding that records its tensors."""
 
     def __init__(self, binding):
-        self.binding, self.bound = binding, {}
+        self.binding, self.tensors = binding, {}
 
     def bind_input(self, name, device, gpu, dtype, shape, address):
-        self.bound[name] = (device, gpu, str(dtype), tuple(shape), address)
+        self.tensors[name] = Tensor(device, gpu, str(dtype), tuple(shape), address)
         self.binding.bind_input(name, "cpu", 0, np.dtype(dtype), shape, address)
 
     def bind_output(self, name, device, gpu, dtype, shape, address):
-        self.bound[name] = (device, gpu, str(dtype), tuple(shape), address)
+        self.tensors[name] = Tensor(device, gpu, str(dtype), tuple(shape), address)
         self.binding.bind_output(name, "cpu", 0, np.dtype(dtype), shape, address)
 
 
 class CudaSession(onnxruntime.InferenceSession):
-    """A session of the CUDA provider: nodes named in `on_the_cpu` are not its own."""
+    """A session of the CUDA provider, which leaves operators in `on_the_cpu` to the CPU."""
 
-    made: ClassVar[list] = []
+    sessions: ClassVar[list] = []
     starts = True
     on_the_cpu = ()
     real = onnxruntime.InferenceSession
 
     def __init__(self, model, options, providers, enable_fallback):
         assert not enable_fallback
-        self.asked, names = dict(providers), [name for name, _ in providers]
+        self.providers, names = dict(providers), [name for name, _ in providers]
         strict = "CPUExecutionProvider" not in names
-        captures = any(each.get("enable_cuda_graph") == "1" for each in self.asked.values())
+        captures = any(options.get("enable_cuda_graph") == "1" for options in self.providers.values())
         if captures and "TensorrtExecutionProvider" in names:
             raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
         if self.on_the_cpu and captures and not strict:
@@ -197,8 +207,8 @@ class CudaSession(onnxruntime.InferenceSession):
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
         super().__init__(model, options, providers=["CPUExecutionProvider"])
         self.names = [*names[:-1], "CPUExecutionProvider"] if not strict else [*names, "CPUExecutionProvider"]
-        self.captured, self.thread = {}, threading.get_ident()
-        self.made.append(self)
+        self.cuda_graphs, self.thread = {}, threading.get_ident()
+        self.sessions.append(self)
 
     def get_providers(self):
         return self.names if self.starts else ["CPUExecutionProvider"]
@@ -208,17 +218,16 @@ class CudaSession(onnxruntime.InferenceSession):
         on_the_cpu = [node for node in nodes if node.op_type in self.on_the_cpu]
         rest = [node for node in nodes if node.op_type not in self.on_the_cpu]
         return [
-            SimpleNamespace(ep_name=name, get_nodes=lambda found=found: found)
-            for name, found in (("CUDAExecutionProvider", rest), ("CPUExecutionProvider", on_the_cpu))
+            SimpleNamespace(ep_name=name, get_nodes=lambda nodes=nodes: nodes)
+            for name, nodes in (("CUDAExecutionProvider", rest), ("CPUExecutionProvider", on_the_cpu))
         ]
 
     def io_binding(self):
         return Binding(super().io_binding())
 
     def run_with_iobinding(self, binding, options):
-        assert threading.get_ident() == self.thread  # another would capture everything anew
+        assert threading.get_ident() == self.thread  # in another thread onnxruntime would capture anew
         number = options.get_run_config_entry("gpu_graph_id")
-        assert (
-            self.captured.setdefault(number, binding.bound) == binding.bound
-        )  # what is replayed is the same
+        tensors = self.cuda_graphs.setdefault(number, binding.tensors)
+        assert tensors == binding.tensors  # a CUDA graph is replayed on the tensors it was captured with
         super().run_with_iobinding(binding.binding, options)

@@ -1,4 +1,4 @@
-"""A bundle of a few kilobytes that obeys the format: `python stub_bundle.py FOLDER` or `make_stub_bundle`.
+"""A valid bundle of a few kilobytes: `python stub_bundle.py FOLDER` or `make_stub_bundle`.
 
 The text encoder adds up the embeddings of a caption's tokens; the generator adds two linear layers, of the
 sentence and of the noise. Both depend on all of their input, so a wrong token, seed or batch order shows.
@@ -49,10 +49,10 @@ def make_stub_bundle(
     nan: bool = False,
     parity: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a bundle to the new folder `folder` and return it.
+    """Write a bundle to the new folder `folder` and return the folder.
 
-    `precisions`: of the generator, `text_precisions`: of the text encoder, all with the same fp32 inside;
-    `nan`: the generator gives NaN; `parity`: what parity.json says.
+    `precisions` are the generator's and `text_precisions` the text encoder's, all with the same fp32 inside;
+    `nan`: the generator returns NaN; `parity`: the content of parity.json.
     """
     folder.mkdir(parents=True)
     dimensions = Dimensions(image_size, image_size, noise_dim=5, sentence_dim=6, context_length=24)
@@ -89,14 +89,14 @@ def make_stub_bundle(
 
 
 def relist(folder: Path, *names: str) -> None:
-    """Make the manifest list the files `names` as they are now: what a careful forger would do."""
+    """Let the manifest list the files `names` as they are now, as a careful forger would."""
     manifest = Manifest.from_json((folder / MANIFEST_NAME).read_text())
     manifest.files.update({name: describe_file(folder / name) for name in names})
     (folder / MANIFEST_NAME).write_text(manifest.to_json())
 
 
 def restate(folder: Path, document: Mapping[str, Any]) -> None:
-    """Make `document` the manifest, with the digest that belongs to it."""
+    """Write `document` as the manifest, with its own digest."""
     (folder / MANIFEST_NAME).write_text(manifest_text(document))
 
 
@@ -129,8 +129,8 @@ def generator(dimensions: Dimensions, nan: bool = False) -> bytes:
         constants["of_noise"][0, 0] = np.nan
     nodes = [
         helper.make_node("MatMul", ["sentence", "weight"], [CONDITION]),
-        helper.make_node("MatMul", ["noise", "of_noise"], ["drawn"]),
-        helper.make_node("Add", ["drawn", CONDITION], ["flat"]),
+        helper.make_node("MatMul", ["noise", "of_noise"], ["from_noise"]),
+        helper.make_node("Add", ["from_noise", CONDITION], ["flat"]),
         helper.make_node("Reshape", ["flat", "shape"], ["image"]),
     ]
     condition = helper.make_tensor_value_info(CONDITION, TensorProto.FLOAT, ["N", width])

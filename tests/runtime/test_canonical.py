@@ -88,7 +88,7 @@ def test_the_same_document_in_another_form_is_detected(text, change):
     assert_refused(changed)
 
 
-def test_every_reader_detects_it(bundle):
+def test_every_reader_detects_a_change(bundle):
     path = bundle / MANIFEST_NAME
     text = path.read_bytes()
     path.write_bytes(text.replace(b'"stub": "1"', b'"stub": "3"'))  # a version, which nothing else reads

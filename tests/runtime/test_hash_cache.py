@@ -22,7 +22,7 @@ GRAPHS = {"text_encoder.onnx", "generator.onnx"}
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hash_cache, "_SETTLED", 0)
+    monkeypatch.setattr(hash_cache, "_MIN_AGE", 0)
     cache_module._reasons.clear()
     return cache_folder("verified")
 
@@ -153,7 +153,7 @@ def test_markers_that_others_may_have_written_are_not_trusted(cache, bundle, has
 
 
 def test_only_the_newest_markers_stay(cache, bundle, monkeypatch):
-    monkeypatch.setattr(hash_cache, "_KEPT", 3)
+    monkeypatch.setattr(hash_cache, "_MAX_ENTRIES", 3)
     path, hashes = bundle / "generator.onnx", HashCache(cache)
     for number in range(6):
         hashes.add(path, file_signature(path), str(number))

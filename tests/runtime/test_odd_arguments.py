@@ -1,4 +1,4 @@
-"""Arguments of kinds that nobody means to give: a picture or a UsageError, never an error of Python's own."""
+"""Arguments that nobody passes on purpose: they give a picture or a UsageError, never Python's own error."""
 
 import collections
 import decimal
@@ -6,7 +6,9 @@ import decimal
 import galip_runtime
 import numpy as np
 import pytest
+from error_checks import expect_error
 from galip_runtime import FileRefused, Tokenizer, UsageError, seed_series
+from galip_runtime.arrays import MAX_PICTURES
 from galip_runtime.noise import noise
 from galip_runtime.tokenizer import read_clip_merges
 
@@ -42,7 +44,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("value", ODD, ids=lambda value: type(value).__name__)
-def test_are_pictures_or_refused(model, bundle, value):
+def test_any_value_works_or_is_refused(model, bundle, value):
     calls = [
         lambda: model.generate("a", value),
         lambda: model.generate(value, 1),
@@ -68,31 +70,33 @@ def test_are_pictures_or_refused(model, bundle, value):
         lambda: galip_runtime.load(bundle, precision=value),
         lambda: galip_runtime.load(bundle, device="cpu", threads=value),
     ]
-    refused = []
+    messages = []
     for call in calls:
         try:
             call()
         except (UsageError, FileRefused) as error:
-            refused.append(str(error))
-    assert len(refused) >= 8
-    assert isinstance(value, str) or max(map(len, refused)) < 1000  # a path is shown whole
+            messages.append(str(error))
+    assert len(messages) >= 8
+    assert isinstance(value, str) or max(map(len, messages)) < 1000  # a path is shown whole
 
 
 @pytest.mark.parametrize(
     "seeds", [np.array(1), np.uint64(1), np.array([1], np.uint8), range(1, 2), collections.deque([1])]
 )
-def test_seeds_as_people_have_them(model, seeds):
+def test_integers_of_other_types_are_seeds(model, seeds):
     assert (model.generate("red", seeds) == model.generate("red", 1)).all()
 
 
 @pytest.mark.parametrize("seeds", [np.array(1.0), 1.0, 2**64, [-1], "1", [np.timedelta64(1, "s")]])
-def test_seeds_that_are_none(model, seeds):
-    with pytest.raises(UsageError, match="seed"):
+def test_invalid_seeds(model, seeds):
+    with expect_error(UsageError) as info:
         model.generate("red", seeds)
+    value = seeds[0] if isinstance(seeds, list) else seeds[()] if isinstance(seeds, np.ndarray) else seeds
+    assert repr(value) in str(info.value)
 
 
 @pytest.mark.parametrize("change", [np.asfortranarray, lambda rows: np.ma.array(rows)])
-def test_rows_however_they_lie(model, change):
+def test_rows_in_any_memory_layout(model, change):
     rows, sentence = model.noise([1, 2]), model.encode_text(["red", "the"])
     rows.flags.writeable = sentence.flags.writeable = False
     assert (
@@ -102,21 +106,30 @@ def test_rows_however_they_lie(model, change):
 
 def test_masked_rows_are_refused(model):
     rows = model.noise([1])
-    with pytest.raises(UsageError, match="masked"):
+    with expect_error(UsageError, "noise"):
         model.decode_pictures(np.ma.array(rows, mask=rows > 0), model.encode_text("red"))
 
 
-def test_ids_that_are_not_in_the_vocabulary_are_refused(model):
+def test_ids_outside_the_vocabulary_are_refused(model):
     tokens = model.tokenizer.encode("red")
     size = model.tokenizer.vocabulary_size
-    for bad in (np.full_like(tokens, size), tokens - 1, tokens[:0], tokens[:, :0], np.tile(tokens, (1, 2))):
-        with pytest.raises(UsageError, match="tokens"):
-            model.encode_tokens(bad)
-    with pytest.raises(UsageError, match="int64"):
+    for ids in (np.full_like(tokens, size), tokens - 1):
+        with expect_error(UsageError, ids.min(), ids.max(), size - 1):
+            model.encode_tokens(ids)
+
+
+def test_tokens_of_another_shape_or_dtype_are_refused(model):
+    tokens = model.tokenizer.encode("red")
+    for ids in (tokens[:0], tokens[:, :0], np.tile(tokens, (1, 2))):
+        with expect_error(UsageError, model.tokenizer.context_length) as info:
+            model.encode_tokens(ids)
+        assert str(ids.shape) in str(info.value)
+    with expect_error(UsageError, "int64"):
         model.encode_tokens(tokens.astype(np.int32))
 
 
-def test_more_than_memory_holds_is_refused_before_it_is_made(model):
-    for call in (lambda: model.interpolate(["a", "b"], 10**11, 1), lambda: seed_series(1, 10**11)):
-        with pytest.raises(UsageError, match="at most"):
+def test_a_result_larger_than_memory_is_refused_beforehand(model):
+    count = 10**11
+    for call in (lambda: model.interpolate(["a", "b"], count, 1), lambda: seed_series(1, count)):
+        with expect_error(UsageError, count, MAX_PICTURES):
             call()

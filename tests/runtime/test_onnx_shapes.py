@@ -1,4 +1,4 @@
-"""The tensor sizes that we infer_shapes are those of a real run."""
+"""Inferred tensor sizes are those of a real run."""
 
 import contextlib
 import math
@@ -106,12 +106,12 @@ CASES = [
     case("And", np.ones((6, 1), bool)),
     case("Not"),
 ]
-UNTRIED = {"Constant", "DequantizeLinear", "GroupNormalization"}
-"""Without an input to make large, or of the same size by definition; GroupNormalization's needs opset 21."""
+UNTESTED = {"Constant", "DequantizeLinear", "GroupNormalization"}
+"""Without an input, or of its input's size by definition; onnxruntime's GroupNormalization needs opset 21."""
 
 
 @pytest.mark.parametrize(("operator", "x", "constants", "outputs", "attributes"), CASES)
-def test_as_a_run_gives_it(operator, x, constants, outputs, attributes):
+def test_sizes_are_those_of_a_run(operator, x, constants, outputs, attributes):
     names = [f"c{index}" for index in range(len(constants))]
     results = [f"y{index}" for index in range(outputs)]
     inputs = ["condition", *names] if operator in ("Where", "Not", "And") else ["x", *names]
@@ -134,23 +134,23 @@ def test_as_a_run_gives_it(operator, x, constants, outputs, attributes):
             for array in constants
         ),
     ]
-    assert [given.sizes for given in infer_shapes(operator, {**attributes}, known, outputs)] == expected
+    assert [tensor.sizes for tensor in infer_shapes(operator, {**attributes}, known, outputs)] == expected
 
 
-def test_each_operator_is_tried():
-    assert {operator for operator, *_ in CASES} | UNTRIED == OPERATORS
+def test_every_operator_has_a_case():
+    assert {operator for operator, *_ in CASES} | UNTESTED == OPERATORS
 
 
 @pytest.mark.parametrize("graph", ["text_encoder", "generator"])
-def test_every_tensor_of_a_whole_graph(bundle, graph):
+def test_sizes_of_every_tensor_of_a_graph(bundle, graph):
     path = bundle / f"{graph}.onnx"
     inputs = {"tokens": (2, 24)} if graph == "text_encoder" else {"noise": (2, 5), "sentence": (2, 6)}
     file = OnnxFile(path)
     sizes = _sizes(file._graph.nodes, file._graph.constants, inputs)
     model = onnx.load(path)
     names = [name for node in model.graph.node for name in node.output]
-    kinds = {value.name for value in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in kinds)
+    own_outputs = {value.name for value in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in own_outputs)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     feeds = {name: np.ones(shape, np.int64 if name == "tokens" else F) for name, shape in inputs.items()}
     for name, result in zip(names, session.run(names, feeds), strict=True):
@@ -192,7 +192,7 @@ def test_every_tensor_of_a_whole_graph(bundle, graph):
     ),
     outputs=st.integers(0, 4),
 )
-def test_what_cannot_be_told_is_a_value_error(operator, attributes, inputs, outputs):
+def test_sizes_that_cannot_be_inferred_are_a_value_error(operator, attributes, inputs, outputs):
     with contextlib.suppress(ValueError):
         results = infer_shapes(operator, attributes, inputs, outputs)
         assert len(results) == outputs

@@ -1,4 +1,4 @@
-"""Pictures as a graph makes them: those of `to_uint8`, to the last bit."""
+"""Pictures rounded by the graph itself: equal to those of `to_uint8`, bit for bit."""
 
 import numpy as np
 import onnx
@@ -17,7 +17,7 @@ IMAGE = TensorSpec("image", "float32", ("N", 3, 2, 5))
 
 @pytest.fixture(scope="module")
 def session():
-    """Whose image is its input."""
+    """A session of a graph whose image is its input."""
     shape = list(IMAGE.shape)
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["image"])],
@@ -40,14 +40,14 @@ def session():
         ),
     )
 )
-def test_they_are_those_of_to_uint8(session, image):
+def test_pixels_are_those_of_to_uint8(session, image):
     pixels, check = session.run([PIXELS, CHECK], {"x": image})
     assert (pixels == to_uint8(image)).all()
     assert pixels.dtype == np.uint8
     assert (check == 0).all()
 
 
-def test_every_level_and_what_lies_between(session):
+def test_every_level_and_the_values_between(session):
     levels = np.linspace(-1.01, 1.01, 30 * 4096, dtype=np.float32)
     halves = (np.arange(256, dtype=np.float32) + np.float32(0.5)) / np.float32(127.5) - 1
     for values in (
@@ -60,7 +60,7 @@ def test_every_level_and_what_lies_between(session):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_told_of_its_picture(session, value):
+def test_the_check_marks_the_picture_that_is_not_finite(session, value):
     image = np.zeros((3, *IMAGE.shape[1:]), np.float32)
     image[1, 2, 0, 4] = value
     (check,) = session.run([CHECK], {"x": image})

@@ -1,6 +1,6 @@
-"""TensorRT's engines as the runtime runs them.
+"""TensorRT's runner: engines of a bundle.
 
-CUDA and TensorRT are stand-ins that compute on the CPU, and refuse what those would (`fake_cuda`).
+CUDA and TensorRT are stand-ins that compute on the CPU and refuse what the real ones would (`fake_cuda`).
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import galip_runtime
 import numpy as np
 import onnxruntime
 import pytest
+from error_checks import expect_error
 from fake_cuda import Cuda, Error, install, wait_for
 from galip_runtime import FileRefused, ProviderUnavailable
 from galip_runtime.backends import engines, tensorrt_runner
@@ -49,13 +50,13 @@ class Context:
         def work():
             session = self.engine.session
             inputs = {
-                each.name: self.array(
-                    each.name, self.shapes[each.name], "int64" if "int64" in each.type else "float32"
+                tensor.name: self.array(
+                    tensor.name, self.shapes[tensor.name], "int64" if "int64" in tensor.type else "float32"
                 )
-                for each in session.get_inputs()
+                for tensor in session.get_inputs()
             }
-            for each, result in zip(session.get_outputs(), session.run(None, inputs), strict=True):
-                self.array(each.name, result.shape, result.dtype)[...] = result
+            for tensor, result in zip(session.get_outputs(), session.run(None, inputs), strict=True):
+                self.array(tensor.name, result.shape, result.dtype)[...] = result
 
         self.cuda.queue(work)
         return not self.engine.broken
@@ -68,7 +69,7 @@ class Context:
 
 
 class Engine:
-    """A plan is the path of an ONNX graph."""
+    """An engine whose plan is the path of an ONNX graph."""
 
     device_memory_size_v2 = 64
     broken = False
@@ -88,7 +89,7 @@ class Engine:
         return self.tensors[number].name
 
     def _tensor(self, name):
-        return next(each for each in self.tensors if each.name == name)
+        return next(tensor for tensor in self.tensors if tensor.name == name)
 
     def get_tensor_shape(self, name):
         return tuple(size if isinstance(size, int) else -1 for size in self._tensor(name).shape)
@@ -97,7 +98,7 @@ class Engine:
         return self._tensor(name).type[len("tensor(") : -1].upper()
 
     def get_tensor_mode(self, name):
-        return "OUTPUT" if name in {each.name for each in self.session.get_outputs()} else "INPUT"
+        return "OUTPUT" if name in {tensor.name for tensor in self.session.get_outputs()} else "INPUT"
 
     def get_tensor_profile_shape(self, name, number):
         profile, shape = self.profiles[number], self.get_tensor_shape(name)
@@ -118,9 +119,9 @@ PROFILES = (Profile(1, 1, 1), Profile(1, 4, 4))
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """A GPU, its driver, CUDA and TensorRT."""
+    """CUDA on a machine with a GPU, its driver and TensorRT."""
     cuda, trt = Cuda(), ModuleType("tensorrt")
-    trt.__version__, trt.Builder, trt.made = VERSION, object, []
+    trt.__version__, trt.Builder, trt.engines = VERSION, object, []
 
     class Runtime:
         def __init__(self, logger):
@@ -129,8 +130,8 @@ def cuda(monkeypatch):
         def deserialize_cuda_engine(self, plan):
             if not plan.startswith(b"plan:"):
                 return None
-            trt.made.append(Engine(plan, cuda, PROFILES))
-            return trt.made[-1]
+            trt.engines.append(Engine(plan, cuda, PROFILES))
+            return trt.engines[-1]
 
     def logger(severity):
         return severity
@@ -182,8 +183,8 @@ PROMPTS = [f"{number} red pans" for number in range(11)]
 def test_pictures_are_those_of_the_cpu(cuda, engined, batch_size):
     model, expected = load(engined), galip_runtime.load(engined, device="cpu", precision="fp32")
     for _ in range(3):
-        found = model.generate(PROMPTS, range(11), batch_size=batch_size)
-        assert (found == expected.generate(PROMPTS, range(11), batch_size=batch_size)).all()
+        pictures = model.generate(PROMPTS, range(11), batch_size=batch_size)
+        assert (pictures == expected.generate(PROMPTS, range(11), batch_size=batch_size)).all()
     info = model.info()
     assert (info["device"], info["providers"]["generator"]) == (
         "tensorrt",
@@ -192,9 +193,9 @@ def test_pictures_are_those_of_the_cpu(cuda, engined, batch_size):
     assert cuda.launches > 0
 
 
-def test_a_shape_is_captured_the_second_time(cuda, engined):
+def test_a_shape_is_captured_in_its_second_run(cuda, engined):
     model = load(engined)
-    generator = cuda.trt.made[-1]
+    generator = cuda.trt.engines[-1]
     noise, sentence = model.noise([1, 2, 3]), model.encode_text(["a", "b", "c"])
     launches = []
     for rows in (3, 2, 3, 2, 3, 2):
@@ -204,7 +205,7 @@ def test_a_shape_is_captured_the_second_time(cuda, engined):
     assert generator.contexts == 2
 
 
-def test_shapes_used_long_ago_are_given_up(cuda, engined, monkeypatch):
+def test_only_the_shapes_used_last_stay_prepared(cuda, engined, monkeypatch):
     monkeypatch.setattr(TensorrtRunner, "_most_shapes", 2)
     model = load(engined)
     noise, sentence = model.noise([1, 2, 3, 4]), model.encode_text(["a", "b", "c", "d"])
@@ -214,20 +215,20 @@ def test_shapes_used_long_ago_are_given_up(cuda, engined, monkeypatch):
 
 
 def test_the_profile_is_the_smallest_that_fits(cuda, engined, monkeypatch):
-    model, chosen = load(engined), []
+    model, choices = load(engined), []
     noise, sentence = model.noise(range(9)), model.encode_text(PROMPTS[:9])
 
     def choose(context, number, stream):
-        chosen.append((number, context))
+        choices.append((number, context))
         context.profile = number
 
     monkeypatch.setattr(Context, "set_optimization_profile_async", choose)
     for rows in (1, 2, 4, 9):  # nine are four, four and one
         model.decode(noise[:rows], sentence[:rows])
-    assert [number for number, _ in chosen] == [0, 1, 1]
+    assert [number for number, _ in choices] == [0, 1, 1]
 
 
-def test_threads_share_it(cuda, engined):
+def test_threads_can_share_a_model(cuda, engined):
     model = load(engined)
     expected = model.generate(PROMPTS, range(11))
     wrong = []
@@ -245,7 +246,7 @@ def test_threads_share_it(cuda, engined):
     assert wrong == []
 
 
-def test_memory_is_given_back(cuda, engined):
+def test_memory_is_freed(cuda, engined):
     model = load(engined)
     model.generate("a", [1, 2])
     assert len(cuda.memory) > 0
@@ -256,54 +257,53 @@ def test_memory_is_given_back(cuda, engined):
     assert len(cuda.memory) == 0
 
 
-class Test_what_goes_wrong:
-    def test_a_plan_that_was_altered_is_never_read(self, cuda, engined):
+class TestErrors:
+    def test_a_damaged_plan_is_never_loaded(self, cuda, engined):
         plan = engined / "engines/generator.fp32.sm90.plan"
+        sha256 = describe_file(plan).sha256
         plan.write_bytes(plan.read_bytes()[:-1] + b"!")
-        with pytest.raises(FileRefused, match=r"generator\.fp32\.sm90\.plan .*sha256"):
+        with expect_error(FileRefused, plan, sha256):
             load(engined)
-        assert cuda.trt.made == []
+        assert cuda.trt.engines == []
 
     @pytest.mark.parametrize(
-        ("found", "why"), [([Gpu("older", "8.6", 1)], "compute capability"), ([], "there is no GPU 0")]
+        ("gpus", "values"), [([Gpu("older", "8.6", 1)], ["8.6", "9.0", "galip export"]), ([], ["GPU 0", 0])]
     )
-    def test_another_gpu(self, cuda, engined, monkeypatch, found, why):
-        monkeypatch.setattr(engines, "gpus", lambda: found)
-        with pytest.raises(ProviderUnavailable, match=why):
+    def test_another_gpu(self, cuda, engined, monkeypatch, gpus, values):
+        monkeypatch.setattr(engines, "gpus", lambda: gpus)
+        with expect_error(ProviderUnavailable, *values):
             load(engined)
-        assert cuda.trt.made == []
+        assert cuda.trt.engines == []
 
     def test_another_version(self, cuda, engined):
         cuda.trt.__version__ = "11.0.0"
-        with pytest.raises(ProviderUnavailable, match=r"galip export .* --trt --trt-batch 1,4 --out"):
+        with expect_error(
+            ProviderUnavailable, VERSION, "11.0.0", "galip export", "--trt --trt-batch 1,4 --out"
+        ):
             load(engined)
-        assert cuda.trt.made == []
+        assert cuda.trt.engines == []
 
-    def test_no_engine(self, cuda, bundle):
-        with pytest.raises(ProviderUnavailable, match="no engine of the text_encoder in fp32"):
+    def test_a_bundle_without_engines(self, cuda, bundle):
+        with expect_error(ProviderUnavailable, "text_encoder", "fp32", "galip export"):
             load(bundle)
 
-    def test_a_plan_that_tensorrt_does_not_load(self, cuda, engined, monkeypatch):
+    def test_a_plan_that_tensorrt_rejects(self, cuda, engined, monkeypatch):
         monkeypatch.setattr(cuda.trt.Runtime, "deserialize_cuda_engine", lambda self, plan: None)
-        with pytest.raises(
-            ProviderUnavailable, match=r"does not load engines/text_encoder\.fp32\.sm90\.plan"
-        ):
+        with expect_error(ProviderUnavailable, f"tensorrt {VERSION}", "engines/text_encoder.fp32.sm90.plan"):
             load(engined)
 
-    def test_a_run_that_fails(self, cuda, engined, monkeypatch):
+    def test_a_failed_run(self, cuda, engined, monkeypatch):
         model = load(engined)
         monkeypatch.setattr(Engine, "broken", True)
-        with pytest.raises(ProviderUnavailable, match=r"failed to run"):
+        with expect_error(ProviderUnavailable, "tensorrt", "engines/text_encoder.fp32.sm90.plan"):
             model.generate("a", 1)
 
-    def test_no_memory(self, cuda, engined):
+    def test_without_memory(self, cuda, engined):
         cuda.cudaMalloc = lambda size: (Error(2, "cudaErrorMemoryAllocation"), None)
-        with pytest.raises(
-            ProviderUnavailable, match="cudaMalloc failed on GPU 0: cudaErrorMemoryAllocation"
-        ):
+        with expect_error(ProviderUnavailable, "cudaMalloc", "GPU 0", "cudaErrorMemoryAllocation"):
             load(engined)
 
     def test_without_cuda_bindings(self, cuda, engined, monkeypatch):
         monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-        with pytest.raises(ProviderUnavailable, match="cuda-bindings cannot be imported"):
+        with expect_error(ProviderUnavailable, "pip install cuda-bindings"):
             load(engined)

@@ -1,10 +1,12 @@
+"""The tokenizer: equal to open_clip's, whatever the caption, and strict with vocabularies."""
+
 import gzip
 import importlib.util
 import pickle
-import time
 from pathlib import Path
 
 import pytest
+from error_checks import expect_error
 from galip_runtime import FileRefused, Tokenizer, UsageError
 from galip_runtime.tokenizer import CLIP_MERGES, MAX_PROMPT_LENGTH, as_prompts, read_clip_merges, trim
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from unicode_captions import captions
 
 @pytest.fixture(scope="module")
 def clip_file():
-    package = Path(importlib.util.find_spec("open_clip").origin).parent  # found, not imported
+    package = Path(importlib.util.find_spec("open_clip").origin).parent  # its import would take seconds
     return (package / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
 
 
@@ -48,12 +50,12 @@ def test_golden_captions(tokenizer, golden):
     assert (tokenizer.encode(golden["captions"]) == golden["tokens"]).all()
 
 
-def test_equals_open_clip_on_ten_thousand_captions(tokenizer, open_clip_tokenizer):
+def test_ten_thousand_captions_equal_open_clip_s(tokenizer, open_clip_tokenizer):
     texts = captions(10_000)
     assert len(set(texts)) > 8000
     expected = open_clip_tokenizer(texts).numpy()
-    found = tokenizer.encode(texts)
-    wrong = [text for text, row, right in zip(texts, found, expected, strict=True) if (row != right).any()]
+    rows = tokenizer.encode(texts)
+    wrong = [text for text, row, right in zip(texts, rows, expected, strict=True) if (row != right).any()]
     assert not wrong, wrong[:5]
     # the captions reach both ends: some are cut, some are empty
     assert (expected[:, -1] == tokenizer.end_id).any()
@@ -62,12 +64,12 @@ def test_equals_open_clip_on_ten_thousand_captions(tokenizer, open_clip_tokenize
 
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(text=st.text(st.characters(codec=None), max_size=60))
-def test_equals_open_clip_on_any_text(tokenizer, open_clip_tokenizer, text):
+def test_any_text_equals_open_clip_s(tokenizer, open_clip_tokenizer, text):
     assert tokenizer.encode(text)[0].tolist() == open_clip_tokenizer(text)[0].tolist()
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 8000])
-def test_any_first_part_of_the_merges_will_do(merges, count):
+def test_a_tokenizer_of_the_first_merges(merges, count):
     small = Tokenizer(merges[:count], 24)
     assert small.vocabulary_size == 512 + count + 2
     tokens = small.encode(captions(300))
@@ -77,7 +79,7 @@ def test_any_first_part_of_the_merges_will_do(merges, count):
     assert (tokens[:, 0] == small.start_id).all()
 
 
-def test_a_long_caption_is_cut_and_keeps_its_end(tokenizer):
+def test_a_long_caption_is_cut_and_ends_with_the_end_token(tokenizer):
     (row,) = tokenizer.encode("teddy bear " * 200)
     assert row[0] == tokenizer.start_id
     assert row[-1] == tokenizer.end_id
@@ -93,7 +95,7 @@ def test_trim_cuts_to_the_longest_caption_in_steps_of_eight(tokenizer):
     assert trim(tokenizer.encode([])).shape[0] == 0
 
 
-def test_bytes_round_trip_and_are_always_the_same(tokenizer, merges):
+def test_round_trip_of_bytes(tokenizer, merges):
     data = tokenizer.to_bytes()
     assert data == Tokenizer(merges, 16).to_bytes()
     again = Tokenizer.from_bytes(data, 77)
@@ -101,46 +103,44 @@ def test_bytes_round_trip_and_are_always_the_same(tokenizer, merges):
     assert (again.encode("a red apple") == tokenizer.encode("a red apple")).all()
 
 
-def test_can_be_sent_to_another_process(tokenizer):
+def test_round_trip_of_a_pickle(tokenizer):
     again = pickle.loads(pickle.dumps(tokenizer))
     assert (again.encode("a red apple") == tokenizer.encode("a red apple")).all()
 
 
+@pytest.mark.timeout(300)  # joining symbols in quadratic time would take hours
 @pytest.mark.parametrize(
     "piece", ["a", "é", "Ã©", "\n", "🐦", "&amp;", "ab", "e\u0301", "\u0301", "\ud800", "\x1b["], ids=ascii
 )
-def test_the_longest_prompt_takes_seconds_at_most(tokenizer, piece):
+def test_the_longest_prompt(tokenizer, piece):
     text = piece * (MAX_PROMPT_LENGTH // len(piece))
-    started = time.process_time()
-    tokenizer.encode(text)
-    assert time.process_time() - started < 5
+    assert tokenizer.encode(text).shape == (1, 77)
 
 
 @pytest.mark.parametrize("length", [MAX_PROMPT_LENGTH + 1, 10 * 2**20])
-def test_a_longer_prompt_is_refused_at_once(tokenizer, length):
-    started = time.process_time()
-    with pytest.raises(UsageError, match="100,000"):
+def test_a_longer_prompt_is_refused(tokenizer, length):
+    with expect_error(UsageError, length, MAX_PROMPT_LENGTH):
         tokenizer.encode("a" * length)
-    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize("text", ["", "   \n\t", "\0\0\0"])
-def test_a_prompt_of_nothing_is_start_and_end(tokenizer, text):
+def test_an_empty_prompt_is_start_and_end(tokenizer, text):
     assert tokenizer.encode(text)[0, :3].tolist() == [tokenizer.start_id, tokenizer.end_id, 0]
 
 
 def test_a_character_reference_of_thousands_of_digits_is_refused(tokenizer):
-    with pytest.raises(UsageError, match="HTML character reference"):
+    with expect_error(UsageError, 5000):
         tokenizer.encode("&#" + "9" * 5000 + ";")
 
 
 @pytest.mark.parametrize("texts", [None, 5, b"apple", ["apple", None], ["apple", b"pear"], [["apple"]], {1}])
-def test_what_is_no_text_is_refused(tokenizer, texts):
-    with pytest.raises(UsageError, match="text"):
+def test_other_types_than_text_are_refused(tokenizer, texts):
+    value = texts[-1] if isinstance(texts, list) else texts
+    with expect_error(UsageError, type(value).__name__):
         tokenizer.encode(texts)
 
 
-def test_one_prompt_or_several():
+def test_prompts_as_a_list():
     assert as_prompts("apple") == as_prompts(["apple"]) == as_prompts(("apple",)) == ["apple"]
 
 
@@ -149,16 +149,16 @@ def test_one_prompt_or_several():
     [[("i", "n"), ("i", "n")], [("xy", "z")], [("i", "")], [("i", "日")], [("th", "e"), ("t", "h")]],
     ids=["twice", "unknown part", "empty part", "no byte", "wrong order"],
 )
-def test_merges_of_another_kind_are_refused(merges):
-    with pytest.raises(UsageError, match="merge"):
+def test_impossible_merges_are_refused(merges):
+    with expect_error(UsageError, *map(repr, merges[0])):
         Tokenizer(merges, 24)
     text = "".join(f"{first} {second}\n" for first, second in merges)
-    with pytest.raises(FileRefused, match="vocabulary is broken"):
+    with expect_error(FileRefused):
         Tokenizer.from_bytes(gzip.compress(text.encode()), 24)
 
 
-def test_a_context_without_room_is_refused():
-    with pytest.raises(UsageError, match="at least 3"):
+def test_a_context_too_short_for_a_caption_is_refused():
+    with expect_error(UsageError, "context_length", 2, 3):
         Tokenizer([], 2)
 
 
@@ -169,10 +169,10 @@ def test_a_context_without_room_is_refused():
     ids=["empty", "no gzip", "cut", "no UTF-8", "three parts", "bomb"],
 )  # fmt: skip
 def test_a_broken_vocabulary_is_refused(data):
-    with pytest.raises(FileRefused, match="vocabulary"):
+    with expect_error(FileRefused):
         Tokenizer.from_bytes(data, 24)
 
 
-def test_fewer_merges_than_asked_for_are_refused(clip_file):
-    with pytest.raises(FileRefused, match="cannot be taken"):
+def test_a_file_with_too_few_merges_is_refused(clip_file):
+    with expect_error(FileRefused, 10**7):
         read_clip_merges(clip_file, 10**7)

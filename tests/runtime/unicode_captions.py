@@ -1,4 +1,4 @@
-"""Captions that are hard on a tokenizer, the same on every run."""
+"""Difficult captions for a tokenizer, the same in every run."""
 
 import random
 
@@ -42,7 +42,7 @@ _PIECES = [*_WORDS.split(), *_SPACES.split(" "), "o" * 60, "хх" * 30]
 
 
 def captions(count: int, seed: int = 20) -> list[str]:
-    """`count` captions: characters of one script, of all, whole pieces, and mixtures glued in every way."""
+    """Return `count` captions: characters of one script, of several, whole pieces, and mixtures of them."""
     source = random.Random(seed)
     return [_caption(source) for _ in range(count)]
 

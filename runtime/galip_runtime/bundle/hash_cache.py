@@ -1,7 +1,7 @@
-"""Which files were hashed before: a graph is when it is first loaded, and whenever it has changed since.
+"""The cache of verified hashes: a graph is hashed when it is first loaded and whenever it has changed.
 
-What is kept is an empty file of this user's own, its name the hash of all that tells a change: where the
-graph lies, its `file_signature` and the sha256 that it had.
+An entry is an empty file of this user's own. Its name is a hash of everything that would reveal a change:
+the graph's path, its `file_signature` and its sha256.
 """
 
 import contextlib
@@ -18,52 +18,52 @@ __all__ = ["HashCache"]
 
 _log = logging.getLogger("galip_runtime")
 
-_KEPT = 1000
-_SETTLED = 2  # seconds: a file changed twice within a clock's tick may have the same signature
+_MAX_ENTRIES = 1000
+_MIN_AGE = 2  # seconds: a file changed twice within one tick of the clock may keep its signature
 
 
 class HashCache:
-    """A folder of what was verified, as `optional_cache` gives it; None keeps nothing."""
+    """A folder of entries, as `optional_cache` returns it; with None, nothing is stored."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     def has(self, path: Path, signature: tuple[int, ...], sha256: str) -> bool:
-        """Whether the file at `path`, unchanged by its `signature`, was found to have this sha256."""
+        """Return whether the file at `path`, with this `signature`, was verified to have this sha256."""
         if self._folder is None:
             return False
         try:
-            marker = open_own(self._folder / _name(path, signature, sha256))
+            entry = open_own(self._folder / _name(path, signature, sha256))
         except FileRefused as error:
             _log.warning("%s: %s is hashed again", error, path)
             return False
-        if marker is None:
+        if entry is None:
             return False
-        marker.close()
+        entry.close()
         return True
 
     def add(self, path: Path, signature: tuple[int, ...], sha256: str) -> None:
-        """The file at `path` has this sha256, and had `signature` before and after it was hashed."""
-        changed = max(signature[-2:]) / 1e9
-        if self._folder is None or time.time() - changed < _SETTLED:
+        """Record that the file at `path` has this sha256, with `signature` before and after hashing it."""
+        modified = max(signature[-2:]) / 1e9
+        if self._folder is None or time.time() - modified < _MIN_AGE:
             return
         try:
-            marker = self._folder / _name(path, signature, sha256)
-            marker.unlink(missing_ok=True)  # somebody else's, if there is one
-            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            entry = self._folder / _name(path, signature, sha256)
+            entry.unlink(missing_ok=True)  # if there is one, another user may own it
+            os.close(os.open(entry, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             self._make_room(self._folder)
         except FileExistsError:  # another process was faster
             pass
-        except OSError as error:  # a full disk, a read-only folder: it is hashed again the next time
-            _log.info("%s cannot keep that %s was verified: %s", self._folder, path, error)
+        except OSError as error:  # a full disk or a read-only folder: the file is hashed again next time
+            _log.info("%s cannot record that %s was verified: %s", self._folder, path, error)
 
     def _make_room(self, folder: Path) -> None:
-        """Remove all but the newest."""
-        found = list(folder.iterdir())
-        if len(found) > _KEPT:
-            for old in sorted(found, key=_age)[:-_KEPT]:
-                with contextlib.suppress(FileNotFoundError):  # another process has removed it
-                    old.unlink()
+        """Remove all but the newest entries."""
+        entries = list(folder.iterdir())
+        if len(entries) > _MAX_ENTRIES:
+            for entry in sorted(entries, key=_modified)[:-_MAX_ENTRIES]:
+                with contextlib.suppress(FileNotFoundError):  # another process removed it
+                    entry.unlink()
 
 
 def _name(path: Path, signature: tuple[int, ...], sha256: str) -> str:
@@ -72,7 +72,7 @@ def _name(path: Path, signature: tuple[int, ...], sha256: str) -> str:
     ).hexdigest()
 
 
-def _age(path: Path) -> float:
+def _modified(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Just enough of the ONNX format to know a file's graph without its large tensors' numbers.
+"""A reader of ONNX files that knows just enough of the format and leaves the data of large tensors on disk.
 
-An ONNX file is one protobuf message, `ModelProto`. Only what a bundle's graphs have is read, anything else is
-refused: what this reader passed over, another one could obey.
+An ONNX file is one protobuf message, `ModelProto`. Anything that a bundle's graphs don't have is refused:
+what this reader ignored, a backend's reader might obey.
 """
 
 import mmap
@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from galip_runtime.bundle.onnx_limits import MAX_NODES, MAX_TENSORS, check_tensor
@@ -19,10 +20,10 @@ from galip_runtime.bundle.protobuf import VARINT, Field, read_fields, read_strin
 __all__ = ["ExternalData", "Node", "OnnxGraph", "read_graph"]
 
 _ON_DISK = 4096
-"""bytes from which on a tensor's numbers stay on disk"""
+"""bytes from which on a tensor's data stays on disk"""
 
-# Field numbers of onnx.proto, and all that may be in a graph. What is missing could hold tensors in other
-# files: functions, training information, sparse tensors, lists of tensors, graphs within graphs.
+# Field numbers of onnx.proto, and those that a bundle's graph may have. The others could have tensors in
+# other files: functions, training information, sparse tensors, lists of tensors, subgraphs.
 _IR_VERSION, _MODEL_GRAPH, _OPSETS = 1, 7, 8
 _MODEL = {_IR_VERSION, 2, 3, 4, 5, 6, _MODEL_GRAPH, _OPSETS, 14}
 _GRAPH_NODE, _GRAPH_NAME, _GRAPH_TENSOR = 1, 2, 5
@@ -49,9 +50,9 @@ _TENSOR = {
     12,
     16,
 }
-_VALUE_NAME = 1
+_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE, _DIM_NAME = 1, 2, 1, 2, 1, 1, 2
 _CODES = {1: "f", 7: "q"}
-"""`struct`'s, of the types of TensorProto.DataType whose numbers can decide sizes"""
+"""codes of `struct` for the types of TensorProto.DataType whose elements can determine sizes"""
 
 
 class Node(NamedTuple):
@@ -61,45 +62,75 @@ class Node(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
-    """whole numbers, lists of them, texts, and tensors (`TensorInfo`); None where it is of another kind"""
-    whole: bytes
-    """the field of the graph, key included"""
+    """ints, lists of ints, strings and tensors (`TensorInfo`); None for any other kind"""
+    encoded: bytes
+    """the node's field in the graph, including its key"""
 
 
 class ExternalData(NamedTuple):
-    """Where the numbers of a large tensor lie in the file."""
+    """The place of a large tensor's data in the file."""
 
     kind: int
     """TensorProto.DataType"""
-    begin: int
+    offset: int
+    """bytes"""
     length: int
     """bytes"""
 
 
 @dataclass
 class OnnxGraph:
-    """What a file holds, without its large tensors' numbers."""
+    """The contents of a file, without the data of its large tensors."""
 
     head: bytes = b""
-    """the model's fields that say its versions"""
+    """the model's fields with its versions"""
     name: bytes = b""
-    """the graph's field with its name"""
+    """the field with the graph's name"""
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, bytes] = field(default_factory=dict)
-    """the graph's fields of its stored tensors; a large one refers to its place in the file"""
+    """the fields of the stored tensors; those of large ones refer to the file"""
     constants: dict[str, TensorInfo] = field(default_factory=dict)
     """the same tensors"""
     external: dict[str, ExternalData] = field(default_factory=dict)
-    """of those that are large"""
+    """the large ones among them"""
     values: dict[str, bytes] = field(default_factory=dict)
-    """`ValueInfoProto` of what the file says of tensors"""
+    """the file's `ValueInfoProto` of tensors"""
+
+    @cached_property
+    def producers(self) -> dict[str, Node]:
+        """The node that computes each tensor."""
+        return {name: node for node in self.nodes for name in node.outputs}
+
+    def shape(self, name: str) -> tuple[int | str, ...] | None:
+        """Return the sizes of the tensor `name`, names where dynamic; None if the file does not have them.
+
+        Raises ValueError if they cannot be read.
+        """
+        message = self.values.get(name, b"")
+        for number in (_VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE):
+            fields = [part for part in read_fields(message, 0, len(message)) if part.number == number]
+            if not fields:
+                return None
+            message = message[fields[-1].begin : fields[-1].end]
+        sizes = [part for part in read_fields(message, 0, len(message)) if part.number == _SHAPE_DIM]
+        return tuple(_size(message, part) for part in sizes)
+
+    def source(self, name: str) -> str:
+        """Return the tensor that `name` was converted from, or `name` itself."""
+        conversions = ("Cast", "DequantizeLinear", "Identity")
+        for _ in self.nodes:  # not `while True`: a forged graph may have a cycle
+            node = self.producers.get(name)
+            if node is None or node.operator not in conversions or not node.inputs:
+                break
+            name = node.inputs[0]
+        return name
 
 
 def read_graph(path: str | os.PathLike[str]) -> OnnxGraph:
-    """The graph of the file `path`.
+    """Read the graph in the file `path`.
 
-    Raises OSError, and ValueError where it is no ONNX graph that stands by itself in this one file, or has
-    what no exported graph has.
+    Raises OSError, and ValueError if it is not an ONNX graph, needs another file, or has anything that no
+    exported graph has.
     """
     graph = OnnxGraph()
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -137,13 +168,15 @@ def _read_tensor(graph: OnnxGraph, data: mmap.mmap, tensor: Field, location: str
         graph.tensors[name] = data[tensor.start : tensor.end]
         return
     (kind,) = (field.value for field in fields if field.number == _TENSOR_TYPE)
-    place = graph.external[name] = ExternalData(kind, raw[0].begin, raw[0].end - raw[0].begin)
-    graph.tensors[name] = external_tensor(name, constant.sizes, kind, location, place.begin, place.length)
+    offset, length = raw[0].begin, raw[0].end - raw[0].begin
+    graph.external[name] = ExternalData(kind, offset, length)
+    graph.tensors[name] = external_tensor(name, constant.sizes, kind, location, offset, length)
 
 
 def _node(data: mmap.mmap, node: Field) -> Node:
-    if any(read_strings(data, node, _NODE_DOMAIN)):  # such as EPContext, which names files itself
-        raise ValueError("a node of it is not of ONNX's own operators")
+    domains = read_strings(data, node, _NODE_DOMAIN)
+    if any(domains):  # such as com.microsoft's EPContext, which can name files
+        raise ValueError(f"the node at byte {node.start} has an operator of {domains!r:.80}, not ONNX's")
     attributes = dict[str, Any]()
     for part in read_fields(data, node.begin, node.end, _NODE):
         if part.number == _NODE_ATTRIBUTE:
@@ -156,12 +189,12 @@ def _node(data: mmap.mmap, node: Field) -> Node:
     if len(operators) != 1:
         raise ValueError(f"the node at byte {node.start} has {len(operators)} operators")
     if operators[0] not in OPERATORS:
-        raise ValueError(f"an operator of it, {operators[0]!r:.80}, is none that exported graphs have")
+        raise ValueError(f"it has the operator {operators[0]!r:.80}, which no exported graph has")
     return Node(operators[0], inputs, outputs, attributes, data[node.start : node.end])
 
 
 def _attribute(data: mmap.mmap, attribute: Field) -> Any:
-    """What `Node.attributes` has of it. Raises ValueError where it has values of two kinds."""
+    """Return an attribute as in `Node.attributes`. Raises ValueError if it has values of two kinds."""
     fields = [
         part
         for part in read_fields(data, attribute.begin, attribute.end, _ATTRIBUTE)
@@ -176,7 +209,7 @@ def _attribute(data: mmap.mmap, attribute: Field) -> Any:
         return _ints(data, fields[-1])[0]
     if kinds == {_ATTRIBUTE_TEXT}:
         return data[fields[-1].begin : fields[-1].end].decode()
-    if kinds == {_ATTRIBUTE_TENSOR} and len(fields) == 1:  # several would be merged
+    if kinds == {_ATTRIBUTE_TENSOR} and len(fields) == 1:  # protobuf would merge several
         return _constant(data, _tensor_fields(data, fields[0]))
     if _ATTRIBUTE_TENSOR in kinds:
         raise ValueError(f"the attribute at byte {attribute.start} has several tensors")
@@ -184,7 +217,7 @@ def _attribute(data: mmap.mmap, attribute: Field) -> Any:
 
 
 def _constant(data: mmap.mmap, fields: Sequence[Field]) -> TensorInfo:
-    """What the tensor of these fields is. Raises ValueError where it has not as many numbers as it says."""
+    """Return the tensor with these fields. Raises ValueError unless its data has the length it claims."""
     sizes, kinds, raws, others = list[int](), list[int](), list[Field](), list[Field]()
     for part in fields:
         if part.number == _TENSOR_SIZE:
@@ -196,7 +229,7 @@ def _constant(data: mmap.mmap, fields: Sequence[Field]) -> TensorInfo:
         elif part.number != _TENSOR_NAME:
             others.append(part)
     if len(kinds) != 1 or len(raws) > 1:
-        raise ValueError("a tensor of it has not one data type and its numbers once")
+        raise ValueError(f"a tensor has {len(kinds)} data types and {len(raws)} fields of raw data")
     length = raws[0].end - raws[0].begin if raws else sum(part.end - part.begin for part in others)
     check_tensor(sizes, kinds[0], length, raw=bool(raws))
     code = _CODES.get(kinds[0])
@@ -214,16 +247,16 @@ def _constant(data: mmap.mmap, fields: Sequence[Field]) -> TensorInfo:
 
 
 def _ints(data: mmap.mmap, part: Field) -> list[int]:
-    """The numbers of int64 in a field, packed or one."""
+    """Return the int64 numbers of a field, packed or single."""
     numbers = [part.value] if part.wire == VARINT else read_varints(data, part)
     return [number - 2**64 if number >= 2**63 else number for number in numbers]
 
 
 def _tensor_fields(data: mmap.mmap, tensor: Field) -> list[Field]:
-    """The fields of a tensor whose numbers are with it. Raises ValueError for another one."""
+    """Return a tensor's fields. Raises ValueError if its data is in another file."""
     fields = list(read_fields(data, tensor.begin, tensor.end))
     if {_TENSOR_EXTERNAL, _TENSOR_LOCATION}.intersection(field.number for field in fields):
-        raise ValueError("its weights lie in another file (external data)")
+        raise ValueError("its weights are in another file (external data)")
     return list(read_fields(data, tensor.begin, tensor.end, _TENSOR))
 
 
@@ -232,3 +265,13 @@ def _name(data: mmap.mmap, message: Field, number: int) -> str:
     if len(names) != 1:
         raise ValueError(f"the tensor at byte {message.start} has {len(names)} names")
     return names[0]
+
+
+def _size(message: bytes, dimension: Field) -> int | str:
+    """Return the size of an axis: its name if it is dynamic, "" if that has no name."""
+    for part in read_fields(message, dimension.begin, dimension.end):
+        if part.number == _DIM_VALUE:
+            return part.value
+        if part.number == _DIM_NAME:
+            return message[part.begin : part.end].decode()
+    return ""

@@ -1,4 +1,4 @@
-"""Parts of ONNX files, written without the onnx package: protobuf fields, nodes, tensors and values."""
+"""A writer for parts of ONNX files without the onnx package: nodes, tensors, values and models as bytes."""
 
 from collections.abc import Sequence
 
@@ -21,27 +21,27 @@ __all__ = [
 FLOAT, UINT8, _INT64 = 1, 2, 7  # of TensorProto.DataType
 _TYPES = {"float32": FLOAT, "int64": _INT64}
 _INT, _INTS = 2, 7  # of AttributeProto.AttributeType
-_IR_VERSION = 8  # read by all that read opset 18
+_IR_VERSION = 8  # whatever reads opset 18 reads this version
 
 
 def node(
     operator: str, inputs: Sequence[str], output: str | Sequence[str], **attributes: int | Sequence[int]
 ) -> bytes:
-    """A field of `GraphProto`: a node, named like its first output; attributes are numbers from 0 on."""
+    """Encode a node, named after its first output, as a field of `GraphProto`; attributes are ints >= 0."""
     outputs = [output] if isinstance(output, str) else output
     content = b"".join(encode_field(1, name) for name in inputs)
     content += b"".join(encode_field(2, name) for name in outputs)
     content += encode_field(3, outputs[0]) + encode_field(4, operator)
-    for name, given in attributes.items():
-        numbers = [given] if isinstance(given, int) else given
-        place, kind = (3, _INT) if isinstance(given, int) else (8, _INTS)
-        fields = b"".join(_number(place, each) for each in numbers) + _number(20, kind)
+    for name, attribute in attributes.items():
+        numbers = [attribute] if isinstance(attribute, int) else attribute
+        field, kind = (3, _INT) if isinstance(attribute, int) else (8, _INTS)
+        fields = b"".join(_number(field, number) for number in numbers) + _number(20, kind)
         content += encode_field(5, encode_field(1, name) + fields)
     return encode_field(1, content)
 
 
 def tensor(name: str, numbers: npt.ArrayLike, dtype: str) -> bytes:
-    """A field of `GraphProto`: constant numbers, float32 or int64."""
+    """Encode a constant, float32 or int64, as a field of `GraphProto`."""
     array = np.asarray(numbers, np.dtype(dtype).newbyteorder("<"))
     sizes = b"".join(_number(1, size) for size in array.shape)
     return encode_field(
@@ -52,9 +52,9 @@ def tensor(name: str, numbers: npt.ArrayLike, dtype: str) -> bytes:
 def external_tensor(
     name: str, sizes: Sequence[int], kind: int, location: str, offset: int, length: int
 ) -> bytes:
-    """A field of `GraphProto`: constant numbers of the DataType `kind`, which lie in the file `location`.
+    """Encode a constant of the DataType `kind` with external data, as a field of `GraphProto`.
 
-    `offset`, `length`: where they begin there and how many they are, bytes.
+    `location`: the file with the data; `offset`, `length`: its range there, in bytes.
     """
     content = b"".join(_number(1, size) for size in sizes) + _number(2, kind) + encode_field(8, name)
     for key, text in (("location", location), ("offset", str(offset)), ("length", str(length))):
@@ -63,7 +63,7 @@ def external_tensor(
 
 
 def value(number: int, name: str, kind: int, shape: Sequence[int | str]) -> bytes:
-    """The field `number` of `GraphProto`: what a tensor is, such as an output (12)."""
+    """Encode a `ValueInfoProto` as the field `number` of `GraphProto`, such as an output (12)."""
     sizes = (_number(1, size) if isinstance(size, int) else encode_field(2, size) for size in shape)
     content = encode_field(2, b"".join(encode_field(1, size) for size in sizes))
     return encode_field(
@@ -72,15 +72,15 @@ def value(number: int, name: str, kind: int, shape: Sequence[int | str]) -> byte
 
 
 def graph(fields: Sequence[bytes]) -> bytes:
-    """A `ModelProto` of nothing but a graph. Appended to another's bytes, it adds to that one's graph."""
+    """Encode a `ModelProto` with only a graph. Appended to another model's bytes, it adds to its graph."""
     return encode_field(7, b"".join(fields))
 
 
 def model(name: str, fields: Sequence[bytes], opset: int) -> bytes:
-    """A whole `ModelProto`."""
+    """Encode a complete `ModelProto`."""
     head = _number(1, _IR_VERSION) + encode_field(8, _number(2, opset))
     return head + graph([encode_field(2, name), *fields])
 
 
-def _number(number: int, content: int) -> bytes:
-    return encode_varint(number << 3 | VARINT) + encode_varint(content)
+def _number(field: int, content: int) -> bytes:
+    return encode_varint(field << 3 | VARINT) + encode_varint(content)

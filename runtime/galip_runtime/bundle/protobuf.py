@@ -1,4 +1,4 @@
-"""Messages of Protocol Buffers, as ONNX files are: fields of a key (number and wire type) and a value."""
+"""Protocol Buffers messages, the format of ONNX files: fields of a key (number, wire type) and a value."""
 
 import mmap
 from collections.abc import Iterator, Set
@@ -19,26 +19,26 @@ _FIXED = {_FIXED64: 8, _FIXED32: 4}
 
 
 class Field(NamedTuple):
-    """A field of a message, by its place in the file."""
+    """A field of a message, by its position in the file."""
 
     number: int
     wire: int
     start: int
-    """of the whole field, its key included"""
+    """where the field begins, including its key"""
     begin: int
-    """of its value"""
+    """where its value begins"""
     end: int
     value: int
-    """of a varint; 0 for others"""
+    """a varint's number; 0 for other wire types"""
 
 
 def read_fields(
     data: bytes | mmap.mmap, begin: int, end: int, allowed: Set[int] | None = None
 ) -> Iterator[Field]:
-    """The fields of the message that lies at `begin` to `end`.
+    """Iterate over the fields of the message from `begin` to `end`.
 
-    Raises ValueError for what is none, and for a field that is not `allowed`: a reader that knows more fields
-    than this one does must not find any.
+    Raises ValueError if it is malformed, and for a field that is not `allowed`: another reader, which may
+    know more fields, must not find any that this one ignores.
     """
     while begin < end:
         start = begin
@@ -52,17 +52,17 @@ def read_fields(
         elif wire in _FIXED:
             stop = begin + _FIXED[wire]
         else:
-            raise ValueError(f"byte {start} begins no field")
-        if stop > end or not number or key >> 32:  # other readers take the key's last 32 bits
+            raise ValueError(f"there is no field at byte {start}")
+        if stop > end or not number or key >> 32:  # other readers use only the key's last 32 bits
             raise ValueError(f"the field at byte {start} does not end where it should")
         if allowed is not None and number not in allowed:
-            raise ValueError(f"the field {number} at byte {start} is none of a graph for a bundle")
+            raise ValueError(f"field {number} at byte {start} must not be in a bundle's graph")
         yield Field(number, wire, start, begin, stop, value)
         begin = stop
 
 
 def read_varints(data: mmap.mmap, field: Field) -> list[int]:
-    """Packed numbers."""
+    """Return a field's packed varints."""
     values, begin = [], field.begin
     while begin < field.end:
         value, begin = _read_varint(data, begin, field.end)
@@ -71,15 +71,15 @@ def read_varints(data: mmap.mmap, field: Field) -> list[int]:
 
 
 def read_strings(data: bytes | mmap.mmap, message: Field, number: int) -> tuple[str, ...]:
-    """The texts in field `number`, which has to be one of texts."""
-    found = [field for field in read_fields(data, message.begin, message.end) if field.number == number]
-    if any(field.wire != _BYTES for field in found):
-        raise ValueError(f"the field {number} within byte {message.start} is no text")
-    return tuple(data[field.begin : field.end].decode() for field in found)
+    """Return the message's strings in field `number`. Raises ValueError if one is not a string."""
+    fields = [field for field in read_fields(data, message.begin, message.end) if field.number == number]
+    if any(field.wire != _BYTES for field in fields):
+        raise ValueError(f"field {number} of the message at byte {message.start} is not a string")
+    return tuple(data[field.begin : field.end].decode() for field in fields)
 
 
 def _read_varint(data: bytes | mmap.mmap, begin: int, end: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, least first, and where it ends."""
+    """Return a varint, 7 bits per byte with the lowest first, and its end."""
     value = 0
     for index in range(10):
         if begin + index >= end:
@@ -92,7 +92,7 @@ def _read_varint(data: bytes | mmap.mmap, begin: int, end: int) -> tuple[int, in
 
 
 def encode_varint(value: int) -> bytes:
-    """A number of 7 bits a byte, least first."""
+    """Encode a varint, 7 bits per byte with the lowest first."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -101,6 +101,6 @@ def encode_varint(value: int) -> bytes:
 
 
 def encode_field(number: int, content: bytes | str) -> bytes:
-    """The field `number` of text or of another message."""
+    """Encode text or a message as the field `number`."""
     data = content.encode() if isinstance(content, str) else content
     return encode_varint(number << 3 | _BYTES) + encode_varint(len(data)) + data

@@ -1,13 +1,13 @@
-"""A picture made alone equals the same picture made in a batch, bit for bit.
+"""Graph changes that make a picture generated alone equal the same picture in a batch, bit for bit.
 
-Matrix products have a kernel of their own for a single row on many CPUs, which adds up in another order than
-the kernel for several rows; sums over an axis within have one, too. Two ways around it:
+On many CPUs, matrix products of a single row have their own kernel, which adds in another order than the
+kernel for several rows; so do sums over an inner axis. There are two remedies:
 
-- An operator that has one row a picture gets one more row, of zeros, which is taken off its result. A product
-  that has a row a token has several anyway.
-- A product of a stack of few matrices, or of large ones, is done matrix by matrix. onnxruntime deals matrices
-  to threads first, and with threads to spare their rows, too, down to one row each; a single constant matrix
-  it packs once and for all, and that has one kernel.
+- An operator with one row per picture gets an extra row of zeros, which is sliced off its result. A product
+  with one row per token has several rows anyway.
+- A product with a stack of few matrices, or of large ones, is computed matrix by matrix. onnxruntime deals
+  matrices to threads first and then, with threads to spare, their rows, down to one row each; a single
+  constant matrix it packs once when it loads the graph, and packed matrices have only one kernel.
 """
 
 import math
@@ -29,9 +29,9 @@ __all__ = [
 _PRODUCTS = ("Gemm", "MatMul")
 _SUMS = ("ReduceMean", "ReduceSum")
 _TASKS = 4
-"""into which onnxruntime divides the work of each thread, at most (on CPUs with cores of two kinds)"""
+"""the most parts into which onnxruntime divides a thread's work (on CPUs with two kinds of cores)"""
 _LARGE = 2**15
-"""numbers of a matrix from which on packing it for each run takes longer than a node of its own"""
+"""elements of a matrix from which on packing it in each run takes longer than running a separate node"""
 _PREFIX = "galip_runtime/"
 _PADS, _FIRST, _LAST = f"{_PREFIX}pads", f"{_PREFIX}first", f"{_PREFIX}last"
 
@@ -39,10 +39,10 @@ Shape = Sequence[int | str] | None
 
 
 def row_axis(operator: str, before: Shape, after: Shape, batch: str) -> int | None:
-    """The axis of a node's first input and of its output that has one row a picture, if padding matters.
+    """Return the axis of a node's first input and output with one row per picture, if padding it matters.
 
-    `before`, `after`: sizes of these two, names where they are dynamic, None where the file gives none;
-    `batch`: the name of the batch's size.
+    `before`, `after`: the sizes of these two, names where dynamic, None where the file has none;
+    `batch`: the name of the batch size.
     """
     if before is None or len(before) < 2:
         return None
@@ -54,10 +54,10 @@ def row_axis(operator: str, before: Shape, after: Shape, batch: str) -> int | No
 
 
 def stack_size(operator: str, before: Shape, weights: Sequence[int], batch: str, threads: int) -> int:
-    """How many matrices a node has to be split into; 0 where its rows stay together on that many threads.
+    """Return how many matrices to split a node into; 0 if its rows stay together on that many threads.
 
-    `before`, `batch`: as for `row_axis`; of a stack, (matrices, N, K). `weights`: its sizes,
-    (matrices, K, M).
+    `before`, `batch`: as for `row_axis`, with sizes (matrices, N, K) for a stack. `weights`: the sizes of the
+    constants, (matrices, K, M).
     """
     if operator != "MatMul" or before is None or len(before) != 3 or before[1] != batch or len(weights) != 3:
         return 0
@@ -66,9 +66,9 @@ def stack_size(operator: str, before: Shape, weights: Sequence[int], batch: str,
 
 
 def split(rows: str, matrices: Sequence[str], output: str) -> list[bytes]:
-    """The fields that give `output` (stack, N, M) from `rows` (stack, N, K) and `matrices` (K, M)."""
+    """Encode nodes that compute `output` (stack, N, M) from `rows` (stack, N, K) and `matrices` (K, M)."""
     name, stack = f"{_PREFIX}{output}", len(matrices)
-    parts, products = ([f"{name}/{what}{index}" for index in range(stack)] for what in ("rows", "product"))
+    parts, products = ([f"{name}/{part}{index}" for index in range(stack)] for part in ("rows", "product"))
     return [
         tensor(f"{name}/ones", [1] * stack, "int64"),
         node("Split", [rows, f"{name}/ones"], parts, axis=0),
@@ -81,41 +81,41 @@ def split(rows: str, matrices: Sequence[str], output: str) -> list[bytes]:
 
 
 def matrix_name(weights: str, index: int) -> str:
-    """The name of matrix `index` of the stack `weights`."""
+    """Return the name of matrix `index` of the stack `weights`."""
     return f"{_PREFIX}{weights}/{index}"
 
 
 def matrix(weights: str, index: int) -> list[bytes]:
-    """The fields that give `matrix_name` where the stack is computed, from constants, as it is loaded."""
-    number = f"{_PREFIX}{weights}/number{index}"
+    """Encode nodes for `matrix_name` if the stack is computed, from constants, when the graph is loaded."""
+    position = f"{_PREFIX}{weights}/number{index}"
     return [
-        tensor(number, index, "int64"),
-        node("Gather", [weights, number], matrix_name(weights, index), axis=0),
+        tensor(position, index, "int64"),
+        node("Gather", [weights, position], matrix_name(weights, index), axis=0),
     ]
 
 
 def padded_rows(rows: str, axis: int) -> str:
-    """The name of the tensor `rows` with one more row along `axis`."""
+    """Return the name of the tensor `rows` with an extra row along `axis`."""
     return f"{_PREFIX}{rows}/{axis}"
 
 
 def padded_result(output: str) -> str:
-    """The name of `output` before its last row is taken off."""
+    """Return the name of `output` before its last row is sliced off."""
     return f"{_PREFIX}{output}/result"
 
 
 def pad(rows: str, axis: int) -> bytes:
-    """The node that gives `padded_rows`."""
+    """Encode the node that computes `padded_rows`."""
     return node("Pad", [rows, _PADS, "", f"{_PREFIX}axis{axis}"], padded_rows(rows, axis))
 
 
 def unpad(output: str, axis: int) -> bytes:
-    """The node that gives `output` from `padded_result`."""
+    """Encode the node that computes `output` from `padded_result`."""
     return node("Slice", [padded_result(output), _FIRST, _LAST, f"{_PREFIX}axis{axis}"], output)
 
 
 def constants(axes: set[int]) -> list[bytes]:
-    """The tensors that the nodes of `pad` and `unpad` refer to, for these axes."""
+    """Encode the constants that the nodes of `pad` and `unpad` use for these axes."""
     fields = [tensor(f"{_PREFIX}axis{axis}", [axis], "int64") for axis in sorted(axes)]
     if fields:
         fields += [tensor(_PADS, [0, 1], "int64"), tensor(_FIRST, [0], "int64"), tensor(_LAST, [-1], "int64")]
