@@ -163,7 +163,7 @@ class _Evaluation:
             keep=self._needs(Needs.FEATURES),
             batch_size=config.batch_size,
             fabric=self.fabric,
-            progress=lambda done: self.progress("judging pictures", done, count),
+            progress=lambda done: self.progress("evaluating pictures", done, count),
         )
         self.subject_facts = {"path": config.subject, "kind": self._kind(), "pictures": count}
         if self.model:
@@ -195,7 +195,7 @@ class _Evaluation:
             batch_size=config.batch_size,
             fabric=self.fabric,
             use_cache=config.cache,
-            progress=lambda done, total: self.progress("judging the reference", done, total),
+            progress=lambda done, total: self.progress("evaluating the reference", done, total),
         )
 
     def _warn_of_many(self, count: int) -> None:

@@ -72,12 +72,12 @@ def test_a_layout_is_recognised_and_its_captions_are_the_pictures_own(sets, name
         assert (source.layout, source.split, len(source)) == (layout, split, count)
         assert len(source.captions(0)) == captioned
         for index in range(count):
-            found = source[index]
-            assert found.picture.mode == "RGB"
-            assert all(colour_of(found.picture) in caption for caption in found.captions[:2])
-            assert found.captions == source.captions(index)
-            assert (found.key, found.meta) == (source.key(index), source.meta(index))
-            keys.append(found.key)
+            sample = source[index]
+            assert sample.picture.mode == "RGB"
+            assert all(colour_of(sample.picture) in caption for caption in sample.captions[:2])
+            assert sample.captions == source.captions(index)
+            assert (sample.key, sample.meta) == (source.key(index), source.meta(index))
+            keys.append(sample.key)
     assert len(set(keys)) == len(keys)
 
 
@@ -356,7 +356,7 @@ def test_arbitrary_bytes_are_refused_or_strings(noise, strings, place, protocol)
     good = pickle.dumps(strings, protocol)
     for content in (noise, good[:place] + noise + good[place:], good[:place]):
         with contextlib.suppress(FileRefused):
-            assert all(type(each) is str for each in strings_of_pickle(content, "x"))
+            assert all(type(item) is str for item in strings_of_pickle(content, "x"))
 
 
 @pytest.mark.parametrize(
