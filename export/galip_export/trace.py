@@ -133,6 +133,7 @@ def _export(
 def _translations(context: int) -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return translations in place of the exporter's own, which compute shapes that are known beforehand."""
     return {
+        torch.ops.aten.addcmul.default: _addcmul,
         torch.ops.aten.argmax.default: _argmax,
         torch.ops.aten.scaled_dot_product_attention.default: _attention(context),
         torch.ops.aten.split.Tensor: _split_evenly,
@@ -144,6 +145,12 @@ def _translations(context: int) -> dict[Callable[..., Any], Callable[..., Any]]:
 
 def _constant(value: npt.NDArray[Any] | np.generic) -> Any:
     return op.Constant(value=numpy_helper.from_array(np.asarray(value)))
+
+
+def _addcmul(x: Any, factor: Any, other: Any, value: float = 1) -> Any:
+    """Return x + factor·other; the exporter's own translation multiplies by `value`, even if that is 1."""
+    assert value == 1
+    return op.Add(x, op.Mul(factor, other))
 
 
 def _argmax(tokens: Any, dim: int, keepdim: bool = False) -> Any:
