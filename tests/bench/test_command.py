@@ -141,7 +141,7 @@ def test_mistakes(call, tiny_bundle, tmp_path):
         (["--batch", "1,x"], "--batch is"),
         (["--batch", ""], "--batch is"),
         (["--rounds", 0], "rounds is 0"),
-        (["--against", tmp_path], "say of how many pictures"),
+        (["--against", tmp_path], "--fid"),
         (["--json", tmp_path / "no" / "x.json"], "does not exist"),
         (["--html", tmp_path], "is a folder; name a file"),
         (["--worst", file], "is a file; name a folder"),
