@@ -11,18 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from galip_runtime.bundle.manifest import sha256_file
-from galip_runtime.bundle.manifest import sha256_file
-from galip_runtime.bundle.manifest import sha256_file
 from galip_runtime.errors import FileRefused, GalipError, UsageError
-from galip_runtime.files import lock_folder, remove_leftovers, staging_folder
-from galip_runtime.files import lock_folder, remove_leftovers, staging_folder
 from galip_runtime.files import lock_folder, remove_leftovers, staging_folder
 
 from galip.data.shard_folder import DATASET_FILE, PARTIAL_FILE, check_sums, check_whole, tars_in
 from galip.data.shards import write_shards
 from galip.data.texts import read_json
-from galip.progress import Progress, no_progress
-from galip.progress import Progress, no_progress
 from galip.progress import Progress, no_progress
 from icons.captions import captions_of
 from icons.commonness import Commonness
