@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from galip.progress import Progress
 
-__all__ = ["Progress", "Stage", "silent"]
-
-Progress = Callable[[str, int, int], object]
-"""(stage, steps done, steps in all)"""
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Report nothing."""
+__all__ = ["Stage"]
 
 
 class Stage:
