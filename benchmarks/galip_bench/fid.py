@@ -152,7 +152,7 @@ def _parts(count: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(borders))
 
 
-def _offset(first: int, count: int, what: str, progress: Progress) -> Callable[[int], None]:
+def _offset(first: int, count: int, what: str, progress: Progress) -> Callable[[int], object]:
     return lambda done: progress(what, first + done, count)
 
 

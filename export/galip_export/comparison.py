@@ -10,7 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from galip_runtime.errors import QualityGateFailed
 
+from galip.metrics.psnr import psnr
+
 __all__ = ["Comparison", "compare", "first_percentile", "picture_psnr", "row_psnr"]
+
+_EQUAL_PICTURES, _EQUAL_ROWS = 10 * math.log10(4e20), 200.0
+"""dB in place of infinity, so that means and quantiles stay finite"""
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,15 @@ def compare(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> Comparison
             raise QualityGateFailed(f"{bad} of {array.size} numbers of {name} are NaN or infinite")
     a, b = reference.astype(np.float64).ravel(), result.astype(np.float64).ravel()
     error = np.abs(a - b)
-    largest, std, mse = float(error.max()), float(a.std()), float(np.mean(error**2))
-    peak = float(a.max() - a.min())
+    largest, std = float(error.max()), float(a.std())
+    decibels = float(psnr(a[None], b[None], a.max() - a.min())[0])
     lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
     return Comparison(
         max_abs=largest,
         mean_abs=float(error.mean()),
         std=std,
         relative=0.0 if largest == 0 else largest / std if std > 0 else math.inf,
-        psnr_db=None if mse == 0 else -math.inf if peak == 0 else 10 * math.log10(peak**2 / mse),
+        psnr_db=None if decibels == math.inf else decibels,
         cosine=float(a @ b) / lengths if lengths > 0 else float(largest == 0),
     )
 
@@ -61,8 +66,7 @@ def picture_psnr(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> npt.N
 
     Equal pictures have 206 dB.
     """
-    error = np.square(result.clip(-1, 1).astype(np.float64) - reference.clip(-1, 1)).mean(axis=(1, 2, 3))
-    return np.asarray(10 * np.log10(4 / np.maximum(error, 1e-20)))
+    return np.minimum(psnr(reference.clip(-1, 1), result.clip(-1, 1), 2), _EQUAL_PICTURES)
 
 
 def row_psnr(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -71,10 +75,7 @@ def row_psnr(reference: npt.NDArray[Any], result: npt.NDArray[Any]) -> npt.NDArr
     Equal rows have 200 dB; a reference without a range has minus infinity against anything else.
     """
     exact = reference.astype(np.float64)
-    error = np.square(result.astype(np.float64) - exact).mean(axis=1)
-    peak = np.square(exact.max(axis=1) - exact.min(axis=1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(error == 0, 200.0, 10 * np.log10(peak / np.maximum(error, 1e-20 * peak)))
+    return np.minimum(psnr(exact, result, exact.max(axis=1) - exact.min(axis=1)), _EQUAL_ROWS)
 
 
 def first_percentile(values: npt.NDArray[np.float64]) -> float:

@@ -19,7 +19,7 @@ from galip_runtime.bundle.manifest import (
 from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.hardware import driver_cuda_version
 
-from galip_export.progress import Progress, silent
+from galip.progress import Progress, no_progress
 from galip_export.staging import staged_bundle, write
 from galip_export.tensorrt_builder import Builder, BuildOptions, profiles
 
@@ -35,7 +35,7 @@ def add_engines(
     options: BuildOptions,
     *,
     overwrite: bool = False,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> tuple[EngineRecord, ...]:
     """Copy `bundle` to `out` with engines for its graphs, in place of its old ones. Return their records.
 
@@ -64,7 +64,7 @@ def add_engines(
 
 
 def build_engines(
-    folder: Path, manifest: Manifest, builder: Builder, progress: Progress = silent
+    folder: Path, manifest: Manifest, builder: Builder, progress: Progress = no_progress
 ) -> tuple[tuple[EngineRecord, ...], dict[str, FileEntry]]:
     """Build the engines of the bundle in `folder`, whose manifest has none; return their records and files.
 

@@ -35,12 +35,13 @@ from galip_runtime.errors import UsageError
 from galip.checkpoint import CheckpointInfo, load_galip, read_info
 from galip.clip import clip_tokenizer
 from galip.model import Galip
+from galip.progress import Progress, no_progress
 from galip_export.calibration import generator_samples, text_samples
 from galip_export.devices import check_verifiable
 from galip_export.engines import build_engines
 from galip_export.parity import GraphParity, PictureParity, verify_bundle
 from galip_export.precisions import PRECISIONS, check_precisions, graph_file, text_precisions
-from galip_export.progress import Progress, Stage, silent
+from galip_export.progress import Stage
 from galip_export.rewrites import check_rewrites
 from galip_export.staging import staged_bundle, write
 from galip_export.tensorrt_builder import Builder, BuildOptions
@@ -121,7 +122,7 @@ def export_bundle(
     farther from the model's than the precision allows or an engine is not in fp16, ProviderUnavailable where
     nothing here computes in a precision or builds engines.
     """
-    started, report = time.perf_counter(), progress or silent
+    started, report = time.perf_counter(), progress or no_progress
     names = check_precisions(precisions)
     check_verifiable(names)
     check_rewrites(rewrites)

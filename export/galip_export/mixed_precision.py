@@ -26,10 +26,11 @@ from galip_runtime.bundle.manifest import CONDITION
 from galip_runtime.errors import QualityGateFailed
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from galip.progress import Progress, no_progress
 from galip_export.calibration import Samples, held_out, output, ranges, rows
 from galip_export.comparison import first_percentile
 from galip_export.emulation import emulated
-from galip_export.progress import Progress, Stage, silent
+from galip_export.progress import Stage
 from galip_export.sensitivity import Psnr, count_macs, measure, select
 
 __all__ = [
@@ -77,7 +78,7 @@ class Part:
 
 
 def convert_mixed(
-    graph: ModelProto, samples: Samples, least_db: float, progress: Progress = silent
+    graph: ModelProto, samples: Samples, least_db: float, progress: Progress = no_progress
 ) -> tuple[ModelProto, tuple[Part, ...]]:
     """Return `graph` in fp16 as far as its output allows, and its parts. `graph` itself stays as it is.
 

@@ -25,11 +25,12 @@ from galip_runtime.noise import MAX_SEED, noise
 
 from galip.clip import clip_tokenizer
 from galip.model import Galip
+from galip.progress import Progress, no_progress
 from galip_export.comparison import Comparison, compare, first_percentile, picture_psnr
 from galip_export.devices import EMULATED, verified_on
 from galip_export.emulation import emulated_bundle
 from galip_export.precisions import PRECISIONS
-from galip_export.progress import Progress, Stage, silent
+from galip_export.progress import Stage
 from galip_export.prompts import GATE_PROMPTS
 
 __all__ = ["GraphParity", "PictureParity", "verify_bundle"]
@@ -101,7 +102,7 @@ class PictureParity:
 
 
 def verify_bundle(
-    bundle: Path, model: Galip, precisions: Sequence[str], progress: Progress = silent
+    bundle: Path, model: Galip, precisions: Sequence[str], progress: Progress = no_progress
 ) -> tuple[tuple[GraphParity, ...], tuple[PictureParity, ...]]:
     """Compare the bundle in the folder `bundle` with `model`, through galip_runtime.
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from galip.progress import Progress
 
-__all__ = ["Progress", "Stage", "silent"]
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Report nothing."""
+__all__ = ["Stage"]
 
 
 class Stage:

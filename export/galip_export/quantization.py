@@ -28,9 +28,10 @@ import onnx
 from galip_runtime.errors import QualityGateFailed
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from galip.progress import Progress, no_progress
 from galip_export.calibration import Range, Samples, held_out, output, ranges, rows
 from galip_export.comparison import first_percentile
-from galip_export.progress import Progress, Stage, silent
+from galip_export.progress import Stage
 from galip_export.sensitivity import Psnr, count_macs, measure, select
 
 __all__ = ["Group", "group_nodes", "quantize"]
@@ -54,7 +55,7 @@ class Group:
 
 
 def quantize(
-    graph: ModelProto, samples: Samples, least_db: float, progress: Progress = silent
+    graph: ModelProto, samples: Samples, least_db: float, progress: Progress = no_progress
 ) -> tuple[ModelProto, tuple[Group, ...]]:
     """Return `graph` in int8 as far as its pictures allow, and its groups. `graph` itself stays as it is.
 

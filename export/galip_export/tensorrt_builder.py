@@ -21,8 +21,8 @@ from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
 from galip_runtime.hardware import gpus
 
+from galip.progress import Progress, no_progress
 from galip_export.inspection import check_fp16, count_types, inspect_engine
-from galip_export.progress import Progress, silent
 from galip_export.signals import signals_wait
 from galip_export.timing_cache import TimingCache
 
@@ -145,7 +145,7 @@ class Builder:
         precision: str,
         arch: str,
         longest: int,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> Built:
         """Build the engine of the graph `spec` in the folder `bundle` for the compute capability `arch`.
 

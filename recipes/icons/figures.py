@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from galip_bench.markdown import markdown_table
 
 from galip.assets import default_checkpoint
 from galip.metrics import EvaluationConfig, evaluate
@@ -92,7 +94,7 @@ def evaluation_table(reports: Mapping[str, Any]) -> str:
     rows.append(["real pictures", *(f"{report['reference']['pictures']:,}" for report in columns)])
     for key, (name, decimals) in _ROWS.items():
         rows.append([name, *(f"{report['figures'][key]:.{decimals}f}" for report in columns)])
-    return _markdown(rows)
+    return markdown_table(rows[0], rows[1:], right_align=False)
 
 
 def rivals_table(reports: Mapping[str, Any]) -> str:
@@ -104,9 +106,4 @@ def rivals_table(reports: Mapping[str, Any]) -> str:
         training, figures = reports[rival]["training"], reports[rival]["figures"]
         spent = [f"{training['steps']:,}", f"{training['seconds'] / 60:.0f}"] if training else ["", ""]
         rows.append([name, *spent, *(f"{figures[key]:.{_ROWS[key][1]}f}" for key in keys)])
-    return _markdown(rows)
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+    return markdown_table(rows[0], rows[1:], right_align=False)
