@@ -15,6 +15,8 @@ import typer.main
 from galip_runtime import errors
 
 from galip.cli.app import app
+from galip.data.layouts import LAYOUTS
+from galip.metrics.registry import METRICS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -137,3 +139,9 @@ def test_exit_codes_are_the_errors_own():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
+
+
+@pytest.mark.parametrize(("page", "names"), [("train.md", LAYOUTS), ("evaluate.md", METRICS)])
+def test_every_layout_and_metric_has_a_row(page, names):
+    rows = re.findall(r"^\| `(\w+)` \|", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(names) <= set(rows)

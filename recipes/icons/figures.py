@@ -12,7 +12,6 @@ from galip_bench.markdown import markdown_table
 
 from galip.assets import default_checkpoint
 from galip.metrics import EvaluationConfig, evaluate
-from galip.metrics.registry import METRICS
 from icons import CARD
 
 __all__ = ["RIVALS", "evaluation_table", "judge", "rivals_table"]
@@ -23,6 +22,8 @@ RIVALS = {
     "galip-64": "the same, with all its time: the shipped model before it grew",
 }
 """Runs compared at 64 pixels, and their names in the card."""
+CARD_METRICS = ("fid", "fid_real", "kid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
+"""What the card has rows for, in `_ROWS`."""
 RIVAL_METRICS = ("fid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
 FEWER = 500
 """Pictures of unseen things, pictures by each rival, and real pictures that rivals are compared with."""
@@ -48,7 +49,7 @@ def judge(data: Path, runs: Path, seen: tuple[str, ...], unseen: tuple[str, ...]
     `seen` and `unseen` are the exclusions from `data`. Writes `card/evaluation.json` and `card/rivals.json`.
     """
     checkpoint = default_checkpoint()
-    on_seen = EvaluationConfig(str(checkpoint), str(data), tuple(METRICS), count=10_000, exclude=seen)
+    on_seen = EvaluationConfig(str(checkpoint), str(data), CARD_METRICS, count=10_000, exclude=seen)
     on_unseen = replace(on_seen, split="test", exclude=unseen, count=FEWER)
     reports = {"seen": _report(on_seen), "unseen": _report(on_unseen)}
     _store(reports, CARD / "evaluation.json")

@@ -18,6 +18,7 @@ from train.layout_fixtures import BIRDS, WRITERS, captions, encoded, picture, wr
 
 from galip.data import decode
 from galip.data.decode import BrokenPicture, EncodedPicture
+from galip.data.layouts import LAYOUTS
 from galip.data.layouts.cub import bird_box
 from galip.data.layouts.pickled import read_keys, strings_of_pickle
 from galip.data.sources import list_splits, open_source, recognise
@@ -51,6 +52,11 @@ FOUND = {  # name: layout, {split: [pictures, captions of the first]}
     "folder": ("folder", {"train": (4, 3), "val": (1, 3)}),
     "folder_table": ("folder", {"train": (3, 3)}),
 }
+
+
+def test_every_layout_has_a_writer_and_every_writer_a_row_in_found():
+    assert set(FOUND) == set(WRITERS)
+    assert {layout for layout, _ in FOUND.values()} == set(LAYOUTS)
 
 
 def colour_of(image):
@@ -158,7 +164,7 @@ def test_hidden_files_are_no_pictures(copy):
 # What isn't
 
 
-@pytest.mark.parametrize("layout", ["auto", "cub", "coco", "dfgan", "shards", "folder"])
+@pytest.mark.parametrize("layout", ["auto", *LAYOUTS])
 def test_an_empty_folder_says_what_was_looked_for(tmp_path, layout):
     with pytest.raises(UsageError, match=r"(?s)filenames\.pickle.*images\.txt.*\.tar"):
         open_source(tmp_path, layout=layout)
