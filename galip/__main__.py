@@ -1,4 +1,4 @@
-"""`python -m galip`, and so `torchrun -m galip train`: the command `galip`."""
+"""Entry point of `python -m galip`, and of `torchrun -m galip train`."""
 
 from galip.cli import main
 

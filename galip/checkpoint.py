@@ -25,7 +25,7 @@ from galip.checkpoint_info import (
     PARTS,
     CheckpointInfo,
     image_tower_names,
-    is_ours,
+    is_galip_checkpoint,
     read_info,
 )
 from galip.clip import build_clip
@@ -37,7 +37,7 @@ __all__ = [
     "PARTS",
     "CheckpointInfo",
     "blank_galip",
-    "is_ours",
+    "is_galip_checkpoint",
     "load_clip",
     "load_galip",
     "load_weights",

@@ -16,7 +16,14 @@ from galip_runtime.errors import FileRefused, UsageError
 from galip.config import ClipConfig, GalipConfig
 from galip.tensors import check_dtypes, read_header
 
-__all__ = ["FORMAT_VERSION", "PARTS", "CheckpointInfo", "image_tower_names", "is_ours", "read_info"]
+__all__ = [
+    "FORMAT_VERSION",
+    "PARTS",
+    "CheckpointInfo",
+    "image_tower_names",
+    "is_galip_checkpoint",
+    "read_info",
+]
 
 FORMAT_VERSION = "1"
 PARTS = ("text", "image", "generator", "discriminator")
@@ -43,7 +50,7 @@ class CheckpointInfo:
     """Tensors that are not stored because they equal another: name → stored name."""
 
 
-def is_ours(path: Path) -> bool:
+def is_galip_checkpoint(path: Path) -> bool:
     """Return whether `path` is a safetensors file that claims our format."""
     try:
         return read_header(path).metadata.get("format") == "galip"

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 __all__ = ["Count", "Progress", "no_progress"]
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], object]
 """Called as `progress(stage, done, total)` during a stage; `total` is 1 if there is nothing to count."""
 
-Count = Callable[[int, int], None]
+Count = Callable[[int, int], object]
 """Called as `count(done, total)`."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from galip_runtime.errors import UsageError
 
-from galip.checkpoint import is_ours, load_clip, load_galip, load_weights, read_info
+from galip.checkpoint import is_galip_checkpoint, load_clip, load_galip, load_weights, read_info
 from galip.clip import ImageTower, TextTower, build_clip
 from galip.config import ClipConfig, GalipConfig
 from galip.convert import clip_state_dict
@@ -32,7 +32,7 @@ def load_towers(source: str, required: ClipConfig | None = None) -> Towers:
     that has the released pixel range, which keeps it. Raises `UsageError` for other dimensions, `FileRefused`
     for a broken file.
     """
-    if not is_ours(Path(source)):
+    if not is_galip_checkpoint(Path(source)):
         config = required or ClipConfig()
         clip = build_clip(config)
         weights = clip_state_dict(source)

@@ -1,4 +1,4 @@
-"""What several areas test with: tiny pictures, towers and models, and the released code's golden numbers."""
+"""Fixtures for several areas: tiny pictures, towers and models, and the released code's golden numbers."""
 
 import ctypes
 import json
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # started in the background of a shell, which ignores Ctrl-C for it and its children
+    # Shells ignore Ctrl-C in background jobs and their children
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -19,8 +19,10 @@ GOLDEN = Path(__file__).parent / "golden"
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """What one worker of `--dist loadgroup` does: a file; of those with tests of the released size, all, as
-    these take the most memory. They come first, then the other slow ones.
+    """Let one worker of `--dist loadgroup` run a whole file.
+
+    One worker runs all files with tests of the released size, since those take the most memory. They come
+    first, then the other slow files.
     """
     files = {item: item.nodeid.partition("::")[0] for item in items}
     large = {files[item] for item in items if "released_files" in item.fixturenames}
@@ -33,7 +35,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
-    """Tests leave the user's cache alone."""
+    """Keep the tests out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GALIP_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -41,9 +43,9 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture
 def permissions_count():
-    """For the length of a test, a file's permissions bind root, too, as they bind everybody else.
+    """Make file permissions apply to root, too, during a test.
 
-    On Linux alone; elsewhere root is skipped.
+    Only on Linux; elsewhere the test is skipped for root.
     """
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         yield
@@ -64,7 +66,7 @@ def permissions_count():
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Tiny models are fastest on one thread."""
+    """Use one thread, on which tiny models are fastest."""
     import torch
 
     threads = torch.get_num_threads()
@@ -92,7 +94,7 @@ def tiny_data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory):
-    """A checkpoint of the preset's CLIP towers with random weights."""
+    """A checkpoint of the CLIP towers of the preset `tiny` with random weights."""
     import torch
 
     from galip.checkpoint import save_clip
@@ -107,7 +109,7 @@ def tiny_clip(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
-    """A whole checkpoint of the preset with random weights."""
+    """A complete checkpoint of the preset `tiny` with random weights."""
     import torch
 
     from galip.checkpoint import save_galip
@@ -149,7 +151,7 @@ def released_checkpoint(released_files, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small_inception(tmp_path_factory):
-    """A network in Inception's place, as TorchScript: 48 numbers of a picture, 4 x 4 pixels' colours."""
+    """A replacement for Inception as TorchScript: its 48 features are the colours of 4 x 4 pixels."""
     import torch
 
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten())

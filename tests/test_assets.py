@@ -1,4 +1,4 @@
-"""The shipped model: whole, small, described, and doing what its card says."""
+"""The shipped model is intact, small, described, and does what its card says."""
 
 import json
 import re
@@ -29,9 +29,9 @@ def bundle(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GALIP_CACHE", str(tmp_path_factory.mktemp("cache")))
         first = default_bundle()
-        made = (first / "manifest.json").stat().st_mtime_ns
+        written = (first / "manifest.json").stat().st_mtime_ns
         assert default_bundle() == first
-        assert (first / "manifest.json").stat().st_mtime_ns == made  # exported once
+        assert (first / "manifest.json").stat().st_mtime_ns == written  # exported once
         return first
 
 
@@ -120,21 +120,21 @@ def test_pictures_lie_on_white(model):
     assert pictures[:, :2].mean() > 235
 
 
-class TestKeptBundle:
-    """The bundle of the shipped model, with a stub in its place, and the cache that it is kept in."""
+class TestCachedBundle:
+    """The shipped model's bundle in the cache, replaced by a stub."""
 
     @pytest.fixture
     def exports(self, monkeypatch, tmp_path):
         monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
-        made = []
+        bundles = []
 
         def export(checkpoint, out, progress):
             if out.exists():
                 raise UsageError(f"{out} exists already")
-            made.append(make_stub_bundle(out))
+            bundles.append(make_stub_bundle(out))
 
         monkeypatch.setattr(galip_export, "export_bundle", export)
-        return made
+        return bundles
 
     def test_is_exported_once(self, exports):
         assert default_bundle() == default_bundle()
@@ -157,7 +157,7 @@ class TestKeptBundle:
         bundle = default_bundle()
         shutil.rmtree(bundle)
         bundle.write_text("mine")
-        with pytest.raises(UsageError, match="exists already"):
+        with pytest.raises(UsageError, match=bundle.name):
             default_bundle()
         assert bundle.read_text() == "mine"
 

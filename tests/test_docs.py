@@ -1,6 +1,7 @@
 """The documentation: pages, links, and that commands, options, names and targets in it exist."""
 
 import os
+import pkgutil
 import re
 import shlex
 import tomllib
@@ -14,13 +15,15 @@ import typer.main
 from galip_runtime import errors
 
 from galip.cli.app import app
+from galip.data.layouts import LAYOUTS
+from galip.metrics.registry import METRICS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 FILES = [*ROOT.glob("*.md"), *PAGES, *(ROOT / folder / "README.md" for folder in ("benchmarks", "runtime"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"(?:\]\(|src=\")([^)\s\"]+)[)\"]")
 
 
 def name_of(file):
@@ -117,6 +120,14 @@ def test_the_reference_of_the_exporter_is_the_whole_package():
     assert f"::: {galip_export.__name__}\n" in (DOCS / "api" / "galip_export.md").read_text(encoding="utf-8")
 
 
+def test_names_in_the_reference_exist():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").iterdir())
+    names = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    assert len(names) > 20
+    for name in names:
+        assert pkgutil.resolve_name(name) is not None
+
+
 def test_exit_codes_are_the_errors_own():
     text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
     embed = (DOCS / "embed.md").read_text(encoding="utf-8")
@@ -128,3 +139,9 @@ def test_exit_codes_are_the_errors_own():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
+
+
+@pytest.mark.parametrize(("page", "names"), [("train.md", LAYOUTS), ("evaluate.md", METRICS)])
+def test_every_layout_and_metric_has_a_row(page, names):
+    rows = re.findall(r"^\| `(\w+)` \|", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(names) <= set(rows)

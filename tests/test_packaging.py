@@ -1,4 +1,4 @@
-"""The two wheels: what is in them, what they need, and that neither takes a name that isn't ours."""
+"""The two wheels: their content, their requirements, and the top-level names they take."""
 
 import subprocess
 import sys
@@ -28,21 +28,21 @@ class Wheel:
         self.requirements = [Requirement(text) for text in self.metadata.get_all("Requires-Dist", [])]
 
     def needs(self, extra=None):
-        """Names of the distributions needed; with an extra, those that it adds."""
-        always = {canonicalize_name(each.name) for each in self.requirements if each.marker is None}
+        """Return the names of the required distributions; with an extra, those that it adds."""
+        always = {canonicalize_name(entry.name) for entry in self.requirements if entry.marker is None}
         if extra is None:
             return always
         return {
-            canonicalize_name(each.name)
-            for each in self.requirements
-            if each.marker and each.marker.evaluate({"extra": extra})
+            canonicalize_name(entry.name)
+            for entry in self.requirements
+            if entry.marker and entry.marker.evaluate({"extra": extra})
         }
 
 
 def build(project, folder):
-    call = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, project]
-    done = subprocess.run(call, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    command = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, project]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
     (path,) = folder.glob("*.whl")
     return Wheel(path)
 
@@ -76,15 +76,15 @@ def test_the_runtime_needs_neither_torch_nor_onnx(runtime):
 
 
 def test_galip_needs_the_runtime_and_no_onnxruntime_of_its_own_choice(galip):
-    """Builds of onnxruntime exclude one another: only the extras name one, through the runtime's extras."""
+    """Builds of onnxruntime exclude one another: only extras require one, through the runtime's extras."""
     assert galip.needs() >= {"galip-runtime", "torch", "open-clip-torch", "onnx", "safetensors", "typer"}
     for extra in (None, *galip.metadata.get_all("Provides-Extra")):
         assert not any(name.startswith("onnxruntime") for name in galip.needs(extra)), extra
     for extra in ("cpu", "gpu", "openvino", "openvino-native", "trt", "trt-rtx"):
-        brought = [
-            each for each in galip.requirements if each.marker and each.marker.evaluate({"extra": extra})
+        added = [
+            entry for entry in galip.requirements if entry.marker and entry.marker.evaluate({"extra": extra})
         ]
-        assert [each.extras for each in brought if each.name == "galip-runtime"] == [{extra}]
+        assert [entry.extras for entry in added if entry.name == "galip-runtime"] == [{extra}]
     assert galip.needs("gpu") == {"galip-runtime", "nvidia-ml-py"}
 
 

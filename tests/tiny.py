@@ -1,4 +1,4 @@
-"""Tiny pictures and models that several areas test with."""
+"""Tiny pictures and models for the tests of several areas."""
 
 import dataclasses
 import io
@@ -20,7 +20,7 @@ COLOURS = {"red": (230, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220), 
 
 
 def boxes(count: int, seed: int) -> Iterator[tuple[str, bytes, str, dict[str, Any]]]:
-    """Coloured boxes on white, 28 pixels square, as `write_shards` takes them."""
+    """Yield coloured boxes on white, 28 pixels square, as `write_shards` expects them."""
     rng = np.random.default_rng(seed)
     for index in range(count):
         colour = list(COLOURS)[index % len(COLOURS)]
@@ -38,7 +38,7 @@ def boxes(count: int, seed: int) -> Iterator[tuple[str, bytes, str, dict[str, An
 
 
 def random_model(config: GalipConfig) -> Galip:
-    """A model of `config` whose every tensor is random: as built, the affines would be the identity."""
+    """Return a model of `config` with every tensor random; as built, its affines would be the identity."""
     torch.manual_seed(0)
     model = Galip(config).eval()
     for tensor in model.parameters():
@@ -48,7 +48,7 @@ def random_model(config: GalipConfig) -> Galip:
 
 
 def small_config(**generator: Any) -> GalipConfig:
-    """The preset `tiny` with a generator of one block of each kind, or as `generator` says."""
+    """Return the preset `tiny` with a generator of one block of each kind, changed by `generator`."""
     config = preset("tiny")
     sizes: dict[str, Any] = {"fusion_blocks": 1, "clip_layers": 1, "prompt_layers": (0,)}
     sizes |= {"channels": (16, 8), "sizes": (8,), **generator}

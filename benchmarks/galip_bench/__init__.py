@@ -3,24 +3,24 @@
 from galip_bench import BenchConfig, run
 
 report = run(BenchConfig(bundle="demo/bundle", batch=(1, 8)))
-report.subjects["bundle-cpu-fp32"]["latency"]["1"]["ratio"]
+report.subjects["bundle-cpu-fp32"].latency["1"].ratio
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from galip_bench.bench import run
+    from galip_bench.benchmark import run
     from galip_bench.config import BenchConfig
     from galip_bench.report import Report, read_report
 
 __all__ = ["BenchConfig", "Report", "read_report", "run"]
 
-_HOMES = {"BenchConfig": "config", "Report": "report", "read_report": "report", "run": "bench"}
+_HOMES = {"BenchConfig": "config", "Report": "report", "read_report": "report", "run": "benchmark"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when it is first used: the fresh process of a bundle is to have no PyTorch."""
+    """Import a name when it is first used: a process that runs a bundle must not import PyTorch."""
     if name in _HOMES:
         return getattr(import_module(f"galip_bench.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""How long pictures take: every subject once a round, so that a shared machine's drift hits all alike."""
+"""Latency: every subject generates once a round, so that a shared machine's drift affects all alike."""
 
 from __future__ import annotations
 
@@ -12,121 +12,125 @@ from galip_runtime.arrays import to_uint8
 from galip_runtime.text_to_image import TextToImage
 from PIL import Image
 
-__all__ = ["PHASES", "measure_latency", "phases_of_one", "watch_copies"]
+__all__ = ["PHASES", "CopyTimer", "copy_timer", "measure_latency", "time_phases"]
 
 PHASES = ("tokenise", "text", "noise", "generator", "copy", "uint8", "png")
-"""What happens from prompt to file. `copy`, between main and device memory, is told apart for eager PyTorch
-on a GPU; on a CPU there is none, and onnxruntime's is within `text` and `generator`, which end when the array
-is in main memory. There is no `uint8` where the GPU rounds pictures within `generator`.
+"""Steps from prompts to files.
+
+`copy` is between main memory and the device's. It is measured for eager PyTorch on a GPU; on a CPU there is
+none, and onnxruntime's copies are part of `text` and `generator`, which end when the array is in main memory.
+There is no `uint8` where the GPU rounds pictures within `generator`.
 """
 
 Samples = dict[str, dict[int, dict[str, list[float]]]]
-"""By subject, batch size and phase: seconds of every round. `total` is a phase too."""
+"""Seconds of every round by subject, batch size and phase. `total` is a phase, too."""
 
 
-class _Copies:
-    """Seconds that a drawer's copies take, once all that was computed before is there."""
+class CopyTimer:
+    """Seconds that a model's copies take, once everything computed before them is finished."""
 
-    def __init__(self, drawer: Any) -> None:
+    def __init__(self, model: Any) -> None:
+        """Time the copies of `model` from now on."""
         self.seconds = 0.0
-        self._wait = drawer.synchronise
-        drawer.to_device, drawer.to_host = self._timed(drawer.to_device), self._timed(drawer.to_host)
+        self._wait = model.synchronise
+        model.to_device, model.to_host = self._timed(model.to_device), self._timed(model.to_host)
 
     def _timed(self, copy: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             self._wait()
-            began = time.perf_counter()
+            start = time.perf_counter()
             result = copy(*arguments)
             self._wait()
-            self.seconds += time.perf_counter() - began
+            self.seconds += time.perf_counter() - start
             return result
 
         return call
 
 
-def watch_copies(drawer: TextToImage) -> _Copies | None:
-    """From now on the seconds of its copies are counted; None where there are none to be told apart."""
-    return _Copies(drawer) if getattr(drawer, "copies", False) else None
+def copy_timer(model: TextToImage) -> CopyTimer | None:
+    """Return a timer of the model's copies from now on; None where they can't be told from the rest."""
+    return CopyTimer(model) if getattr(model, "copies", False) else None
 
 
-def phases_of_one(
-    drawer: TextToImage, prompts: Sequence[str], seeds: Sequence[int], copies: _Copies | None = None
+def time_phases(
+    model: TextToImage, prompts: Sequence[str], seeds: Sequence[int], copies: CopyTimer | None = None
 ) -> dict[str, float]:
-    """Seconds of each phase, and their `total`, of one batch from prompts to PNG files in memory.
+    """Return the seconds of each phase, and their `total`, of one batch from prompts to PNG files in memory.
 
-    `copies`: as `watch_copies` gave it for this drawer; without it there is no phase `copy`.
+    `copies`: the `copy_timer` of this model. Without it there is no phase `copy`.
     """
-    clock, parts = time.perf_counter, {}
-    began = before = clock()
+    clock, phases = time.perf_counter, {}
+    start = last = clock()
 
-    def phase(name: str) -> None:
-        nonlocal before
+    def end_phase(name: str) -> None:
+        nonlocal last
         now = clock()
-        parts[name], before = now - before, now
+        phases[name], last = now - last, now
 
-    tokens = drawer.tokenizer.encode(list(prompts))
-    phase("tokenise")
-    sentence = drawer.encode_tokens(tokens)
-    phase("text")
-    noise = drawer.noise(seeds)
+    tokens = model.tokenizer.encode(list(prompts))
+    end_phase("tokenise")
+    sentence = model.encode_tokens(tokens)
+    end_phase("text")
+    noise = model.noise(seeds)
     if copies:
         copies.seconds = 0.0
-    phase("noise")
-    if drawer.rounds_on_device:
-        pictures = drawer.draw(noise, sentence)
-        phase("generator")
+    end_phase("noise")
+    if model.rounds_on_device:
+        pictures = model.decode_pictures(noise, sentence)
+        end_phase("generator")
     else:
-        image = drawer.decode(noise, sentence)
-        phase("generator")
+        image = model.decode(noise, sentence)
+        end_phase("generator")
         pictures = to_uint8(image)
-        phase("uint8")
+        end_phase("uint8")
     for picture in pictures:
         Image.fromarray(picture).save(io.BytesIO(), "PNG")
-    phase("png")
+    end_phase("png")
     if copies:
-        parts |= {"generator": parts["generator"] - copies.seconds, "copy": copies.seconds}
-    return {**parts, "total": before - began}
+        phases |= {"generator": phases["generator"] - copies.seconds, "copy": copies.seconds}
+    return {**phases, "total": last - start}
 
 
 def measure_latency(
-    drawers: Mapping[str, TextToImage],
+    models: Mapping[str, TextToImage],
     prompts: Sequence[str],
     *,
     batches: Sequence[int],
     rounds: int,
     warmup: int,
-    least_rounds: int = 1,
+    min_rounds: int = 1,
     max_seconds: float = math.inf,
     seed: int = 0,
-    progress: Callable[[int], Any] = lambda done: None,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> tuple[Samples, dict[str, str]]:
-    """Rounds of all `drawers` at all `batches` sizes: A B C A B C …, other prompts and noise each round.
+    """Measure rounds of all `models` at all sizes of `batches`: A B C A B C …
 
-    Rounds end after `max_seconds`, but not before there are `least_rounds` of the `rounds`. `progress` is
-    told how many are done, those of `warmup` too. Also returns what went wrong, by name: such a subject has
-    no samples, and the others go on.
+    Each round has prompts and noise of its own. Rounds end after `max_seconds`, but not before there are
+    `min_rounds` of the `rounds`. `progress` gets the number of finished rounds, with those of `warmup`.
+
+    Returns the samples, and by name what went wrong: such a model has no samples, and the others go on.
     """
-    samples: Samples = {name: {batch: {} for batch in batches} for name in drawers}
-    copies = {name: watch_copies(drawer) for name, drawer in drawers.items()}
+    samples: Samples = {name: {batch: {} for batch in batches} for name in models}
+    copies = {name: copy_timer(model) for name, model in models.items()}
     failed: dict[str, str] = {}
-    place, began = 0, time.monotonic()
+    first, start = 0, time.monotonic()
     for number in range(-warmup, rounds):
         if number == 0:
-            began = time.monotonic()
-        if number >= least_rounds and time.monotonic() - began > max_seconds:
+            start = time.monotonic()
+        if number >= min_rounds and time.monotonic() - start > max_seconds:
             break
         for batch in batches:
-            chosen = [prompts[(place + row) % len(prompts)] for row in range(batch)]
-            seeds = [seed + place + row for row in range(batch)]
-            place += batch
-            for name in [name for name in drawers if name not in failed]:
+            batch_prompts = [prompts[(first + row) % len(prompts)] for row in range(batch)]
+            seeds = [seed + first + row for row in range(batch)]
+            first += batch
+            for name in [name for name in models if name not in failed]:
                 try:
-                    measured = phases_of_one(drawers[name], chosen, seeds, copies[name])
-                except Exception as error:  # of a subject's own kind, whatever it runs on
+                    phases = time_phases(models[name], batch_prompts, seeds, copies[name])
+                except Exception as error:  # any kind: each backend has its own
                     failed[name] = f"{type(error).__name__} at batch {batch}: {error}"
                     continue
                 if number >= 0:
-                    for phase, seconds in measured.items():
+                    for phase, seconds in phases.items():
                         samples[name][batch].setdefault(phase, []).append(seconds)
         progress(warmup + number + 1)
-    return {name: each for name, each in samples.items() if name not in failed}, failed
+    return {name: sizes for name, sizes in samples.items() if name not in failed}, failed

@@ -6,13 +6,12 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from galip_runtime.hardware import cpu_features, cpu_name, usable_cpus
 
-__all__ = ["Others", "commit", "describe_machine"]
+__all__ = ["Gpu", "Machine", "OtherLoad", "commit", "describe_machine"]
 
 PACKAGES = (
     "galip", "galip-runtime", "torch", "numpy", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
@@ -21,42 +20,81 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def describe_machine() -> dict[str, Any]:
-    """Processor, cores, memory, GPU, versions and commit, as they are now; `None` for what is absent."""
-    return {
-        "cpu": cpu_name(),
-        "cpu_features": cpu_features(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "allowed_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "usable_cores": usable_cpus(),
-        "memory_bytes": _memory(),
-        "gpu": _gpu(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
-        "commit": commit(),
-    }
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU that PyTorch can use."""
+
+    name: str
+    compute_capability: str
+    memory_bytes: int
+    driver: str | None
+    cuda: str | None
+    cudnn: int | None
 
 
-class Others:
-    """How busy other processes, and a virtual machine's other guests, keep our CPUs from now on."""
+@dataclass(frozen=True)
+class Machine:
+    """Processor, memory, GPU, versions and commit; None for what is absent or unknown."""
+
+    cpu: str
+    cpu_features: list[str]
+    cpu_capability: str
+    """PyTorch's name for the instructions that it uses."""
+    cores: int | None
+    allowed_cores: int | None
+    """Cores that the scheduler lets the process use."""
+    usable_cores: int
+    """What the container's quota leaves of those, rounded to whole cores."""
+    memory_bytes: int | None
+    gpu: Gpu | None
+    system: str
+    python: str
+    versions: dict[str, str]
+    """Of the installed ones among `PACKAGES`."""
+    commit: str | None
+    """Of the checkout, with `+` if files were changed since; None outside a checkout."""
+
+
+def describe_machine() -> Machine:
+    """Return what this machine is and has installed now."""
+    import torch  # here, so that reading a report doesn't wait for it
+
+    return Machine(
+        cpu=cpu_name(),
+        cpu_features=cpu_features(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        cores=os.cpu_count(),
+        allowed_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        usable_cores=usable_cpus(),
+        memory_bytes=_memory(),
+        gpu=_gpu(),
+        system=platform.platform(),
+        python=platform.python_version(),
+        versions={name: version for name in PACKAGES if (version := _version(name))},
+        commit=commit(),
+    )
+
+
+class OtherLoad:
+    """Meter of the load that other processes, and a virtual machine's other guests, put on our CPUs."""
 
     def __init__(self) -> None:
-        self._began = _ticks()
+        """Start to measure."""
+        self._start = _cpu_times()
 
     def share(self) -> float | None:
-        """Of the CPUs' time since the start, that of others; None where the system doesn't tell."""
-        ended = _ticks()
-        if self._began is None or ended is None or ended[0] == self._began[0]:
+        """Return the share of the CPUs' time that others took since the start; None if unknown."""
+        end = _cpu_times()
+        if self._start is None or end is None or end[0] == self._start[0]:
             return None
-        whole, busy, own = (after - before for before, after in zip(self._began, ended, strict=True))
-        return max(0.0, (busy - own) / whole)
+        total, busy, own = (after - before for before, after in zip(self._start, end, strict=True))
+        return max(0.0, (busy - own) / total)
 
 
-def _ticks() -> tuple[float, float, float] | None:
-    """Seconds of CPU time since the system started, of the CPUs that this process may run on: all, those not
-    idle, those of this process.
+def _cpu_times() -> tuple[float, float, float] | None:
+    """Return the total, the busy and this process's seconds of CPU time since the system started.
+
+    Only the CPUs that this process may run on count. None if the system doesn't say.
     """
     try:
         lines = Path("/proc/stat").read_text().splitlines()
@@ -66,24 +104,26 @@ def _ticks() -> tuple[float, float, float] | None:
     rows = [[int(word) / tick for word in line.split()[1:9]] for line in lines if line.split()[0] in mine]
     times = os.times()
     own = times.user + times.system + times.children_user + times.children_system
-    whole = sum(map(sum, rows))
-    return whole, whole - sum(row[3] + row[4] for row in rows), own
+    total = sum(map(sum, rows))
+    return total, total - sum(row[3] + row[4] for row in rows), own
 
 
 def commit() -> str | None:
-    """The checkout's commit, with `+` for one that was changed since; `None` outside a checkout."""
+    """Return the checkout's commit, with `+` if files were changed since; None outside a checkout."""
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return None  # installed, in another's checkout maybe
+        return None  # installed, perhaps inside somebody else's checkout
     return _git("describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*")
 
 
 def _git(*arguments: str) -> str | None:
-    call = ["git", *arguments]
+    command = ["git", *arguments]
     try:
-        done = subprocess.run(call, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        process = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def _memory() -> int | None:
@@ -93,27 +133,29 @@ def _memory() -> int | None:
         return None
 
 
-def _gpu() -> dict[str, Any] | None:
+def _gpu() -> Gpu | None:
+    import torch
+
     if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties(0)
-    return {
-        "name": properties.name,
-        "compute_capability": f"{properties.major}.{properties.minor}",
-        "memory_bytes": properties.total_memory,
-        "driver": _driver(),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-    }
+    return Gpu(
+        name=properties.name,
+        compute_capability=f"{properties.major}.{properties.minor}",
+        memory_bytes=properties.total_memory,
+        driver=_driver(),
+        cuda=torch.version.cuda,
+        cudnn=torch.backends.cudnn.version(),
+    )
 
 
 def _driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        told = subprocess.run(asked, capture_output=True, text=True, check=True)
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return told.stdout.split("\n")[0].strip() or None
+    return process.stdout.split("\n")[0].strip() or None
 
 
 def _version(package: str) -> str | None:

@@ -1,35 +1,37 @@
-"""A report's plots as SVG, coloured by classes that the page's style defines: `c0`, `c1` … a subject each."""
+"""A report's plots as SVG. Each subject has a class, `c0`, `c1` …, which the page's style gives a colour."""
 
 from __future__ import annotations
 
 import html
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from galip_runtime.console import escape
+
+from galip_bench.formatting import peak_mb
+from galip_bench.report import Report
 
 __all__ = ["COLOURS", "distributions", "html_text", "memory", "quality", "scaling"]
 
 COLOURS = 8
-"""Classes `c0` and so on; more subjects begin again, and each has its name beside it."""
+"""Number of classes. Further subjects start again with `c0`; each has its name beside it."""
 WIDTH, LABELS, ROW, HEIGHT = 440, 132, 28, 220
-"""Of a plot, the names left of it, a subject's row, a plot without rows; pixels where it is shown whole."""
+"""Pixels before scaling: a plot's width, the names' width, a row's height, the height without rows."""
 LINE = 14
-"""Pixels between two names, one below the other."""
+"""Least distance in pixels between two names, one below the other."""
 
 
 def html_text(value: object) -> str:
-    """`value` as HTML that shows it as it is; control characters and the like are escaped."""
+    """Return HTML that shows `value` as it is, with control characters escaped."""
     return html.escape(escape(value))
 
 
-def distributions(report: Mapping[str, Any], batch: int) -> str:
-    """Every sample at a batch size, ms, the median marked."""
+def distributions(report: Report, batch: int) -> str:
+    """Plot every sample at a batch size, in ms, with the median marked."""
     samples = {
-        name: [1000 * value for value in subject["latency"][str(batch)]["samples"]["total"]]
-        for name, subject in report["subjects"].items()
-        if subject["latency"]
+        name: [1000 * value for value in subject.latency[str(batch)].samples["total"]]
+        for name, subject in report.subjects.items()
+        if subject.latency
     }
     top = max(max(values) for values in samples.values())
     x = _across(top)
@@ -38,20 +40,16 @@ def distributions(report: Mapping[str, Any], batch: int) -> str:
         y, colour = ROW * (row + 0.5), _colour(report, name)
         parts.append(_name(name, y))
         for number, value in enumerate(values):
-            offset = 13 * (number * 0.618 % 1 - 0.5)  # so that dots of equal times are all seen
+            offset = 13 * (number * 0.618 % 1 - 0.5)  # so that dots of equal times don't hide each other
             parts.append(f'<circle class="{colour} dot" cx="{x(value):.1f}" cy="{y + offset:.1f}" r="2.4"/>')
         middle = sorted(values)[len(values) // 2]
         parts.append(f'<path class="mark" d="M{x(middle):.1f} {y - 11}v22"/>')
     return _rows(parts, len(samples), x, top)
 
 
-def memory(report: Mapping[str, Any]) -> str:
-    """Peak resident memory, MB."""
-    peaks = {
-        name: max(run["peak_resident_bytes"] for run in subject["fresh"]) / 1e6
-        for name, subject in report["subjects"].items()
-        if subject["fresh"]
-    }
+def memory(report: Report) -> str:
+    """Plot the peak of resident memory, in MB."""
+    peaks = {name: peak_mb(subject.fresh) for name, subject in report.subjects.items() if subject.fresh}
     top = max(peaks.values())
     x = _across(top)
     parts = []
@@ -63,13 +61,13 @@ def memory(report: Mapping[str, Any]) -> str:
     return _rows(parts, len(peaks), x, top)
 
 
-def scaling(report: Mapping[str, Any]) -> str:
-    """Median milliseconds a picture, by batch size."""
-    sizes = report["config"]["batch"]
+def scaling(report: Report) -> str:
+    """Plot the median milliseconds a picture, by batch size."""
+    sizes = report.config.batch
     lines = {
-        name: [1000 * subject["latency"][str(size)]["seconds"]["total"]["p50"] / size for size in sizes]
-        for name, subject in report["subjects"].items()
-        if subject["latency"]
+        name: [1000 * subject.latency[str(size)].seconds["total"].p50 / size for size in sizes]
+        for name, subject in report.subjects.items()
+        if subject.latency
     }
     top = max(max(values) for values in lines.values())
     y = _up(top)
@@ -89,13 +87,13 @@ def scaling(report: Mapping[str, Any]) -> str:
     return _svg(parts, HEIGHT + 24)
 
 
-def quality(report: Mapping[str, Any]) -> str:
-    """Median milliseconds at the first batch size against the lowest PSNR, dB; equal pictures on top."""
-    batch = str(report["config"]["batch"][0])
+def quality(report: Report) -> str:
+    """Plot the median time (ms) at the first batch size against the lowest PSNR (dB; equal is on top)."""
+    batch = str(report.config.batch[0])
     points = {
-        name: (1000 * subject["latency"][batch]["seconds"]["total"]["p50"], subject["parity"]["psnr_min"])
-        for name, subject in report["subjects"].items()
-        if subject["latency"] and subject["parity"]
+        name: (1000 * subject.latency[batch].seconds["total"].p50, subject.parity.psnr_min)
+        for name, subject in report.subjects.items()
+        if subject.latency and subject.parity
     }
     top = 1.15 * max((value for _, value in points.values() if value is not None), default=60.0)
     slowest = max(time for time, _ in points.values())
@@ -117,26 +115,24 @@ def quality(report: Mapping[str, Any]) -> str:
 
 
 def _across(top: float, left: int = LABELS, right: int = WIDTH) -> Callable[[float], float]:
-    """Values from 0 to `top` as pixels from `left` to a little before `right`."""
+    """Return the scale from values of 0 to `top` to pixels from `left` to a little before `right`."""
     return lambda value: left + value / top * (right - left - 14)
 
 
 def _up(top: float) -> Callable[[float], float]:
-    """Values from 0 to `top` as pixels from the foot up."""
+    """Return the scale from values of 0 to `top` to pixels from the foot up."""
     return lambda value: HEIGHT - value / top * (HEIGHT - 12)
 
 
 def _ticks(top: float) -> list[float]:
-    """Round numbers from 0 up to `top`, four to eight of them."""
+    """Return four to eight round numbers from 0 to `top`."""
     unit = 10.0 ** math.floor(math.log10(top))
     step = next(unit * factor for factor in (0.1, 0.2, 0.25, 0.5, 1, 2) if top / (unit * factor) <= 8)
     return [round(step * index, 10) for index in range(int(top / step + 1e-9) + 1)]
 
 
 def _apart(heights: Mapping[str, float]) -> dict[str, float]:
-    """Heights of names that would lie at `heights`, but no nearer to one another than a line, nor below the
-    foot.
-    """
+    """Return where to write names that belong at `heights`: at least a line apart, and not below the foot."""
     placed: dict[str, float] = {}
     last = -math.inf
     for name, height in sorted(heights.items(), key=lambda item: item[1]):
@@ -157,7 +153,7 @@ def _grid_up(y: Callable[[float], float], top: float, right: float) -> list[str]
 
 
 def _rows(parts: Sequence[str], count: int, x: Callable[[float], float], top: float) -> str:
-    """A plot of a row a subject, above its scale."""
+    """Return a plot with a row a subject above its scale."""
     height = ROW * count
     grid = [f'<path class="grid" d="M{x(tick):.1f} 0V{height}"/>' for tick in _ticks(top)]
     return _svg([*grid, *parts, *(_tick(x(tick), height, f"{tick:g}") for tick in _ticks(top))], height + 24)
@@ -168,7 +164,7 @@ def _tick(x: float, foot: float, label: str) -> str:
 
 
 def _leader(x: float, y: float, to_x: float, to_y: float) -> str:
-    """From a point to its name, where that had to give way."""
+    """Return a line from a point to its name, if the name had to move."""
     return f'<path class="grid" d="M{x:.1f} {y:.1f}L{to_x:.1f} {to_y:.1f}"/>' if abs(to_y - y) > 3 else ""
 
 
@@ -180,8 +176,8 @@ def _name_right(label: str, y: float, colour: str) -> str:
     return f'<text class="{colour}" x="{WIDTH - LABELS + 6}" y="{y + 4:.1f}">{html_text(label)}</text>'
 
 
-def _colour(report: Mapping[str, Any], name: str) -> str:
-    return f"c{list(report['subjects']).index(name) % COLOURS}"
+def _colour(report: Report, name: str) -> str:
+    return f"c{list(report.subjects).index(name) % COLOURS}"
 
 
 def _svg(parts: Sequence[str], height: int) -> str:

@@ -1,4 +1,4 @@
-"""What is drawn when something is measured: short and long prompts, of icons and of photographs."""
+"""Prompts for measurements: short and long ones, of icons and of photographs."""
 
 import itertools
 
@@ -26,9 +26,9 @@ PROMPTS: tuple[str, ...] = (
     *(f"{thing}, {style}" for style in _STYLES for thing in _THINGS),
     *_SCENES,
 )
-"""Drawn one after the other, over and over."""
+"""Used in this order, over and over."""
 
 
 def prompts(count: int) -> list[str]:
-    """`count` of `PROMPTS`, from the first one on."""
+    """Return `count` prompts: `PROMPTS` from the first on, repeated."""
     return list(itertools.islice(itertools.cycle(PROMPTS), count))

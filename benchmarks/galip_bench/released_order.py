@@ -1,10 +1,10 @@
-"""The released code's training step, in its order of operations: what `galip train` is measured against.
+"""The released code's training step, in its order of operations, as the baseline for `galip train`.
 
-Facts of the released code: a generator block doubles the size first and works at the larger one. Prompts are
-padded to CLIP's context. In its `train` loop real pictures and sentences ask for gradients, so the
-discriminator's backward pass runs through CLIP down to the real pictures; MAGP is taken from that graph; the
-made pictures go through CLIP once, but through Mate-D twice; the generator's backward pass also fills the
-discriminator's gradients, which nobody uses; tensors are contiguous. The losses are the same.
+How the released code differs: a generator block doubles the size first and works at the larger one. Prompts
+are padded to CLIP's context. Its `train` loop asks for gradients of the real pictures and sentences, so that
+the discriminator's backward pass runs through CLIP down to the real pictures, and takes MAGP from these
+gradients. Generated pictures go through CLIP once, but through Mate-D twice. The generator's backward pass
+also fills the discriminator's gradients, which nobody uses. Tensors are contiguous. The losses are the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["release_generator", "released_step"]
 
 
 def release_generator(generator: Generator) -> None:
-    """Let the blocks of `generator` double the size first, as released; the same numbers."""
+    """Let the blocks of `generator` double the size first, as in the released code, with equal results."""
     for block in generator.blocks:
         assert isinstance(block, GenerationBlock)
         block.forward = functools.partial(_upsample_first, block)  # type: ignore[method-assign]
@@ -42,7 +42,7 @@ def released_step(
     noise: Tensor,
     similarity_weight: float = 4.0,
 ) -> dict[str, Tensor]:
-    """One update of both networks on real (N, 3, H, W), tokens (N, L), noise (N, Z); the losses by name."""
+    """Update both networks on real (N, 3, H, W), tokens (N, L), noise (N, Z); return the losses by name."""
     mate, assessor = model.discriminator.mate, model.discriminator.assessor
     optimizer_d.zero_grad()
     with torch.no_grad():
@@ -54,9 +54,9 @@ def released_step(
     mismatched = assessor(features, sentence.roll(-1, dims=0).detach())
     fake = model.generator(noise, sentence)
     fake_maps, embedding = model.collect(fake)
-    fake_logits = assessor(mate([each.detach() for each in fake_maps]), sentence)
+    fake_logits = assessor(mate([maps.detach() for maps in fake_maps]), sentence)
     gradients = torch.autograd.grad(real_logits.sum(), [*real_maps, sentence], create_graph=True)
-    norm = torch.cat([each.flatten(1) for each in gradients], dim=1).square().sum(dim=1).sqrt()
+    norm = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).square().sum(dim=1).sqrt()
     terms = {
         "d_real": losses.hinge_real(real_logits),
         "d_mis": losses.hinge_fake(mismatched),

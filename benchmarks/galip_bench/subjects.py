@@ -1,4 +1,7 @@
-"""What is compared: eager PyTorch, torch.compile, and a bundle on every device and precision there is."""
+"""Subjects of the benchmark: eager PyTorch, torch.compile, and a bundle on every device in every precision.
+
+A subject is one way to generate pictures. `--subjects` and the report name them.
+"""
 
 from __future__ import annotations
 
@@ -18,68 +21,68 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from galip.eager import EagerModel
-    from galip_bench.config import Models
+    from galip_bench.models import Models
 
     Tokens = NDArray[np.int64]
 
-__all__ = ["REFERENCE", "RELEASED", "Subject", "choose", "is_bundle", "load", "subjects"]
+__all__ = ["REFERENCE", "RELEASED", "Subject", "all_subjects", "is_bundle", "load", "select"]
 
 REFERENCE = "eager-fp32"
-"""What all others are compared with."""
+"""The subject that all others are compared with."""
 
 RELEASED = "released-fp32"
-"""Eager PyTorch that computes in the released code's order."""
+"""Eager PyTorch in the released code's order of operations."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One way to make pictures."""
+    """One way to generate pictures."""
 
     name: str
     load: Callable[[], TextToImage]
-    """Loads it. Raises `ProviderUnavailable` where it can't run after all."""
+    """Loads it. Raises `ProviderUnavailable` if it can't run after all."""
     unavailable: str = ""
-    """Why it can't be had here; empty where it can."""
+    """Why this machine can't run it; empty if it can."""
     on_request: bool = False
-    """Whether it is measured only where it is named."""
+    """Whether it is measured only if it is named."""
 
 
 def is_bundle(name: str) -> bool:
-    """Whether the subject `name` runs a bundle, not PyTorch."""
+    """Return whether the subject `name` runs a bundle, not PyTorch."""
     return name.startswith(("bundle-", "plain-"))
 
 
 def load(name: str, models: Models, threads: int | None = None) -> TextToImage:
-    """The subject `name`, loaded; one of a bundle without PyTorch being imported.
+    """Load the subject `name`. For a bundle's, PyTorch is not imported.
 
-    Raises `UsageError` for a name there isn't, and as `Subject.load`.
+    Raises `UsageError` for an unknown name, and as `Subject.load`.
     """
-    found = _of_bundles(models, threads) if is_bundle(name) else _of_torch(models.checkpoint, threads)
-    for subject in found:
+    known = _of_bundles(models, threads) if is_bundle(name) else _of_torch(models.checkpoint, threads)
+    for subject in known:
         if subject.name == name:
             return subject.load()
-    raise UsageError(f"no subject {name}; there are {', '.join(each.name for each in found)}")
+    raise UsageError(f"no subject {name}; there are {', '.join(subject.name for subject in known)}")
 
 
-def subjects(models: Models, threads: int | None = None) -> list[Subject]:
-    """All there are, the reference first; those that this machine can't run say why."""
+def all_subjects(models: Models, threads: int | None = None) -> list[Subject]:
+    """Return all subjects, the reference first. Those that this machine can't run say why."""
     return [*_of_torch(models.checkpoint, threads), *_of_bundles(models, threads)]
 
 
-def choose(all_of_them: Sequence[Subject], names: Sequence[str]) -> list[Subject]:
-    """Those `names`, or for none all that can be had and are not on request; always with the reference.
+def select(subjects: Sequence[Subject], names: Sequence[str]) -> list[Subject]:
+    """Return the subjects `names` and the reference; without names all that can run and are not on request.
 
-    Raises `UsageError` for a name there isn't, `ProviderUnavailable` for one that can't be had.
+    Raises `UsageError` for an unknown name, `ProviderUnavailable` for a subject that can't run here.
     """
-    known = {subject.name: subject for subject in all_of_them}
+    known = {subject.name: subject for subject in subjects}
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"no subject {', '.join(unknown)}; there are {', '.join(known)}")
     for name in names:
         if known[name].unavailable:
             raise ProviderUnavailable(f"{name} can't be measured here: {known[name].unavailable}")
-    offered = {each.name for each in all_of_them if not each.unavailable and not each.on_request}
-    wanted = {REFERENCE, *names} if names else offered
-    return [subject for subject in all_of_them if subject.name in wanted]
+    default = {subject.name for subject in subjects if not subject.unavailable and not subject.on_request}
+    selection = {REFERENCE, *names} if names else default
+    return [subject for subject in subjects if subject.name in selection]
 
 
 def _of_torch(checkpoint: Path, threads: int | None) -> list[Subject]:
@@ -96,7 +99,7 @@ def _of_torch(checkpoint: Path, threads: int | None) -> list[Subject]:
     def autocast(dtype: torch.dtype) -> Callable[[], TextToImage]:
         return lambda: _autocast(eager(), dtype)
 
-    needs_cuda = "" if cuda else "measured on CUDA alone; on a CPU, bf16 is the half precision"
+    needs_cuda = "" if cuda else "measured only on CUDA; on a CPU, bf16 is the half precision"
     return [
         Subject(REFERENCE, eager),
         Subject("eager-bf16", autocast(torch.bfloat16)),
@@ -113,29 +116,29 @@ def _why_not_compiled(cuda: bool) -> str:
 
 
 def _autocast(model: EagerModel, dtype: Any) -> EagerModel:
-    """`model`, its networks run under autocast."""
+    """Return `model`, whose networks now run under autocast."""
     import torch
 
     for network in (model.model.text, model.model.generator):
         assert isinstance(network, torch.nn.Module)
         network.forward = torch.autocast(model.device, dtype)(network.forward)  # type: ignore[method-assign]
-    return _saying(model, precision=f"autocast to {str(dtype).removeprefix('torch.')}")
+    return _with_info(model, precision=f"autocast to {str(dtype).removeprefix('torch.')}")
 
 
 def _compiled(model: EagerModel) -> EagerModel:
-    """`model`, its networks compiled by torch.compile: at the first picture and at the first larger batch."""
+    """Return `model`, which torch.compile compiles at the first picture and at the first larger batch."""
     model.model.text.compile(dynamic=True)
     model.model.generator.compile()
-    return _saying(model, compiled=True)
+    return _with_info(model, compiled=True)
 
 
 def _released(model: EagerModel) -> EagerModel:
-    """`model`, in the released code's order: prompts padded to CLIP's context, blocks that grow first."""
+    """Return `model` in the released code's order: padded prompts, blocks that double the size first."""
     from galip_bench.released_order import release_generator
 
     release_generator(model.model.generator)
     model._run_text = functools.partial(_padded, model, model._run_text)  # type: ignore[method-assign]
-    return _saying(model, order="released")
+    return _with_info(model, order="released")
 
 
 def _padded(
@@ -144,10 +147,10 @@ def _padded(
     return run(np.pad(tokens, ((0, 0), (0, model.dimensions.context_length - tokens.shape[1]))))
 
 
-def _saying(model: EagerModel, **more: Any) -> EagerModel:
-    """`model`, whose `info` says `more`."""
-    told = model.info()
-    model.info = lambda: {**told, **more}  # type: ignore[method-assign]
+def _with_info(model: EagerModel, **more: Any) -> EagerModel:
+    """Return `model`, whose `info` now has `more`."""
+    info = model.info()
+    model.info = lambda: {**info, **more}  # type: ignore[method-assign]
     return model
 
 
@@ -162,18 +165,17 @@ def _of_bundle(kind: str, bundle: Path, threads: int | None) -> list[Subject]:
     from galip_runtime.backends.tables import DEVICE_TABLE, supports
     from galip_runtime.bundle.manifest import read_manifest
 
-    there = available_devices()
+    available = available_devices()
     precisions = sorted(read_manifest(bundle).graphs["generator"], key=lambda name: (name != "fp32", name))
 
-    def loading(device: str, precision: str) -> Callable[[], TextToImage]:
+    def loader(device: str, precision: str) -> Callable[[], TextToImage]:
         return lambda: galip_runtime.load(bundle, device=device, precision=precision, threads=threads)
 
-    found = []
+    subjects = []
     for device in sorted(DEVICE_TABLE):
-        missing = "" if device in there else "the installed packages were built without it"
+        missing = "" if device in available else "the installed packages were built without it"
         for precision in precisions:
-            senseless = "" if supports(precision, device) else f"{device} does not compute in {precision}"
-            found.append(
-                Subject(f"{kind}-{device}-{precision}", loading(device, precision), missing or senseless)
-            )
-    return found
+            unsupported = "" if supports(precision, device) else f"{device} does not compute in {precision}"
+            name = f"{kind}-{device}-{precision}"
+            subjects.append(Subject(name, loader(device, precision), missing or unsupported))
+    return subjects

@@ -1,9 +1,11 @@
-"""The table of what `make fuzz` tried, for a README."""
+"""Table of what `make fuzz` tried and what held. Result: `fuzz.json`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from galip_bench.markdown import markdown_table
 
 __all__ = ["table"]
 
@@ -20,10 +22,10 @@ _TRIALS = {
 
 
 def table(reports: Sequence[dict[str, Any]]) -> str:
-    """Tried and held by target, as Markdown; of several results, all together."""
-    rows = ["| what | tried | held |", "|---|--:|--:|"]
+    """Return Markdown: how many trials of each target there were and held, in all results together."""
+    rows = []
     for target in dict.fromkeys(name for report in reports for name in report["targets"]):
         own = [report["targets"][target] for report in reports if target in report["targets"]]
-        tried, held = (sum(each[key] for each in own) for key in ("tried", "held"))
-        rows.append(f"| {_TRIALS.get(target, target)} | {tried:,} | {held:,} |")
-    return "\n".join(rows)
+        tried, held = (sum(result[key] for result in own) for key in ("tried", "held"))
+        rows.append([_TRIALS.get(target, target), f"{tried:,}", f"{held:,}"])
+    return markdown_table(["what", "tried", "held"], rows)

@@ -1,7 +1,9 @@
 """onnxruntime's options on a GPU: `python -m studies.gpu_options BUNDLE --out RESULT.json`.
 
-The generator of a bundle with fp32 from noise to uint8, in fp16 where it has that, too: with the options that
-galip-runtime sets and with one of them changed, by turns, for a single picture and for several at once.
+Measures a bundle's generator from noise to uint8, in fp16 if the bundle has it, else in fp32: with the
+options that galip-runtime sets and with one of them changed, by turns, for one picture and several at once.
+
+Found: nothing yet; there is no result file. `make bench-gpu` writes `gpu_full_options.json`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from galip_runtime.bundle.manifest import file_signature
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.hardware import usable_cpus
 
-from studies.harness import Alone, changes_table, command
+from studies.harness import GeneratorFile, changes_table, command
 
 __all__ = ["AS_USED", "BATCHES", "CHANGES", "SCHEMA", "main", "measure", "table"]
 
@@ -42,29 +44,31 @@ CHANGES: dict[str, dict[str, str]] = {
 
 
 def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, Any]:
-    """The result file's content. Raises as `Alone.of`, and `ProviderUnavailable` without such a GPU."""
-    alone, count = Alone.of(bundle), threads or usable_cpus()
-    specs = alone.manifest.graphs["generator"]
+    """Return the content of the result file.
+
+    Raises as `GeneratorFile.of`, and `ProviderUnavailable` without such a GPU.
+    """
+    generator, count = GeneratorFile.of(bundle), threads or usable_cpus()
+    specs = generator.manifest.graphs["generator"]
     precision = "fp16" if "fp16" in specs else "fp32"
-    spec, path = specs[precision], alone.path(precision)
-    file = GraphFile(
-        path, alone.manifest.files[spec.file].sha256, spec, precision, OnnxFile(path), file_signature(path)
-    )
+    spec, path = specs[precision], generator.path(precision)
+    sha256 = generator.manifest.files[spec.file].sha256
+    file = GraphFile(path, sha256, spec, precision, OnnxFile(path), file_signature(path))
     settings = Settings("cuda", count, stream=Stream(0))
     outputs = (*spec.outputs, *pixel_outputs(spec.outputs[0]))
-    graphs = {
+    runners = {
         name: _changed(change)(file, settings, spec.inputs, outputs) for name, change in CHANGES.items()
     }
-    seconds: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in graphs}
+    seconds: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in runners}
     for number in range(-_WARMUP, rounds):
         for batch in BATCHES:
-            inputs = {name: np.repeat(rows, batch, axis=0) for name, rows in alone.inputs.items()}
-            for name, graph in graphs.items():
-                began = time.perf_counter()
-                graph.run_pixels(inputs)
+            inputs = {name: np.repeat(rows, batch, axis=0) for name, rows in generator.inputs.items()}
+            for name, runner in runners.items():
+                start = time.perf_counter()
+                runner.run_pixels(inputs)
                 if number >= 0:
-                    seconds[name][batch].append(time.perf_counter() - began)
-    facts = alone.facts(count)
+                    seconds[name][batch].append(time.perf_counter() - start)
+    facts = generator.facts(count)
     return {"schema": SCHEMA, "benchmark": "gpu_options", **facts, "precision": precision, "seconds": seconds}
 
 
@@ -77,7 +81,7 @@ def _changed(change: Mapping[str, str]) -> type[CudaRunner]:
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Result files' contents as a Markdown table: a row each change, a column each result and batch size."""
+    """Return a Markdown table of result files: a row a change, a column a result and batch size."""
     columns = [
         (
             f"{result['bundle']['image_height']} pixels, {batch} at once",
@@ -90,7 +94,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     command("gpu_options", __doc__, measure, table, rounds=100)
 
 

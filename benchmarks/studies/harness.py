@@ -1,38 +1,43 @@
-"""The generator alone, out of a bundle: what `operators.py` and both `options.py` have in common."""
+"""Harness of the studies: a bundle's generator by itself, timed rounds, tables, and the command line."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from galip_bench.machine import describe_machine
-from galip_bench.summary import ratio_of
+from galip_bench.markdown import markdown_table
+from galip_bench.statistics import ratio_of
 from galip_runtime import console
 from galip_runtime.bundle.manifest import Manifest, read_manifest, verify_files
 from galip_runtime.errors import GalipError, UsageError
 from numpy.typing import NDArray
 
-__all__ = ["Alone", "changes_table", "command"]
+__all__ = ["GeneratorFile", "alternate", "changes_table", "command", "ratio_text"]
 
 
 @dataclass(frozen=True)
-class Alone:
-    """A bundle's generator."""
+class GeneratorFile:
+    """A bundle's generator, and inputs for it."""
 
     bundle: Path
     manifest: Manifest
     inputs: dict[str, NDArray[np.float32]]
-    """of one picture, random"""
+    """Random ones of one picture."""
 
     @classmethod
-    def of(cls, bundle: Path) -> Alone:
-        """Raises `UsageError` for a bundle without fp32, and as `read_manifest` and `verify_files`."""
+    def of(cls, bundle: Path) -> GeneratorFile:
+        """Return the generator of a verified bundle.
+
+        Raises `UsageError` for a bundle without fp32, and as `read_manifest` and `verify_files`.
+        """
         manifest = read_manifest(bundle)
         verify_files(bundle, manifest)
         specs = manifest.graphs["generator"]
@@ -44,30 +49,48 @@ class Alone:
         return cls(bundle, manifest, inputs)
 
     def path(self, precision: str) -> Path:
-        """The graph's file."""
+        """Return the path of the graph in `precision`."""
         return self.bundle / self.manifest.graphs["generator"][precision].file
 
     def facts(self, threads: int) -> dict[str, Any]:
-        """What a result says of what was measured, and on what."""
+        """Return what a result says about the bundle and the machine."""
         height = self.manifest.dimensions.image_height
         return {
             "bundle": {"source": vars(self.manifest.source), "image_height": height},
-            "machine": describe_machine(),
+            "machine": asdict(describe_machine()),
             "threads": threads,
         }
 
 
 def changes_table(columns: Sequence[tuple[str, Mapping[str, Sequence[float]]]], base: str) -> str:
-    """Markdown: a row each change, its time over that of `base`. `columns`: title, and samples by change."""
-    lines = [f"| | {' | '.join(title for title, _ in columns)} |", "|---" + "|--:" * len(columns) + "|"]
-    for name in columns[0][1]:
-        cells = []
-        for _, samples in columns:
-            ratio = ratio_of(samples[name], samples[base])
-            low, high = ratio.interval_95
-            cells.append("1" if name == base else f"{ratio.median:.2f} ({low:.2f} to {high:.2f})")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """Return Markdown with a row for each change: its time over that of `base`.
+
+    `columns`: titles, and samples by change.
+    """
+    rows = [
+        [name, *("1" if name == base else ratio_text(samples[name], samples[base]) for _, samples in columns)]
+        for name in columns[0][1]
+    ]
+    return markdown_table(["", *(title for title, _ in columns)], rows)
+
+
+def ratio_text(samples: Sequence[float], base: Sequence[float]) -> str:
+    """Return the median ratio of samples of the same rounds, and its 95 % interval."""
+    ratio = ratio_of(samples, base)
+    low, high = ratio.interval_95
+    return f"{ratio.median:.2f} ({low:.2f} to {high:.2f})"
+
+
+def alternate(calls: Mapping[str, Callable[[], object]], rounds: int, warmup: int) -> dict[str, list[float]]:
+    """Return the seconds of each call in every round. Calls take turns; `warmup` rounds come before."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(-warmup, rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 def command(
@@ -78,8 +101,8 @@ def command(
     rounds: int,
     subject: str = "bundle",
 ) -> None:
-    """Measure the `subject` that the command line names, write the result, print its table."""
-    parser = argparse.ArgumentParser(prog=f"python -m galip_bench.{name}", description=description)
+    """Run a study on the `subject` that the command line names: write the result, print its table."""
+    parser = argparse.ArgumentParser(prog=f"python -m studies.{name}", description=description)
     parser.add_argument(subject, type=Path)
     parser.add_argument("--out", type=Path, required=True, help="file for the result, JSON")
     parser.add_argument("--rounds", type=int, default=rounds)

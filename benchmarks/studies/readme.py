@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galip_bench import tables
+from galip_bench.markdown_report import fid_summary, latency_summary
+from galip_bench.report import Report
 
 from studies import device_table, fuzz, gpu_options, operators, options, rewrites, throughput
 
@@ -47,8 +48,8 @@ def _table(reports: Sequence[dict[str, Any]]) -> str:
     }
     if (kind := reports[0].get("benchmark")) in own:
         return own[kind](reports)
-    parts = [tables.fid_summary if report["fid"] else tables.summary for report in reports]
-    return "\n\n".join(part(report) for part, report in zip(parts, reports, strict=True))
+    parts = [Report.of(report) for report in reports]
+    return "\n\n".join(fid_summary(part) if part.fid else latency_summary(part) for part in parts)
 
 
 def main() -> None:

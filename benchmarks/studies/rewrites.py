@@ -1,7 +1,11 @@
 """What each rewrite of the exporter saves on a CPU: `python -m studies.rewrites MODEL --out RESULT.json`.
 
-The generator in fp32, one picture at a time, through onnxruntime and OpenVINO: with one of the rewrites left
-out by turns with all of them.
+Measures the generator in fp32, one picture at a time, through onnxruntime and OpenVINO: with all rewrites,
+and with one of them left out, by turns.
+
+Found: without sub-pixel convolutions the released size takes 1.17 to 1.18 times as long, without growing
+after the first block as well 1.24 to 1.26 times. Without affine networks at once the shipped model takes 1.06
+times as long (`cpu_full_rewrites.json`, `cpu_default_rewrites.json`).
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +22,7 @@ import numpy as np
 import onnx
 import torch
 from galip_bench.machine import describe_machine
-from galip_bench.summary import ratio_of
+from galip_bench.markdown import markdown_table
 from galip_export.rewrites import GrowingBlock, Rewritten, affine_networks, fuse
 from galip_export.trace import OPSET, dimensions, export_module
 from galip_runtime.backends.onnxruntime_runner import CpuRunner
@@ -31,7 +36,7 @@ from torch import Tensor, nn
 
 from galip.checkpoint import load_galip
 from galip.model import Galip, Generator
-from studies.harness import command
+from studies.harness import command, ratio_text
 
 __all__ = ["LEFT_OUT", "SCHEMA", "main", "measure", "table"]
 
@@ -91,7 +96,7 @@ LEFT_OUT: dict[str, Callable[[Rewritten, Generator], None]] = {
 
 
 def measure(model: Path, rounds: int, threads: int | None = None) -> dict[str, Any]:
-    """The result file's content.
+    """Return the content of the result file.
 
     Raises as `load_galip`, `ProviderUnavailable` without onnxruntime or OpenVINO, and `QualityGateFailed`
     where the picture is another one without a rewrite.
@@ -100,7 +105,9 @@ def measure(model: Path, rounds: int, threads: int | None = None) -> dict[str, A
     loaded = load_galip(model)
     spec = GraphSpec(_FILE, *graph_contract(dimensions(loaded.config), "generator"), OPSET)
     rng = np.random.default_rng(0)
-    inputs = {each.name: rng.standard_normal((1, int(each.shape[1])), np.float32) for each in spec.inputs}
+    inputs = {
+        tensor.name: rng.standard_normal((1, int(tensor.shape[1])), np.float32) for tensor in spec.inputs
+    }
     seconds: dict[str, dict[str, _Samples]] = {backend: {} for backend in _BACKENDS}
     with tempfile.TemporaryDirectory() as whole_folder:
         whole = _file(Path(whole_folder), spec, loaded)
@@ -113,7 +120,7 @@ def measure(model: Path, rounds: int, threads: int | None = None) -> dict[str, A
         "schema": SCHEMA,
         "benchmark": "rewrites",
         "model": {"name": model.name, "sha256": sha256_file(model), "image_height": spec.outputs[0].shape[2]},
-        "machine": describe_machine(),
+        "machine": asdict(describe_machine()),
         "threads": count,
         "seconds": seconds,
     }
@@ -147,10 +154,10 @@ def _compare(
     for number in range(rounds + _WARMUP):
         images = []
         for graph, samples in zip(graphs, seconds, strict=True):
-            began = time.perf_counter()
+            start = time.perf_counter()
             images.append(graph.run(inputs))
             if number >= _WARMUP:
-                samples.append(time.perf_counter() - began)
+                samples.append(time.perf_counter() - start)
         difference = float(np.abs(images[1] - images[0]).max() / images[0].std())
         if not difference <= _TOLERANCE:
             raise QualityGateFailed(
@@ -160,23 +167,18 @@ def _compare(
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Result files' contents as a Markdown table: a row each rewrite, two columns each result."""
+    """Return a Markdown table of result files: a row a rewrite, two columns a result."""
     columns = [(result, backend) for result in results for backend in _BACKENDS]
     heads = [f"{result['model']['image_height']} pixels, {backend}" for result, backend in columns]
-    lines = [f"| without | {' | '.join(heads)} |", "|---" + "|--:" * len(heads) + "|"]
+    rows = []
     for name in results[0]["seconds"]["onnxruntime"]:
-        cells = []
-        for result, backend in columns:
-            samples = result["seconds"][backend][name]
-            ratio = ratio_of(samples["without"], samples["with"])
-            low, high = ratio.interval_95
-            cells.append(f"{ratio.median:.2f} ({low:.2f} to {high:.2f})")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        pairs = [result["seconds"][backend][name] for result, backend in columns]
+        rows.append([name, *(ratio_text(samples["without"], samples["with"]) for samples in pairs)])
+    return markdown_table(["without", *heads], rows)
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     command("rewrites", __doc__, measure, table, rounds=25, subject="model")
 
 

@@ -1,7 +1,10 @@
 """Training throughput, `galip train` against the released code's order: `python -m studies.throughput`.
 
-Both begin with the same weights and are fed the same pictures, captions and noise, one step each by turns, so
-that a shared machine's drift hits both alike. Their losses have to agree, or there is no result.
+Measures steps of both by turns, so that a shared machine's drift affects both alike. They start from the same
+weights and get the same pictures, captions and noise. If their losses differ, there is no result.
+
+Found: `galip train` is faster at both sizes: see the README's table, from `training_default.json` and
+`training_released.json`.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from galip_bench.machine import describe_machine
+from galip_bench.markdown import markdown_table
 from galip_bench.released_order import release_generator, released_step
-from galip_bench.summary import median_interval
+from galip_bench.statistics import median_interval
 from galip_runtime import console
 from galip_runtime.errors import GalipError, QualityGateFailed
 from PIL import Image
@@ -70,7 +74,7 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    machine = describe_machine()
+    machine = asdict(describe_machine())
     with tempfile.TemporaryDirectory() as folder:
         steps = _contestants(config, Path(folder))
         losses: dict[str, dict[str, float]] = {}
@@ -105,19 +109,16 @@ def measure(config: ThroughputConfig) -> dict[str, Any]:
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Result files' contents as a Markdown table, a row each."""
-    lines = [
-        "| model | batch | `galip train`, pictures/s | released order | times as fast (95 %) |",
-        "|---|---|---|---|---|",
-    ]
+    """Return a Markdown table of result files, a row a result."""
+    columns = ["model", "batch", "`galip train`, pictures/s", "released order", "times as fast (95 %)"]
+    rows = []
     for result in results:
         config, rates, speedup = result["config"], result["pictures_per_second"], result["speedup"]
         low, high = speedup["interval_95"]
-        lines.append(
-            f"| `{config['model']}` | {config['batch_size']} | {rates['galip']:.3g} | "
-            f"{rates['released_order']:.3g} | {speedup['median']:.2f} ({low:.2f} to {high:.2f}) |"
-        )
-    return "\n".join(lines)
+        speeds = [f"{rates[name]:.3g}" for name in ("galip", "released_order")]
+        times = f"{speedup['median']:.2f} ({low:.2f} to {high:.2f})"
+        rows.append([f"`{config['model']}`", str(config["batch_size"]), *speeds, times])
+    return markdown_table(columns, rows, right_align=False)
 
 
 def _contestants(config: ThroughputConfig, folder: Path) -> dict[str, Callable[[int], dict[str, Tensor]]]:

@@ -1,6 +1,6 @@
 """Export a GALIP checkpoint to a bundle of ONNX graphs that is proved equal to the model.
 
-Nothing heavy is imported until one of the names below is used.
+Nothing heavy is imported before one of the names below is used.
 """
 
 import importlib

@@ -1,8 +1,9 @@
-"""What a graph computes of prompts and noise that no picture of the gate has: for choosing precisions."""
+"""Calibration: what a graph computes from prompts and noise that the parity gate never uses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +17,20 @@ from onnx import helper
 
 from galip.clip import clip_tokenizer
 from galip.model import Galip
+from galip_export.comparison import picture_psnr, row_psnr
 from galip_export.prompts import CALIBRATION_PROMPTS
 
 __all__ = [
     "Inputs",
     "Range",
-    "generator_inputs",
+    "Samples",
+    "generator_samples",
     "held_out",
     "output",
     "ranges",
     "rows",
     "run",
-    "text_inputs",
+    "text_samples",
 ]
 
 Inputs = Mapping[str, npt.NDArray[np.generic]]
@@ -37,37 +40,51 @@ Range = tuple[float, float]
 
 _HELD_OUT = 12
 _FIRST_SEED = 10**6  # the gate's pictures have others
-_AT_ONCE = 8
+_BATCH = 8
 
 
-def text_inputs(model: Galip) -> Inputs:
-    """Tokens int64 (N, L) of the prompts."""
-    text = model.config.clip.text
-    return {"tokens": clip_tokenizer(text.merges, text.context_length).encode(CALIBRATION_PROMPTS)}
+@dataclass(frozen=True)
+class Samples:
+    """What a graph is calibrated with."""
+
+    inputs: Inputs
+    psnr: Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+    """of outputs against the reference's: (reference, result) → dB (N)"""
 
 
-def generator_inputs(model: Galip) -> Inputs:
-    """Noise float32 (N, Z), and sentences float32 (N, D) of the prompts."""
+def text_samples(model: Galip) -> Samples:
+    """Return the text encoder's: tokens int64 (N, L) of the prompts."""
+    return Samples({"tokens": _tokens(model)}, row_psnr)
+
+
+def generator_samples(model: Galip) -> Samples:
+    """Return the generator's: noise float32 (N, Z), and sentences float32 (N, D) of the prompts."""
     assert model.text is not None
-    tokens = torch.from_numpy(text_inputs(model)["tokens"])
+    tokens = torch.from_numpy(_tokens(model))
     with torch.inference_mode():
-        sentences = [model.text(tokens[part]).numpy() for part in batches(len(tokens), _AT_ONCE)]
+        sentences = [model.text(tokens[batch]).numpy() for batch in batches(len(tokens), _BATCH)]
     seeds = range(_FIRST_SEED, _FIRST_SEED + len(tokens))
-    return {"noise": noise(seeds, model.config.generator.noise_dim), "sentence": np.concatenate(sentences)}
+    z = noise(seeds, model.config.generator.noise_dim)
+    return Samples({"noise": z, "sentence": np.concatenate(sentences)}, picture_psnr)
+
+
+def _tokens(model: Galip) -> npt.NDArray[np.int64]:
+    text = model.config.clip.text
+    return clip_tokenizer(text.merges, text.context_length).encode(CALIBRATION_PROMPTS)
 
 
 def rows(inputs: Inputs, chosen: slice | npt.NDArray[np.bool_]) -> Inputs:
-    """Some of the samples."""
+    """Return some of the samples."""
     return {name: values[chosen] for name, values in inputs.items()}
 
 
 def held_out(inputs: Inputs) -> npt.NDArray[np.bool_]:
-    """Which samples are for errors and not for ranges: every twelfth."""
+    """Return which samples measure errors and set no ranges: every twelfth."""
     return np.asarray(np.arange(_count(inputs)) % _HELD_OUT == 0)
 
 
 def run(graph: onnx.ModelProto, inputs: Inputs) -> Iterator[list[npt.NDArray[np.float32]]]:
-    """All outputs, a few samples at a time, by onnxruntime on the CPU with rounding as the graph has it."""
+    """Yield all outputs, a batch at a time: onnxruntime on the CPU, which rounds where the graph does."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cpus()
@@ -76,28 +93,30 @@ def run(graph: onnx.ModelProto, inputs: Inputs) -> Iterator[list[npt.NDArray[np.
     session = onnxruntime.InferenceSession(
         graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    for part in batches(_count(inputs), _AT_ONCE):
-        yield session.run(None, rows(inputs, part))
+    for batch in batches(_count(inputs), _BATCH):
+        yield session.run(None, rows(inputs, batch))
 
 
 def output(graph: onnx.ModelProto, inputs: Inputs) -> npt.NDArray[np.float32]:
-    """The one output of all samples."""
-    return np.concatenate([found for (found,) in run(graph, inputs)])
+    """Return the graph's only output for all samples."""
+    return np.concatenate([batch for (batch,) in run(graph, inputs)])
 
 
 def ranges(graph: onnx.ModelProto, tensors: Sequence[str], inputs: Inputs) -> dict[str, Range]:
-    """Of each of `tensors`, which are float32, over all samples."""
-    told = onnx.ModelProto()
-    told.CopyFrom(graph)
-    del told.graph.output[:]
+    """Return the range of each of `tensors`, which are float32, over all samples."""
+    extended = onnx.ModelProto()
+    extended.CopyFrom(graph)
+    del extended.graph.output[:]
     for name in tensors:
-        for kind in ("Min", "Max"):
-            told.graph.node.append(helper.make_node(f"Reduce{kind}", [name], [f"{name}/{kind}"], keepdims=0))
-            told.graph.output.append(
-                helper.make_tensor_value_info(f"{name}/{kind}", onnx.TensorProto.FLOAT, [])
+        for bound in ("Min", "Max"):
+            extended.graph.node.append(
+                helper.make_node(f"Reduce{bound}", [name], [f"{name}/{bound}"], keepdims=0)
             )
-    found = np.array(list(run(told, inputs)))  # (batches, 2 tensors)
-    low, high = found[:, 0::2].min(axis=0), found[:, 1::2].max(axis=0)
+            extended.graph.output.append(
+                helper.make_tensor_value_info(f"{name}/{bound}", onnx.TensorProto.FLOAT, [])
+            )
+    bounds = np.array(list(run(extended, inputs)))  # (batches, 2 tensors)
+    low, high = bounds[:, 0::2].min(axis=0), bounds[:, 1::2].max(axis=0)
     return {
         name: (min(0.0, float(least)), max(0.0, float(greatest)))
         for name, least, greatest in zip(tensors, low, high, strict=True)

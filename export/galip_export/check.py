@@ -1,4 +1,4 @@
-"""What every exported graph has to be; whatever made it otherwise, no bundle gets it."""
+"""The check of an exported graph: one that is not as its contract says gets into no bundle."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def check_graph(
     outputs: tuple[TensorSpec, ...],
     opset: int,
 ) -> None:
-    """Check the graph `name`. Raises QualityGateFailed saying what is wrong with it."""
+    """Check the graph `name`. Raises QualityGateFailed that says what is wrong with it."""
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise QualityGateFailed(f"the exported {name} is no valid ONNX graph: {error}") from error
+        raise QualityGateFailed(f"the exported {name} is not a valid ONNX graph: {error}") from error
     problems = [
         *_contract_problems(proto, inputs, outputs, opset),
         *_waste(proto.graph),
@@ -43,12 +43,12 @@ def check_graph(
 
 
 def nearest_index(size: int, out: int) -> np.ndarray:
-    """For each of `out` pixels the pixel of `size` that nearest upsampling takes: ⌊i·size/out⌋, exactly."""
+    """Return, for each of `out` pixels, the pixel of `size` that nearest upsampling takes: ⌊i·size/out⌋."""
     return np.arange(out) * size // out
 
 
 def described(proto: onnx.ModelProto) -> tuple[Any, ...]:
-    """Everything in `proto` that can carry a `doc_string` and `metadata_props`."""
+    """Return everything in `proto` that can carry a `doc_string` and `metadata_props`."""
     graph = proto.graph
     tensors = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     return (proto, graph, *graph.node, *tensors)
@@ -57,11 +57,11 @@ def described(proto: onnx.ModelProto) -> tuple[Any, ...]:
 def _contract_problems(
     proto: onnx.ModelProto, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], opset: int
 ) -> list[str]:
-    found = (_specs(proto.graph.input), _specs(proto.graph.output))
+    actual = (_specs(proto.graph.input), _specs(proto.graph.output))
     problems = [
-        f"its {what} are {have}, not {want}"
-        for what, have, want in zip(("inputs", "outputs"), found, (inputs, outputs), strict=True)
-        if have != want
+        f"its {side} are {specs}, not {expected}"
+        for side, specs, expected in zip(("inputs", "outputs"), actual, (inputs, outputs), strict=True)
+        if specs != expected
     ]
     domains = {(entry.domain, entry.version) for entry in proto.opset_import}
     if domains != {("", opset)} or proto.functions:
@@ -81,7 +81,7 @@ def _shape(value: ValueInfoProto) -> tuple[int | str, ...]:
 
 
 def _waste(graph: onnx.GraphProto) -> list[str]:
-    """Weights and nodes that nothing needs, and what could have been computed at export."""
+    """List weights and nodes that nothing needs, and what could have been computed at export."""
     constants = {tensor.name for tensor in graph.initializer}
     needed = {value.name for value in graph.output}
     problems = []
@@ -95,7 +95,7 @@ def _waste(graph: onnx.GraphProto) -> list[str]:
 
 
 def _leaks(proto: onnx.ModelProto) -> list[str]:
-    """Weights outside the file, and texts that would tell of the machine that made it."""
+    """List weights outside the file, and texts that would tell of the machine that exported it."""
     problems = [
         f"{getattr(entry, 'name', 'the model')} has metadata"
         for entry in described(proto)
@@ -127,22 +127,22 @@ def _resize_fault(
     source: tuple[int | str, ...],
     result: tuple[int | str, ...],
 ) -> str | None:
-    """What is wrong with a Resize: frameworks agree on nearest only where it is asymmetric and floor."""
+    """Say what is wrong with a Resize: frameworks agree on nearest only where it is asymmetric and floor."""
     attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-    wanted = {"mode": b"nearest", "coordinate_transformation_mode": b"asymmetric", "nearest_mode": b"floor"}
-    wrong = {name: attributes.get(name) for name, value in wanted.items() if attributes.get(name) != value}
+    required = {"mode": b"nearest", "coordinate_transformation_mode": b"asymmetric", "nearest_mode": b"floor"}
+    wrong = {name: attributes.get(name) for name, value in required.items() if attributes.get(name) != value}
     if wrong:
         return f"has {wrong}, not nearest, asymmetric and floor"
     if scales is None:
         return "has no constant scales"
     factors = numpy_helper.to_array(scales)
     if factors.shape != (4,) or tuple(factors[:2]) != (1, 1) or source[:2] != result[:2]:
-        return f"scales {factors.tolist()}; only height and width are to change"
+        return f"scales {factors.tolist()}; only height and width may change"
     for size, out, factor in zip(source[2:], result[2:], factors[2:], strict=True):
         if not isinstance(size, int) or not isinstance(out, int):
-            return f"goes from {source} to {result}; height and width are to be known"
+            return f"goes from {source} to {result}; height and width have to be known"
         pixels = np.arange(out, dtype=np.float32)
-        # a backend divides by the scale or multiplies with what it is the inverse of; both in float32
+        # a backend divides by the scale or multiplies with its inverse; both in float32
         for index in (pixels / factor, pixels * np.float32(1 / factor), pixels * np.float32(size / out)):
             if int(size * factor) != out or np.any(np.floor(index) != nearest_index(size, out)):
                 return f"from {size} to {out} pixels would take other pixels than PyTorch does"

@@ -1,9 +1,8 @@
-"""TensorRT's engines of a bundle's graphs: built, counted, and put into the bundle with a record each."""
+"""TensorRT engines for a bundle's graphs: built, inspected, and put into the bundle with records."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +19,14 @@ from galip_runtime.bundle.manifest import (
 from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.hardware import driver_cuda_version
 
+from galip.progress import Progress, no_progress
 from galip_export.staging import staged_bundle, write
 from galip_export.tensorrt_builder import Builder, BuildOptions, profiles
 
 __all__ = ["add_engines", "build_engines", "engine_precision"]
 
-Progress = Callable[[str, int, int], object]
-"""(what is being done, steps done, steps in all)"""
-
 _LARGER = 1.3
-"""engine over graph, in bytes: it has code, too"""
+"""bytes of an engine over the graph's: it has code, too"""
 
 
 def add_engines(
@@ -38,9 +35,9 @@ def add_engines(
     options: BuildOptions,
     *,
     overwrite: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> tuple[EngineRecord, ...]:
-    """A copy of `bundle` at `out` with engines of its graphs, in place of those that it had.
+    """Copy `bundle` to `out` with engines for its graphs, in place of its old ones. Return their records.
 
     `out` appears whole at the end or not at all; with `overwrite` it replaces a bundle, `bundle` itself, too.
 
@@ -48,26 +45,28 @@ def add_engines(
     ProviderUnavailable where no package builds engines for the GPU, QualityGateFailed as `Builder.build`.
     """
     manifest = read_manifest(bundle)
-    kept = [name for name in manifest.files if not name.startswith(f"{ENGINES}/")]
-    verify_files(bundle, manifest, kept)  # and not those that go
+    names = [name for name in manifest.files if not name.startswith(f"{ENGINES}/")]
+    verify_files(bundle, manifest, names)  # old engines are not copied
     if out.resolve() != bundle.resolve() and out.resolve().is_relative_to(bundle.resolve()):
-        raise UsageError(f"{out} is within the bundle {bundle}: choose a folder beside it, or itself")
+        raise UsageError(
+            f"{out} is inside the bundle {bundle}: choose a folder beside it, or the bundle itself"
+        )
     builder = Builder(options, out)
     archs = len(builder.archs())
-    size = sum(manifest.files[name].size for name in kept)
+    size = sum(manifest.files[name].size for name in names)
     with staged_bundle(out, overwrite=overwrite, size=round(size * (1 + _LARGER * archs))) as folder:
-        for name in kept:
+        for name in names:
             _copy(bundle, folder, name, manifest.files[name])
-        plain = replace(manifest, files={name: manifest.files[name] for name in kept})
+        plain = replace(manifest, files={name: manifest.files[name] for name in names})
         records, files = build_engines(folder, plain, builder, progress)
         write(folder / MANIFEST_NAME, replace(plain, files={**plain.files, **files}).to_json().encode())
     return records
 
 
 def build_engines(
-    folder: Path, manifest: Manifest, builder: Builder, progress: Progress = lambda *_: None
+    folder: Path, manifest: Manifest, builder: Builder, progress: Progress = no_progress
 ) -> tuple[tuple[EngineRecord, ...], dict[str, FileEntry]]:
-    """Build the engines of the bundle in `folder`, whose manifest has none; their records and files.
+    """Build the engines of the bundle in `folder`, whose manifest has none; return their records and files.
 
     Raises as `Builder.build`.
     """
@@ -77,20 +76,22 @@ def build_engines(
     precision = engine_precision(manifest)
     for arch in builder.archs():
         for graph in GRAPHS:
-            of_graph = precision if precision in manifest.graphs[graph] else "fp32"
-            spec = manifest.graphs[graph][of_graph]
-            stem = f"{ENGINES}/{graph}.{of_graph}.sm{arch.replace('.', '')}"
+            graph_precision = precision if precision in manifest.graphs[graph] else "fp32"
+            spec = manifest.graphs[graph][graph_precision]
+            stem = f"{ENGINES}/{graph}.{graph_precision}.sm{arch.replace('.', '')}"
 
-            def told(phase: str, done: int, total: int, stem: str = stem) -> None:
+            def report(phase: str, done: int, total: int, stem: str = stem) -> None:
                 progress(f"{stem}: {phase.lower()}", done, total)
 
-            built = builder.build(folder, spec, of_graph, arch, manifest.dimensions.context_length, told)
+            built = builder.build(
+                folder, spec, graph_precision, arch, manifest.dimensions.context_length, report
+            )
             write(folder / f"{stem}.plan", built.plan)
             plan = describe_file(folder / f"{stem}.plan")
             record = EngineRecord(
                 format_version=RECORD_VERSION,
                 graph=graph,
-                precision=of_graph,
+                precision=graph_precision,
                 onnx_sha256=manifest.files[spec.file].sha256,
                 plan=f"{stem}.plan",
                 plan_sha256=plan.sha256,
@@ -121,7 +122,7 @@ def _copy(bundle: Path, folder: Path, name: str, entry: FileEntry) -> None:
 
 
 def engine_precision(manifest: Manifest) -> str:
-    """What a bundle's engines are built from: fp16, else fp32. Raises UsageError where it has neither."""
+    """Return what a bundle's engines are built from: fp16, else fp32. Raises UsageError for neither."""
     for precision in PRECISIONS:
         if precision in manifest.graphs["generator"]:
             return precision
@@ -132,6 +133,7 @@ def engine_precision(manifest: Manifest) -> str:
 
 
 def _driver() -> str:
+    """Return the driver's version, or "" without a driver: engines are built for other machines, too."""
     try:
         return driver_cuda_version()
     except OSError:

@@ -1,7 +1,8 @@
 """The parity gate: what the runtime computes from a bundle, against eager PyTorch.
 
-Every precision is judged on a few odd batches, graph by graph; one that is not as exact as fp32 on many whole
-pictures, too. Each on every device of this machine's CPU that computes in it; fp16 on a GPU, or emulated.
+Every precision is judged on a few odd batches, graph by graph. One that is not as exact as fp32 is judged on
+many whole pictures, too. Each is run on every device of this machine's CPU that computes in it; fp16 on a
+GPU, or emulated.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,15 @@ from galip_runtime.noise import MAX_SEED, noise
 
 from galip.clip import clip_tokenizer
 from galip.model import Galip
+from galip.progress import Progress, no_progress
 from galip_export.comparison import Comparison, compare, first_percentile, picture_psnr
+from galip_export.devices import EMULATED, verified_on
 from galip_export.emulation import emulated_bundle
-from galip_export.precisions import EMULATED, PRECISIONS, text_precisions, verified_on
+from galip_export.precisions import PRECISIONS
+from galip_export.progress import Stage
 from galip_export.prompts import GATE_PROMPTS
 
-__all__ = ["GraphParity", "PictureParity", "steps", "verify_bundle"]
+__all__ = ["GraphParity", "PictureParity", "verify_bundle"]
 
 _CAPTIONS = (
     ("a red apple",),
@@ -54,7 +58,7 @@ _SEEDS = ((7,), (0, 1), (2, MAX_SEED, 3), (4, 5, 6, 8, 2**63))
 _ADVICE = "No bundle was written. Use the versions of torch, onnxscript and onnxruntime that galip asks for"
 
 PICTURES = len(GATE_PROMPTS)
-_AT_ONCE = 8
+_BATCH = 8
 _HARDER_DB = 12.0
 """by how much an odd batch of a picture or two may be worse than the gate for many"""
 
@@ -72,7 +76,7 @@ class GraphParity:
     comparison: Comparison
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Return plain JSON types."""
         figures = {key: value for key, value in asdict(self).items() if key != "comparison"}
         return {**figures, "inputs": list(self.inputs), "batch": len(self.inputs), **asdict(self.comparison)}
 
@@ -88,7 +92,7 @@ class PictureParity:
     device: str
     pictures: int
     std: float
-    """standard deviation of eager's: PSNR says less of pictures with little contrast"""
+    """standard deviation of eager's: PSNR says less about pictures with little contrast"""
     psnr_min: float
     psnr_p1: float
     """first percentile: what the gate is for"""
@@ -97,92 +101,86 @@ class PictureParity:
     """number of the picture whose PSNR is least"""
 
 
-def steps(precisions: Sequence[str]) -> int:
-    """How often `verify_bundle` calls `advance` for `precisions`."""
-    texts = text_precisions(precisions)
-    beside = {name: name if name in texts else texts[0] for name in precisions}
-    encoders = {(beside[name], device) for name in precisions for device in verified_on(name)}
-    generators = sum(len(verified_on(name)) for name in precisions)
-    parts = -(-PICTURES // _AT_ONCE)
-    judged = sum(len(verified_on(name)) for name in precisions if _by_pictures(name))
-    return len(_CAPTIONS) * len(encoders) + len(_SEEDS) * generators + parts * (judged + bool(judged))
-
-
 def verify_bundle(
-    bundle: Path, model: Galip, precisions: Sequence[str], advance: Callable[[], None] = lambda: None
+    bundle: Path, model: Galip, precisions: Sequence[str], progress: Progress = no_progress
 ) -> tuple[tuple[GraphParity, ...], tuple[PictureParity, ...]]:
     """Compare the bundle in the folder `bundle` with `model`, through galip_runtime.
 
-    `advance` is called `steps(precisions)` times.
-
-    Raises QualityGateFailed where a graph or the pictures are farther from what `model` gives than the
+    Raises QualityGateFailed where a graph or the pictures are farther from the output of `model` than the
     precision allows, and where anything is NaN or infinite; ProviderUnavailable where a device does not
     start.
     """
-    texts, generators = _references(model)
-    originals = _originals(model, advance) if any(map(_by_pictures, precisions)) else None
-    cases: list[GraphParity] = []
+    text_cases, generator_cases = _reference_cases(model)
+    by_pictures = [name for name in precisions if PRECISIONS[name].psnr_db is not None]
+    originals = _original_pictures(model, progress) if by_pictures else None
+    parity: list[GraphParity] = []
     pictures: list[PictureParity] = []
     for precision in precisions:
         for device in verified_on(precision):
-            with _opened(bundle, device, precision) as (runtime, of_text):
-                new = (of_text, device) not in {(case.precision, case.device) for case in cases}
-                for graph, name, inputs, tensors, reference in [
-                    *(("text_encoder", of_text, *each) for each in texts if new),
-                    *(("generator", precision, *each) for each in generators),
-                ]:
-                    advance()
-                    result = _run(runtime, graph, name, inputs, tensors)
-                    comparison = _judge(graph, name, device, inputs, reference, result)
-                    cases.append(GraphParity(graph, name, device, inputs, comparison))
-                if originals is not None and _by_pictures(precision):
-                    pictures.append(_judge_pictures(runtime, precision, device, originals, advance))
-    return tuple(cases), tuple(pictures)
+            with _load(bundle, device, precision) as (runtime, text_precision):
+                known = {(result.precision, result.device) for result in parity}
+                cases = [
+                    *(case for case in text_cases if (text_precision, device) not in known),
+                    *generator_cases,
+                ]
+                judged = originals if precision in by_pictures else None
+                steps = len(cases) + (-(-PICTURES // _BATCH) if judged else 0)
+                stage = Stage(progress, f"verifying {precision} on {device}", steps)
+                for case in cases:
+                    name = text_precision if case.graph == "text_encoder" else precision
+                    parity.append(_judge_case(runtime, name, device, case))
+                    stage.advance()
+                if judged:
+                    pictures.append(_judge_pictures(runtime, precision, device, judged, stage))
+    return tuple(parity), tuple(pictures)
 
 
-def _by_pictures(precision: str) -> bool:
-    return PRECISIONS[precision].psnr_db is not None
+@dataclass(frozen=True)
+class _Case:
+    """A batch for one graph: captions or seeds, the generator's noise and sentence, eager's output."""
+
+    graph: str
+    inputs: tuple[Any, ...]
+    tensors: tuple[npt.NDArray[Any], ...]
+    reference: npt.NDArray[Any]
 
 
-_Case = tuple[tuple[Any, ...], tuple[npt.NDArray[Any], ...], npt.NDArray[Any]]
-"""inputs, the generator's tensors, what eager makes of them"""
-
-
-def _references(model: Galip) -> tuple[list[_Case], list[_Case]]:
-    """The text encoder's and the generator's cases; each graph is judged by itself."""
+def _reference_cases(model: Galip) -> tuple[list[_Case], list[_Case]]:
+    """Return the text encoder's and the generator's cases; each graph is judged by itself."""
     text, config = model.config.clip.text, model.config
     tokenizer = clip_tokenizer(text.merges, text.context_length)
-    texts: list[_Case] = []
+    texts, generators = [], []
     for captions in _CAPTIONS:
         sentence = _eager("text_encoder", model.text, torch.from_numpy(tokenizer.encode(captions)))
-        texts.append((captions, (), sentence))
-    rows = np.concatenate([sentence for *_, sentence in texts])
-    generators: list[_Case] = []
+        texts.append(_Case("text_encoder", captions, (), sentence))
+    sentences = np.concatenate([case.reference for case in texts])
     for seeds in _SEEDS:
-        tensors = (noise(seeds, config.generator.noise_dim), rows[: len(seeds)])
-        picture = _eager("generator", model.generator, *map(torch.from_numpy, tensors))
-        generators.append((seeds, tensors, picture))
+        tensors = (noise(seeds, config.generator.noise_dim), sentences[: len(seeds)])
+        image = _eager("generator", model.generator, *map(torch.from_numpy, tensors))
+        generators.append(_Case("generator", seeds, tensors, image))
     return texts, generators
 
 
 @dataclass(frozen=True)
 class _Pictures:
-    """What pictures are compared: noise (N, Z) and sentence (N, D), and eager's (N, 3, H, W) of them."""
+    """The pictures to compare: noise (N, Z), sentence (N, D) and eager PyTorch's images (N, 3, H, W)."""
 
     noise: npt.NDArray[np.float32]
     sentence: npt.NDArray[np.float32]
     images: npt.NDArray[np.float32]
 
 
-def _originals(model: Galip, advance: Callable[[], None]) -> _Pictures:
+def _original_pictures(model: Galip, progress: Progress) -> _Pictures:
     text, config = model.config.clip.text, model.config
     tokens = torch.from_numpy(clip_tokenizer(text.merges, text.context_length).encode(GATE_PROMPTS))
     z, sentences, images = noise(range(PICTURES), config.generator.noise_dim), [], []
-    for part in batches(PICTURES, _AT_ONCE):
-        advance()
+    parts = list(batches(PICTURES, _BATCH))
+    stage = Stage(progress, "generating PyTorch's pictures", len(parts))
+    for part in parts:
         sentences.append(_eager("text_encoder", model.text, tokens[part]))
         tensors = map(torch.from_numpy, (z[part], sentences[-1]))
         images.append(_eager("generator", model.generator, *tensors))
+        stage.advance()
     return _Pictures(z, np.concatenate(sentences), np.concatenate(images))
 
 
@@ -198,8 +196,8 @@ def _eager(graph: str, module: Any, *tensors: torch.Tensor) -> npt.NDArray[Any]:
 
 
 @contextlib.contextmanager
-def _opened(bundle: Path, device: str, precision: str) -> Iterator[tuple[galip_runtime.Model, str]]:
-    """The bundle on a device or `EMULATED`, and its text encoder's precision."""
+def _load(bundle: Path, device: str, precision: str) -> Iterator[tuple[galip_runtime.Model, str]]:
+    """Yield the bundle on a device or `EMULATED`, and its text encoder's precision."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             if device == EMULATED:
@@ -212,60 +210,47 @@ def _opened(bundle: Path, device: str, precision: str) -> Iterator[tuple[galip_r
         yield runtime, runtime.info()["precision"]["text_encoder"]
 
 
-def _run(
-    runtime: galip_runtime.Model,
-    graph: str,
-    precision: str,
-    inputs: tuple[Any, ...],
-    tensors: tuple[npt.NDArray[Any], ...],
-) -> npt.NDArray[Any]:
+def _run(runtime: galip_runtime.Model, precision: str, case: _Case) -> npt.NDArray[Any]:
     try:
-        return runtime.encode_text(inputs) if graph == "text_encoder" else runtime.decode(*tensors)
+        return (
+            runtime.encode_text(case.inputs)
+            if case.graph == "text_encoder"
+            else runtime.decode(*case.tensors)
+        )
     except Exception as error:  # onnxruntime's errors have no common base of their own
         raise QualityGateFailed(
-            f"the exported {graph} in {precision} fails for {list(inputs)}: {error}. {_ADVICE}"
+            f"the exported {case.graph} in {precision} fails for {list(case.inputs)}: {error}. {_ADVICE}"
         ) from error
 
 
-def _judge(
-    graph: str,
-    precision: str,
-    device: str,
-    inputs: tuple[Any, ...],
-    reference: npt.NDArray[Any],
-    result: npt.NDArray[Any],
-) -> Comparison:
-    comparison, gate = compare(reference, result), PRECISIONS[precision]
+def _judge_case(runtime: galip_runtime.Model, precision: str, device: str, case: _Case) -> GraphParity:
+    comparison, gate = compare(case.reference, _run(runtime, precision, case)), PRECISIONS[precision]
     allowed = math.inf if gate.relative is None else gate.relative
-    least = -math.inf if gate.psnr_db is None else gate.psnr_db
-    least -= _HARDER_DB if graph == "generator" else 0
+    least_db = -math.inf if gate.psnr_db is None else gate.psnr_db
+    least_db -= _HARDER_DB if case.graph == "generator" else 0
     psnr = math.inf if comparison.psnr_db is None else comparison.psnr_db
-    if not (comparison.relative <= allowed and psnr >= least):
+    if not (comparison.relative <= allowed and psnr >= least_db):
         raise QualityGateFailed(
-            f"the exported {graph} in {precision} is not equal to the model on {device}, for {list(inputs)}: "
-            f"the largest error, {comparison.max_abs:.3g}, is {comparison.relative:.3g} of the standard "
-            f"deviation, and {allowed:g} is allowed (mean {comparison.mean_abs:.3g}, PSNR {psnr:.1f} dB, "
-            f"and {least:g} is needed, cosine {comparison.cosine:.6f}). {_ADVICE}"
+            f"the exported {case.graph} in {precision} is not equal to the model on {device}, for "
+            f"{list(case.inputs)}: the largest error, {comparison.max_abs:.3g}, is {comparison.relative:.3g} "
+            f"of the standard deviation, and {allowed:g} is allowed (mean {comparison.mean_abs:.3g}, PSNR "
+            f"{psnr:.1f} dB, and {least_db:g} is needed, cosine {comparison.cosine:.6f}). {_ADVICE}"
         )
-    return comparison
+    return GraphParity(case.graph, precision, device, case.inputs, comparison)
 
 
 def _judge_pictures(
-    runtime: galip_runtime.Model,
-    precision: str,
-    device: str,
-    originals: _Pictures,
-    advance: Callable[[], None],
+    runtime: galip_runtime.Model, precision: str, device: str, originals: _Pictures, stage: Stage
 ) -> PictureParity:
     psnr = np.empty(PICTURES)
-    for part in batches(PICTURES, _AT_ONCE):
-        advance()
+    for part in batches(PICTURES, _BATCH):
         seeds = tuple(range(PICTURES))[part]
-        tensors = (originals.noise[part], originals.sentence[part])
-        result = _run(runtime, "generator", precision, seeds, tensors)
-        psnr[part] = picture_psnr(originals.images[part], result)
+        tensors, images = (originals.noise[part], originals.sentence[part]), originals.images[part]
+        result = _run(runtime, precision, _Case("generator", seeds, tensors, images))
+        psnr[part] = picture_psnr(images, result)
+        stage.advance()
     worst, needed = int(psnr.argmin()), PRECISIONS[precision].psnr_db
-    found = PictureParity(
+    parity = PictureParity(
         precision=precision,
         device=device,
         pictures=PICTURES,
@@ -275,11 +260,11 @@ def _judge_pictures(
         psnr_median=float(np.median(psnr)),
         worst=worst,
     )
-    if needed is None or not found.psnr_p1 >= needed:
+    if needed is None or not parity.psnr_p1 >= needed:
         raise QualityGateFailed(
-            f"the exported generator in {precision} is too far from the model on {device}: of {PICTURES} "
-            f"pictures the first percentile of PSNR is {found.psnr_p1:.1f} dB, and {needed} are needed "
-            f"(least {found.psnr_min:.1f} dB, {GATE_PROMPTS[worst]!r} with seed {worst}; median "
-            f"{found.psnr_median:.1f}). No bundle was written. Export it without {precision}"
+            f"the exported generator in {precision} is too far from the model on {device}: the first "
+            f"percentile of PSNR over {PICTURES} pictures is {parity.psnr_p1:.1f} dB, and {needed} are "
+            f"needed (least {parity.psnr_min:.1f} dB, {GATE_PROMPTS[worst]!r} with seed {worst}; median "
+            f"{parity.psnr_median:.1f}). No bundle was written. Export it without {precision}"
         )
-    return found
+    return parity

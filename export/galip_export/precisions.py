@@ -1,120 +1,118 @@
-"""The precisions that a bundle may have, and how far each may be from eager PyTorch."""
+"""The table of precisions: how each one is made from a graph in fp32, and how far it may be from the model.
+
+Which devices compute in a precision is in the runtime's table, `galip_runtime.backends.precisions`. A new
+precision is a row there, a row here, and the function that converts a graph to it.
+"""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import NoReturn
 
-from galip_runtime.backends.devices import available_devices, computes_in
-from galip_runtime.backends.libraries import import_onnxruntime
-from galip_runtime.backends.probe import why_not
-from galip_runtime.backends.tables import PRECISIONS as RUNTIME_PRECISIONS
-from galip_runtime.backends.tables import supports
-from galip_runtime.errors import ProviderUnavailable, UsageError
+from galip_runtime.errors import UsageError
 
 __all__ = [
-    "EMULATED",
     "PRECISIONS",
     "Precision",
     "check_precisions",
+    "describe_precisions",
     "graph_file",
     "text_precisions",
-    "verified_on",
 ]
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What is computed how, and the gate that it has to pass."""
+    """A precision's conversion and the gate that it has to pass."""
 
-    text: bool
-    """whether the text encoder has it, too; it runs once a caption"""
-    stored: str
-    """the precision whose files it has"""
+    name: str
+    summary: str = ""
+    """what the name does not say, for `--help`"""
+    text: bool = False
+    """whether the text encoder has it too; that runs once for each caption"""
+    convert: str | None = None
+    """the function that converts a graph, as module:function; None: it is computed from the fp32 graph"""
+    calibrated: bool = False
+    """whether `convert` runs the graph: `convert(graph, samples, psnr_db, progress)` returns the graph and
+    what it chose, as dataclasses for `parity.json`; otherwise `convert(graph)` returns the graph
+    """
+    size: float = 1.0
+    """bytes at most, as a share of fp32's"""
+    emulated: bool = False
+    """whether it is verified on a GPU, or emulated on the CPU where none runs graphs"""
     relative: float | None = None
-    """largest error allowed anywhere, as a share of the standard deviation of what eager gives"""
+    """gate: the largest error anywhere, as a share of the standard deviation of PyTorch's output"""
     psnr_db: float | None = None
-    """least PSNR allowed: of the pictures' first percentile, of each batch of sentences; and 12 dB less of
+    """gate: the least PSNR of the pictures' first percentile and of each batch of sentences; 12 dB less for
     each odd batch of pictures, which may be a picture or two that are harder than most
     """
 
+    @property
+    def stored(self) -> str:
+        """The precision whose files it has."""
+        return self.name if self.convert else "fp32"
+
 
 PRECISIONS = {
-    "fp32": Precision(True, "fp32", relative=1e-4),
-    "w16a32": Precision(True, "w16a32", psnr_db=70),
-    "fp16": Precision(True, "fp16", psnr_db=45),
-    "bf16": Precision(False, "fp32", psnr_db=45),
-    "int8": Precision(False, "int8", psnr_db=38),
+    row.name: row
+    for row in (
+        Precision("fp32", text=True, relative=1e-4),
+        Precision(
+            "w16a32",  # weights stored as fp16 and computed with in fp32
+            "weights as fp16",
+            text=True,
+            convert="galip_export.mixed_precision:store_weights_as_fp16",
+            size=0.5,
+            psnr_db=70,
+        ),
+        Precision(
+            "fp16",  # computed in fp16 but for what measurement keeps in fp32
+            text=True,
+            convert="galip_export.mixed_precision:convert_mixed",
+            calibrated=True,
+            emulated=True,
+            psnr_db=45,
+        ),
+        Precision("bf16", psnr_db=45),  # OpenVINO computes the fp32 graph in bf16
+        Precision(
+            "int8",  # convolutions and matrix products in 8-bit integers, scaled by calibration
+            convert="galip_export.quantization:quantize",
+            calibrated=True,
+            psnr_db=38,
+        ),
+    )
 }
-"""`fp32`; `w16a32`, weights stored as fp16 and computed with in fp32; `fp16`, computed in fp16 but for what
-measurement keeps in fp32; `bf16`, the fp32 graph that OpenVINO computes in bf16; `int8`, convolutions and
-matrix products of 8-bit integers, scaled as calibration says.
-"""
-
-EMULATED = "emulated"
-"""in place of a device: on the CPU in fp32, every number rounded as in fp16"""
 
 
 def check_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
-    """`precisions`, each once, in their order.
-
-    Raises UsageError for an unknown one and for none at all, ProviderUnavailable for one that nothing here
-    computes in: it could not be verified.
-    """
-    wanted = [precisions] if isinstance(precisions, str) else list(precisions)
-    unknown = [name for name in wanted if name not in PRECISIONS]
-    if unknown or not wanted:
-        what = (
+    """Return `precisions`, each once, in their order. Raises UsageError for an unknown one and for none."""
+    names = [precisions] if isinstance(precisions, str) else list(precisions)
+    unknown = [name for name in names if name not in PRECISIONS]
+    if unknown or not names:
+        problem = (
             f"precision {', '.join(map(repr, unknown))} is not known" if unknown else "no precision was named"
         )
-        raise UsageError(f"{what}; there are: {', '.join(PRECISIONS)}")
-    for name in wanted:
-        if not verified_on(name):
-            _explain(name)
-    if {"int8", "fp16"} & set(wanted):
-        import_onnxruntime()  # which calibrates
-    return tuple(dict.fromkeys(wanted))
+        raise UsageError(f"{problem}; there are: {', '.join(PRECISIONS)}")
+    return tuple(dict.fromkeys(names))
 
 
-def verified_on(precision: str) -> list[str]:
-    """Where `precision` is verified: the devices of this machine's CPU that compute in it.
-
-    fp16 needs a GPU; where none runs graphs, it is `EMULATED`.
-    """
-    if precision == "fp16":
-        return ["cuda" if _cuda_works() else EMULATED]
-    cpus = [device for device in ("cpu", "openvino") if device in available_devices()]
-    return [device for device in cpus if computes_in(precision, device)]
-
-
-@functools.cache
-def _cuda_works() -> bool:
-    return "cuda" in available_devices() and why_not("cuda") is None
-
-
-def _explain(precision: str) -> NoReturn:
-    """Raises ProviderUnavailable for a precision that nothing here computes in."""
-    if "openvino" in available_devices() and supports(precision, "openvino"):
-        raise ProviderUnavailable(
-            f"{precision} cannot be verified here: this CPU does not compute in it, which takes "
-            f"{RUNTIME_PRECISIONS[precision].cpu_needs}. Export it elsewhere, or without it"
-        )
-    raise ProviderUnavailable(
-        f"nothing here computes in {precision}, so that it could not be verified: pip install "
-        "'galip-runtime[openvino-native]', or export without it"
-    )
+def describe_precisions() -> str:
+    """Return the names, with their summaries, for `--help`."""
+    rows = PRECISIONS.values()
+    return ", ".join(f"{row.name} ({row.summary})" if row.summary else row.name for row in rows)
 
 
 def text_precisions(precisions: Collection[str]) -> tuple[str, ...]:
-    """The text encoder's beside a generator's `precisions`; the first is for those that it does not have."""
-    found = tuple(name for name, each in PRECISIONS.items() if name in precisions and each.text)
+    """Return the text encoder's precisions beside a generator's `precisions`.
+
+    The first one goes with those precisions that the text encoder does not have.
+    """
+    names = tuple(name for name, row in PRECISIONS.items() if name in precisions and row.text)
     others = any(not PRECISIONS[name].text for name in precisions)  # they run on CPUs, which lack fp16
-    return ("fp32", *found) if others and not {"fp32", "w16a32"} & set(found) else found
+    return ("fp32", *names) if others and not {"fp32", "w16a32"} & set(names) else names
 
 
 def graph_file(graph: str, precision: str) -> str:
-    """The file of `graph` in `precision`: fp32 goes without a suffix."""
+    """Return the file name of `graph` in `precision`; fp32 has no suffix."""
     stored = PRECISIONS[precision].stored
     return f"{graph}.onnx" if stored == "fp32" else f"{graph}.{stored}.onnx"

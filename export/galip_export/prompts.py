@@ -1,6 +1,6 @@
-"""What int8 is calibrated with and what pictures are compared of: prompts as people write them.
+"""Prompts as people write them: one set for calibration, another for the parity gate.
 
-Icons in the styles that the shipped model knows, birds and scenes as in the sets that GALIP was published on.
+Icons in the styles that the shipped model knows; birds and scenes as in the data sets of the GALIP paper.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _ALL = (
 
 
 def _spread(prompts: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """`count` of them, evenly from first to last."""
+    """Return `count` of the prompts, evenly from first to last."""
     return tuple(prompts[index * len(prompts) // count] for index in range(count))
 
 
 CALIBRATION_PROMPTS = _spread(_ALL[0::2], 256)
-"""None of them is among `GATE_PROMPTS`."""
+"""none of them is among `GATE_PROMPTS`"""
 
 GATE_PROMPTS = _spread(_ALL[1::2], 256)
-"""Pictures are compared of these, the n-th with seed n."""
+"""the pictures that the gate compares, the n-th with seed n"""

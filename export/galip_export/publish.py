@@ -2,7 +2,8 @@
 
 import warnings
 
-from galip_export.staging import signals_wait, staged_bundle, write
+from galip_export.signals import signals_wait
+from galip_export.staging import staged_bundle, write
 
 __all__ = ["signals_wait", "staged_bundle", "write"]
 

@@ -1,7 +1,7 @@
-"""A generator that computes the same with less work: what is exported unless `--rewrites none` is asked for.
+"""A generator that computes the same with less work: the one that is exported, unless with `--rewrites none`.
 
-Every function here turns a module or its weights into an equal one, up to rounding; its docstring has the
-algebra. `Rewritten` puts them together.
+Each function turns a module or its weights into an equal one, up to rounding; its docstring has the algebra.
+`Rewritten` puts them together.
 
 Shapes: N batch, Z noise, D sentence, K all first layers' outputs, B affine networks of one width, C channels,
 Ci and Co channels in and out, S side, W token width, G CLIP grid, P prompts.
@@ -21,8 +21,8 @@ from galip.model import AffineMlp, FusionBlock, GenerationBlock, Generator
 __all__ = [
     "REWRITES",
     "Conditioning",
-    "Doubling",
     "Rewritten",
+    "SubPixelConv",
     "affine_networks",
     "check_rewrites",
     "rewrite",
@@ -30,18 +30,18 @@ __all__ = [
 ]
 
 REWRITES = ("exact", "none")
-"""What may be asked for: everything here, or the generator as it is."""
+"""the choices: everything here, or the generator as it is"""
 
 
 def check_rewrites(rewrites: str) -> str:
-    """`rewrites`. Raises UsageError where it is none of `REWRITES`."""
+    """Return `rewrites`. Raises UsageError where it is not one of `REWRITES`."""
     if rewrites not in REWRITES:
         raise UsageError(f"rewrites are {rewrites!r}; there are: {', '.join(REWRITES)}")
     return rewrites
 
 
 def rewrite(generator: Generator, rewrites: str = "exact") -> nn.Module:
-    """`generator` as `rewrites` says; its own weights are left as they are. Raises as `check_rewrites`."""
+    """Return `generator` as `rewrites` says; its own weights stay as they are. Raises as `check_rewrites`."""
     if check_rewrites(rewrites) == "none":
         return generator
     return Rewritten(generator).train(generator.training)
@@ -68,10 +68,10 @@ class Rewritten(nn.Module):
     def forward(self, noise: Tensor, sentence: Tensor) -> Tensor:
         """Noise (N, Z), sentence (N, D) → image (N, 3, H, W)."""
         affines, prompts = self.conditioning(noise, sentence)
-        left = iter(affines)
-        x = self._visual_concepts(noise, left, prompts)  # (N, C, G, G)
+        remaining = iter(affines)
+        x = self._visual_concepts(noise, remaining, prompts)  # (N, C, G, G)
         for block in self.blocks:
-            x = block(x, left)
+            x = block(x, remaining)
         return self.to_rgb(F.leaky_relu(x, 0.2))  # (N, 3, H, W)
 
     def _visual_concepts(self, noise: Tensor, affines: Iterator[Tensor], prompts: Tensor | None) -> Tensor:
@@ -90,7 +90,7 @@ class Rewritten(nn.Module):
 
 
 def fuse(x: Tensor, affines: Iterator[Tensor]) -> Tensor:
-    """A DFBlock of x (N, C, S, S) whose γ₀, β₀, γ₁, β₁, each (N, C, 1, 1), come next in `affines`."""
+    """Apply a DFBlock to x (N, C, S, S); its γ₀, β₀, γ₁, β₁, each (N, C, 1, 1), come next in `affines`."""
     for _ in range(2):
         gamma, beta = next(affines), next(affines)
         x = F.leaky_relu(x * gamma + beta, 0.2)
@@ -110,7 +110,7 @@ class Conditioning(nn.Module):
         layers = [_layers(network) for network in networks]
         self.widths = [first.out_features for first, _ in layers]
         distinct = list(dict.fromkeys(self.widths))
-        order = [index for width in distinct for index, each in enumerate(self.widths) if each == width]
+        order = [index for width in distinct for index, other in enumerate(self.widths) if other == width]
         self.place = [order.index(index) for index in range(len(order))]
         self.groups = [(width, self.widths.count(width)) for width in distinct]
         self.prompt_size = prompt.out_features if prompt else 0
@@ -126,11 +126,11 @@ class Conditioning(nn.Module):
             self.second_biases.append(torch.stack([second.bias.detach() for second in seconds])[:, None])
 
     def forward(self, noise: Tensor, sentence: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """Noise (N, Z), sentence (N, D) → what each network gives, (N, C, 1, 1), and prompts (N, P·W)."""
+        """Noise (N, Z), sentence (N, D) → each network's output (N, C, 1, 1), and prompts (N, P·W)."""
         return self.finish(noise, self.of_sentence(sentence))
 
     def of_sentence(self, sentence: Tensor) -> Tensor:
-        """What depends on the sentence alone: (N, D) → (N, K)."""
+        """Compute what depends on the sentence alone: (N, D) → (N, K)."""
         return F.linear(sentence, self.from_sentence, self.bias)
 
     def finish(self, noise: Tensor, condition: Tensor) -> tuple[list[Tensor], Tensor | None]:
@@ -138,19 +138,19 @@ class Conditioning(nn.Module):
         sizes = [width * count for width, count in self.groups]
         first = F.linear(noise, self.from_noise) + condition  # (N, K)
         *parts, prompts = first.split([*sizes, self.prompt_size], dim=1)
-        found: list[Tensor] = []
+        outputs: list[Tensor] = []
         for (width, count), part, weight, bias in zip(
             self.groups, parts, self.seconds, self.second_biases, strict=True
         ):
             hidden = F.relu(part).view(-1, count, width).transpose(0, 1)  # (B, N, C)
             second = hidden @ weight + bias  # (B, N, C)
             maps = second.transpose(0, 1).reshape(-1, count * width, 1, 1)
-            found += maps.split(width, dim=1)  # each (N, C, 1, 1)
-        return [found[place] for place in self.place], prompts if self.prompt_size else None
+            outputs += maps.split(width, dim=1)  # each (N, C, 1, 1)
+        return [outputs[place] for place in self.place], prompts if self.prompt_size else None
 
 
-class Doubling(nn.Module):
-    """Nearest to twice the size, then a 3×3 convolution with padding 1: done at the small size.
+class SubPixelConv(nn.Module):
+    """Nearest upsampling to twice the size and a 3×3 convolution with padding 1, done at the small size.
 
     Behind nearest doubling, two of three neighbouring pixels are equal, so that a row's taps w₀, w₁, w₂
     become two: (w₀, w₁ + w₂) on pixels i-1, i for the even row 2i, and (w₀ + w₁, w₂) on i, i+1 for the odd
@@ -169,16 +169,16 @@ class Doubling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, Ci, S, S) → (N, Co, 2S, 2S)."""
-        found = []
+        phases = []
         for number, phase in enumerate(self.phases):
             down, right = divmod(number, 2)
-            found.append(phase(F.pad(x, (1 - right, right, 1 - down, down))))  # (N, Co, S, S)
-        stacked = torch.stack(found, dim=2)  # (N, Co, 4, S, S)
+            phases.append(phase(F.pad(x, (1 - right, right, 1 - down, down))))  # (N, Co, S, S)
+        stacked = torch.stack(phases, dim=2)  # (N, Co, 4, S, S)
         return F.pixel_shuffle(stacked.flatten(1, 2), 2)  # (N, Co, 2S, 2S)
 
 
 def sub_pixel_kernels(weight: Tensor) -> list[Tensor]:
-    """The four 2×2 kernels (Co, Ci, 2, 2) of `Doubling`, phases (row, column) = 00, 01, 10, 11."""
+    """Return the four 2×2 kernels (Co, Ci, 2, 2) of `SubPixelConv`, phases (row, column) 00, 01, 10, 11."""
 
     def halves(kernel: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         first, middle, last = kernel.unbind(dim)
@@ -193,7 +193,7 @@ class GrowingBlock(nn.Module):
     def __init__(self, block: GenerationBlock, doubles: bool) -> None:
         super().__init__()
         self.block = block
-        self.doubling = Doubling(block.conv1) if doubles else None
+        self.doubling = SubPixelConv(block.conv1) if doubles else None
 
     def forward(self, x: Tensor, affines: Iterator[Tensor]) -> Tensor:
         """x (N, Ci, S, S) → (N, Co, size, size)."""
@@ -211,14 +211,14 @@ def _layers(network: AffineMlp) -> tuple[nn.Linear, nn.Linear]:
 
 
 def affine_networks(generator: Generator) -> list[AffineMlp]:
-    """γ₀, β₀, γ₁, β₁ of every DFBlock, in the order in which they are needed."""
+    """Return γ₀, β₀, γ₁, β₁ of every DFBlock, in the order of use."""
     fusions = list(generator.bridge.fusion) if generator.config.use_clip else []
-    found: list[AffineMlp] = []
+    networks: list[AffineMlp] = []
     for block in (*fusions, *generator.blocks):
         assert isinstance(block, FusionBlock | GenerationBlock)
         for affine in (block.df1.affine0, block.df1.affine1, block.df2.affine0, block.df2.affine1):
-            found += affine.gamma, affine.beta
-    return found
+            networks += affine.gamma, affine.beta
+    return networks
 
 
 def _growing(generator: Generator) -> Iterator[GrowingBlock]:

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, whatever interrupts its making."""
+"""Staging: a folder that appears whole or not at all, whatever interrupts the writing."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ import hashlib
 import os
 import re
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from galip_runtime.bundle.manifest import MANIFEST_NAME, read_manifest
 from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import remove_leftovers, staging_folder
+
+from galip_export.signals import signals_raise, signals_wait
 
 try:
     import fcntl
 except ImportError:  # Windows, where a folder that a process reads from cannot be replaced anyway
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["signals_wait", "staged_bundle", "write"]
+__all__ = ["staged_bundle", "write"]
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _STAGING = re.compile(r"\.galip-[0-9a-f]{12}")
 _EXCHANGE = 2
 """RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS"""
@@ -35,24 +33,24 @@ _AT_FDCWD = -100
 
 @contextmanager
 def staged_bundle(out: Path, *, overwrite: bool, size: int) -> Iterator[Path]:
-    """Yield a new folder to fill: it becomes `out` when the block ends and is removed when the block raises.
+    """Yield a new folder to fill: it becomes `out` when the block ends, and is removed when the block raises.
 
-    `size`: bytes that it is going to take. With `overwrite`, it replaces a bundle or an empty folder.
+    `size`: bytes that it will take. With `overwrite`, it replaces a bundle or an empty folder.
 
     The old or the new bundle is in place at every moment, even if the process is killed, and the next export
-    removes what a killed one left. Where the system cannot swap two folders, the old bundle is set aside for
-    a moment, and the next export puts it back. Where `out` itself cannot be renamed, because it is a mount
-    point or the folder above is read-only, its files are replaced one by one: a process that is killed within
-    these few renames leaves a folder that `load` refuses and that `overwrite` replaces.
+    removes what a killed process left. Where the system cannot swap two folders, the old bundle is set aside
+    for a moment, and the next export puts it back. Where `out` itself cannot be renamed, because it is a
+    mount point or the folder above is read-only, its files are replaced one by one: a process that is killed
+    during these few renames leaves a folder that `load` refuses and that `overwrite` replaces.
 
     SIGTERM and SIGHUP end the block too, as `SystemExit`.
 
-    Raises UsageError, before the block runs if it can be known, if `out` exists and is not to be replaced,
-    or cannot be written.
+    Raises UsageError if `out` exists and must not be replaced, or cannot be written; before the block runs,
+    if that can be known.
     """
     out = Path(os.path.abspath(out))
     created: list[Path] = []
-    with _signals_raise():
+    with signals_raise():
         try:
             parent = _prepared(out, overwrite, created)
             with _staging(parent, out) as staging:
@@ -68,7 +66,7 @@ def staged_bundle(out: Path, *, overwrite: bool, size: int) -> Iterator[Path]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file of the bundle. Raises UsageError where the disk or the folder doesn't take it."""
+    """Write a file of the bundle. Raises UsageError where the disk is full or the folder refuses it."""
     try:
         path.write_bytes(data)
     except OSError as error:
@@ -79,11 +77,11 @@ def write(path: Path, data: bytes) -> None:
 
 
 def _prepared(out: Path, overwrite: bool, created: list[Path]) -> Path:
-    """Check `out`, make the folders above it, which go into `created`, and return where to stage."""
+    """Check `out`, create the folders above it, list them in `created`, and return where to stage."""
     try:
         _restore(out)
         _check_target(out, overwrite)
-        for folder in [each for each in out.parents if not each.exists()][::-1]:
+        for folder in [parent for parent in out.parents if not parent.exists()][::-1]:
             folder.mkdir()
             created.append(folder)
         if out.is_dir():
@@ -96,7 +94,7 @@ def _prepared(out: Path, overwrite: bool, created: list[Path]) -> Path:
 
 @contextmanager
 def _staging(parent: Path, out: Path) -> Iterator[Path]:
-    """`staging_folder(parent)`, with a UsageError where it cannot be made."""
+    """Yield `staging_folder(parent)`. Raises UsageError where it cannot be created."""
     folder = staging_folder(parent)
     try:
         staging = folder.__enter__()
@@ -110,8 +108,10 @@ def _staging(parent: Path, out: Path) -> Iterator[Path]:
 
 
 def _is_renamable(out: Path) -> bool:
-    """Whether a folder made beside `out` can take its place: the folder above is writable, and `out` is no
-    mount point. Only a rename tells: a folder mounted from the same file system looks like any other.
+    """Return whether a folder beside `out` can take its place.
+
+    The folder above has to be writable, and `out` must not be a mount point. Only a rename tells: a folder
+    mounted from the same file system looks like any other.
     """
     with suppress(OSError):
         if os.path.samefile(out, os.curdir):  # the shell would be left in a folder that is gone
@@ -143,7 +143,7 @@ def _check_room(staging: Path, size: int) -> None:
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
-    """Raise UsageError unless `out` is free, or may be replaced without losing anybody's files."""
+    """Raise UsageError unless `out` is free, or can be replaced without losing anybody's files."""
     if out.is_symlink():
         raise UsageError(f"{out} is a link; name the folder itself")
     if not out.exists():
@@ -171,9 +171,9 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 
 def _files(folder: Path) -> set[str]:
-    """The files and links in `folder`, by their paths within it; not those in staging folders.
+    """Return the files and links in `folder`, by their paths in it, without those in staging folders.
 
-    Raises OSError for a folder that cannot be listed: what is not seen would not be kept.
+    Raises OSError for a folder that cannot be listed: what nobody lists would be lost.
     """
     files = set()
     for root, folders, names in os.walk(folder, onerror=_raise):
@@ -194,7 +194,7 @@ def _publish(staging: Path, out: Path, overwrite: bool) -> None:
         _check_target(out, overwrite)  # again: minutes have passed
         if staging.parent == out:
             _replace_files(staging, out, overwrite)
-        elif not out.exists() or not _files(out):
+        elif not overwrite or not out.exists() or not _files(out):
             os.rename(staging, out)  # fails where another export has put a bundle there meanwhile
         elif not _exchange(staging, out):
             _rename_twice(staging, out)
@@ -228,7 +228,7 @@ def _rename_twice(staging: Path, out: Path) -> None:
 
 
 def _set_aside(out: Path) -> Path:
-    """Where the old bundle is while the new one takes its place; of a name that is never too long."""
+    """Return where the old bundle is while the new one takes its place; the name is never too long."""
     return out.with_name(f".galip-replaced-{hashlib.sha256(os.fsencode(out.name)).hexdigest()[:16]}")
 
 
@@ -245,8 +245,8 @@ def _restore(out: Path) -> None:
 def _replace_files(staging: Path, out: Path, overwrite: bool) -> None:
     """Move the files of `staging` into `out`, in place of those that are there.
 
-    At every moment the manifest in `out` lists all files beside it, so that a later export may replace what a
-    killed one leaves: old files go first, then the new manifest comes, then the other files.
+    At every moment the manifest in `out` lists all files beside it, so that a later export can replace what a
+    killed one leaves: first the old files go, then the new manifest comes, then the other files.
     """
     with _locked(out):
         _check_target(out, overwrite)  # another export may have been here while this one waited
@@ -264,7 +264,7 @@ def _replace_files(staging: Path, out: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other exports from replacing files in `folder` meanwhile, where the file system has locks."""
+    """Keep other exports from replacing files in `folder` meanwhile, if the file system has locks."""
     if fcntl is None:
         yield
         return
@@ -275,42 +275,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP, which would end the process on the spot, raise SystemExit as Ctrl-C raises."""
-
-    def leave(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    with _handled([each for each in _SIGNALS if signal.getsignal(each) == signal.SIG_DFL], leave):
-        yield
-
-
-@contextmanager
-def signals_wait() -> Iterator[list[int]]:
-    """Hold back what would interrupt the block until it is through; the signals that wait, as they come."""
-    waiting: list[int] = []
-    ignored = (signal.SIG_IGN, None)  # and stay so
-    with _handled(
-        [each for each in _SIGNALS if signal.getsignal(each) not in ignored],
-        lambda number, frame: waiting.append(number),
-    ):
-        yield waiting
-    if waiting:
-        signal.raise_signal(waiting[0])
-
-
-@contextmanager
-def _handled(numbers: list[int], handler: Any) -> Iterator[None]:
-    """`handler` for the signals `numbers`; only the main thread may set one, others go without."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)

@@ -1,16 +1,14 @@
 """TensorRT: an ONNX graph to a plan, by the package that is installed: tensorrt 10 or 11, or tensorrt_rtx.
 
-Networks are strongly typed: every layer computes in the type that the graph gives it, and no flag of the
-builder changes that. What came out is counted: an fp16 graph whose engine is in fp32 is an error.
+Networks are strongly typed: every layer computes in the type that the graph states, and no flag of the
+builder changes that. The result is inspected: an fp16 graph whose engine is in fp32 is an error.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,70 +21,63 @@ from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
 from galip_runtime.hardware import gpus
 
-from galip_export.staging import signals_wait
+from galip.progress import Progress, no_progress
+from galip_export.inspection import check_fp16, count_types, inspect_engine
+from galip_export.signals import signals_wait
 from galip_export.timing_cache import TimingCache
 
 __all__ = ["BuildOptions", "Builder", "Built", "build_options", "profiles"]
 
-Progress = Callable[[str, int, int], object]
-"""(phase, steps done, steps in all)"""
-
-_TYPES = {"HALF": "fp16", "FLOAT": "fp32", "BF16": "bf16", "INT8": "int8"}
-_LEAST_HALF = 0.5
-"""share of an fp16 engine's layers, and of its weights' bytes, that must be in fp16"""
 _LARGEST = 1024
-"""pictures at once that an engine may be asked for"""
+"""pictures at once, at most, that an engine is built for"""
 _WORKSPACE = 4 * 2**30
 _PROMPT = 16
-"""ids of the prompts that the text encoder is fastest for"""
+"""tokens of the captions that the text encoder is fastest for"""
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What is asked of an engine."""
+    """The options of an engine."""
 
     batches: tuple[int, ...] = (1, 4, 16)
-    """batch sizes that it is fastest for, a profile each"""
+    """batch sizes that it is fastest for, a profile for each"""
     archs: tuple[str, ...] = ()
-    """compute capabilities, such as 8.6, an engine each; none: that of this machine's first GPU"""
+    """compute capabilities, such as 8.6, with an engine for each; none: that of this machine's first GPU"""
     refit: bool = False
-    """weights may be replaced later"""
+    """its weights can be replaced later"""
     version_compatible: bool = False
     """later versions of the package with the same first number run it, a little slower"""
 
     def __post_init__(self) -> None:
-        fit = self.batches and all(1 <= batch <= _LARGEST for batch in self.batches)
-        if not fit or len(set(self.batches)) < len(self.batches):
+        valid = self.batches and all(1 <= batch <= _LARGEST for batch in self.batches)
+        if not valid or len(set(self.batches)) < len(self.batches):
             raise UsageError(
-                f"batch sizes {self.batches} are no profiles; different numbers from 1 to {_LARGEST} would "
-                "be right"
+                f"batch sizes {self.batches} are not valid; they are different numbers from 1 to {_LARGEST}"
             )
         for arch in self.archs:
             if not re.fullmatch(r"\d{1,2}\.\d", arch):
-                raise UsageError(f"architecture {arch!r} is unknown; 8.6 or sm86 would be right")
+                raise UsageError(f"architecture {arch!r} is not known; name it like 8.6 or sm86")
 
 
 def build_options(
     batches: str, archs: str | None = None, refit: bool = False, version_compatible: bool = False
 ) -> BuildOptions:
-    """From text: batch sizes such as "1,4,16", architectures such as "sm86,sm120" or "8.6,12.0".
+    """Parse batch sizes such as "1,4,16" and architectures such as "sm86,sm120" or "8.6,12.0".
 
     Raises UsageError for anything else.
     """
     try:
-        numbers = tuple(int(each) for each in batches.split(","))
+        numbers = tuple(int(number) for number in batches.split(","))
     except ValueError as error:
-        raise UsageError(
-            f"batch sizes are {batches!r}; whole numbers such as 1,4,16 would be right"
-        ) from error
-    named = [each.strip().lower() for each in archs.split(",")] if archs is not None else []
-    dotted = tuple(re.sub(r"^sm(\d{1,2})(\d)$", r"\1.\2", each) for each in named)
+        raise UsageError(f"batch sizes are {batches!r}; they are whole numbers such as 1,4,16") from error
+    names = [name.strip().lower() for name in archs.split(",")] if archs is not None else []
+    dotted = tuple(re.sub(r"^sm(\d{1,2})(\d)$", r"\1.\2", name) for name in names)
     return BuildOptions(numbers, tuple(dict.fromkeys(dotted)), refit, version_compatible)
 
 
 @dataclass(frozen=True)
 class Built:
-    """A plan and what is in it."""
+    """A plan and its contents."""
 
     plan: bytes
     package: str
@@ -99,7 +90,7 @@ class Built:
 
 
 def profiles(options: BuildOptions) -> tuple[Profile, ...]:
-    """Of the engines: each batch size is the largest of its profile, and what that is fastest for."""
+    """Return the engines' profiles: each batch size is the largest of its own, which is fastest for it."""
     return tuple(Profile(1, batch, batch) for batch in sorted(options.batches))
 
 
@@ -107,7 +98,7 @@ class Builder:
     """Builds engines with one of TensorRT's packages."""
 
     def __init__(self, options: BuildOptions, out: Path) -> None:
-        """Of the bundle that is to be at `out`. Raises ProviderUnavailable where no package is installed."""
+        """Build for the bundle that will be at `out`. Raises ProviderUnavailable without a package."""
         self.options = options
         self.package, self._trt = _package(options)
         self._timing = TimingCache(out)
@@ -124,26 +115,26 @@ class Builder:
 
     def archs(self) -> tuple[str, ...]:
         """Compute capabilities to build for. Raises ProviderUnavailable where the package cannot."""
-        here = _here()
+        here = _this_gpu()
         if self.options.version_compatible and self.package == "tensorrt_rtx":
             raise ProviderUnavailable("TensorRT for RTX builds no version-compatible engines; tensorrt does")
         if here is None and (self.options.refit or not self.options.archs):
             raise ProviderUnavailable(
-                "there is no NVIDIA GPU here to build engines on. TensorRT for RTX builds those that cannot "
-                "be refitted for a GPU that is named, too: --trt-arch sm86"
+                "there is no NVIDIA GPU here to build engines on. TensorRT for RTX can build engines without "
+                "refit for a GPU that you name: --trt-arch sm86"
             )
         archs = self.options.archs or (str(here),)
         if self._ahead:
             known = [name for name in dir(self._trt.ComputeCapability) if name.startswith("SM")]
             unknown = [arch for arch in archs if _sm(arch) not in known and arch != here]
-            able = ", ".join(known).lower()
+            supported = ", ".join(known).lower()
         else:
-            able = f"the GPU of this machine, {here}" if here else "the GPU of a machine that has one"
+            supported = f"the GPU of this machine, {here}" if here else "the GPU of a machine that has one"
             unknown = [arch for arch in archs if arch != here]
         if unknown:
             raise ProviderUnavailable(
                 f"{self.package} {self.version} builds no engines for {', '.join(unknown)}; it does for "
-                f"{able}"
+                f"{supported}"
             )
         return archs
 
@@ -154,50 +145,52 @@ class Builder:
         precision: str,
         arch: str,
         longest: int,
-        progress: Progress = lambda *_: None,
+        progress: Progress = no_progress,
     ) -> Built:
-        """The engine of the graph `spec` in the folder `bundle` for the compute capability `arch`.
+        """Build the engine of the graph `spec` in the folder `bundle` for the compute capability `arch`.
 
         Inputs are (N, …), or (N, L) with L up to `longest`. The generator's engine has the outputs of
         `galip_runtime.backends.pixels`, too. Raises QualityGateFailed where TensorRT refuses the graph, or an
-        fp16 one comes out in fp32; FileRefused where the file is no graph.
+        fp16 one comes out in fp32; FileRefused where the file is not a graph.
         """
         trt = self._trt
         logger = _logger(trt)
         builder = trt.Builder(logger)
         strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-        # one without the flag has no other networks
+        # a TensorRT without the flag has no other networks
         network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse(_model(bundle, spec), str(bundle / spec.file)):
             errors = "; ".join(parser.get_error(number).desc() for number in range(parser.num_errors))
             raise QualityGateFailed(f"{self.package} {self.version} does not read {spec.file}: {errors}")
         config, flags = self._config(builder, network, arch, longest)
-        layers, weights = _counted(trt, network)
+        layers, weights = count_types(trt, network)
         with signals_wait() as waiting:  # TensorRT drops what is raised while it builds
             config.progress_monitor = _monitor(trt, progress, waiting)
             plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise QualityGateFailed(
                 f"{self.package} {self.version} builds no engine of {spec.file} for batches of "
-                f"{', '.join(map(str, self.options.batches))}: {logger.told()}. If memory is short, smaller "
-                "batches (--trt-batch) need less"
+                f"{', '.join(map(str, self.options.batches))}: {logger.errors()}. If memory is short, "
+                "smaller batches (--trt-batch) need less"
             )
         if not self._ahead:
-            self._timing.keep(config)
+            self._timing.save_from(config)
         data = bytes(plan)
         inspected = "network"
-        if (found := _inspected(trt, data)) is not None:
-            inspected, layers = "engine", found
+        if _this_gpu() and (engine_layers := inspect_engine(trt, data)) is not None:
+            inspected, layers = "engine", engine_layers
         built = Built(data, self.package, self.version, arch, flags, inspected, layers, weights)
         if precision == "fp16":
-            _check_half(built, logger.weights, spec.file)
+            check_fp16(spec.file, layers, weights, logger.weights)
         return built
 
     def _config(self, builder: Any, network: Any, arch: str, longest: int) -> tuple[Any, tuple[str, ...]]:
         trt, options, flags = self._trt, self.options, []
         config = builder.create_builder_config()
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the types of layers, for `_inspected`
+        config.profiling_verbosity = (
+            trt.ProfilingVerbosity.DETAILED
+        )  # the types of layers, for `inspect_engine`
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE)
         config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is to be fp32
         if options.refit:
@@ -211,36 +204,36 @@ class Builder:
             capability = getattr(trt.ComputeCapability, _sm(arch), trt.ComputeCapability.CURRENT)
             config.set_compute_capability(capability, 0)
         else:
-            self._timing.give(config)
-        for each in profiles(options):
+            self._timing.load_into(config)
+        for limits in profiles(options):
             profile = builder.create_optimization_profile()
             for number in range(network.num_inputs):
                 tensor = network.get_input(number)
                 _, size = tensor.shape
                 sizes = (1, min(_PROMPT, longest), longest) if size < 0 else (size, size, size)
-                batches = (each.min, each.opt, each.max)
+                batches = (limits.min, limits.opt, limits.max)
                 profile.set_shape(tensor.name, *zip(batches, sizes, strict=True))
             config.add_optimization_profile(profile)
         return config, tuple(flags)
 
 
 def _model(bundle: Path, spec: GraphSpec) -> bytes:
-    """The graph; a generator gives pictures as uint8, too, which the runtime asks for."""
+    """Return the graph; a generator's with pictures as uint8 as a further output, which the runtime needs."""
     inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (spec.inputs, spec.outputs))
     model = OnnxFile(bundle / spec.file).extract(inputs, outputs)
     return with_pixels(model, spec.outputs[0]) if outputs == ["image"] else model
 
 
 def _package(options: BuildOptions) -> tuple[str, ModuleType]:
-    """TensorRT for RTX for GPUs that are not here, where it is installed, too; else the first that is."""
-    if any(arch != _here() for arch in options.archs):
+    """Return TensorRT for RTX for GPUs that are not here, where it is installed; else the first package."""
+    if any(arch != _this_gpu() for arch in options.archs):
         with contextlib.suppress(ProviderUnavailable):
             return import_tensorrt("tensorrt_rtx")
     return import_tensorrt()
 
 
-def _here() -> str | None:
-    """The first GPU's compute capability."""
+def _this_gpu() -> str | None:
+    """Return the compute capability of this machine's first GPU."""
     try:
         return gpus()[0].compute_capability
     except (OSError, IndexError):
@@ -252,7 +245,7 @@ def _sm(arch: str) -> str:
 
 
 def _logger(trt: ModuleType) -> Any:
-    """TensorRT's log: errors are kept for our own, and it alone tells how large an engine's weights are."""
+    """Return TensorRT's logger: it collects errors for ours, and says how large an engine's weights are."""
 
     class Log(trt.ILogger):  # type: ignore[name-defined]
         def __init__(self) -> None:
@@ -266,14 +259,14 @@ def _logger(trt: ModuleType) -> Any:
             elif match := re.match(r"Total Weights Memory: (\d+) bytes", message):
                 self.weights = int(match[1])
 
-        def told(self) -> str:
-            return "; ".join(self._errors) or "it does not say why"
+        def errors(self) -> str:
+            return "; ".join(self._errors) or "TensorRT does not say why"
 
     return Log()
 
 
 def _monitor(trt: ModuleType, progress: Progress, waiting: Sequence[int]) -> Any:
-    """Tells `progress` of the outermost phase, and ends the build where a signal is `waiting`."""
+    """Report the outermost phase to `progress`, and end the build where a signal is `waiting`."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
         def __init__(self) -> None:
@@ -294,58 +287,3 @@ def _monitor(trt: ModuleType, progress: Progress, waiting: Sequence[int]) -> Any
             self._phases.pop(name, None)
 
     return Monitor()
-
-
-def _counted(trt: ModuleType, network: Any) -> tuple[dict[str, int], dict[str, int]]:
-    """Layers that compute with floats, and bytes of their weights, by type."""
-    layers: Counter[str] = Counter()
-    weights: Counter[str] = Counter()
-    for number in range(network.num_layers):
-        layer = network.get_layer(number)
-        kind = _TYPES.get(layer.get_output(0).dtype.name)
-        if kind is None:
-            continue
-        if layer.type == trt.LayerType.CONSTANT:
-            layer.__class__ = trt.IConstantLayer
-            weights[kind] += layer.weights.nbytes
-            continue
-        if layer.type == trt.LayerType.CONVOLUTION:
-            layer.__class__ = trt.IConvolutionLayer
-            weights[kind] += layer.kernel.nbytes + layer.bias.nbytes
-        if layer.type != trt.LayerType.CAST:
-            layers[kind] += 1
-    return dict(layers), dict(weights)
-
-
-def _inspected(trt: ModuleType, plan: bytes) -> dict[str, int] | None:
-    """Layers of the engine itself by the type of what they give; None where no GPU can load it."""
-    if _here() is None:
-        return None
-    engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
-    if engine is None:  # it is for another GPU
-        return None
-    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    found: Counter[str] = Counter()
-    for layer in json.loads(text)["Layers"]:
-        formats = " ".join(str(each.get("Format/Datatype", "")) for each in layer.get("Outputs", ()))
-        for name, kind in (("Half", "fp16"), ("FP16", "fp16"), ("Float", "fp32"), ("FP32", "fp32")):
-            if name in formats:
-                found[kind] += 1
-                break
-    return dict(found)
-
-
-def _check_half(built: Built, told: int | None, name: str) -> None:
-    """Raises QualityGateFailed unless most of an engine, layers and weights, is in fp16."""
-    shares = {
-        what: counts.get("fp16", 0) / max(1, sum(counts.values()))
-        for what, counts in (("layers", built.layers), ("weights", built.weights))
-    }
-    if told is not None:  # twice as many bytes as the graph gave it: all of them in fp32
-        shares["weights as TensorRT stores them"] = 2 - told / max(1, sum(built.weights.values()))
-    for what, share in shares.items():
-        if share < _LEAST_HALF:
-            raise QualityGateFailed(
-                f"the engine of {name} is not in fp16: {share:.0%} of its {what} are, and half of them is "
-                "the least. It was not kept"
-            )

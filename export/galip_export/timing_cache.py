@@ -1,4 +1,4 @@
-"""TensorRT's timing cache: how fast each kernel was, which spares later builds the measuring."""
+"""TensorRT's timing cache: how fast each kernel was, so that later builds need not measure it again."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _MAX_BYTES = 2**28
 class TimingCache:
     """A file beside the bundle at `out`, `<its name>.timing`; it may be deleted at any time.
 
-    TensorRT itself refuses times of another version or GPU: they are measured anew, and replace the file's.
+    TensorRT itself refuses times of another version or GPU. It measures again, and the file is replaced.
     """
 
     def __init__(self, out: Path) -> None:
         self.path = Path(f"{os.path.abspath(out)}.timing")
         self._data = b""
 
-    def give(self, config: Any) -> None:
-        """Let the builder that `config` is for use what is known."""
+    def load_into(self, config: Any) -> None:
+        """Let the builder that `config` is for use the known times."""
         if not self._data:
             self._data = self._read()
         known = config.create_timing_cache(self._data) if self._data else None
@@ -40,17 +40,17 @@ class TimingCache:
             return b""
         try:
             return read_regular(self.path, _MAX_BYTES)
-        except FileRefused as error:  # it is an aid: kernels are timed all the same
+        except FileRefused as error:  # kernels are timed all the same
             _log.warning("the timing cache %s cannot be read: %s", self.path, error)
             return b""
 
-    def keep(self, config: Any) -> None:
-        """Keep what the builder that `config` was for has measured."""
+    def save_from(self, config: Any) -> None:
+        """Save what the builder that `config` was for has measured."""
         data = bytes(config.get_timing_cache().serialize())
         if data == self._data:
             return
         self._data = data
         try:
             write_atomically(self.path, data)
-        except UsageError as error:  # it is an aid: the engines are built all the same
+        except UsageError as error:  # the engines are built all the same
             _log.warning("the timing cache %s cannot be written: %s", self.path, error)

@@ -1,4 +1,4 @@
-"""The two graphs of a bundle from a model: traced by torch.export, written by torch's ONNX exporter, tidied.
+"""A model's two graphs: traced by torch.export, written by torch's ONNX exporter, simplified and checked.
 
 Opset 18: it is what torch's exporter writes without converting (asked for another, it converts from 18); it
 has LayerNormalization (17) and a Resize that all of onnxruntime, TensorRT 10 and OpenVINO read.
@@ -31,14 +31,14 @@ from galip_export.simplify import finish, name_condition, simplify
 __all__ = ["OPSET", "dimensions", "export_generator", "export_module", "export_text_encoder"]
 
 OPSET = 18
-"""Of the default ONNX domain; the graphs use no other."""
+"""of the default ONNX domain; the graphs use no other"""
 
 _TRACED_BATCH = 2  # torch.export takes 0 and 1 for constants
 _LIMIT = 2**31 - 2**20  # bytes that protobuf takes in one message, less the graph itself
 
 
 def dimensions(config: GalipConfig) -> Dimensions:
-    """The sizes that a bundle's manifest gives for a model of `config`."""
+    """Return the sizes that a bundle's manifest states for a model of `config`."""
     side = config.generator.image_size
     return Dimensions(
         image_height=side,
@@ -50,10 +50,10 @@ def dimensions(config: GalipConfig) -> Dimensions:
 
 
 def export_text_encoder(model: Galip) -> onnx.ModelProto:
-    """`model.text` as tokens int64 (N, L) → sentence float32 (N, D); N and L ≤ context are dynamic.
+    """Export `model.text`: tokens int64 (N, L) → sentence float32 (N, D); N and L ≤ context are dynamic.
 
-    Raises UsageError where the model has no text tower, and QualityGateFailed where the graph turns out other
-    than its contract.
+    Raises UsageError where the model has no text tower, and QualityGateFailed where the graph does not turn
+    out as its contract says.
     """
     if model.text is None:
         raise UsageError(
@@ -61,28 +61,34 @@ def export_text_encoder(model: Galip) -> onnx.ModelProto:
             "convert the checkpoint again with --clip CLIP"
         )
     context = model.config.clip.text.context_length
-    tokens = torch.zeros(_TRACED_BATCH, context - 1, dtype=torch.int64)
+    tokens = torch.randint(
+        model.config.clip.text.vocab_size, (_TRACED_BATCH, context - 1), generator=_random()
+    )
     batch, length = torch.export.Dim("N", min=1), torch.export.Dim("L", min=1, max=context)
     return _export(model.config, "text_encoder", model.text, (tokens,), ({0: batch, 1: length},))
 
 
 def export_generator(model: Galip, rewrites: str = "exact") -> onnx.ModelProto:
-    """`model.generator` as noise (N, Z), sentence (N, D) → image (N, 3, H, W); float32, N dynamic.
+    """Export `model.generator`: noise (N, Z), sentence (N, D) → image (N, 3, H, W); float32, N dynamic.
 
-    `rewrites`: one of `REWRITES`. Raises UsageError for another, QualityGateFailed where the graph turns out
-    other than its contract.
+    `rewrites`: one of `REWRITES`. Raises UsageError for another, QualityGateFailed where the graph does not
+    turn out as its contract says.
     """
     return export_module(model.config, rewrite(model.generator, rewrites))
 
 
 def export_module(config: GalipConfig, module: nn.Module) -> onnx.ModelProto:
-    """`module`, which computes what the generator of `config` does, as a graph like `export_generator`'s."""
+    """Export `module`, which computes what the generator of `config` does, like `export_generator`."""
     inputs = (
-        torch.zeros(_TRACED_BATCH, config.generator.noise_dim),
-        torch.zeros(_TRACED_BATCH, config.clip.embed_dim),
+        torch.randn(_TRACED_BATCH, config.generator.noise_dim, generator=_random()),
+        torch.randn(_TRACED_BATCH, config.clip.embed_dim, generator=_random()),
     )
     batch = torch.export.Dim("N", min=1)
     return _export(config, "generator", module, inputs, ({0: batch}, {0: batch}))
+
+
+def _random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 def _export(
@@ -96,6 +102,7 @@ def _export(
     if size > _LIMIT:
         raise UsageError(f"the {name} has {size / 1e9:.1f} GB of weights; one ONNX file holds at most 2.1 GB")
     contract = graph_contract(dimensions(config), name)
+    names = [tensor.name for tensor in contract[0]]
     with warnings.catch_warnings():
         # torch's own: a deprecated call of its pytrees, and that both inputs' batch axes are the one named N
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
@@ -105,7 +112,7 @@ def _export(
         program = torch.onnx.export(
             module,
             inputs,
-            input_names=[tensor.name for tensor in contract[0]],
+            input_names=names,
             output_names=[tensor.name for tensor in contract[1]],
             dynamic_shapes=dynamic_shapes,
             opset_version=OPSET,
@@ -115,19 +122,21 @@ def _export(
             custom_translation_table=_translations(config.clip.text.context_length),
         )
     assert program is not None
-    simplify(program.model)
+    model = simplify(program.model, dict(zip(names, (tensor.numpy() for tensor in inputs), strict=True)))
     if isinstance(module, Rewritten):
-        name_condition(program.model)
-    proto = finish(program.model, name)
+        name_condition(model)
+    proto = finish(model, name)
     check_graph(proto, name, *contract, OPSET)
     return proto
 
 
 def _translations(context: int) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Translations that replace the exporter's own where those compute shapes that are known beforehand."""
+    """Return translations in place of the exporter's own, which compute shapes that are known beforehand."""
     return {
+        torch.ops.aten.addcmul.default: _addcmul,
         torch.ops.aten.argmax.default: _argmax,
         torch.ops.aten.scaled_dot_product_attention.default: _attention(context),
+        torch.ops.aten.split.Tensor: _split_evenly,
         torch.ops.aten.split_with_sizes.default: _split,
         torch.ops.aten.unbind.int: _unbind,
         torch.ops.aten.upsample_nearest2d.vec: _upsample,
@@ -138,14 +147,20 @@ def _constant(value: npt.NDArray[Any] | np.generic) -> Any:
     return op.Constant(value=numpy_helper.from_array(np.asarray(value)))
 
 
+def _addcmul(x: Any, factor: Any, other: Any, value: float = 1) -> Any:
+    """Return x + factor·other; the exporter's own translation multiplies by `value`, even if that is 1."""
+    assert value == 1
+    return op.Add(x, op.Mul(factor, other))
+
+
 def _argmax(tokens: Any, dim: int, keepdim: bool = False) -> Any:
-    """Of integers below 2^24: as float32, because onnxruntime's CUDA provider has none of int64."""
+    """ArgMax of integers below 2^24, as float32: onnxruntime's CUDA provider has none of int64."""
     ids: Any = op.Cast(tokens, to=TensorProto.FLOAT)
     return op.ArgMax(ids, axis=dim, keepdims=int(keepdim))
 
 
 def _attention(context: int) -> Callable[..., Any]:
-    """softmax(query·keyᵀ / √W + mask)·value. The causal mask is cut to L once, for all blocks."""
+    """Return softmax(query·keyᵀ / √W + mask)·value, whose causal mask is cut to L once for all blocks."""
     shared: list[Any] = []
 
     def mask(query: Any) -> Any:
@@ -181,9 +196,18 @@ def _attention(context: int) -> Callable[..., Any]:
     return attention
 
 
+def _split_evenly(x: Any, size: int, dim: int = 0) -> Any:
+    """Split into equal parts: the exporter's own translation makes a sequence and picks each part from it."""
+    count, rest = divmod(x.shape[dim], size)
+    assert not rest
+    return op.Split(x, axis=dim, num_outputs=count)
+
+
 def _split(x: Any, sizes: list[int], dim: int) -> Any:
-    """Into unequal parts. onnxruntime's CUDA kernel of `Split` copies their sizes from the host each time,
-    from memory that a CUDA graph finds used for something else.
+    """Split into unequal parts.
+
+    onnxruntime's CUDA kernel of `Split` copies their sizes from the host each time, from memory that a CUDA
+    graph finds used for something else.
     """
     ends = np.cumsum(sizes)
     axis = _constant(np.array([dim]))

@@ -129,9 +129,9 @@ def bench(
     options = locals()
     if compare is not None:
         return _compare(*compare, tolerance)
-    from galip_bench.bench import run
+    from galip_bench.benchmark import run
     from galip_bench.config import BenchConfig
-    from galip_bench.report import config_of, read_report
+    from galip_bench.report import read_report
 
     _check_targets(worst, json, html, markdown)
     if repeat is None:
@@ -140,11 +140,11 @@ def bench(
         values |= {"subjects": names, "batch": _batch_sizes(batch), "exclude": tuple(exclude or ())}
         config, earlier = BenchConfig(**values), None
     else:
-        earlier = read_report(repeat)
-        config = config_of(earlier)
+        before = read_report(repeat)
+        config = before.config
     with ProgressBar() as progress:
         report = run(config, pictures=worst, progress=progress)
-    if earlier is not None and report.models != earlier["models"]:
+    if before is not None and report.models != before.models:
         report.warnings.append(f"checkpoint or bundle is not the same as when {repeat} was measured")
     _write(report, json, html, markdown)
     if broken := report.not_finite():
@@ -166,25 +166,21 @@ def _check_targets(worst: Path | None, *files: Path | None) -> None:
 
 
 def _write(report: Any, json: Path | None, html: Path | None, markdown: Path | None) -> None:
-    """Print the report's tables and write the files that were asked for."""
-    from dataclasses import asdict
-
-    from galip_bench.html import page
-    from galip_bench.tables import markdown as as_markdown
-    from galip_bench.tables import terminal
+    from galip_bench.html_report import html_report
+    from galip_bench.markdown_report import markdown_report
+    from galip_bench.terminal_report import terminal_report
     from galip_runtime.files import write_atomically
     from rich.console import Console
 
-    document = asdict(report)
     if json or html or markdown:
-        console.report()  # the files hold what is printed, too
-    Console(width=None if Console().is_terminal else 120).print(terminal(document))
+        console.report()  # what is printed is in a file, too
+    Console(width=None if Console().is_terminal else 120).print(terminal_report(report))
     if json is not None:
         write_atomically(json, report.to_json().encode())
     if html is not None:
-        write_atomically(html, page(document).encode())
+        write_atomically(html, html_report(report).encode())
     if markdown is not None:
-        write_atomically(markdown, as_markdown(document).encode())
+        write_atomically(markdown, markdown_report(report).encode())
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
@@ -211,8 +207,8 @@ def _compare(old: Path, new: Path, tolerance: float) -> None:
         if verdict == "slower":
             worse.append(f"{change.subject} at batch {change.batch} is slower by {change.change - 1:.0%}")
     for file, report in zip((old, new), reports, strict=True):
-        for reason in report["noise"]["reasons"]:
-            lines.append(f"{file} was measured on a noisy machine: {reason}")
+        for reason in report.noise.reasons:
+            lines.append(f"{file} is of a noisy machine: {reason}")
     lines += other_changes(*reports)
     lines += [f"not the same: {line}" for line in differences(*reports)]
     console.result(*lines)

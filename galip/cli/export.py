@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from galip_runtime.backends.tables import PRECISIONS
+from galip_export.precisions import describe_precisions
 from galip_runtime.errors import UsageError
 
 from galip.cli.options import Json
@@ -34,8 +34,8 @@ def export(
     precision: Annotated[
         str | None,
         typer.Option(
-            help=f"Precisions, separated by commas: {', '.join(PRECISIONS)} (w16a32 stores weights as fp16 "
-            "and computes in fp32). Default: fp32; with --trt fp32,fp16.",
+            help=f"Precisions, separated by commas: {describe_precisions()}. Default: fp32; with --trt "
+            "fp32,fp16.",
             show_default=False,
         ),
     ] = None,

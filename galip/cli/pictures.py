@@ -1,4 +1,4 @@
-"""What `generate`, `interpolate` and `sample-grid` share: loading a model, and the size of its pictures."""
+"""Loading a model and the size of its pictures, for `generate`, `interpolate` and `sample-grid`."""
 
 from __future__ import annotations
 

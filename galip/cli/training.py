@@ -1,4 +1,4 @@
-"""What `train` and `train-clip` share: starting a run, and how it ends."""
+"""Running a training for `train` and `train-clip`."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,12 +15,11 @@ from galip.data.decode import BrokenPicture
 from galip.data.layouts.shards import ShardSource, count_pictures, left_beside, shards_of_split
 from galip.data.shard_folder import check_sums
 from galip.data.sources import find_split, list_splits, open_source, readable, recognise
+from galip.progress import Progress, no_progress
 
 __all__ = ["DataReport", "Samples", "check_data"]
 
 MAX_BROKEN_LISTED = 10
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def check_data(
     split: str = "train",
     decode: bool = True,
     samples: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> tuple[DataReport, Samples]:
     """Check every picture of a split; also return `samples` of them, random but the same every time.
 
@@ -117,7 +116,6 @@ def check_data(
     """
     layout = recognise(path, layout)
     split = find_split(path, split, layout)
-    report = progress or (lambda what, done, total: None)
     count, chosen = _Count(), Samples(samples)
     with readable(path):
         if layout == "shards":
@@ -127,10 +125,10 @@ def check_data(
             for index in range(len(source)):
                 if count.add(source, index, decode):
                     chosen.add((source, index))
-                report(f"checking {split}", count.pictures, max(total, count.pictures + 1))
+                progress(f"checking {split}", count.pictures, max(total, count.pictures + 1))
     if count.pictures == 0:
         raise UsageError(f"{path} (layout {layout}) has no pictures in split {split!r}.")
-    report(f"checking {split}", count.pictures, count.pictures)
+    progress(f"checking {split}", count.pictures, count.pictures)
     if not decode:
         chosen.remove_broken()
     return _report(path, layout, split, decode, count), chosen

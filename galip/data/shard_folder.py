@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from galip_runtime.bundle.decoding import typed
-from galip_runtime.bundle.manifest import sha256_file
 from galip_runtime.errors import FileRefused
-from galip_runtime.files import open_regular
+from galip_runtime.files import open_regular, sha256_rest
 
 from galip.data.texts import read_json
 
@@ -74,8 +73,9 @@ def check_sums(folder: Path, shards: Iterable[Path]) -> None:
     for path in shards:
         if path.name not in listed:
             continue
-        open_regular(path).close()  # no pipe, which would block
-        if sha256_file(path) != listed[path.name]:
+        with open_regular(path) as file:
+            sha256 = sha256_rest(file)
+        if sha256 != listed[path.name]:
             raise FileRefused(
                 f"{path} was altered: its sha256 is not {DATASET_FILE}'s. Build the data again."
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from galip_runtime.errors import UsageError
 
-from galip.checkpoint import is_ours
+from galip.checkpoint import is_galip_checkpoint
 from galip.metrics import figures
 from galip.metrics.clip_encoder import CLIP_PREPROCESSING, ClipEncoder
 from galip.metrics.config import EvaluationConfig
@@ -30,6 +29,7 @@ from galip.metrics.reference import Reference
 from galip.metrics.registry import METRICS, Needs, metrics_that_need
 from galip.metrics.report import Report
 from galip.metrics.subject import open_model
+from galip.progress import Progress, no_progress
 from galip.towers import load_towers
 
 if TYPE_CHECKING:
@@ -37,11 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-Progress = Callable[[str, int, int], None]
-
 
 def evaluate(
-    config: EvaluationConfig, *, fabric: Fabric | None = None, progress: Progress = lambda *_: None
+    config: EvaluationConfig, *, fabric: Fabric | None = None, progress: Progress = no_progress
 ) -> Report:
     """Evaluate `config.subject`. Started by torchrun with a launched `fabric`, processes share the pictures.
 
@@ -165,7 +163,7 @@ class _Evaluation:
             keep=self._needs(Needs.FEATURES),
             batch_size=config.batch_size,
             fabric=self.fabric,
-            progress=lambda done: self.progress("judging pictures", done, count),
+            progress=lambda done: self.progress("evaluating pictures", done, count),
         )
         self.subject_facts = {"path": config.subject, "kind": self._kind(), "pictures": count}
         if self.model:
@@ -197,7 +195,7 @@ class _Evaluation:
             batch_size=config.batch_size,
             fabric=self.fabric,
             use_cache=config.cache,
-            progress=lambda done, total: self.progress("judging the reference", done, total),
+            progress=lambda done, total: self.progress("evaluating the reference", done, total),
         )
 
     def _warn_of_many(self, count: int) -> None:
@@ -209,7 +207,7 @@ class _Evaluation:
 
 def _load_clip(config: EvaluationConfig, device: torch.device) -> ClipEncoder:
     """Load the CLIP asked for, or the subject's own. Raises `UsageError` if it has none."""
-    source = config.clip or (config.subject if is_ours(Path(config.subject)) else "")
+    source = config.clip or (config.subject if is_galip_checkpoint(Path(config.subject)) else "")
     if not source:
         raise UsageError(
             "CLIP score and retrieval need a CLIP: name one with --clip, or evaluate a checkpoint"

@@ -54,7 +54,7 @@ def extract_features(
     keep: bool = False,
     batch_size: int = 32,
     fabric: Fabric | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> PictureFeatures:
     """Extract features of the first `count` pictures, `batch_size` at a time.
 

@@ -5,6 +5,7 @@ A function has the name of its line in `registry.METRICS`, and returns figures b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from galip.metrics.clip_encoder import ClipEncoder, retrieval_accuracy
 from galip.metrics.features import PictureFeatures
 from galip.metrics.inception import quantize
 from galip.metrics.pictures import GeneratedPictures, batches, check_finite
+from galip.metrics.psnr import psnr
 from galip.metrics.statistics import Statistics
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
 ]
 
 PSNR_PROMPTS = 200
+_EQUAL_PICTURES = 10 * math.log10(255**2 / 1e-6)
+"""dB of equal pictures, so that the mean stays finite"""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,6 @@ def seed_psnr(inputs: MetricInputs) -> dict[str, float]:
     for indices, a in batches(sets[0], len(captions), inputs.batch_size, 0, 1):
         b = sets[1].batch(indices)
         check_finite(sets[0].not_finite + sets[1].not_finite, 2 * len(captions))
-        error = (quantize(a).float() - quantize(b).float()).square().mean(dim=(1, 2, 3))
-        values += (10 * (255**2 / error.clamp_min(1e-6)).log10()).tolist()
+        decibels = psnr(quantize(a).cpu().numpy(), quantize(b).cpu().numpy(), 255)
+        values += np.minimum(decibels, _EQUAL_PICTURES).tolist()
     return {"seed_psnr": float(np.mean(values))}

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from galip_runtime.bundle.manifest import sha256_file
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
-from galip_runtime.files import open_regular
+from galip_runtime.files import open_regular, sha256_rest
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -63,8 +62,8 @@ class Inception:
             raise UsageError(f"no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
         self.path, self.protocol, self.device = find_weights(weights), protocol, torch.device(device)
         try:
-            open_regular(self.path, MAX_WEIGHT_BYTES).close()  # no pipe, which would block
-            self.sha256 = sha256_file(self.path)
+            with open_regular(self.path, MAX_WEIGHT_BYTES) as file:
+                self.sha256 = sha256_rest(file)
             network = torch.jit.load(str(self.path), map_location=self.device).eval()
         except (OSError, RuntimeError) as error:
             raise FileRefused(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from galip.metrics.features import PictureFeatures, all_reduce_sum, extract_feat
 from galip.metrics.inception import Inception
 from galip.metrics.pictures import open_pictures
 from galip.metrics.statistics import UNKNOWN_COUNT, Statistics
+from galip.progress import Count
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -80,7 +81,7 @@ class Reference:
         batch_size: int = 32,
         fabric: Fabric | None = None,
         use_cache: bool = True,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Count = lambda done, total: None,
     ) -> PictureFeatures:
         """Extract features of the first `count` pictures (None: all), or return the statistics from the file.
 

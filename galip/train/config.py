@@ -106,9 +106,7 @@ class ContrastiveConfig:
 class GanConfig:
     """A run of `galip train`. Departures from GALIP are off by default: pose, paired losses, range."""
 
-    data: str = _required(
-        "Folder of captioned pictures: CUB, COCO, DF-GAN's layout, shards or a plain folder."
-    )
+    data: str = _required("Folder of captioned pictures, in any layout of --layout.")
     clip: str = _required(
         "CLIP's towers: a checkpoint of ours (of CLIP or GALIP), a state-dict file or an open_clip MODEL:TAG."
     )

@@ -1,4 +1,4 @@
-"""How common the icons' things are, and which of them the model card shows."""
+"""Ranking the icons' things by how common they are, and the common ones that the model card shows."""
 
 import re
 from collections import Counter

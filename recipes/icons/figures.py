@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from galip_bench.markdown import markdown_table
+
 from galip.assets import default_checkpoint
 from galip.metrics import EvaluationConfig, evaluate
-from galip.metrics.registry import METRICS
 from icons import CARD
 
 __all__ = ["RIVALS", "evaluation_table", "judge", "rivals_table"]
@@ -21,6 +22,8 @@ RIVALS = {
     "galip-64": "the same, with all its time: the shipped model before it grew",
 }
 """Runs compared at 64 pixels, and their names in the card."""
+CARD_METRICS = ("fid", "fid_real", "kid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
+"""What the card has rows for, in `_ROWS`."""
 RIVAL_METRICS = ("fid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
 FEWER = 500
 """Pictures of unseen things, pictures by each rival, and real pictures that rivals are compared with."""
@@ -46,7 +49,7 @@ def judge(data: Path, runs: Path, seen: tuple[str, ...], unseen: tuple[str, ...]
     `seen` and `unseen` are the exclusions from `data`. Writes `card/evaluation.json` and `card/rivals.json`.
     """
     checkpoint = default_checkpoint()
-    on_seen = EvaluationConfig(str(checkpoint), str(data), tuple(METRICS), count=10_000, exclude=seen)
+    on_seen = EvaluationConfig(str(checkpoint), str(data), CARD_METRICS, count=10_000, exclude=seen)
     on_unseen = replace(on_seen, split="test", exclude=unseen, count=FEWER)
     reports = {"seen": _report(on_seen), "unseen": _report(on_unseen)}
     _store(reports, CARD / "evaluation.json")
@@ -92,7 +95,7 @@ def evaluation_table(reports: Mapping[str, Any]) -> str:
     rows.append(["real pictures", *(f"{report['reference']['pictures']:,}" for report in columns)])
     for key, (name, decimals) in _ROWS.items():
         rows.append([name, *(f"{report['figures'][key]:.{decimals}f}" for report in columns)])
-    return _markdown(rows)
+    return markdown_table(rows[0], rows[1:], right_align=False)
 
 
 def rivals_table(reports: Mapping[str, Any]) -> str:
@@ -104,9 +107,4 @@ def rivals_table(reports: Mapping[str, Any]) -> str:
         training, figures = reports[rival]["training"], reports[rival]["figures"]
         spent = [f"{training['steps']:,}", f"{training['seconds'] / 60:.0f}"] if training else ["", ""]
         rows.append([name, *spent, *(f"{figures[key]:.{_ROWS[key][1]}f}" for key in keys)])
-    return _markdown(rows)
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+    return markdown_table(rows[0], rows[1:], right_align=False)

@@ -1,4 +1,4 @@
-"""The pictures of the shipped model's card, made from its bundle, and its training logs."""
+"""The pictures of the model card, generated from the shipped model's bundle, and its training logs."""
 
 from __future__ import annotations
 

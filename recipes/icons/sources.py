@@ -119,10 +119,10 @@ EMOJIBASE = Package(
 
 
 def find_or_fetch(packages: Iterable[Package], *, cache: Path, source: Path | None) -> Iterator[Path]:
-    """Yields each package's archive, checked: from `source` if given, else from `cache`, fetched if missing.
+    """Yield each package's verified archive: from `source` if set, else from `cache`, fetched if missing.
 
-    Raises FileRefused for an archive whose sha512 is not the recorded one, UsageError where a package is
-    not in `source` or npm is not installed, GalipError where npm fails.
+    Raises FileRefused if an archive's sha512 is not the recorded one, UsageError if `source` lacks a package
+    or npm is not installed, GalipError if npm fails.
     """
     for package in packages:
         if source is not None:

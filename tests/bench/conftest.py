@@ -4,9 +4,9 @@ import copy
 import dataclasses
 
 import pytest
-from galip_bench import BenchConfig, bench, run
-from galip_bench.config import Models
-from galip_bench.launch import Launch
+from galip_bench import BenchConfig, benchmark, run
+from galip_bench.latency_worker import WorkerResult
+from galip_bench.models import Models
 
 MEASURED = "bundle-cpu-fp32"
 
@@ -38,29 +38,49 @@ def config(tiny_checkpoint, tiny_bundle, small_inception):
 
 @pytest.fixture(scope="session")
 def report(config):
-    """What a run gave, as a document."""
-    return dataclasses.asdict(run(config(launches=2)))
+    """The report of a run. Tests share it: change copies only."""
+    return run(config(launches=2))
+
+
+@pytest.fixture
+def document(report):
+    """The report as its JSON document, for a test to change."""
+    return copy.deepcopy(dataclasses.asdict(report))
 
 
 @pytest.fixture(scope="session")
 def slowed():
-    """`slowed(report, subject, factor)`: as if the subject took so many times as long."""
+    """`slowed(report, subject, factor)`: the report, as if the subject took `factor` times as long."""
 
     def slow_down(report, name, factor):
         slow = copy.deepcopy(report)
-        for latency in slow["subjects"][name]["latency"].values():
-            latency["samples"]["total"] = [factor * value for value in latency["samples"]["total"]]
+        for latency in slow.subjects[name].latency.values():
+            latency.samples["total"] = [factor * value for value in latency.samples["total"]]
         return slow
 
     return slow_down
 
 
 @pytest.fixture
-def no_launches(monkeypatch):
-    """Latency is not measured, but made up: for subjects that a test has planted in this process."""
+def with_subject(monkeypatch):
+    """`with_subject(name, load, keep=None)`: a further subject; `keep`: how many of the others stay."""
+
+    def add(name, load, keep=None):
+        subjects = benchmark.all_subjects
+        monkeypatch.setattr(
+            benchmark, "all_subjects", lambda *a: [*subjects(*a)[:keep], benchmark.Subject(name, load)]
+        )
+
+    return add
+
+
+@pytest.fixture
+def no_workers(monkeypatch):
+    """Latency is not measured but made up, for subjects that exist only in this process."""
 
     def made_up(task, progress=None):
         seconds = {"generator": [1.0] * task.rounds, "total": [1.0] * task.rounds}
-        return Launch({name: {str(size): seconds for size in task.batch} for name in task.subjects}, {}, None)
+        samples = {name: {str(size): seconds for size in task.batch} for name in task.subjects}
+        return WorkerResult(samples, {}, None)
 
-    monkeypatch.setattr(bench, "launch", made_up)
+    monkeypatch.setattr(benchmark, "run_worker", made_up)

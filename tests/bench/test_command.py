@@ -55,11 +55,11 @@ def test_everything(call, measured, slowed, tiny_data, tmp_path):
     assert "://" not in page  # nothing is fetched
     assert page.count("<svg") == page.count("</svg>") == 5
     report = read_report(files["json"])
-    assert report["subjects"][MEASURED]["fresh"][0]["peak_resident_bytes"] > 20e6
+    assert report.subjects[MEASURED].fresh[0].peak_resident_bytes > 20e6
     assert not [file for file in tmp_path.iterdir() if file.suffix == ".part"]
 
     slow = tmp_path / "slow.json"
-    slow.write_text(json.dumps(slowed(report, MEASURED, 20)))
+    slow.write_text(slowed(report, MEASURED, 20).to_json())
     assert call("--compare", files["json"], files["json"])[0] == 0
     code, out, err = call("--compare", files["json"], slow)
     assert code == 3
@@ -70,7 +70,7 @@ def test_everything(call, measured, slowed, tiny_data, tmp_path):
     code, _, err = call("--repeat", files["json"], "--json", again)
     assert code == 0, err
     repeated = read_report(again)
-    assert repeated["warnings"] == []
+    assert repeated.warnings == []
     assert not [line for line in differences(report, repeated) if not line.startswith("machine")]
 
 
@@ -114,24 +114,21 @@ def test_a_device_that_silently_gave_way(call, measured, monkeypatch):
     assert "cuda cannot load text_encoder.onnx: onnxruntime started only CPUExecutionProvider" in err
 
 
-def test_nan_is_counted_and_told(call, measured, tiny_checkpoint, tmp_path, monkeypatch):
-    from galip_bench import bench, subjects
-
+def test_nan_is_counted_and_told(call, measured, tiny_checkpoint, tmp_path, with_subject):
     from galip.eager import load_eager
 
     def load():
-        drawer = load_eager(tiny_checkpoint, "cpu")
-        drawer.model.generator.to_rgb.bias.data.fill_(float("nan"))
-        return drawer
+        model = load_eager(tiny_checkpoint, "cpu")
+        model.model.generator.to_rgb.bias.data.fill_(float("nan"))
+        return model
 
-    real = bench.subjects
-    monkeypatch.setattr(bench, "subjects", lambda *a: [*real(*a), subjects.Subject("planted", load)])
+    with_subject("planted", load)
     file = tmp_path / "x.json"
     code, out, err = call(*measured, "--subjects", "planted", "--cold-starts", 0, "--json", file)
     assert code == 3
     assert "NaN or infinity in pictures of planted" in err
     assert "planted: 3 of 3 pictures have NaN or infinity" in out.replace("\n", " ")
-    assert read_report(file)["subjects"]["planted"]["parity"]["not_finite"] == 3
+    assert read_report(file).subjects["planted"].parity.not_finite == 3
 
 
 def test_mistakes(call, tiny_bundle, tmp_path):
@@ -144,7 +141,7 @@ def test_mistakes(call, tiny_bundle, tmp_path):
         (["--batch", "1,x"], "--batch is"),
         (["--batch", ""], "--batch is"),
         (["--rounds", 0], "rounds is 0"),
-        (["--against", tmp_path], "say of how many pictures"),
+        (["--against", tmp_path], "--fid"),
         (["--json", tmp_path / "no" / "x.json"], "does not exist"),
         (["--html", tmp_path], "is a folder; name a file"),
         (["--worst", file], "is a file; name a folder"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from galip_bench.report import read_report
-from galip_bench.summary import ratio_of
+from galip_bench.statistics import ratio_of
 from studies.readme import RESULTS, rendered
 from studies.rewrites import LEFT_OUT
 
@@ -57,10 +57,10 @@ def test_another_result_is_another_table():
 )
 def test_results_are_what_a_clean_checkout_measured(file):
     report = read_report(file)
-    assert not report["machine"]["commit"].endswith("+")
-    assert report["warnings"] == []
-    for subject in report["subjects"].values():
-        assert subject["parity"]["not_finite"] == 0
+    assert not report.machine.commit.endswith("+")
+    assert report.warnings == []
+    for subject in report.subjects.values():
+        assert subject.parity.not_finite == 0
     assert str(Path.home()) not in file.read_text()
     assert json.loads(file.read_text())["config"]["threads"] is None
 
@@ -79,8 +79,8 @@ def test_what_looks_into_a_cpu_is_of_a_clean_checkout(file):
 @pytest.mark.parametrize("subject", ["bundle-cpu-fp32", "bundle-openvino-bf16", "bundle-openvino-int8"])
 def test_fid_stays(subject):
     """The bar that takes real pictures: at most half a percent of the shipped model's FID."""
-    subjects = read_report(RESULTS / "fid_default.json")["subjects"]
-    assert abs(subjects[subject]["fid"]["delta"]) <= 0.005 * subjects["eager-fp32"]["fid"]["fid"]
+    subjects = read_report(RESULTS / "fid_default.json").subjects
+    assert abs(subjects[subject].fid.delta) <= 0.005 * subjects["eager-fp32"].fid.fid
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,9 @@ def test_fid_stays(subject):
 )
 def test_the_released_size_is_so_much_faster(subject, most):
     """One picture, prompt to PNG, as a share of eager PyTorch in the released code's order."""
-    subjects = read_report(RESULTS / "cpu_full_latency.json")["subjects"]
+    subjects = read_report(RESULTS / "cpu_full_latency.json").subjects
     ours, released = (
-        subjects[name]["latency"]["1"]["samples"]["total"] for name in (f"bundle-{subject}", "released-fp32")
+        subjects[name].latency["1"].samples["total"] for name in (f"bundle-{subject}", "released-fp32")
     )
     assert ratio_of(ours, released).median <= most
 

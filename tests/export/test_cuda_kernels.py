@@ -7,8 +7,7 @@ types of their first input.
 
 import onnx
 import pytest
-from galip_export.half_weights import half_weights
-from galip_export.mixed_precision import in_half
+from galip_export.mixed_precision import store_weights_as_fp16, to_fp16
 from galip_runtime.backends.pixels import with_pixels
 from galip_runtime.bundle.manifest import GRAPHS, read_manifest
 from onnx import TensorProto, shape_inference
@@ -55,7 +54,7 @@ def test_every_node_has_a_kernel(tiny_export, graph, stored):
     model = onnx.load(tiny_export.bundle / spec.file)
     if graph == "generator":
         model = onnx.load_from_string(with_pixels(model.SerializeToString(), spec.outputs[0]))
-    convert = {"fp32": lambda model: model, "fp16": in_half, "w16a32": half_weights}[stored]
+    convert = {"fp32": lambda model: model, "fp16": to_fp16, "w16a32": store_weights_as_fp16}[stored]
     assert problems(convert(model)) == []
 
 

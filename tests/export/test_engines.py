@@ -1,7 +1,9 @@
 """TensorRT engines, built without a GPU by TensorRT for RTX: what is in them, and what is beside them."""
 
+import contextlib
 import dataclasses
 import json
+import re
 import shutil
 import signal
 from types import SimpleNamespace
@@ -12,7 +14,8 @@ import onnx
 import pytest
 from galip_export import BuildOptions, add_engines, engines, export_bundle, tensorrt_builder
 from galip_export.engines import engine_precision
-from galip_export.mixed_precision import in_half
+from galip_export.inspection import check_fp16
+from galip_export.mixed_precision import to_fp16
 from galip_export.tensorrt_builder import Builder, build_options, profiles
 from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
 from galip_runtime.backends.engines import EngineRecord, EngineTarget, Profile, choose_engine, read_records
@@ -32,14 +35,14 @@ def half(tiny_checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def told():
+def calls():
     return []
 
 
 @pytest.fixture(scope="module")
-def built(half, tmp_path_factory, told):
+def built(half, tmp_path_factory, calls):
     out = tmp_path_factory.mktemp("engines") / "bundle"
-    add_engines(half, out, TWO, progress=lambda *call: told.append(call))
+    add_engines(half, out, TWO, progress=lambda *call: calls.append(call))
     return out
 
 
@@ -101,21 +104,19 @@ class Test_a_bundle_with_engines:
             galip_runtime.load(built, device="cpu", precision="fp32").generate(prompts, seeds) == expected
         ).all()
 
-    def test_progress_is_told(self, built, told):
-        stages = {what.split(":")[0] for what, _, _ in told}
+    def test_progress_is_reported(self, built, calls):
+        stages = {stage.split(":")[0] for stage, _, _ in calls}
         assert "engines/generator.fp16.sm89" in stages
-        assert all(0 <= done <= total for _, done, total in told)
+        assert all(0 <= done <= total for _, done, total in calls)
 
     def test_the_engine_for_a_gpu(self, built):
         assert choose(built).plan == "engines/generator.fp16.sm86.plan"
-        for place, why in (
-            (dataclasses.replace(HERE, compute_capability="12.0"), "compute capability 8"),
-            (dataclasses.replace(HERE, package_version="1.8.0"), r"1\.8\.0 is installed"),
-            (EngineTarget("tensorrt", "11.0.0", "8.6"), "tensorrt is installed"),
+        for place, difference in (
+            (dataclasses.replace(HERE, compute_capability="12.0"), r"8\.6"),
+            (dataclasses.replace(HERE, package_version="1.8.0"), r"1\.8\.0"),
+            (EngineTarget("tensorrt", "11.0.0", "8.6"), r"tensorrt\b"),
         ):
-            with pytest.raises(
-                ProviderUnavailable, match=rf"{why}.*Build it here: galip export .* --trt-batch 1,4"
-            ):
+            with pytest.raises(ProviderUnavailable, match=rf"{difference}.*galip export .* --trt-batch 1,4"):
                 choose(built, place)
 
     def test_a_graph_exported_anew(self, built, tmp_path):
@@ -129,7 +130,7 @@ class Test_a_bundle_with_engines:
             verify_files(other, manifest)
         files = {**manifest.files, name: describe_file(other / name)}
         (other / "manifest.json").write_text(dataclasses.replace(manifest, files=files).to_json())
-        with pytest.raises(ProviderUnavailable, match="was built from another graph"):
+        with pytest.raises(ProviderUnavailable, match="galip export"):
             choose(other)
 
     def test_damaged_ones_are_built_again(self, built, tmp_path):
@@ -176,26 +177,21 @@ def test_with_the_export(tiny_checkpoint, tmp_path):
 class Test_what_cannot_be:
     def test_an_engine_that_came_out_in_fp32(self, half, tmp_path, monkeypatch):
         monkeypatch.setattr(
-            tensorrt_builder, "_counted", lambda trt, network: ({"fp32": 9, "fp16": 1}, {"fp16": 10**9})
+            tensorrt_builder, "count_types", lambda trt, network: ({"fp32": 9, "fp16": 1}, {"fp16": 10**9})
         )
-        with pytest.raises(QualityGateFailed, match="not in fp16: 10% of its layers") as error:
+        with pytest.raises(QualityGateFailed, match="10%") as error:
             add_engines(half, tmp_path / "out", TWO)
         assert error.value.exit_code == 3
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize(("told", "fails"), [(10_400, False), (20_000, True), (None, False)])
-    def test_weights_that_came_out_in_fp32(self, told, fails):
-        built = tensorrt_builder.Built(
-            b"", "tensorrt", "10", "9.0", (), "network", {"fp16": 9}, {"fp16": 10_000}
-        )
-        if not fails:
-            tensorrt_builder._check_half(built, told, "generator")
-            return
-        with pytest.raises(QualityGateFailed, match="0% of its weights as TensorRT stores them"):
-            tensorrt_builder._check_half(built, told, "generator")
+    @pytest.mark.parametrize(("stored", "fails"), [(10_400, False), (20_000, True), (None, False)])
+    def test_weights_that_came_out_in_fp32(self, stored, fails):
+        raises = pytest.raises(QualityGateFailed, match="generator") if fails else contextlib.nullcontext()
+        with raises:
+            check_fp16("generator.onnx", {"fp16": 9}, {"fp16": 10_000}, stored)
 
     def test_a_fp32_graph_called_fp16(self, half, tmp_path):
-        with pytest.raises(QualityGateFailed, match="0% of its layers"):
+        with pytest.raises(QualityGateFailed, match="0%"):
             Builder(TWO, tmp_path / "out").build(half, graph_spec(half), "fp16", "8.6", 16)
 
     def test_a_graph_that_it_does_not_read(self, half, tmp_path):
@@ -206,7 +202,7 @@ class Test_what_cannot_be:
             Builder(TWO, tmp_path / "out").build(tmp_path, graph_spec(half), "fp32", "8.6", 16)
 
     def test_a_graph_that_it_does_not_build(self, half, tmp_path):
-        model = in_half(onnx.load(half / "generator.onnx"))
+        model = to_fp16(onnx.load(half / "generator.onnx"))
         model.graph.input[0].type.tensor_type.shape.dim[1].dim_value += 1
         del model.graph.value_info[:]
         onnx.save(model, tmp_path / "generator.onnx")
@@ -214,27 +210,27 @@ class Test_what_cannot_be:
             Builder(TWO, tmp_path / "out").build(tmp_path, graph_spec(half), "fp16", "8.6", 16)
 
     def test_a_gpu_that_it_knows_not(self, half, tmp_path):
-        with pytest.raises(ProviderUnavailable, match=r"builds no engines for 9\.0; it does for .*sm86"):
+        with pytest.raises(ProviderUnavailable, match=r"9\.0.*sm86"):
             add_engines(half, tmp_path / "out", BuildOptions(archs=("9.0",)))
 
     @pytest.mark.parametrize("options", [BuildOptions(), BuildOptions(archs=("8.6",), refit=True)])
     def test_no_gpu(self, half, tmp_path, monkeypatch, options):
-        monkeypatch.setattr(tensorrt_builder, "_here", lambda: None)
-        with pytest.raises(ProviderUnavailable, match=r"no NVIDIA GPU here .*--trt-arch sm86"):
+        monkeypatch.setattr(tensorrt_builder, "_this_gpu", lambda: None)
+        with pytest.raises(ProviderUnavailable, match=r"--trt-arch"):
             add_engines(half, tmp_path / "out", options)
         assert list(tmp_path.iterdir()) == []
 
     def test_a_version_compatible_one(self, half, tmp_path):
-        with pytest.raises(ProviderUnavailable, match="no version-compatible engines"):
+        with pytest.raises(ProviderUnavailable, match="version-compatible"):
             add_engines(half, tmp_path / "out", dataclasses.replace(TWO, version_compatible=True))
 
     def test_a_checkpoint_in_neither(self, tiny_checkpoint, tmp_path):
-        """Told before anything is exported."""
-        with pytest.raises(UsageError, match="graphs in fp16 or fp32, not of int8: add fp16"):
+        """Known before anything is exported."""
+        with pytest.raises(UsageError, match=r"int8.*fp16"):
             export_bundle(tiny_checkpoint, tmp_path / "out", precisions=["int8"], engines=TWO)
 
     def test_within_the_bundle(self, half):
-        with pytest.raises(UsageError, match="is within the bundle"):
+        with pytest.raises(UsageError, match=re.escape(str(half / "engines"))):
             add_engines(half, half / "engines", TWO)
 
     def test_a_file_that_is_written_meanwhile(self, half, tmp_path, monkeypatch):
@@ -246,13 +242,13 @@ class Test_what_cannot_be:
                 file.write(b"!")
 
         monkeypatch.setattr(engines.shutil, "copyfile", copy)
-        with pytest.raises(FileRefused, match="was written while it was copied"):
+        with pytest.raises(FileRefused, match=re.escape(str(half))):
             add_engines(half, tmp_path / "out", TWO)
         assert list(tmp_path.iterdir()) == []
 
     def test_a_bundle_with_neither(self):
         manifest = SimpleNamespace(graphs={"generator": {"int8": None, "w16a32": None}})
-        with pytest.raises(UsageError, match="neither: export the checkpoint with --precision fp16"):
+        with pytest.raises(UsageError, match="--precision fp16"):
             engine_precision(manifest)
 
     @pytest.mark.parametrize("spoil", [lambda data: data[:-1] + b"!", lambda data: data[:100]])
@@ -274,12 +270,12 @@ class Test_options:
         "batches", ["", "0", "1,1", "a", "1;4", "-1", "1.5", "1025", "9223372036854775808"]
     )
     def test_batches_that_are_none(self, batches):
-        with pytest.raises(UsageError, match="batch sizes"):
+        with pytest.raises(UsageError, match=re.escape(batches.split(",")[0])):
             build_options(batches)
 
     @pytest.mark.parametrize("archs", ["", "ampere", "86", "sm8", "8", "sm86,,"])
     def test_archs_that_are_none(self, archs):
-        with pytest.raises(UsageError, match="architecture"):
+        with pytest.raises(UsageError, match=repr(archs.split(",")[-1])):
             build_options("1", archs)
 
 

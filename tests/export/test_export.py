@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 import torch
 from galip_export import export as export_module
 from galip_export import export_bundle, staging
-from galip_export.parity import steps
+from galip_export.progress import Stage
 from galip_runtime import FileRefused, QualityGateFailed, UsageError
 from galip_runtime.bundle.manifest import read_manifest, sha256_file, verify_files
 from onnx import numpy_helper
@@ -144,11 +145,21 @@ def test_the_same_checkpoint_gives_the_same_graphs(small_model, tmp_path):
 def test_progress(traced, tiny_checkpoint, out):
     calls = []
     export_bundle(tiny_checkpoint, out, progress=lambda *call: calls.append(call))
-    total = 5 + steps(["fp32"])
-    assert [done for _, done, _ in calls] == list(range(total + 1))
-    assert {each for _, _, each in calls} == {total}
-    assert calls[0][0] == "reading the checkpoint"
-    assert calls[-1][0] == "done"
+    for stage, steps in itertools.groupby(calls, key=lambda call: call[0]):
+        done, totals = zip(*((done, total) for _, done, total in steps), strict=True)
+        assert len(set(totals)) == 1, stage
+        assert done == tuple(range(totals[0] + 1)) or done == (0,), stage
+    assert calls[0] == ("reading the checkpoint", 0, 1)
+    assert ("verifying fp32 on cpu", 8, 8) in calls
+    assert calls[-1] == ("done", 1, 1)
+
+
+def test_a_stage_with_more_steps_than_it_said():
+    calls = []
+    stage = Stage(lambda *call: calls.append(call), "counting", 1)
+    stage.advance()
+    stage.advance()
+    assert calls == [("counting", 0, 1), ("counting", 1, 1), ("counting", 2, 2)]
 
 
 # What must not become a bundle
@@ -170,9 +181,9 @@ def break_generator(values):
 )
 def test_a_wrong_weight_means_no_bundle(traced, tiny_checkpoint, out, graph, weight, change):
     alter(getattr(traced, graph), weight, change)
-    with pytest.raises(QualityGateFailed, match=graph) as caught:
+    with pytest.raises(QualityGateFailed, match=graph) as error:
         export_bundle(tiny_checkpoint, out)
-    assert caught.value.exit_code == 3
+    assert error.value.exit_code == 3
     assert contents(out.parent) == []
 
 
@@ -186,7 +197,7 @@ def test_a_frozen_batch_means_no_bundle(traced, tiny_checkpoint, out):
         values[0] = 2
 
     alter(traced.generator, name, freeze)
-    with pytest.raises(QualityGateFailed, match=r"fails for|does not load"):
+    with pytest.raises(QualityGateFailed):
         export_bundle(tiny_checkpoint, out)
     assert contents(out.parent) == []
 
@@ -199,7 +210,7 @@ def test_a_model_that_gives_nan(traced, tiny_model, tmp_path, out):
         save_galip(checkpoint, tiny_model)
     finally:
         tiny_model.load_state_dict(state)
-    with pytest.raises(QualityGateFailed, match="PyTorch itself gets NaN"):
+    with pytest.raises(QualityGateFailed, match=r"NaN.*generator"):
         export_bundle(checkpoint, out)
     assert contents(out.parent) == []
 
@@ -224,18 +235,20 @@ def test_checkpoints_that_are_refused(tiny_model, tiny_checkpoint, tmp_path, out
             export_bundle(path, out)
     clip = tmp_path / "clip.safetensors"
     save_clip(clip, build_clip(tiny_model.config.clip), tiny_model.config.clip)
-    with pytest.raises(FileRefused, match="only CLIP"):
+    with pytest.raises(FileRefused, match=re.escape(str(clip))):
         export_bundle(clip, out)
     without = tmp_path / "without.safetensors"
     save_galip(without, tiny_model, parts=("generator",))
-    with pytest.raises(FileRefused, match="no text part"):
+    with pytest.raises(FileRefused, match=re.escape(str(without))):
         export_bundle(without, out)
     assert contents(out.parent) == []
 
 
 def test_unknown_precisions(tiny_checkpoint, out):
-    for precisions in (("fp17",), ("fp32", "int4"), "fp8", (), ""):
-        with pytest.raises(UsageError, match="fp32"):
+    for precisions, unknown in (
+        (("fp17",), "fp17"), (("fp32", "int4"), "int4"), ("fp8", "fp8"), ((), "fp32"), ("", "''"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=unknown):
             export_bundle(tiny_checkpoint, out, precisions=precisions)
     assert contents(out.parent) == []
 
@@ -243,10 +256,10 @@ def test_unknown_precisions(tiny_checkpoint, out):
 # Where it goes
 
 
-def test_an_existing_bundle_stays_unless_told_otherwise(traced, tiny_checkpoint, tiny_export, out):
+def test_an_existing_bundle_stays_without_overwrite(traced, tiny_checkpoint, tiny_export, out):
     shutil.copytree(tiny_export.bundle, out)
     (out / "parity.json").write_text("marked")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match=re.escape(str(out))):
         export_bundle(tiny_checkpoint, out)
     assert (out / "parity.json").read_text() == "marked"
     export_bundle(tiny_checkpoint, out, overwrite=True)
@@ -257,7 +270,7 @@ def test_an_existing_bundle_stays_unless_told_otherwise(traced, tiny_checkpoint,
 
 def test_an_empty_folder_may_be_overwritten(traced, tiny_checkpoint, out):
     out.mkdir()
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match=re.escape(str(out))):
         export_bundle(tiny_checkpoint, out)
     export_bundle(tiny_checkpoint, out, overwrite=True)
     assert contents(out) == FILES
@@ -266,7 +279,7 @@ def test_an_empty_folder_may_be_overwritten(traced, tiny_checkpoint, out):
 def test_other_people_s_files_are_never_deleted(tiny_checkpoint, tiny_export, out):
     out.mkdir()
     (out / "thesis.txt").write_text("three years")
-    with pytest.raises(UsageError, match="neither a bundle nor an empty folder"):
+    with pytest.raises(UsageError, match=re.escape(str(out))):
         export_bundle(tiny_checkpoint, out, overwrite=True)
     assert contents(out) == ["thesis.txt"]
     shutil.rmtree(out)
@@ -278,11 +291,11 @@ def test_other_people_s_files_are_never_deleted(tiny_checkpoint, tiny_export, ou
     assert contents(out) == sorted([*FILES, "notes"])
     file = out.parent / "file"
     file.write_text("a file")
-    with pytest.raises(UsageError, match="is a file"):
+    with pytest.raises(UsageError, match=re.escape(str(file))):
         export_bundle(tiny_checkpoint, file, overwrite=True)
     link = out.parent / "link"
     link.symlink_to(tiny_export.bundle)
-    with pytest.raises(UsageError, match="is a link"):
+    with pytest.raises(UsageError, match=re.escape(str(link))):
         export_bundle(tiny_checkpoint, link, overwrite=True)
 
 
@@ -294,14 +307,14 @@ def test_a_place_that_cannot_be_written_to_is_known_before_the_work(tiny_checkpo
     if os.path.isdir("/proc/self"):  # not even root may make a folder there
         places.append("/proc/galip/bundle")
     for place in places:
-        with pytest.raises(UsageError, match="cannot write"):
+        with pytest.raises(UsageError, match=re.escape(str(place))):
             export_bundle(tiny_checkpoint, place)
     assert contents(tmp_path) == ["file"]
 
 
 def test_a_full_disk_is_known_before_the_work(tiny_checkpoint, out, monkeypatch):
     monkeypatch.setattr(staging.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
-    with pytest.raises(UsageError, match="0 MB free"):
+    with pytest.raises(UsageError, match=re.escape(str(out.parent))):
         export_bundle(tiny_checkpoint, out)
     assert contents(out.parent) == []
 
@@ -312,11 +325,11 @@ def test_a_disk_that_fills_up(traced, tiny_checkpoint, out, monkeypatch):
     def full(path, data):
         if path.name == "generator.onnx":
             write_bytes(path, data[:10])
-            raise OSError(28, "No space left on device")
+            raise OSError(28, os.strerror(28))
         return write_bytes(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(UsageError, match="No space left"):
+    with pytest.raises(UsageError, match=os.strerror(28)):
         export_bundle(tiny_checkpoint, out)
     assert contents(out.parent) == []
 
@@ -361,7 +374,7 @@ def test_another_export_comes_first(traced, tiny_checkpoint, tiny_export, out):
         if stage == "finishing":
             shutil.copytree(tiny_export.bundle, out)
 
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match=re.escape(str(out))):
         export_bundle(tiny_checkpoint, out, progress=progress)
     galip_runtime.load(out, device="cpu")
     assert contents(out.parent) == ["bundle"]
@@ -382,7 +395,7 @@ def test_another_export_slips_in_between_the_renames(
         rename(source, target)
 
     monkeypatch.setattr(staging.os, "rename", slip_in)
-    with pytest.raises(UsageError, match="at the same time"):
+    with pytest.raises(UsageError, match=re.escape(str(out))):
         export_bundle(tiny_checkpoint, out, overwrite=overwrite)
     galip_runtime.load(out, device="cpu")
     assert contents(out.parent) == ["bundle"]
@@ -397,11 +410,11 @@ def test_the_old_bundle_comes_back(traced, tiny_checkpoint, tiny_export, out, mo
     def fail_once(source, target):
         if str(target) == str(out):
             monkeypatch.setattr(staging.os, "rename", rename)
-            raise OSError(5, "Input/output error")
+            raise OSError(5, os.strerror(5))
         rename(source, target)
 
     monkeypatch.setattr(staging.os, "rename", fail_once)
-    with pytest.raises(UsageError, match="Input/output error"):
+    with pytest.raises(UsageError, match=os.strerror(5)):
         export_bundle(tiny_checkpoint, out, overwrite=True)
     assert (out / "parity.json").read_text() == "marked"
     assert contents(out.parent) == ["bundle"]

@@ -5,7 +5,7 @@ import numpy as np
 import onnx
 import pytest
 from galip_export import BuildOptions, export_bundle
-from galip_export.mixed_precision import in_half
+from galip_export.mixed_precision import to_fp16
 from galip_export.tensorrt_builder import Builder
 from galip_runtime.bundle.manifest import GRAPHS, read_manifest
 
@@ -46,7 +46,7 @@ def test_engines(model, precision, request, tmp_path):
     for graph in GRAPHS:
         spec, bundle = manifest.graphs[graph]["fp32"], source
         if precision == "fp16":
-            onnx.save(in_half(onnx.load(bundle / spec.file)), tmp_path / spec.file)
+            onnx.save(to_fp16(onnx.load(bundle / spec.file)), tmp_path / spec.file)
             bundle = tmp_path
         stored = (bundle / spec.file).stat().st_size
         for arch in builder.archs():

@@ -120,7 +120,7 @@ def test_nothing_is_rewritten_unless_wanted(tiny_model, protos):
     assert "DepthToSpace" not in plain
     assert exact["DepthToSpace"] == 1  # 8 to 16
     assert exact["Gemm"] < plain["Gemm"] // 4
-    with pytest.raises(UsageError, match="there are: exact, none"):
+    with pytest.raises(UsageError, match="all"):
         export_generator(tiny_model, "all")
 
 
@@ -212,24 +212,24 @@ def rename_the_output(proto):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "what"),
+    ("spoil", "offence"),
     [
         (spoil_resize("nearest_mode", "round_prefer_floor"), "nearest_mode"),
         (spoil_resize("coordinate_transformation_mode", "half_pixel"), "coordinate_transformation_mode"),
         (spoil_resize("mode", "linear"), "mode"),
-        (spoil_scales, "other pixels than PyTorch"),
-        (add_unused_weight, "nothing uses the tensor conv1.weight"),
-        (add_dead_node, "nothing uses node dead"),
-        (add_constant_node, "node negated computes a constant"),
+        (spoil_scales, "16.*28"),
+        (add_unused_weight, "conv1.weight"),
+        (add_dead_node, "dead"),
+        (add_constant_node, "negated"),
         (add_stack_trace, "metadata"),
-        (fix_the_batch, "inputs"),
-        (rename_the_output, "outputs"),
+        (fix_the_batch, r"noise.*\(2, 8\)"),
+        (rename_the_output, "pixels"),
     ],
 )
-def test_a_graph_that_is_otherwise_is_refused(protos, spoil, what):
+def test_a_graph_that_is_otherwise_is_refused(protos, spoil, offence):
     proto = copy.deepcopy(protos["generator"])
     spoil(proto)
-    with pytest.raises(QualityGateFailed, match=what):
+    with pytest.raises(QualityGateFailed, match=offence):
         check(proto, "generator")
 
 
@@ -248,7 +248,7 @@ def test_ablations_export(generator, small_model):
 def test_no_text_tower(small_model):
     model = small_model()
     model.text = None
-    with pytest.raises(UsageError, match="no text tower"):
+    with pytest.raises(UsageError, match="--clip"):
         export_text_encoder(model)
 
 

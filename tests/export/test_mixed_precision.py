@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from galip_export import calibration, export_bundle, islands, precisions
+from galip_export import calibration, devices, export_bundle, mixed_precision, precisions
+from galip_export.calibration import Samples
 from galip_export.comparison import picture_psnr, row_psnr
 from galip_export.emulation import emulated
-from galip_export.islands import mixed, parts
-from galip_export.mixed_precision import LARGEST, float_tensors, in_half
-from galip_export.selection import select
+from galip_export.mixed_precision import LARGEST, convert_mixed, float_tensors, group_parts, to_fp16
+from galip_export.sensitivity import select
 from galip_export.trace import export_generator, export_text_encoder
 from galip_runtime import QualityGateFailed
 from galip_runtime.bundle.manifest import CONDITION, read_manifest
@@ -59,12 +59,12 @@ def run(proto, **inputs):
     return calibration.output(proto, inputs)
 
 
-class Test_in_half:
+class Test_to_fp16:
     @pytest.mark.parametrize("name", ["generator", "encoder"])
     def test_nodes_are_in_fp16_and_what_goes_in_and_out_is_not(self, request, name):
         graph = request.getfixturevalue(name)
         before = graph.SerializeToString(deterministic=True)
-        result = in_half(graph)
+        result = to_fp16(graph)
         assert graph.SerializeToString(deterministic=True) == before
         onnx.checker.check_model(result, full_check=True)
         of = types(result)
@@ -80,7 +80,7 @@ class Test_in_half:
         assert result.ByteSize() < 0.6 * graph.ByteSize()
 
     def test_what_depends_on_the_sentence_is_still_one_tensor_in_fp32(self, generator):
-        result = in_half(generator)
+        result = to_fp16(generator)
         assert types(result)[CONDITION] == TensorProto.FLOAT
         readers = [node for node in result.graph.node if CONDITION in node.input]
         assert [node.op_type for node in readers] == ["Cast"]
@@ -96,7 +96,7 @@ class Test_in_half:
             helper.make_node("Add", ["a", "w"], ["b"], name="second"),
             helper.make_node("Sub", ["b", "x"], ["y"], name="third"),
         ]
-        result = in_half(graph_of(nodes, [("w", [[0.1, 0.2, 0.3, 0.4]])]), kept={"second"})
+        result = to_fp16(graph_of(nodes, [("w", [[0.1, 0.2, 0.3, 0.4]])]), fp32_nodes={"second"})
         onnx.checker.check_model(result, full_check=True)
         of = types(result)
         assert (of["a"], of["a/float"], of["b"], of["b/half"]) == (10, 1, 1, 10)
@@ -107,14 +107,14 @@ class Test_in_half:
 
     def test_a_weight_that_fp16_does_not_hold_stays(self):
         nodes = [helper.make_node("Mul", ["x", "w"], ["y"], name="only")]
-        large = in_half(graph_of(nodes, [("w", [[1, 2, 3, 7e4]])]))
+        large = to_fp16(graph_of(nodes, [("w", [[1, 2, 3, 7e4]])]))
         assert [node.op_type for node in large.graph.node] == ["Mul"]
-        mask = in_half(graph_of(nodes, [("w", [[1, 2, 3, -np.inf]])]))
+        mask = to_fp16(graph_of(nodes, [("w", [[1, 2, 3, -np.inf]])]))
         assert [node.op_type for node in mask.graph.node] == ["Cast", "Mul", "Cast"]
 
     def test_scales_of_a_resize_stay(self):
         node = helper.make_node("Resize", ["x", "", "scales"], ["y"], name="r", mode="nearest")
-        result = in_half(graph_of([node], [("scales", [1, 1])]))
+        result = to_fp16(graph_of([node], [("scales", [1, 1])]))
         onnx.checker.check_model(result, full_check=True)
         assert {tensor.name: tensor.data_type for tensor in result.graph.initializer} == {"scales": 1}
 
@@ -125,7 +125,7 @@ class Test_emulated:
             helper.make_node("Add", ["x", "c"], ["a"], name="up"),
             helper.make_node("Sub", ["a", "c"], ["y"], name="down"),
         ]
-        graph = in_half(graph_of(nodes, [("c", np.full((1, 4), 1000))]))
+        graph = to_fp16(graph_of(nodes, [("c", np.full((1, 4), 1000))]))
         x = np.array([[0.1, 0.2, 0.3, 0.7]], np.float32)
         half = x.astype(np.float16)
         expected = (half + np.float16(1000)) - np.float16(1000)
@@ -136,29 +136,28 @@ class Test_emulated:
     @pytest.mark.parametrize("name", ["generator", "encoder"])
     def test_it_is_near_and_not_equal(self, request, model, name):
         graph = request.getfixturevalue(name)
-        inputs = (calibration.text_inputs if name == "encoder" else calibration.generator_inputs)(model)
-        inputs = calibration.rows(inputs, slice(0, 16))
-        psnr = row_psnr if name == "encoder" else picture_psnr
-        result = emulated(in_half(graph))
+        samples = (calibration.text_samples if name == "encoder" else calibration.generator_samples)(model)
+        inputs, psnr = calibration.rows(samples.inputs, slice(0, 16)), samples.psnr
+        result = emulated(to_fp16(graph))
         onnx.checker.check_model(result, full_check=True)
         found = psnr(calibration.output(graph, inputs), calibration.output(result, inputs))
         assert 45 < found.min() < found.max() < 120
-        nothing = emulated(in_half(graph, {node.name for node in graph.graph.node}))
+        nothing = emulated(to_fp16(graph, {node.name for node in graph.graph.node}))
         assert (calibration.output(nothing, inputs) == calibration.output(graph, inputs)).all()
 
     def test_beyond_its_range_is_infinity(self):
         nodes = [helper.make_node("Mul", ["x", "x"], ["y"], name="square")]
-        graph = emulated(in_half(graph_of(nodes)))
+        graph = emulated(to_fp16(graph_of(nodes)))
         assert run(graph, x=np.array([[1, 200, 300, -300]], np.float32)).tolist() == [
             [1, 40000, np.inf, np.inf]
         ]
 
 
-class Test_mixed:
+class Test_convert_mixed:
     def test_every_node_with_floats_is_in_one_part(self, generator, encoder):
         for graph in (generator, encoder):
             floats = float_tensors(graph)
-            named = [node.name for nodes in parts(graph).values() for node in nodes]
+            named = [node.name for nodes in group_parts(graph).values() for node in nodes]
             assert len(named) == len(set(named))
             assert set(named) == {
                 node.name
@@ -166,7 +165,7 @@ class Test_mixed:
                 if floats & {*node.input, *node.output} and node.op_type != "Cast"
             }
         assert {"blocks.0 convolutions", "vit norms", "vit softmax", "to_rgb convolutions"} <= set(
-            parts(generator)
+            group_parts(generator)
         )
 
     def test_what_overflows_stays(self):
@@ -179,8 +178,9 @@ class Test_mixed:
         ]
         graph = graph_of(nodes, [("c", [[300] * 4]), ("d", [[1 / 9e4] * 4])])
         x = np.random.default_rng(0).uniform(0.5, 1, (24, 4)).astype(np.float32)
-        told = []
-        result, report = mixed(graph, {"x": x}, row_psnr, 30, lambda *call: told.append(call))
+        calls = []
+        samples = Samples({"x": x}, row_psnr)
+        result, report = convert_mixed(graph, samples, 30, lambda *call: calls.append(call))
         found = {part.name: part for part in report}
         assert {name: part.fp16 for name, part in found.items()} == {
             "blocks.0 the rest": True,
@@ -192,7 +192,7 @@ class Test_mixed:
         )
         assert found["blocks.1 the rest"].psnr_db is None or found["blocks.1 the rest"].psnr_db < 0
         assert np.isfinite(run(emulated(result), x=x)).all()
-        assert told == [(number, 3) for number in range(4)]
+        assert [(done, total) for _, done, total in calls] == [(number, 3) for number in range(4)]
         json.dumps([vars(part) for part in report], allow_nan=False)
 
     def test_what_errs_stays(self):
@@ -203,18 +203,18 @@ class Test_mixed:
         ]
         graph = graph_of(nodes, [("c", [[1000] * 4])])
         x = np.random.default_rng(0).uniform(0, 1, (24, 4)).astype(np.float32)
-        _, report = mixed(graph, {"x": x}, row_psnr, 45)
+        _, report = convert_mixed(graph, Samples({"x": x}, row_psnr), 45)
         assert {part.name: part.fp16 for part in report} == {
             "blocks.0 the rest": False,
             "blocks.1 the rest": True,
         }
 
     def test_nothing_can_be(self, monkeypatch):
-        monkeypatch.setattr(islands, "_MARGIN_DB", 200)
+        monkeypatch.setattr(mixed_precision, "_MARGIN_DB", 200)
         graph = graph_of([helper.make_node("Mul", ["x", "x"], ["y"], name="square")])
         x = np.random.default_rng(0).uniform(0, 1, (24, 4)).astype(np.float32)
-        with pytest.raises(QualityGateFailed, match="no part of the generator can be in fp16"):
-            mixed(graph, {"x": x}, row_psnr, 45)
+        with pytest.raises(QualityGateFailed, match=r"generator.*fp16"):
+            convert_mixed(graph, Samples({"x": x}, row_psnr), 45)
 
 
 def test_psnr_of_rows():
@@ -261,7 +261,7 @@ class Test_a_bundle:
     def test_what_was_measured_goes_with_it(self, exported):
         parity = json.loads((exported.bundle / "parity.json").read_text())
         (pictures,) = parity["pictures"]
-        where = precisions.verified_on("fp16")[0]
+        where = devices.verified_on("fp16")[0]
         assert (pictures["precision"], pictures["device"], pictures["pictures"]) == ("fp16", where, 256)
         assert pictures["psnr_p1"] >= 45
         assert {case["device"] for case in parity["cases"]} == {where}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from galip_export.rewrites import Conditioning, Doubling, rewrite, sub_pixel_kernels
+from galip_export.rewrites import Conditioning, SubPixelConv, rewrite, sub_pixel_kernels
 from torch import nn
 
 from galip.model import AffineMlp
@@ -28,11 +28,11 @@ def shaken(module):
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize(("entering", "leaving", "size"), [(1, 1, 1), (3, 5, 2), (8, 4, 7), (16, 16, 12)])
-def test_doubling(batch, entering, leaving, size):
+def test_sub_pixel_conv(batch, entering, leaving, size):
     conv = shaken(nn.Conv2d(entering, leaving, 3, padding=1))
     x = torch.randn(batch, entering, size, size)
     with torch.no_grad():
-        close(Doubling(conv)(x), conv(F.interpolate(x, scale_factor=2, mode="nearest")))
+        close(SubPixelConv(conv)(x), conv(F.interpolate(x, scale_factor=2, mode="nearest")))
 
 
 def test_the_phases_have_the_kernel_s_sum():
@@ -52,9 +52,9 @@ def test_all_affine_networks_at_once(batch, with_prompt):
     cond = torch.cat([noise, sentence], dim=1)
     with torch.no_grad():
         conditioning = Conditioning(networks, prompt, noise_dim=4)
-        found, prompts = conditioning(noise, sentence)
-        for each, network in zip(found, networks, strict=True):
-            close(each[:, :, 0, 0], network(cond))
+        outputs, prompts = conditioning(noise, sentence)
+        for output, network in zip(outputs, networks, strict=True):
+            close(output[:, :, 0, 0], network(cond))
         if prompt is None:
             assert prompts is None
         else:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -108,7 +109,7 @@ def test_the_bundle_that_was_set_aside_is_put_back(old, new, monkeypatch):
     monkeypatch.setattr(staging, "_exchange", lambda *_: False)
     aside = staging._set_aside(old)
     os.rename(old, aside)
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match=re.escape(str(old))):
         export(new, old, overwrite=False)
     assert state_of(old) == "old"
     os.rename(old, aside)
@@ -144,6 +145,21 @@ def test_exports_at_once_leave_one_of_them_whole(old, new, tmp_path, monkeypatch
     assert state_of(old) in ("old", "new")
     assert os.listdir(old.parent) == ["bundle"]
     assert sorted(os.listdir(old)) == sorted(["manifest.json", *read_manifest(old).files])
+
+
+def test_another_export_comes_between_check_and_rename(old, new, tmp_path, monkeypatch):
+    out, check, calls = tmp_path / "here" / "other", staging._check_target, []
+
+    def check_then_copy(*arguments):
+        check(*arguments)
+        calls.append(arguments)
+        if len(calls) == 2:  # the second check is the last before `out` is put in place
+            shutil.copytree(old, out)
+
+    monkeypatch.setattr(staging, "_check_target", check_then_copy)
+    with pytest.raises(UsageError, match=re.escape(str(out))):
+        export(new, out, overwrite=False)
+    assert state_of(out) == "old"
 
 
 def test_a_living_export_s_folder_stays(old, new):

@@ -31,18 +31,18 @@ class Config:
 
 
 def test_what_was_measured_is_there_the_next_time(tmp_path):
-    TimingCache(tmp_path / "bundle").keep(Config(b"right times"))
+    TimingCache(tmp_path / "bundle").save_from(Config(b"right times"))
     assert (tmp_path / "bundle.timing").read_bytes() == b"right times"
     config = Config()
-    TimingCache(tmp_path / "bundle").give(config)
+    TimingCache(tmp_path / "bundle").load_into(config)
     assert config.used == b"right times"
 
 
 def test_within_one_export(tmp_path):
     cache, second = TimingCache(tmp_path / "bundle"), Config()
-    cache.keep(Config(b"right times"))
+    cache.save_from(Config(b"right times"))
     (tmp_path / "bundle.timing").unlink()
-    cache.give(second)
+    cache.load_into(second)
     assert second.used == b"right times"
 
 
@@ -50,20 +50,20 @@ def test_within_one_export(tmp_path):
 def test_what_does_not_fit_is_measured_anew(tmp_path, found):
     (tmp_path / "bundle.timing").write_bytes(found)
     cache, config = TimingCache(tmp_path / "bundle"), Config(b"right, measured")
-    cache.give(config)
+    cache.load_into(config)
     assert config.used == b""
-    cache.keep(config)
+    cache.save_from(config)
     assert (tmp_path / "bundle.timing").read_bytes() == b"right, measured"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle.timing"]
 
 
 def test_nothing_is_written_where_nothing_is_new(tmp_path):
     cache = TimingCache(tmp_path / "bundle")
-    cache.keep(Config(b"right times"))
+    cache.save_from(Config(b"right times"))
     before = cache.path.stat().st_mtime_ns
     again = TimingCache(tmp_path / "bundle")
-    again.give(Config())
-    again.keep(Config(b"right times"))
+    again.load_into(Config())
+    again.save_from(Config(b"right times"))
     assert cache.path.stat().st_mtime_ns == before
 
 
@@ -76,14 +76,14 @@ def test_where_it_is(tmp_path, monkeypatch):
 def test_one_that_cannot_be_read(tmp_path, caplog):
     (tmp_path / "bundle.timing").mkdir()
     config = Config()
-    TimingCache(tmp_path / "bundle").give(config)
+    TimingCache(tmp_path / "bundle").load_into(config)
     assert config.used == b""
-    assert "cannot be read" in caplog.text
+    assert str(tmp_path / "bundle.timing") in caplog.text
 
 
 def test_a_folder_that_takes_no_file(tmp_path, caplog):
     (tmp_path / "bundle.timing").mkdir()
     with caplog.at_level(logging.WARNING):
-        TimingCache(tmp_path / "bundle").keep(Config(b"right times"))
-    assert "cannot be written" in caplog.text
+        TimingCache(tmp_path / "bundle").save_from(Config(b"right times"))
+    assert str(tmp_path / "bundle.timing") in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["bundle.timing"]

@@ -1,10 +1,11 @@
-"""`make fuzz`: every target for its share of the time, then a table of what was tried and what held."""
+"""`make fuzz`: run every target for its share of the time, then print a table of trials and outcomes."""
 
 import argparse
 import json
 import secrets
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ KEEP = Path("demo/fuzz")
 
 
 def main() -> int:
-    """The command; its exit code is 1 where a trial did not hold."""
+    """Run the command. Returns exit code 1 if a trial failed."""
     options = _options()
     home = KEEP / "work"
     shutil.rmtree(home, ignore_errors=True)
@@ -52,23 +53,23 @@ def main() -> int:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     failed = any(result.faults for result in results)
     if failed:
-        print(f"\nThe inputs of faults, and how to reproduce them, are in {KEEP}")
+        print(f"\n{KEEP} has the inputs of the faults, and how to reproduce them")
     return int(failed)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10, help="of all targets together")
-    parser.add_argument("--seed", type=int, default=None, help="drawn and printed without")
-    parser.add_argument("--targets", default="", help=f"of {', '.join(TARGETS)}; all without")
-    parser.add_argument("--only", type=int, help="the one trial of this number")
+    parser.add_argument("--minutes", type=float, default=10, help="for all targets together")
+    parser.add_argument("--seed", type=int, default=None, help="default: random, printed")
+    parser.add_argument("--targets", default="", help=f"some of {', '.join(TARGETS)}; default: all")
+    parser.add_argument("--only", type=int, help="run only the trial of this number")
     parser.add_argument("--jobs", type=int, default=usable_cpus())
-    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--json", type=Path, help="write the result to this file")
     options = parser.parse_args()
     options.seed = secrets.randbelow(2**32) if options.seed is None else options.seed
     options.targets = options.targets.replace(",", " ").split() or list(TARGETS)
     if unknown := set(options.targets) - set(TARGETS):
-        parser.error(f"no targets {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+        parser.error(f"no targets {', '.join(sorted(unknown))}; targets are {', '.join(TARGETS)}")
     return options
 
 
@@ -97,7 +98,7 @@ def _document(results: list[Result], options: argparse.Namespace) -> dict[str, A
             }
             for result in results
         },
-        "machine": describe_machine(),
+        "machine": asdict(describe_machine()),
     }
 
 

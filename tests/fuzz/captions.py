@@ -1,4 +1,4 @@
-"""Text of any kind: open_clip's ids, or a UsageError for what its tokenizer cannot read either."""
+"""Text of any kind: the tokenizer gives open_clip's ids, or a UsageError where open_clip's fails, too."""
 
 from pathlib import Path
 
@@ -45,12 +45,12 @@ def start(home: Path) -> Trial:
 
 
 def _characters(rng: np.random.Generator) -> str:
-    """Any code points at all, surrogates and unassigned ones too."""
+    """Return arbitrary code points, even surrogates and unassigned ones."""
     return "".join(map(chr, rng.integers(0x110000, size=rng.integers(1, 200))))
 
 
 def _references(rng: np.random.Generator) -> str:
-    """HTML's ways of naming a character, of any number."""
+    """Return HTML character references of arbitrary numbers."""
     return " ".join(
         pick(rng, _REFERENCES).format(int(rng.integers(2 ** int(rng.integers(1, 62)))))
         if rng.random() < 0.98

@@ -1,4 +1,4 @@
-"""Damaged and forged checkpoints: loaded whole or refused, and nothing in them is ever run."""
+"""Damaged and forged checkpoints are loaded completely or refused, and none of their code runs."""
 
 import json
 import pickle
@@ -33,11 +33,11 @@ def start(home: Path) -> Trial:
     def safetensors(path: Path, rng: Rng) -> str:
         path = path.with_suffix(".safetensors")
         path.write_bytes(pick(rng, (whole, clip)).read_bytes())
-        how = change_file(path, rng, pick(rng, (mutated, _header, _header, _config, _config)))
+        change = change_file(path, rng, pick(rng, (mutated, _header, _header, _config, _config)))
         code, _ = galip("info", path)
         load = load_galip if code != 0 or read_info(path).kind == "galip" else load_clip
         load(path)
-        assert code == 0, f"galip info refuses what can be loaded ({how}): exit code {code}"
+        assert code == 0, f"galip info refuses what can be loaded ({change}): exit code {code}"
         return "loaded"
 
     def pickled(path: Path, rng: Rng) -> str:
@@ -61,7 +61,7 @@ def start(home: Path) -> Trial:
             outcome = kind(folder / "model", rng)
         except GalipError as error:
             if out_of_memory(error):
-                raise MemoryError("all that a trial may have") from error
+                raise MemoryError("the trial reached its limit") from error
             outcome = type(error).__name__
         return f"{kind.__name__}: {outcome}"
 
@@ -69,7 +69,7 @@ def start(home: Path) -> Trial:
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """A safetensors file's header and numbers."""
+    """Return the header and the data of a safetensors file."""
     length = int.from_bytes(data[:8], "little")
     return json.loads(data[8 : 8 + length]), data[8 + length :]
 
@@ -80,7 +80,7 @@ def _joined(header: object, numbers: bytes) -> bytes:
 
 
 def _header(data: bytes, rng: Rng) -> bytes:
-    """Names, types, sizes and places of tensors, and the metadata's fields."""
+    """Change names, dtypes, shapes and offsets of tensors, and fields of the metadata."""
     header, numbers = _split(data)
     for _ in range(pick(rng, (1, 1, 3))):
         name = pick(rng, header)
@@ -89,7 +89,7 @@ def _header(data: bytes, rng: Rng) -> bytes:
             header[name] = altered(header[name], rng)
         elif kind == 1:
             header[pick(rng, (f"{name}.more", "text", "generator.", ""))] = header.pop(name)
-        elif not isinstance(header[name], dict):  # it was altered already
+        elif not isinstance(header[name], dict):  # an earlier change replaced it
             continue
         elif name == "__metadata__":
             header[name][pick(rng, header[name] or ["config"])] = pick(
@@ -101,15 +101,15 @@ def _header(data: bytes, rng: Rng) -> bytes:
             )
         elif kind == 3:
             shape = header[name].get("shape")
-            turned = shape[::-1] if isinstance(shape, list) else []
-            header[name]["shape"] = pick(rng, (turned, [], [0], [2**62, 4], [1, -1]))
+            reversed_shape = shape[::-1] if isinstance(shape, list) else []
+            header[name]["shape"] = pick(rng, (reversed_shape, [], [0], [2**62, 4], [1, -1]))
         else:
             header[name]["data_offsets"] = pick(rng, ([0, 0], [4, 0], [0, 2**63], [0, len(numbers)]))
     return _joined(header, numbers)
 
 
 def _config(data: bytes, rng: Rng) -> bytes:
-    """What the metadata says of the model: JSON within JSON."""
+    """Change the description of the model in the metadata: JSON within JSON."""
     header, numbers = _split(data)
     field = pick(rng, ("config", "config", "config", "parts", "aliases", "note"))
     document = json.loads(header["__metadata__"][field])
@@ -120,20 +120,22 @@ def _config(data: bytes, rng: Rng) -> bytes:
 
 
 def _with_another_number(document: Any, rng: Rng) -> Any:
-    """A size that a model would be built by."""
+    """Change a number that determines the model's size."""
     numbers: list[tuple[Any, Any]] = []
-    holders = [document] if isinstance(document, dict | list) else []
-    while holders:
-        holder = holders.pop()
-        for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+    containers = [document] if isinstance(document, dict | list) else []
+    while containers:
+        container = containers.pop()
+        for key, value in container.items() if isinstance(container, dict) else enumerate(container):
             if isinstance(value, int):
-                numbers.append((holder, key))
+                numbers.append((container, key))
             elif isinstance(value, dict | list):
-                holders.append(value)
+                containers.append(value)
     if not numbers:
         return odd_value(rng)
-    holder, key = pick(rng, numbers)
-    holder[key] = pick(rng, (0, -1, 1, 2, 3, 7, 63, 10**3, 10**5, 10**8, 10**9, 2**31, 2**63, 1.5, "8", None))
+    container, key = pick(rng, numbers)
+    container[key] = pick(
+        rng, (0, -1, 1, 2, 3, 7, 63, 10**3, 10**5, 10**8, 10**9, 2**31, 2**63, 1.5, "8", None)
+    )
     return document
 
 
@@ -146,7 +148,7 @@ class _Bomb:
 
 
 def _odd_state(rng: Rng, bomb: Path) -> Any:
-    """What might be found in a .pth file, tensors of every kind among it."""
+    """Return what a .pth file might hold, with tensors of every kind."""
     plain = torch.arange(12.0).reshape(3, 4)
     tensors: list[Any] = [
         plain,

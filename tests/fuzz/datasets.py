@@ -1,4 +1,4 @@
-"""Data sets with damaged or hostile files, and statistics: refused, or the broken pictures are counted."""
+"""Damaged and hostile data sets and statistics are refused, or their broken pictures are counted."""
 
 import io
 import json
@@ -59,7 +59,7 @@ def start(home: Path) -> Trial:
             distance = frechet_distance(loaded, own)
         except GalipError as error:
             if out_of_memory(error):
-                raise MemoryError("all that a trial may have") from error
+                raise MemoryError("the trial reached its limit") from error
             return f"statistics: {type(error).__name__}"
         assert np.isfinite(distance), distance
         assert distance > -1e-6 * (1 + abs(np.trace(loaded.covariance))), distance
@@ -72,13 +72,13 @@ def start(home: Path) -> Trial:
 
 
 def _uncommon(paths: list[Path], rng: Rng) -> list[Path]:
-    """Of one ending, so that the few lists are met as often as the many pictures."""
+    """Return the paths of one random suffix, so that the few lists are hit as often as the many pictures."""
     ending = pick(rng, sorted({path.suffix for path in paths}))
     return [path for path in paths if path.suffix == ending]
 
 
 def _change_of(path: Path, rng: Rng) -> Any:
-    """A change that the file's kind invites, or any."""
+    """Return a change that suits the file's format, or any."""
     own = {".json": _json, ".jsonl": _lines, ".txt": _text, ".tar": _tar, ".pickle": _pickle}
     return own.get(path.suffix, mutated) if rng.random() < 0.7 else mutated
 
@@ -86,7 +86,7 @@ def _change_of(path: Path, rng: Rng) -> Any:
 def _json(data: bytes, rng: Rng) -> bytes:
     try:
         document = json.loads(data)
-    except (ValueError, RecursionError):  # changed before
+    except (ValueError, RecursionError):  # an earlier change broke it
         return mutated(data, rng)
     for _ in range(pick(rng, (1, 1, 3))):
         document = altered(document, rng)
@@ -118,7 +118,7 @@ _TAR_FIELDS = {"name": (0, 100), "mode": (100, 8), "size": (124, 12), "time": (1
 
 
 def _tar(data: bytes, rng: Rng) -> bytes:
-    """A member's header changed, its checksum made right."""
+    """Change a member's header and fix its checksum."""
     changed = bytearray(data)
     heads = [place for place in range(0, len(data) - 511, 512) if data[place + 257 : place + 262] == b"ustar"]
     if not heads:
@@ -190,7 +190,7 @@ def _statistics(rng: Rng) -> bytes:
 
 
 def _bomb(data: bytes, rng: Rng) -> bytes:
-    """Arrays that say they are larger than they are, or unpack to more than the file has."""
+    """Add arrays that claim to be larger than they are, or that unpack to more than the file."""
     size = int(pick(rng, (10**5, 10**6, 2**40)))
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d, %d), }" % (size, pick(rng, (1, size)))
     header = header.ljust(118) + b"\n"

@@ -1,4 +1,4 @@
-"""What trials begin with, made once in a folder."""
+"""Inputs of the trials, made once per folder."""
 
 import contextlib
 import io
@@ -9,7 +9,16 @@ import galip_runtime
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DEVICES", "PROMPTS", "SEEDS", "draw", "galip", "small_bundle", "small_checkpoint", "stub_bundle"]
+__all__ = [
+    "DEVICES",
+    "PROMPTS",
+    "SEEDS",
+    "galip",
+    "generate",
+    "small_bundle",
+    "small_checkpoint",
+    "stub_bundle",
+]
 
 DEVICES = ("cpu", "openvino")
 PROMPTS = ["a red apple", "", "the pan"]
@@ -17,7 +26,7 @@ SEEDS = [7, 8, 2**64 - 1]
 
 
 def stub_bundle(home: Path) -> Path:
-    """A bundle of kilobytes whose graphs in fp16 nothing here loads."""
+    """Return a bundle of a few kilobytes, with fp16 graphs that nothing here loads."""
     from stub_bundle import make_stub_bundle
 
     folder = home / "stub"
@@ -25,7 +34,7 @@ def stub_bundle(home: Path) -> Path:
 
 
 def small_checkpoint(home: Path, seed: int = 0) -> Path:
-    """A whole checkpoint with a generator of one block of each kind."""
+    """Return a complete checkpoint whose generator has one block of each kind."""
     import torch
     from tiny import random_model, small_config
 
@@ -41,7 +50,7 @@ def small_checkpoint(home: Path, seed: int = 0) -> Path:
 
 
 def small_bundle(home: Path, seed: int = 0) -> Path:
-    """What `galip export` makes of `small_checkpoint`."""
+    """Return the bundle that `galip export` makes of `small_checkpoint`."""
     from galip_export import export_bundle
 
     folder = home / f"exported{seed}"
@@ -50,23 +59,23 @@ def small_bundle(home: Path, seed: int = 0) -> Path:
     return folder
 
 
-def draw(bundle: Path, device: str) -> npt.NDArray[np.uint8]:
-    """Three pictures of it, in two batches."""
+def generate(bundle: Path, device: str) -> npt.NDArray[np.uint8]:
+    """Generate three pictures with the bundle, in two batches."""
     model = galip_runtime.load(bundle, device=device, threads=1)
     return model.generate(PROMPTS, SEEDS, batch_size=2)
 
 
 def galip(*arguments: str | os.PathLike[str]) -> tuple[int, str]:
-    """The command's exit code and what it printed. Raises AssertionError for what it did not expect."""
+    """Run the command and return its exit code and output. Raises AssertionError for unexpected errors."""
     from galip.cli import main
 
     output, errors = io.StringIO(), io.StringIO()
     code: object = None
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         try:
-            main(["--debug", *(os.fspath(each) for each in arguments)])
-        except SystemExit as done:
-            code = done.code
+            main(["--debug", *map(os.fspath, arguments)])
+        except SystemExit as leave:
+            code = leave.code
     assert code in (0, 2, 3, 4, 5), f"galip {arguments[0]} ends with exit code {code}:\n{errors.getvalue()}"
     assert isinstance(code, int)
     return code, output.getvalue()

@@ -1,4 +1,4 @@
-"""Bundles whose hashes are right and whose content is not: our errors, or pictures of the right shape."""
+"""Bundles with correct hashes and wrong content give our errors, or pictures of the right shape."""
 
 import gzip
 import json
@@ -25,11 +25,11 @@ def start(home: Path) -> Trial:
 
     def trial(rng: Rng, folder: Path) -> str:
         bundle = Path(shutil.copytree(pick(rng, bundles), folder / "bundle"))
-        what = pick(rng, (_graph, _graph, _graph, _graph_bytes, _manifest, _manifest, _vocabulary, _parity))
-        what(bundle, rng)
+        change = pick(rng, (_graph, _graph, _graph, _graph_bytes, _manifest, _manifest, _vocabulary, _parity))
+        change(bundle, rng)
         galip("info", bundle)
         outcome = _loaded(bundle, str(pick(rng, DEVICES)))
-        return f"{what.__name__.strip('_')}: {outcome}"
+        return f"{change.__name__.strip('_')}: {outcome}"
 
     return trial
 
@@ -41,12 +41,12 @@ def _loaded(bundle: Path, device: str) -> str:
         pictures = model.generate(PROMPTS, SEEDS, batch_size=2)
     except GalipError as error:
         if out_of_memory(error):
-            raise MemoryError("all that a trial may have") from error
+            raise MemoryError("the trial reached its limit") from error
         return type(error).__name__
-    sizes = model.dimensions
-    assert sentence.shape == (3, sizes.sentence_dim), sentence.shape
+    dimensions = model.dimensions
+    assert sentence.shape == (3, dimensions.sentence_dim), sentence.shape
     assert sentence.dtype == np.float32, sentence.dtype
-    assert pictures.shape == (3, sizes.image_height, sizes.image_width, 3), pictures.shape
+    assert pictures.shape == (3, dimensions.image_height, dimensions.image_width, 3), pictures.shape
     assert pictures.dtype == np.uint8, pictures.dtype
     json.dumps(model.info(), allow_nan=False)
     return "pictures"
@@ -73,18 +73,18 @@ def _manifest(bundle: Path, rng: Rng) -> None:
 
 
 def _vocabulary(bundle: Path, rng: Rng) -> None:
-    """Other merges, as many or not, which the manifest counts rightly now and then."""
+    """Change the merges; the manifest sometimes has their right number."""
     document = json.loads((bundle / MANIFEST_NAME).read_text())
     name = document["tokenizer"]["file"]
     lines = gzip.decompress((bundle / name).read_bytes()).decode().splitlines(keepends=True)
     kind = rng.integers(5)
     if kind == 0:
         lines = lines[: int(rng.integers(len(lines) + 1))]
-    elif kind == 1:  # new merges: bytes that no line has joined yet
+    elif kind == 1:  # new merges, of bytes that no line joins
         letters = [chr(code) for code in range(0x21, 0x7F)]
-        known = {line.strip() for line in lines}
+        old_pairs = {line.strip() for line in lines}
         pairs = [f"{one} {other}" for one in letters for other in letters if one + other not in "inthan"]
-        lines += [f"{pair}\n" for pair in pairs[: int(rng.integers(1, len(pairs)))] if pair not in known]
+        lines += [f"{pair}\n" for pair in pairs[: int(rng.integers(1, len(pairs)))] if pair not in old_pairs]
     elif kind == 2:
         rng.shuffle(lines)
     text = "".join(lines).encode()
@@ -109,7 +109,7 @@ def _parity(bundle: Path, rng: Rng) -> None:
 
 
 def _write(bundle: Path, name: str, data: bytes) -> None:
-    """Replace a file and what the manifest lists of it."""
+    """Replace a file and its entry in the manifest."""
     (bundle / name).write_bytes(data)
     document = json.loads((bundle / MANIFEST_NAME).read_text())
     entry: FileEntry = describe_file(bundle / name)
@@ -118,5 +118,5 @@ def _write(bundle: Path, name: str, data: bytes) -> None:
 
 
 def _seal(bundle: Path, document: object) -> None:
-    """Make `document` the manifest, whatever it is; with its own digest where it can have one."""
+    """Write `document` as the manifest, whatever it is, with its digest if it can have one."""
     (bundle / MANIFEST_NAME).write_bytes(as_json(document, indent=2, sort_keys=True) + b"\n")

@@ -1,4 +1,4 @@
-"""ONNX graphs, changed in ways that their format allows and nobody exports."""
+"""Changes to ONNX graphs that the format allows but that no exporter makes."""
 
 import contextlib
 from collections.abc import Callable
@@ -25,10 +25,10 @@ _OPERATIONS = (
 
 
 def forge(model: ModelProto, rng: Rng) -> str:
-    """Change something; says what."""
+    """Change something and return what."""
     while True:
         change = pick(rng, _CHANGES)
-        with contextlib.suppress(LookupError):  # there is nothing of the kind to change
+        with contextlib.suppress(LookupError):  # there is nothing of that kind to change
             change(model, rng)
             return str(change.__name__)
 
@@ -57,7 +57,7 @@ def _constant(model: ModelProto, rng: Rng, numbers: object, dtype: type = np.int
 
 
 def _renamed_output(model: ModelProto, rng: Rng) -> tuple[str, str]:
-    """(what computes the output now, the output's name, which nothing computes)."""
+    """Rename an output. Return its new name, and the old one, which no node computes now."""
     name, inner = pick(rng, model.graph.output).name, f"inner{rng.integers(2**62)}"
     for node in model.graph.node:
         for index, output in enumerate(node.output):
@@ -66,7 +66,7 @@ def _renamed_output(model: ModelProto, rng: Rng) -> tuple[str, str]:
     return inner, name
 
 
-# What a graph says of its tensors
+# Descriptions of tensors
 
 
 def _size(model: ModelProto, rng: Rng) -> None:
@@ -168,7 +168,7 @@ def _new_attribute(model: ModelProto, rng: Rng) -> None:
 
 
 def _rewired(model: ModelProto, rng: Rng) -> None:
-    """Any tensor in the place of an input: a circle, too."""
+    """Replace an input by any tensor, which may make a cycle."""
     node = pick(rng, model.graph.node)
     if node.input:
         node.input[int(rng.integers(len(node.input)))] = pick(
@@ -200,7 +200,7 @@ def _node_twice(model: ModelProto, rng: Rng) -> None:
 
 
 def _loop(model: ModelProto, rng: Rng) -> None:
-    """An output that goes round as often as a number says."""
+    """Pass an output through a loop of 2^62 iterations."""
     inner, name = _renamed_output(model, rng)
     boolean, integer = (helper.make_tensor_value_info(n, t, []) for n, t in (("go", 9), ("i", 7)))
     held = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("held", "new")]
@@ -237,7 +237,7 @@ def _weight_data(model: ModelProto, rng: Rng) -> None:
 
 
 def _weight_values(model: ModelProto, rng: Rng) -> None:
-    """Numbers that sizes, places and pictures are made of."""
+    """Change a number in a weight, which may be a size or an index."""
     tensor = _weight(model, rng)
     if tensor.data_location == TensorProto.EXTERNAL:  # by another change
         return
@@ -264,7 +264,7 @@ def _weight_elsewhere(model: ModelProto, rng: Rng) -> None:
         tensor.external_data.add(key=key, value=value)
 
 
-# Outputs of other rows, sizes and types
+# Outputs with other rows, sizes and types
 
 
 def _rows(model: ModelProto, rng: Rng) -> None:
@@ -293,7 +293,7 @@ def _cast(model: ModelProto, rng: Rng) -> None:
 
 
 def _another_output(model: ModelProto, rng: Rng) -> None:
-    """A tensor that is not the one expected, such as a weight, which no picture changes."""
+    """Make another tensor the output, such as a weight, which no input changes."""
     _, name = _renamed_output(model, rng)
     _add(model, "Identity", [_name(model, rng)], [name])
 
@@ -302,7 +302,7 @@ def _another_output(model: ModelProto, rng: Rng) -> None:
 
 
 def _large_constant(model: ModelProto, rng: Rng) -> None:
-    """A tensor that only running or folding makes: up to 40 GB, or sizes that overflow."""
+    """Add a tensor that exists only when run or folded: up to 40 GB, or of an overflowing size."""
     inner, name = _renamed_output(model, rng)
     size = int(pick(rng, (10**6, 10**8, 1_500_000_000, 10**10, 2**61)))
     shape, dtype = _constant(model, rng, [size]), TensorProto.FLOAT
@@ -318,7 +318,7 @@ def _large_constant(model: ModelProto, rng: Rng) -> None:
 
 
 def _doubling(model: ModelProto, rng: Rng) -> None:
-    """Every node makes twice as much of what the one before it made."""
+    """Add nodes each of which doubles the size of the last one's output."""
     inner, name = _renamed_output(model, rng)
     last = inner
     for index in range(int(pick(rng, (5, 20, 40)))):

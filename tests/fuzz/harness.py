@@ -1,14 +1,14 @@
-"""Trials in processes of their own: a crash, a hang or a hunger for memory is the fault of one trial.
+"""Runs trials in their own processes, so that a crash, a hang or excessive memory fails only one trial.
 
 A target is a module of this package with
 
-    SECONDS            the most that a trial may take
-    MEGABYTES          the most memory that a trial may add to its process, or None
-    start(home)        makes what its trials share in the folder `home`, once a process, and gives `trial`
-    trial(rng, folder) tries one case, whose files go into the empty `folder`, and says in a word or two what
-                       came of it; whatever it raises is a fault
+    SECONDS            time limit of a trial
+    MEGABYTES          most memory that a trial may add to its process, or None
+    start(home)        called once per process: prepares shared inputs in the folder `home`, returns `trial`
+    trial(rng, folder) tries one case, writes its files to the empty `folder`, and returns the outcome in a
+                       word or two; any exception is a fault
 
-The target's name, the seed and the trial's number decide a case; what it took is left in `folder`.
+The target's name, the seed and the trial's number determine a case. Its input stays in `folder`.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ Trial = Callable[[np.random.Generator, Path], str]
 
 _START_SECONDS = 600
 _KEPT_ALIKE = 3
-"""inputs kept of faults that look the same"""
+"""Inputs to keep of faults that look the same."""
 _NO_MEMORY = re.compile(r"bad_alloc|MemoryError|[Ff]ailed to allocate|[Cc]annot allocate|[Oo]ut of memory")
 _PLACE = re.compile(r'File "[^"]*?([^"/]+/[^"/]+)", line (\d+),? in')
 _RAISED = re.compile(
@@ -63,25 +63,25 @@ _RAISED = re.compile(
 
 @dataclass(frozen=True)
 class Fault:
-    """A trial that did not hold."""
+    """A failed trial."""
 
     number: int
     what: str
-    """In a line; the same for faults that look the same."""
+    """One line, the same for faults that look the same."""
     detail: str
-    """The traceback, or what a process that died left on stderr."""
+    """The traceback, or the stderr of a process that died."""
     folder: Path | None
-    """The input and how to reproduce it; None where enough of its kind are kept."""
+    """The input and how to reproduce it; None if enough of its kind are stored."""
 
 
 @dataclass
 class Result:
-    """What trials of a target came to."""
+    """The outcomes of a target's trials."""
 
     target: str
     seconds: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter)
-    """Of the trials that held: how often each came out."""
+    """Count of each outcome among the trials that passed."""
     faults: list[Fault] = field(default_factory=list)
 
     @property
@@ -97,7 +97,7 @@ class Result:
 
 @dataclass
 class _Answer:
-    """What a worker says of a trial."""
+    """A worker's report of a trial."""
 
     outcome: str = ""
     what: str | None = None
@@ -116,10 +116,10 @@ def run(
     patience: float = 1,
     report: Callable[[str], None] = print,
 ) -> Result:
-    """Try `numbers` (0, 1, 2, … without) until they or the `seconds` end, `jobs` at a time.
+    """Run the trials `numbers` (default 0, 1, 2, …) until they or the `seconds` end, `jobs` at a time.
 
-    `home`: a folder for what trials share; `keep`: where the inputs of faults are moved to;
-    `patience`: times as long as `SECONDS` that a trial may take.
+    `home`: folder for shared inputs; `keep`: folder for the inputs of faults; `patience`: factor on the time
+    limit `SECONDS`.
     """
     home.mkdir(parents=True, exist_ok=True)
     result, numbers = Result(target), numbers or itertools.count()
@@ -129,9 +129,9 @@ def run(
         while True:
             for worker in workers:
                 if worker.ready and (began is None or time.monotonic() - began < seconds):
-                    began = began or time.monotonic()  # what trials share is made by now
+                    began = began or time.monotonic()  # the shared inputs exist by now
                     if (number := next(numbers, None)) is not None:
-                        worker.try_(number)
+                        worker.start_trial(number)
             busy = [worker for worker in workers if worker.number is not None]
             if not busy and all(worker.ready for worker in workers):
                 break
@@ -172,7 +172,7 @@ def _count(
 
 
 class _Worker:
-    """A process that tries cases of a target, and is started anew when it dies."""
+    """A process that runs trials of a target, restarted when it dies."""
 
     def __init__(self, target: str, seed: int, folder: Path, home: Path, patience: float) -> None:
         self.folder, self.number = folder, None
@@ -182,7 +182,7 @@ class _Worker:
         self._start()
 
     number: int | None
-    """of the trial in progress"""
+    """Number of the running trial."""
 
     def _start(self) -> None:
         self.connection, theirs = Pipe()
@@ -200,13 +200,13 @@ class _Worker:
                 stderr=log,
                 env=environment,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # so that all that it starts can be ended with it
+                start_new_session=True,  # so that its children can be killed with it
             )
         theirs.close()
         self.ready, self._until = False, time.monotonic() + _START_SECONDS
 
-    def try_(self, number: int) -> None:
-        """Begin a trial."""
+    def start_trial(self, number: int) -> None:
+        """Start a trial."""
         self.number, self.ready = number, False
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
@@ -214,7 +214,7 @@ class _Worker:
         self.connection.send((number, self.folder))
 
     def answer(self) -> _Answer | None:
-        """What came of the trial; None while it goes on. Raises RuntimeError where no trial can begin."""
+        """Return the report of the trial, None while it runs. Raises RuntimeError if no trial can start."""
         if self.ready:
             return None
         try:
@@ -225,7 +225,7 @@ class _Worker:
             if time.monotonic() < self._until:
                 return None
             answer = _Answer(what=f"no end within {self._seconds:g} s")
-            # Its stacks, for the log
+            # Dumps its stacks to the log
             self._process.send_signal(signal.SIGABRT)
             self._wait()
         except (EOFError, OSError):
@@ -240,7 +240,7 @@ class _Worker:
         return answer
 
     def end(self) -> None:
-        """Kill the process and all that it started."""
+        """Kill the process and its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -258,11 +258,11 @@ def _ending(code: int | None) -> str:
 
 
 def serve(descriptor: int, target: str, seed: int, home: str) -> None:
-    """Be a worker, at the other end of the pipe `descriptor`."""
+    """Run as a worker, at the other end of the pipe `descriptor`."""
     faulthandler.enable()
     connection = Connection(descriptor)
     module = importlib.import_module(f"fuzz.{target}")
-    with _alone(Path(home)):
+    with _exclusive(Path(home)):
         trial = module.start(Path(home))
     connection.send(None)
     while True:
@@ -270,18 +270,18 @@ def serve(descriptor: int, target: str, seed: int, home: str) -> None:
         os.ftruncate(2, 0)
         os.lseek(2, 0, os.SEEK_SET)
         rng = np.random.default_rng([seed, zlib.crc32(target.encode()), number])
-        connection.send(_tried(trial, rng, folder, module.MEGABYTES))
+        connection.send(_run_trial(trial, rng, folder, module.MEGABYTES))
 
 
 @contextlib.contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """What trials share is made by one worker."""
+def _exclusive(home: Path) -> Iterator[None]:
+    """Let one worker at a time into the block, so that only one prepares the shared inputs."""
     with (home / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _tried(trial: Trial, rng: np.random.Generator, folder: Path, megabytes: int | None) -> _Answer:
+def _run_trial(trial: Trial, rng: np.random.Generator, folder: Path, megabytes: int | None) -> _Answer:
     try:
         with _bounded_memory(megabytes) as memory:
             answer = _Answer(trial(rng, folder))
@@ -289,12 +289,12 @@ def _tried(trial: Trial, rng: np.random.Generator, folder: Path, megabytes: int 
             what = f"more memory than {megabytes} MB"
             answer = _Answer(what=what, detail=f"{memory():.0f} MB, and then: {answer.outcome}")
     except Exception as error:
-        answer = _Answer(what=_described(error), detail="".join(traceback.format_exception(error)))
+        answer = _Answer(what=_summary(error), detail="".join(traceback.format_exception(error)))
     return answer
 
 
-def _described(error: Exception) -> str:
-    """What was raised and where, in a line; of a command's traceback within the message, that one's."""
+def _summary(error: Exception) -> str:
+    """Return in a line what was raised and where; of a command's traceback within it, that one's."""
     text = "".join(traceback.format_exception(error))
     raised = [line for line in _RAISED.findall(text) if "ends with exit code" not in line]
     last = raised[-1] if raised else text.strip().splitlines()[-1]
@@ -303,14 +303,14 @@ def _described(error: Exception) -> str:
 
 
 def _place(text: str, latest_first: bool = False) -> str:
-    """Where a traceback within `text` ends, outside of the trials."""
+    """Return where a traceback within `text` ends, outside of the trials."""
     places = [match for match in _PLACE.finditer(text) if not match[1].startswith("fuzz/")]
     place = places[0 if latest_first else -1] if places else None
     return f" at {place[1]}:{place[2]}" if place else ""
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Whether `error` comes of memory that was not there: a bound caught what nothing else would have."""
+    """Return whether memory ran out: only the limit caught it, and no check of ours did."""
     while error is not None:
         if not isinstance(error, GalipError) and _NO_MEMORY.search(f"{type(error).__name__}: {error}"):
             return True
@@ -320,13 +320,14 @@ def out_of_memory(error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def _bounded_memory(megabytes: int | None) -> Iterator[Callable[[], float]]:
-    """Within the block no more address space than three times so much can be had; gives what tells how many
-    more MB were in use at most. Linux alone tells and bounds.
+    """Limit the block to three times as much additional address space.
+
+    Yields a function that returns the peak of additional memory in MB. Works only on Linux.
     """
     if megabytes is None or sys.platform != "linux":
         yield lambda: 0.0
         return
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before, (soft, hard) = _status("VmRSS"), resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (int(_status("VmSize") + 3 * megabytes) * 2**20, hard))
     try:
@@ -336,11 +337,11 @@ def _bounded_memory(megabytes: int | None) -> Iterator[Callable[[], float]]:
 
 
 def resident_megabytes() -> float:
-    """What this process has in memory; 0 where the system does not say."""
+    """Return the resident memory of this process in MB; 0 if the system does not report it."""
     return _status("VmRSS") if sys.platform == "linux" else 0.0
 
 
 def _status(name: str) -> float:
-    """MB that this process's status gives for `name`."""
+    """Return the entry `name` of this process's status, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024

@@ -1,4 +1,4 @@
-"""Killed exports: the bundle in place is the old one or the new one, and the next export tidies up."""
+"""Killed exports leave the old bundle or the new one, and the next export tidies up."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fuzz.fixtures import draw, small_bundle, small_checkpoint
+from fuzz.fixtures import generate, small_bundle, small_checkpoint
 from fuzz.harness import Trial
 from fuzz.killing import Work, in_child, killed
 from fuzz.mutation import pick
@@ -18,13 +18,14 @@ SECONDS, MEGABYTES = 180, None
 
 
 def start(home: Path) -> Trial:
-    torch.set_num_threads(1)  # a child has none of its parent's threads
+    torch.set_num_threads(1)  # a forked child has no other threads
     expected = home / "pictures.npz"
     old, new, facts = home / "exported0", small_checkpoint(home, 1), home / "work.json"
     if not facts.exists():
         in_child(lambda: [small_bundle(home, seed) for seed in (0, 1)], home / "log")
         in_child(
-            lambda: np.savez(expected, *(draw(home / f"exported{i}", "cpu") for i in (0, 1))), home / "log"
+            lambda: np.savez(expected, *(generate(home / f"exported{i}", "cpu") for i in (0, 1))),
+            home / "log",
         )
         work = in_child(partial(export_bundle, new, home / "again"), home / "log")
         facts.write_text(json.dumps(vars(work)))
@@ -45,16 +46,16 @@ def start(home: Path) -> Trial:
         def check(kinds: list[int], missing: bool) -> None:
             if missing and not out.exists():
                 return
-            found = draw(out, "cpu")
-            assert any(np.array_equal(found, pictures[kind]) for kind in kinds), (
+            generated = generate(out, "cpu")
+            assert any(np.array_equal(generated, pictures[kind]) for kind in kinds), (
                 f"another bundle, killed {when}"
             )
 
         in_child(partial(check, [0, 1] if overwrite else [1], not overwrite), log)
         outcome = "bundle in place" if out.exists() else "no bundle"
         in_child(export, log)
-        left = sorted(os.listdir(out.parent))
-        assert left == ["bundle"], f"left over, killed {when}: {left}"
+        files = sorted(os.listdir(out.parent))
+        assert files == ["bundle"], f"left over, killed {when}: {files}"
         in_child(partial(check, [1], False), log)
         return outcome
 

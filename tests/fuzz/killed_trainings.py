@@ -1,4 +1,4 @@
-"""Killed trainings, resumed: weights and log are those of a training that nobody killed."""
+"""Killed and resumed trainings have the weights and the log of one that was not killed."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 SECONDS, MEGABYTES = 180, None
 
-_OF_THE_CLOCK = ("time", "pictures_per_second")
+_TIMINGS = ("time", "pictures_per_second")
 
 Train = Callable[..., Path]
 
@@ -31,7 +31,7 @@ def start(home: Path) -> Trial:
     from galip.train.contrastive import train_clip
     from galip.train.gan import train
 
-    torch.set_num_threads(1)  # a child has none of its parent's threads
+    torch.set_num_threads(1)  # a forked child has no other threads
     data, clip, facts = home / "data", home / "clip.safetensors", home / "work.json"
     options: dict[str, Any] = {
         "model": "tiny",
@@ -73,21 +73,23 @@ def start(home: Path) -> Trial:
         in_child(work, log)
         model = "model.safetensors" if name == "train" else "clip.safetensors"
         _check_equal(load_file(home / name / model), load_file(out / model))
-        expected, found = (_log(each / "log.jsonl") for each in (home / name, out))
-        assert found == expected, f"another log, killed {when}: steps {[line['step'] for line in found]}"
-        left = [path.name for path in out.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
-        assert not left, f"left over, killed {when}: {left}"
+        expected, actual = (_log(run_folder / "log.jsonl") for run_folder in (home / name, out))
+        assert actual == expected, f"another log, killed {when}: steps {[line['step'] for line in actual]}"
+        leftovers = [
+            path.name for path in out.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"
+        ]
+        assert not leftovers, f"left over, killed {when}: {leftovers}"
         return f"{name}: the same"
 
     return trial
 
 
-def _check_equal(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
-    assert expected.keys() == found.keys()
-    others = [name for name, tensor in expected.items() if not torch.equal(tensor, found[name])]
-    assert not others, f"other weights: {others[:5]}"
+def _check_equal(expected: dict[str, torch.Tensor], actual: dict[str, torch.Tensor]) -> None:
+    assert expected.keys() == actual.keys()
+    different = [name for name, tensor in expected.items() if not torch.equal(tensor, actual[name])]
+    assert not different, f"other weights: {different[:5]}"
 
 
 def _log(path: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in _OF_THE_CLOCK} for line in lines]
+    return [{name: value for name, value in line.items() if name not in _TIMINGS} for line in lines]

@@ -1,4 +1,4 @@
-"""Work in a forked child that is killed, as kill -9, a power cut or the system's memory killer end it."""
+"""Running work in a forked child that is killed, as by kill -9, a power cut or the OOM killer."""
 
 import contextlib
 import itertools
@@ -31,15 +31,15 @@ _ORPHAN_SECONDS = 30
 
 @dataclass(frozen=True)
 class Work:
-    """How long some work takes when nobody ends it."""
+    """The extent of some work that runs to its end."""
 
     seconds: float
     changes: int
-    """times it opens a file to write, or renames or removes one"""
+    """How often it opens a file to write, renames or removes one."""
 
 
 def in_child(action: Callable[[], object], log: Path) -> Work:
-    """Do `action` in a child, whose output goes to `log`. Raises AssertionError where it fails."""
+    """Run `action` in a child with its output in `log`. Raises AssertionError if it fails."""
     count, began = log.with_suffix(".count"), time.monotonic()
     child = _Child(action, log, None, count)
     code = child.wait()
@@ -48,10 +48,10 @@ def in_child(action: Callable[[], object], log: Path) -> Work:
 
 
 def killed(action: Callable[[], object], work: Work, rng: np.random.Generator, log: Path) -> str:
-    """Do `action`, which takes `work`, in a child and kill it somewhere; says when.
+    """Run `action`, which takes `work`, in a child, kill it at a random point and return when.
 
-    At a random time, or before one of the changes that it makes to files: between two renames there are only
-    microseconds. Raises AssertionError where it fails before, and where what it started outlives it.
+    The point is a time, or just before one of its changes to files, since two renames may be microseconds
+    apart. Raises AssertionError if it fails before, or if its own children outlive it.
     """
     change = int(rng.integers(1, work.changes + 1)) if rng.random() < 0.5 else None
     child = _Child(action, log, change)
@@ -70,7 +70,7 @@ class _Child:
     def __init__(
         self, action: Callable[[], object], log: Path, change: int | None, count: Path | None = None
     ) -> None:
-        # The child and all that it starts hold the pipe's one end open
+        # The child and its children keep one end of the pipe open
         self._alive, ours = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
@@ -94,18 +94,18 @@ class _Child:
         os.close(ours)
 
     def wait(self, seconds: float | None = None) -> int:
-        """Its exit code, minus the signal's number; after `seconds` it is killed."""
+        """Return the exit code, negative for a signal. Kills the child after `seconds`."""
         if seconds is not None and not select.select([self._alive], [], [], seconds)[0]:
             os.kill(self._pid, signal.SIGKILL)
         _, status = os.waitpid(self._pid, 0)
         gone = select.select([self._alive], [], [], _ORPHAN_SECONDS)[0]
         os.close(self._alive)
-        assert gone, f"processes that it started live on {_ORPHAN_SECONDS} s after it ended"
+        assert gone, f"its children are still alive {_ORPHAN_SECONDS} s after it ended"
         return os.waitstatus_to_exitcode(status)
 
 
 def _watch(change: int | None) -> "itertools.count[int]":
-    """Count this process's changes to files, and end it before the `change`-th."""
+    """Count this process's changes to files, and kill it before the `change`-th."""
     changes, own = itertools.count(1), os.getpid()
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:

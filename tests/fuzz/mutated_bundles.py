@@ -1,10 +1,10 @@
-"""Bundles with damaged files: whatever was changed is refused, unless nothing that was changed is used."""
+"""Bundles with damaged files are refused, unless none of the damaged files is used."""
 
 import shutil
 from pathlib import Path
 
 import numpy as np
-from fuzz.fixtures import DEVICES, draw, galip, small_bundle, stub_bundle
+from fuzz.fixtures import DEVICES, galip, generate, small_bundle, stub_bundle
 from fuzz.harness import Trial
 from fuzz.mutation import change_file, pick
 from galip_runtime import FileRefused
@@ -15,23 +15,25 @@ SECONDS, MEGABYTES = 20, 1000
 
 def start(home: Path) -> Trial:
     bundles = [stub_bundle(home), small_bundle(home)]
-    drawn = {(bundle, device): draw(bundle, device) for bundle in bundles for device in DEVICES}
+    expected = {(bundle, device): generate(bundle, device) for bundle in bundles for device in DEVICES}
 
     def trial(rng: np.random.Generator, folder: Path) -> str:
-        bundle, device = pick(rng, drawn)
+        bundle, device = pick(rng, expected)
         copy = Path(shutil.copytree(bundle, folder / "bundle"))
         name = pick(rng, ["manifest.json", *(path.name for path in sorted(bundle.iterdir()))])
-        how = change_file(copy / name, rng)
-        if _same(bundle, copy):  # one file may have the other's content
+        change = change_file(copy / name, rng)
+        if _same(bundle, copy):  # it may have been replaced by its own content
             return "unchanged"
         code, _ = galip("info", copy)
-        assert code == 4, f"galip info accepts another {name} ({how}): exit code {code}"
+        assert code == 4, f"galip info accepts another {name} ({change}): exit code {code}"
         try:
-            pictures = draw(copy, device)
+            pictures = generate(copy, device)
         except FileRefused:
             return "refused"
-        assert not _used(copy, name), f"another {name} is accepted ({how})"
-        assert np.array_equal(pictures, drawn[bundle, device]), f"other pictures by another {name} ({how})"
+        assert not _used(copy, name), f"another {name} is accepted ({change})"
+        assert np.array_equal(pictures, expected[bundle, device]), (
+            f"other pictures by another {name} ({change})"
+        )
         return "not used"
 
     return trial
@@ -48,6 +50,6 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _used(bundle: Path, name: str) -> bool:
-    """All but a graph in a precision that is not loaded."""
+    """Return whether loading uses the file: all but graphs in other precisions."""
     generator = read_manifest(bundle).graphs["generator"]
     return name not in {spec.file for precision, spec in generator.items() if precision != "fp32"}

@@ -1,4 +1,4 @@
-"""Bytes, JSON documents and files, changed at random."""
+"""Random changes to bytes, JSON documents and files."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ Rng = np.random.Generator
 
 
 def pick(rng: Rng, items: Any) -> Any:
-    """One of `items`, as it is: numpy's `choice` would make an array of them. Raises LookupError for none."""
+    """Return one of `items`; numpy's `choice` would convert them. Raises LookupError if there are none."""
     items = list(items)
     if not items:
         raise LookupError("there is nothing to choose from")
@@ -27,7 +27,7 @@ def pick(rng: Rng, items: Any) -> Any:
 
 
 def mutated(data: bytes, rng: Rng) -> bytes:
-    """`data` with one change at least, somewhere: bits flipped, bytes cut, put in, moved or overwritten."""
+    """Return `data` with at least one change: bits flipped, bytes removed, inserted, moved or overwritten."""
     changed = bytearray(data)
     for _ in range(pick(rng, (1, 1, 1, 2, 5))):
         pick(rng, (_flip, _letter, _letter, _truncate, _insert, _delete, _overwrite, _repeat, _swap))(
@@ -39,7 +39,7 @@ def mutated(data: bytes, rng: Rng) -> bytes:
 
 
 def _span(data: bytearray, rng: Rng) -> slice:
-    """Up to 64 bytes of it; the first ones often, as heads lie there."""
+    """Return a span of up to 64 bytes, often near the start, where headers are."""
     last = min(len(data), pick(rng, (256, 2**62, 2**62)))
     start = int(rng.integers(last + 1))
     return slice(start, start + int(rng.integers(1, 65)))
@@ -52,7 +52,7 @@ def _flip(data: bytearray, rng: Rng) -> None:
 
 
 def _letter(data: bytearray, rng: Rng) -> None:
-    """Another letter or digit in the place of one: text stays text."""
+    """Replace a letter or digit by another, so that text remains text."""
     places = [place for place, byte in enumerate(data[:100_000]) if chr(byte).isalnum() and byte < 128]
     if places:
         place = pick(rng, places)
@@ -101,7 +101,7 @@ _TEXTS = (
 
 
 def odd_text(rng: Rng) -> str:
-    """Something that few expect of a text."""
+    """Return an unusual string."""
     return str(pick(rng, _TEXTS))
 
 
@@ -118,12 +118,12 @@ _RAW = {
     "long": '"' + "x" * 1_000_000 + '"',
     "many": "[" + "1," * 300_000 + "1]",
 }
-"""Texts that stand in a document as they are."""
+"""JSON that is inserted into a document verbatim."""
 _MARK = "\0raw "
 
 
 def odd_value(rng: Rng) -> Any:
-    """Something that JSON can say and few expect."""
+    """Return an unusual JSON value."""
     kind = rng.integers(6)
     if kind == 0:
         return _MARK + str(pick(rng, _RAW))
@@ -138,46 +138,46 @@ def odd_value(rng: Rng) -> Any:
 
 
 def altered(document: Any, rng: Rng) -> Any:
-    """A copy of a JSON `document` with a value somewhere exchanged, removed, doubled or moved."""
+    """Return a copy of a JSON `document` with a value replaced, removed, duplicated or moved."""
     document = copy.deepcopy(document)
     places = list(_places(document))
     if not places:
         return odd_value(rng)
-    holder, key = pick(rng, places)
+    container, key = pick(rng, places)
     kind = rng.integers(8)
     if kind == 0:
-        del holder[key]
-    elif kind == 1 and isinstance(holder, list):
-        holder.insert(key, copy.deepcopy(holder[key]))
+        del container[key]
+    elif kind == 1 and isinstance(container, list):
+        container.insert(key, copy.deepcopy(container[key]))
     elif kind == 1:
-        holder[pick(rng, (odd_text(rng), f"{key} "))] = holder[key]
+        container[pick(rng, (odd_text(rng), f"{key} "))] = container[key]
     elif kind == 2:
         other, its_key = pick(rng, places)
-        holder[key] = copy.deepcopy(other[its_key])
-    elif kind == 3 and isinstance(holder[key], int) and not isinstance(holder[key], bool):
-        holder[key] += pick(rng, (1, -1))
+        container[key] = copy.deepcopy(other[its_key])
+    elif kind == 3 and isinstance(container[key], int) and not isinstance(container[key], bool):
+        container[key] += pick(rng, (1, -1))
     else:
-        holder[key] = odd_value(rng)
+        container[key] = odd_value(rng)
     return document
 
 
 def _places(document: Any) -> Any:
-    """(holder, key) of every value within, without recursion."""
-    holders = [document]
-    while holders:
-        holder = holders.pop()
+    """Yield (container, key) of every value in the document, without recursion."""
+    containers = [document]
+    while containers:
+        container = containers.pop()
         keys = (
-            holder.keys()
-            if isinstance(holder, dict)
-            else range(len(holder) if isinstance(holder, list) else 0)
+            container.keys()
+            if isinstance(container, dict)
+            else range(len(container) if isinstance(container, list) else 0)
         )
         for key in keys:
-            yield holder, key
-            holders.append(holder[key])
+            yield container, key
+            containers.append(container[key])
 
 
 def as_json(document: Any, **options: Any) -> bytes:
-    """The text of a document in which `odd_value` stands."""
+    """Serialise a document that may contain values of `odd_value`."""
     text = json.dumps(document, **options)
     for name, raw in _RAW.items():
         text = text.replace(json.dumps(_MARK + name), raw)
@@ -188,13 +188,13 @@ def as_json(document: Any, **options: Any) -> bytes:
 
 
 def change_file(path: Path, rng: Rng, change: Callable[[bytes, Rng], bytes] = mutated) -> str:
-    """Change what is at `path`, mostly by `change`; says how."""
+    """Change the file at `path`, mostly by `change`, and return how."""
     if rng.random() < 0.85:
         path.write_bytes(change(path.read_bytes(), rng))
         return change.__name__
     others = [other for other in sorted(path.parent.iterdir()) if other.is_file() and other != path]
     kind = str(pick(rng, ("gone", "empty", "fifo", "socket", "folder", "endless", "loop", "other", "long")))
-    if kind == "other" and others:  # the two in each other's place
+    if kind == "other" and others:  # swap the two
         other, data = pick(rng, others), path.read_bytes()
         path.write_bytes(other.read_bytes())
         other.write_bytes(data)

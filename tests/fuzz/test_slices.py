@@ -1,4 +1,4 @@
-"""A few trials of each target of `make fuzz`, the same ones each time."""
+"""A few trials of each target of `make fuzz`, always the same."""
 
 import pytest
 from fuzz.harness import TARGETS, run

@@ -1,6 +1,5 @@
 """Pictures, providers, threads and memory of a GPU."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ import onnx
 import pytest
 from fake_cuda import STAND_IN
 from galip_bench import BenchConfig, run
-from galip_bench.tables import markdown
+from galip_bench.markdown_report import markdown_report
 from galip_export.comparison import first_percentile, picture_psnr, row_psnr
 from galip_export.precisions import PRECISIONS
 from galip_runtime import ProviderUnavailable, QualityGateFailed
@@ -222,7 +221,7 @@ def test_latency_table(gpu, checkpoint, exported, request, capsys):
     )
     report = run(config)
     with capsys.disabled():
-        print("\n" + markdown(dataclasses.asdict(report)))
+        print("\n" + markdown_report(report))
 
 
 def _device_bytes():

@@ -87,7 +87,7 @@ def test_another_sha256_is_unknown(cache, bundle):
 
 
 def test_a_file_just_written_is_not_remembered_yet(cache, hashed, monkeypatch):
-    monkeypatch.setattr(hash_cache, "_SETTLED", 3600)
+    monkeypatch.setattr(hash_cache, "_MIN_AGE", 3600)
     assert hashed() == hashed() == GRAPHS
     assert list(cache.iterdir()) == []
 

@@ -49,7 +49,7 @@ def test_every_layout(tmp_path, name, decode):
     assert (report.broken, report.decoded) == (0, decode)
     assert report.captions["min"] >= 1
     assert len(pictures) == min(report.pictures, 4)
-    assert len({each.key for each in pictures}) == len(pictures)
+    assert len({sample.key for sample in pictures}) == len(pictures)
 
 
 def test_what_it_says(run, tmp_path):
@@ -97,12 +97,12 @@ def test_broken_pictures_are_listed_and_the_exit_code_is_3(run, tmp_path):
         write(tmp_path / "train" / f"x{index:02}.txt", "cut off")
     code, out, err = run(tmp_path, "--json")
     assert code == 3
-    found = json.loads(out)
-    assert (found["pictures"], found["broken"], found["broken_share"]) == (16, 12, 0.75)
-    assert [each["key"] for each in found["first_broken"]] == [
+    report = json.loads(out)
+    assert (report["pictures"], report["broken"], report["broken_share"]) == (16, 12, 0.75)
+    assert [broken["key"] for broken in report["first_broken"]] == [
         f"train/x{index:02}.png" for index in range(10)
     ]
-    assert all("broken picture" in each["reason"] for each in found["first_broken"])
+    assert all("broken picture" in broken["reason"] for broken in report["first_broken"])
     assert "galip: 12 of 16 pictures are broken, 75.0%; training stops above 1%" in err
     out = run(tmp_path)[1]
     assert "broken: 12 (75.00%), all decoded\n  train/x00.png: " in out
@@ -141,7 +141,7 @@ def test_altered_and_empty_shards(tmp_path):
 
 def test_samples_are_drawn_from_everywhere_and_are_the_same_each_time(tmp_path):
     write_shards(tmp_path, 6, 5)
-    keys = [[each.key for each in check_data(tmp_path, samples=8)[1]] for _ in range(2)]
+    keys = [[sample.key for sample in check_data(tmp_path, samples=8)[1]] for _ in range(2)]
     assert keys[0] == keys[1]
     assert len(set(keys[0])) == 8
     assert len({key[:5] for key in keys[0]}) >= 4
@@ -162,8 +162,8 @@ def test_mistakes(run, tmp_path, monkeypatch, arguments, code, message):
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "set")
     write(tmp_path / "without" / "a.png", encoded(picture(0), "PNG"))
-    found, out, err = run(*arguments)
-    assert (found, out) == (code, "")
+    status, out, err = run(*arguments)
+    assert (status, out) == (code, "")
     assert message in err
 
 
@@ -176,10 +176,10 @@ def test_a_sheet_is_written_whole(run, tmp_path):
     code, out, _ = run(tmp_path, "--sheet", file, "--json")
     assert code == 0
     assert json.loads(out)["sheet"] == str(file)
-    with Image.open(file) as found:
-        assert found.format == "PNG"
-        assert found.size[0] == sheets.GAP + 4 * (sheets.CELL + sheets.GAP)
-        assert found.getpixel((2, 2)) == (255, 255, 255)
+    with Image.open(file) as picture:
+        assert picture.format == "PNG"
+        assert picture.size[0] == sheets.GAP + 4 * (sheets.CELL + sheets.GAP)
+        assert picture.getpixel((2, 2)) == (255, 255, 255)
     assert list(tmp_path.glob(".sheet*")) == []
 
 
@@ -188,12 +188,12 @@ def captioned(size=(64, 64), caption="a caption", colour="red"):
 
 
 def test_pictures_lie_in_rows_and_fill_their_cells():
-    drawn = np.asarray(contact_sheet([captioned(), captioned((200, 20)), captioned((5, 500))], columns=2))
+    sheet = np.asarray(contact_sheet([captioned(), captioned((200, 20)), captioned((5, 500))], columns=2))
     step, middle = sheets.CELL + sheets.GAP, sheets.GAP + sheets.CELL // 2
-    assert (drawn[middle, middle] == (255, 0, 0)).all()
-    wide = (drawn[:, middle + step] == (255, 0, 0)).all(axis=1).sum()
+    assert (sheet[middle, middle] == (255, 0, 0)).all()
+    wide = (sheet[:, middle + step] == (255, 0, 0)).all(axis=1).sum()
     assert 18 <= wide <= 22  # 20/200 of a cell's height
-    below = drawn[sheets.GAP + sheets.CELL + 4 :, middle]
+    below = sheet[sheets.GAP + sheets.CELL + 4 :, middle]
     assert (below == (255, 0, 0)).all(axis=1).sum() == 208  # the third, in the second row
 
 

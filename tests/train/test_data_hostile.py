@@ -217,8 +217,8 @@ class TestTars:
             header(b"x", len(content), kind) + padded(content) + header(b"a.png", 3, b"0") + padded(b"abc")
         )
         with contextlib.suppress(ValueError):
-            found = list(members(io.BytesIO(blocks + bytes(1024))))
-            assert all(0 <= member.offset <= len(blocks) - member.size for member in found)
+            entries = list(members(io.BytesIO(blocks + bytes(1024))))
+            assert all(0 <= member.offset <= len(blocks) - member.size for member in entries)
 
     @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
     @given(
@@ -238,9 +238,9 @@ class TestTars:
                 tar.addfile(member, io.BytesIO(b"x" * len(name)))
         with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
             expected = [(member.name, member.offset_data, member.size) for member in tar]
-        found = [(member.name, member.offset, member.size) for member in members(out)]
-        assert [entry[1:] for entry in found] == [entry[1:] for entry in expected]
-        assert [name for name, *_ in found] == [name for name, *_ in expected]
+        entries = [(member.name, member.offset, member.size) for member in members(out)]
+        assert [entry[1:] for entry in entries] == [entry[1:] for entry in expected]
+        assert [name for name, *_ in entries] == [name for name, *_ in expected]
 
     def test_whatever_belongs_to_no_sample_is_counted(self, tmp_path):
         link = tarfile.TarInfo("l.png")

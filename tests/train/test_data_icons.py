@@ -305,14 +305,14 @@ def test_a_wide_icon_is_centred_and_what_lies_outside_its_box_is_cut():
 
 
 def test_a_mirrored_alias_is_its_icon_turned_round(tmp_path, packages):
-    found = {icon.name: icon for icon in icons_of(packages[0] / "icons-beta-1.0.0.tgz")}
-    assert set(found) >= {"hand-left", "hand-right"}
-    assert "old-one" not in found
+    icons = {icon.name: icon for icon in icons_of(packages[0] / "icons-beta-1.0.0.tgz")}
+    assert set(icons) >= {"hand-left", "hand-right"}
+    assert "old-one" not in icons
     half = '<rect width="10" height="32"/>'
     left = np.asarray(
-        Image.open(io.BytesIO(render_svg(found["hand-left"].svg.replace("<circle", half + "<circle"), 32)))
+        Image.open(io.BytesIO(render_svg(icons["hand-left"].svg.replace("<circle", half + "<circle"), 32)))
     )
-    right = render_svg(found["hand-right"].svg.replace("<circle", half + "<circle"), 32)
+    right = render_svg(icons["hand-right"].svg.replace("<circle", half + "<circle"), 32)
     assert np.abs(np.asarray(Image.open(io.BytesIO(right))).astype(int)[:, ::-1] - left).max() < 32
 
 
@@ -399,14 +399,14 @@ def test_short_ends_of_words_are_not_common():
 
 def test_commonest_things_follow_the_rule(build, tmp_path):
     build(tmp_path)
-    found = commonest_things(tmp_path, quotas={"food-drink": 1, "travel-places": 5}, min_styles=2)
-    assert [(item.thing, item.ranked_by) for item in found] == [
+    things = commonest_things(tmp_path, quotas={"food-drink": 1, "travel-places": 5}, min_styles=2)
+    assert [(item.thing, item.ranked_by) for item in things] == [
         ("red apple", "apple"),
         ("automobile", "car"),
         ("fire", "fire"),
     ]
-    assert found[1].rank < found[2].rank < 2_000
-    assert found[0].prompt == "a red apple"
+    assert things[1].rank < things[2].rank < 2_000
+    assert things[0].prompt == "a red apple"
     assert all(meta["thing"] != "fire" or meta["style"] != "beta style" for meta in read_metas(tmp_path))
 
 

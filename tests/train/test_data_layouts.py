@@ -18,6 +18,7 @@ from train.layout_fixtures import BIRDS, WRITERS, captions, encoded, picture, wr
 
 from galip.data import decode
 from galip.data.decode import BrokenPicture, EncodedPicture
+from galip.data.layouts import LAYOUTS
 from galip.data.layouts.cub import bird_box
 from galip.data.layouts.pickled import read_keys, strings_of_pickle
 from galip.data.sources import list_splits, open_source, recognise
@@ -53,6 +54,11 @@ FOUND = {  # name: layout, {split: [pictures, captions of the first]}
 }
 
 
+def test_every_layout_has_a_writer_and_every_writer_a_row_in_found():
+    assert set(FOUND) == set(WRITERS)
+    assert {layout for layout, _ in FOUND.values()} == set(LAYOUTS)
+
+
 def colour_of(image):
     """Name of the colour in the middle."""
     middle = np.asarray(image)[image.height // 2, image.width // 2].astype(int)
@@ -72,12 +78,12 @@ def test_a_layout_is_recognised_and_its_captions_are_the_pictures_own(sets, name
         assert (source.layout, source.split, len(source)) == (layout, split, count)
         assert len(source.captions(0)) == captioned
         for index in range(count):
-            found = source[index]
-            assert found.picture.mode == "RGB"
-            assert all(colour_of(found.picture) in caption for caption in found.captions[:2])
-            assert found.captions == source.captions(index)
-            assert (found.key, found.meta) == (source.key(index), source.meta(index))
-            keys.append(found.key)
+            sample = source[index]
+            assert sample.picture.mode == "RGB"
+            assert all(colour_of(sample.picture) in caption for caption in sample.captions[:2])
+            assert sample.captions == source.captions(index)
+            assert (sample.key, sample.meta) == (source.key(index), source.meta(index))
+            keys.append(sample.key)
     assert len(set(keys)) == len(keys)
 
 
@@ -158,7 +164,7 @@ def test_hidden_files_are_no_pictures(copy):
 # What isn't
 
 
-@pytest.mark.parametrize("layout", ["auto", "cub", "coco", "dfgan", "shards", "folder"])
+@pytest.mark.parametrize("layout", ["auto", *LAYOUTS])
 def test_an_empty_folder_says_what_was_looked_for(tmp_path, layout):
     with pytest.raises(UsageError, match=r"(?s)filenames\.pickle.*images\.txt.*\.tar"):
         open_source(tmp_path, layout=layout)
@@ -356,7 +362,7 @@ def test_arbitrary_bytes_are_refused_or_strings(noise, strings, place, protocol)
     good = pickle.dumps(strings, protocol)
     for content in (noise, good[:place] + noise + good[place:], good[:place]):
         with contextlib.suppress(FileRefused):
-            assert all(type(each) is str for each in strings_of_pickle(content, "x"))
+            assert all(type(item) is str for item in strings_of_pickle(content, "x"))
 
 
 @pytest.mark.parametrize(

@@ -93,11 +93,13 @@ def test_a_batch(folder):
 
 def test_an_epoch_has_every_picture_once_and_captions_vary(folder):
     loader = make(folder, batch_size=5)
-    seen = [loader.batch(step) for step in range(8)]
-    first, second = ([number for batch in seen[i : i + 4] for number in numbers(batch)] for i in (0, 4))
+    batches_of_epochs = [loader.batch(step) for step in range(8)]
+    first, second = (
+        [number for batch in batches_of_epochs[i : i + 4] for number in numbers(batch)] for i in (0, 4)
+    )
     assert sorted(first) == sorted(second) == [*range(20)]
     assert first != second
-    kinds = {caption.split()[0] for batch in seen for caption in batch.captions}
+    kinds = {caption.split()[0] for batch in batches_of_epochs for caption in batch.captions}
     assert kinds == {"caption", "also", "third"}
 
 
@@ -230,11 +232,11 @@ def test_a_stream_goes_on_where_it_stopped(shards, tmp_path, monkeypatch, worker
 
 
 def test_ranks_share_a_stream(shards):
-    seen = []
+    captions_of_ranks = []
     for rank in range(2):
         loader = make(shards, rank, 2, stream="yes", batch_size=8)
-        seen += [caption for step in range(3) for caption in loader.batch(step).captions]
-    assert len(set(seen)) == 24  # an epoch
+        captions_of_ranks += [caption for step in range(3) for caption in loader.batch(step).captions]
+    assert len(set(captions_of_ranks)) == 24  # an epoch
 
 
 # Streams
@@ -271,12 +273,12 @@ def test_a_broken_picture_is_replaced_and_counted_once(tmp_path, caplog):
     root = make_folder(tmp_path, 20, broken={4})
     loader = make(root, max_broken=0.1)
     with caplog.at_level(logging.WARNING):
-        seen = [loader.batch(step) for step in range(20)]  # six epochs
+        epochs = [loader.batch(step) for step in range(20)]  # six epochs
     assert loader.broken == 1
     assert [record.message for record in caplog.records if "004.png" in record.message] == [
         f"skipped: {root}/004.png: broken picture: no PNG, JPEG, WebP, GIF or BMP"
     ]
-    assert 4 not in {number for batch in seen for number in numbers(batch)}
+    assert 4 not in {number for batch in epochs for number in numbers(batch)}
     state = loader.state()
     again = make(root, max_broken=0.1)
     again.restore(state, 20)
@@ -388,8 +390,8 @@ def test_random_crops_as_the_released_code(size):
     for x, y in ((0, 0), (0.5, 0.3), (0.999, 0.999)):
         left, top = int(x * (resized_sides[0] - SIZE + 1)), int(y * (resized_sides[1] - SIZE + 1))
         expected = np.asarray(resized.crop((left, top, left + SIZE, top + SIZE)), int)
-        found = to_square(whole, SIZE, "random", x, y).transpose(1, 2, 0).astype(int)
-        assert abs(found - expected).max() <= 1, (x, y)
+        crop = to_square(whole, SIZE, "random", x, y).transpose(1, 2, 0).astype(int)
+        assert abs(crop - expected).max() <= 1, (x, y)
 
 
 def test_a_panorama_costs_no_more_than_a_square():
@@ -407,14 +409,14 @@ def test_half_is_mirrored_and_crops_vary(folder, tmp_path):
     dark_left = torch.cat([loader.batch(step).pictures[:, 0, 0, 0] for step in range(10)]) == 0
     assert 70 < dark_left.sum() < 130
     loader = make(tmp_path, batch_size=20, crop="random")
-    widths = {int((each[0, 0] < 128).sum()) for each in loader.batch(0).pictures}
+    widths = {int((picture[0, 0] < 128).sum()) for picture in loader.batch(0).pictures}
     assert len(widths) >= 3
 
 
 def test_dropped_captions_are_the_empty_prompt(folder):
     loader = make(folder, batch_size=20, caption_dropout=0.25)
-    found = [loader.batch(step) for step in range(20)]
-    dropped = [(batch.captions[i], batch.tokens[i]) for batch in found for i in range(20)]
+    results = [loader.batch(step) for step in range(20)]
+    dropped = [(batch.captions[i], batch.tokens[i]) for batch in results for i in range(20)]
     empty = [tokens for caption, tokens in dropped if not caption]
     assert 70 < len(empty) < 130
     expected = TOKENIZER.encode("")[0]
@@ -425,8 +427,8 @@ def test_dropped_captions_are_the_empty_prompt(folder):
 def test_some_are_left_out(shards):
     loader = make(shards, exclude=("width=48", "height>60"), batch_size=4)
     assert len(loader) == 18
-    seen = {caption for step in range(8) for caption in loader.batch(step).captions}
-    assert not any("red" in caption or "blue" in caption for caption in seen)
+    remaining = {caption for step in range(8) for caption in loader.batch(step).captions}
+    assert not any("red" in caption or "blue" in caption for caption in remaining)
     with pytest.raises(UsageError, match="status=success"):
         make(shards, exclude=("status=success",))
 

@@ -38,15 +38,15 @@ def keys_and_places(stream, lane, count, place=START):
 def test_readers_share_an_epoch_and_each_sample_comes_once(shards, lanes):
     stream = ShardStream(shards, lanes, seed=3)
     for epoch in (0, 1):
-        seen = []
+        keys_of_readers = []
         for lane in range(lanes):
             size = EACH * len(stream.shards_of(lane, epoch))
             assert size
             skipped = sum(EACH * len(stream.shards_of(lane, before)) for before in range(epoch))
             keys, places = keys_and_places(stream, lane, skipped + size)
             assert {place[0] for place in places[skipped:]} == {epoch}
-            seen += keys[skipped:]
-        assert len(set(seen)) == len(seen) == SHARDS * EACH
+            keys_of_readers += keys[skipped:]
+        assert len(set(keys_of_readers)) == len(keys_of_readers) == SHARDS * EACH
 
 
 def test_the_order_is_the_seed_s_and_the_epoch_s(shards):
@@ -96,8 +96,8 @@ def test_excluded_samples_are_not_there(shards):
     keys, places = keys_and_places(stream, 0, 30)
     assert places[-1][0] == 0
     assert places[29] != places[28]
-    kept, _ = keys_and_places(ShardStream(shards, 1, seed=3), 0, SHARDS * EACH)
-    assert set(keys) < set(kept)
+    all_keys, _ = keys_and_places(ShardStream(shards, 1, seed=3), 0, SHARDS * EACH)
+    assert set(keys) < set(all_keys)
     with pytest.raises(UsageError, match="status=success"):
         next(ShardStream(shards, 1, seed=3, exclude=["status=success"]).lane(0))
 

@@ -17,7 +17,15 @@ import torch
 from galip_runtime.errors import FileRefused
 from safetensors.torch import save_file
 
-from galip.checkpoint import blank_galip, is_ours, load_clip, load_galip, load_weights, read_info, save_galip
+from galip.checkpoint import (
+    blank_galip,
+    is_galip_checkpoint,
+    load_clip,
+    load_galip,
+    load_weights,
+    read_info,
+    save_galip,
+)
 from galip.clip import build_clip
 from galip.convert import convert_released, read_state_dict
 from galip.model import Galip
@@ -187,7 +195,7 @@ HEADERS = {
 def test_a_header_that_lies(forged, change):
     file = forged(change)
     refused(file)
-    assert not is_ours(file)
+    assert not is_galip_checkpoint(file)
     refused(file, read_safetensors)
 
 
@@ -206,7 +214,7 @@ def test_what_is_no_regular_file(tmp_path):
         for read in (load_galip, load_clip, read_info, read_header, read_pickled, read_state_dict):
             with pytest.raises(FileRefused, match=str(path)):
                 read(type(tmp_path)(path))
-        assert not is_ours(type(tmp_path)(path))
+        assert not is_galip_checkpoint(type(tmp_path)(path))
 
 
 @pytest.mark.parametrize(

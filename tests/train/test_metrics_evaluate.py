@@ -84,17 +84,17 @@ def test_every_metric_has_a_function_and_figures(config, tmp_path, tiny_data):
 
 def test_the_same_again_from_the_cache(config, tmp_path, caplog):
     first = evaluate(config(metrics=("fid", "clip_score")))
-    (kept,) = (tmp_path / "cache" / "features").iterdir()
-    seen = []
-    again = evaluate(config(metrics=("fid", "clip_score")), progress=lambda what, *_: seen.append(what))
+    (file,) = (tmp_path / "cache" / "features").iterdir()
+    tasks = []
+    again = evaluate(config(metrics=("fid", "clip_score")), progress=lambda what, *_: tasks.append(what))
     assert again.figures == first.figures
-    assert set(seen) == {"judging pictures"}
+    assert set(tasks) == {"evaluating pictures"}
     other = tmp_path / "other.safetensors"
     shutil.copy(config().subject, other)
-    seen.clear()
-    evaluate(config(subject=str(other)), progress=lambda what, *_: seen.append(what))
-    assert set(seen) == {"judging pictures"}  # the reference's features are no model's
-    kept.write_bytes(kept.read_bytes()[:100])
+    tasks.clear()
+    evaluate(config(subject=str(other)), progress=lambda what, *_: tasks.append(what))
+    assert set(tasks) == {"evaluating pictures"}  # the reference's features are no model's
+    file.write_bytes(file.read_bytes()[:100])
     assert evaluate(config(metrics=("fid", "clip_score"))).figures == first.figures
     assert "is damaged" in caplog.text
 
@@ -192,9 +192,9 @@ def test_mistakes_are_told_before_pictures_are_made(config, tmp_path):
 
 
 def test_clip_score_alone_looks_at_no_reference(config):
-    seen = []
-    report = evaluate(config(metrics=("clip_score",)), progress=lambda what, *_: seen.append(what))
-    assert set(seen) == {"judging pictures"}
+    tasks = []
+    report = evaluate(config(metrics=("clip_score",)), progress=lambda what, *_: tasks.append(what))
+    assert set(tasks) == {"evaluating pictures"}
     assert report.reference["kind"] == "captions"
     assert any(line.startswith("against captions of") for line in format_report(report))
 
@@ -249,11 +249,11 @@ def test_protocols_differ_and_say_so(config):
 def test_the_resize_is_pillow_s(small_inception):
     """Bicubic with antialiasing in float, channel by channel, as clean-fid does."""
     picture = np.random.default_rng(0).integers(0, 256, (40, 400, 3), np.uint8)
-    seen = Inception(small_inception).preprocess(torch.from_numpy(picture).permute(2, 0, 1)[None])
+    inputs = Inception(small_inception).preprocess(torch.from_numpy(picture).permute(2, 0, 1)[None])
     for channel in range(3):
         plane = Image.fromarray(picture[:, :, channel].astype(np.float32), mode="F")
         expected = np.asarray(plane.resize((299, 299), Image.Resampling.BICUBIC)).clip(0, 255)
-        np.testing.assert_allclose(seen[0, channel] * 128 + 128, expected, atol=0.01)
+        np.testing.assert_allclose(inputs[0, channel] * 128 + 128, expected, atol=0.01)
 
 
 def test_what_clip_sees(tiny_checkpoint):

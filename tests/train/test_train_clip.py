@@ -104,10 +104,10 @@ def test_retrieval_counts_hits(tiny_data):
         right = torch.eye(4)[order]
         return torch.where(order[:, None] == 2, torch.eye(4)[3], right)  # picture 2's caption says 3
 
-    found = retrieval(image, text, data)
+    accuracy = retrieval(image, text, data)
     assert numbers["n"] == 4
-    assert found["picture_of_caption"] == 0.75
-    assert found["pictures"] == found["of"] == 4
+    assert accuracy["picture_of_caption"] == 0.75
+    assert accuracy["pictures"] == accuracy["of"] == 4
 
 
 def test_without_held_out_pictures(config, tiny_data, tmp_path):
@@ -177,13 +177,13 @@ def test_patches_are_dropped_by_the_share_asked_for():
     tower = ImageTower(build_clip(config).visual, config, "clip")
     pictures = torch.rand(3, 3, 28, 28)
     rng = contrastive.generator_for(0, "clip", 0)
-    seen = []
-    tower.ln_pre.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+    lengths = []
+    tower.ln_pre.register_forward_hook(lambda module, inputs, output: lengths.append(output.shape[1]))
     with torch.no_grad():
         half = contrastive._embed_pictures(tower, pictures, 0.5, rng)
         most = contrastive._embed_pictures(tower, pictures, 0.99, rng)
         none = contrastive._embed_pictures(tower, pictures, 0.0, rng)
         nearly = contrastive._embed_pictures(tower, pictures, 1e-9, rng)  # all patches, in another order
-    assert seen == [1 + 24, 1, 1 + 49, 1 + 49]
+    assert lengths == [1 + 24, 1, 1 + 49, 1 + 49]
     assert half.shape == most.shape == none.shape
     torch.testing.assert_close(nearly, none, atol=1e-5, rtol=1e-4)

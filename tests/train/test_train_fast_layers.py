@@ -27,12 +27,12 @@ def test_a_convolution_behind_a_doubling(shape):
     conv = torch.nn.Conv2d(channels, out, 3, padding=1).double()
     x = torch.randn(n, channels, side, side, dtype=torch.float64, requires_grad=True)
     doubled = torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
-    expected, found = conv(doubled), upsample_conv2d(conv, x)
-    torch.testing.assert_close(found, expected)
+    expected, output = conv(doubled), upsample_conv2d(conv, x)
+    torch.testing.assert_close(output, expected)
     weight = torch.randn_like(expected)
     parameters = [x, conv.weight, conv.bias]
     torch.testing.assert_close(
-        torch.autograd.grad((found * weight).sum(), parameters),
+        torch.autograd.grad((output * weight).sum(), parameters),
         torch.autograd.grad((expected * weight).sum(), parameters),
     )
 
@@ -57,13 +57,13 @@ def test_an_assessor_that_splits_off_the_sentence(grid):
     split_assessor(split)
     feature = torch.randn(4, 6, grid, grid, dtype=torch.float64, requires_grad=True)
     sentence = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    found = []
+    results = []
     for assessor in (plain, split):
         logits = assessor(feature, sentence)
         first = torch.autograd.grad(logits.sum(), [feature, sentence], create_graph=True)
-        penalty = sum(each.square().sum() for each in first) + logits.square().sum()
-        found.append([logits, *first, *torch.autograd.grad(penalty, list(assessor.parameters()))])
-    torch.testing.assert_close(found[0], found[1])
+        penalty = sum(gradient.square().sum() for gradient in first) + logits.square().sum()
+        results.append([logits, *first, *torch.autograd.grad(penalty, list(assessor.parameters()))])
+    torch.testing.assert_close(results[0], results[1])
 
 
 def test_the_layout_that_is_faster():

@@ -19,6 +19,7 @@ from train.layout_fixtures import WRITERS
 
 from galip import losses
 from galip.checkpoint import PARTS, load_galip, read_info, save_galip
+from galip.data.layouts import LAYOUTS
 from galip.model import Galip
 from galip.presets import preset
 from galip.train import checkpointing, gan
@@ -412,7 +413,7 @@ def test_pictures_all_the_same_in_the_warm_up(config, monkeypatch):
         train(config(warmup_steps=6), echo=quiet)
 
 
-@pytest.mark.parametrize("layout", ["cub", "coco", "dfgan_birds", "shards", "folder"])
+@pytest.mark.parametrize("layout", [name for name in WRITERS if name.partition("_")[0] in LAYOUTS])
 def test_every_layout_trains(config, tmp_path, logged, layout):
     """Pictures of any size are brought to the model's, by a random crop as released."""
     data = WRITERS[layout](tmp_path / layout)

@@ -37,16 +37,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_each_epoch_sees_every_picture_once(count, share, seed, steps):
     size = max(1, round(count * share))
     batches = BatchSampler(count, size, seed)
-    seen = torch.cat([batches[step] for step in range(steps)]).tolist()
-    assert len(seen) == steps * size
+    indices = torch.cat([batches[step] for step in range(steps)]).tolist()
+    assert len(indices) == steps * size
     for first in range(
-        0, len(seen) - count + 1, count
+        0, len(indices) - count + 1, count
     ):  # also where a batch crosses the border of two epochs
-        assert sorted(seen[first : first + count]) == list(range(count))
+        assert sorted(indices[first : first + count]) == list(range(count))
     assert (
         batches[steps - 1].tolist() == BatchSampler(count, size, seed)[steps - 1].tolist()
     )  # no state needed
-    assert batches[0].tolist() == seen[:size]  # nor the order of asking
+    assert batches[0].tolist() == indices[:size]  # nor the order of asking
 
 
 def test_epochs_and_seeds_differ():
@@ -521,9 +521,9 @@ def test_diff_augment():
 @given(numbers=st.lists(st.floats(0, 1), min_size=7, max_size=7), side=st.integers(8, 20))
 def test_diff_augment_passes_gradients(numbers, side):
     pictures = torch.zeros(1, 3, side, side, requires_grad=True)
-    seen = augment.diff_augment(pictures, ("color", "translation", "cutout"), torch.tensor([numbers]))
-    assert seen.shape == pictures.shape
-    seen.sum().backward()
+    augmented = augment.diff_augment(pictures, ("color", "translation", "cutout"), torch.tensor([numbers]))
+    assert augmented.shape == pictures.shape
+    augmented.sum().backward()
     assert torch.isfinite(pictures.grad).all()
 
 

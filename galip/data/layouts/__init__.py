@@ -15,7 +15,7 @@ __all__ = ["LAYOUTS", "find_layout"]
 
 LAYOUTS = ("dfgan", "coco", "cub", "shards", "folder")
 """Names of the layouts and of their modules here, in the order in which `auto` tries them: the ones that are
-easiest to tell come first.
+easiest to tell come first. `folder` stays last, since it matches any folder of pictures.
 """
 
 

@@ -9,7 +9,6 @@ The GAN literature tests on val2014, so `test` means `val` here.
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from galip_runtime.errors import FileRefused
 
 from galip.data.decode import BrokenPicture
-from galip.data.layouts.file_source import FileSource, check_key, first_file
+from galip.data.layouts.file_source import FileSource, check_key, composed_name, first_file
 from galip.data.layouts.layout import Layout
 from galip.data.texts import check_captions, read_json
 
@@ -97,8 +96,8 @@ def open_split(path: Path, split: str) -> CocoSource:
         [check_key(names[identity], str(file)) for identity in order],
         [tuple(captions[identity]) for identity in order],
     )
-    listed = {_composed(name.partition("/")[0]) for name in names.values()}
-    unlisted = sum(_composed(name) not in listed for name in os.listdir(pictures))
+    listed = {composed_name(name.partition("/")[0]) for name in names.values()}
+    unlisted = sum(composed_name(name) not in listed for name in os.listdir(pictures))
     left_out["files that the annotations do not list"] = unlisted
     source.left_out = +left_out
     return source
@@ -109,10 +108,6 @@ def _identity(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(f"an id is a whole number, not {value!r:.80}")
     return str(value)
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 def _text(value: object) -> str:

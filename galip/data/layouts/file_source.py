@@ -15,7 +15,7 @@ from galip.data.captioned import CaptionedPicture
 from galip.data.decode import Box, BrokenPicture, EncodedPicture
 from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, lines_of
 
-__all__ = ["FileSource", "caption_lines", "check_key", "first_file", "read_lines"]
+__all__ = ["FileSource", "caption_lines", "check_key", "composed_name", "first_file", "read_lines"]
 
 MAX_CAPTION_BYTES = 2**20
 MAX_NAME_BYTES = 255
@@ -124,3 +124,8 @@ def caption_lines(file: Path) -> tuple[str, ...]:
         return check_captions(lines_of(text))
     except (FileRefused, ValueError) as error:
         raise BrokenPicture(f"{file}: no readable caption: {error}") from error
+
+
+def composed_name(name: str) -> str:
+    """Return `name` in Unicode's composed form, in which names from different file systems are equal."""
+    return unicodedata.normalize("NFC", name)

@@ -21,7 +21,7 @@ def test_options(tiny_bundle, monkeypatch):
     for changed, change in zip(asked, gpu_options.CHANGES.values(), strict=True):
         assert changed == {**asked[0], **change}
     table = gpu_options.table([result]).splitlines()
-    assert table[0] == "| | 28 pixels, 1 at once | 28 pixels, 16 at once | 28 pixels, 64 at once |"
+    assert table[0] == "|  | 28 pixels, 1 at once | 28 pixels, 16 at once | 28 pixels, 64 at once |"
     assert table[2] == "| as used | 1 | 1 | 1 |"
     assert len(table) == 2 + len(gpu_options.CHANGES)
 

@@ -1,18 +1,20 @@
-"""A report as one HTML file with nothing beside it: tables and plots, light and dark, screen and paper."""
+"""A report as one self-contained HTML file: tables and plots, light and dark, for screen and paper."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from galip_bench.formatting import pictures_of
+from galip_bench.notes import headlines, notes, warnings
 from galip_bench.plots import COLOURS, distributions, html_text, memory, quality, scaling
-from galip_bench.tables import headlines, notes_of, pictures_of, tables_of, warnings_of
+from galip_bench.report import Report
+from galip_bench.tables import tables
 
-__all__ = ["page"]
+__all__ = ["html_report"]
 
 _LIGHT = ("#1f66d6", "#c4561c", "#22874f", "#7d4fd0", "#c23a7c", "#0f8296", "#8d6a1f", "#5f6b7a")
 _DARK = ("#6ea8ff", "#f2955c", "#58c98a", "#b493ff", "#f07fb4", "#46c3d8", "#d8b25a", "#9aa7b8")
-"""Of subjects, in their order; each at least 4.5 : 1 against its background."""
+"""Colours of the subjects, in order. Each has a contrast of at least 4.5 : 1 with its background."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2530; --soft: #5d6a7b; --line: #d9dfe6; --paper: #ffffff;
@@ -50,30 +52,30 @@ SUBJECTS svg .path { fill: none; stroke-width: 2; }
 """
 
 
-def page(report: Mapping[str, Any]) -> str:
-    """The whole file."""
-    tables = [_section(title, _table(columns, rows)) for title, columns, rows in tables_of(report)]
-    told = "".join(f'<p class="warning">{html_text(warning)}.</p>' for warning in warnings_of(report))
+def html_report(report: Report) -> str:
+    """Return the text of the file."""
+    sections = "".join(_section(title, _table(columns, rows)) for title, columns, rows in tables(report))
+    banners = "".join(f'<p class="warning">{html_text(warning)}.</p>' for warning in warnings(report))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>galip bench</title><style>{_style()}</style></head><body>"
-        f"<h1>galip bench</h1><code>{html_text(report['command'])}</code>{told}{_list(headlines(report))}"
-        f'{"".join(tables)}<div class="plots">{"".join(_plots(report))}</div>'
-        f"<section><h2>Measured on</h2>{_list(notes_of(report), 'notes')}</section></body></html>\n"
+        f"<h1>galip bench</h1><code>{html_text(report.command)}</code>{banners}{_list(headlines(report))}"
+        f'{sections}<div class="plots">{"".join(_plots(report))}</div>'
+        f"<section><h2>Measured on</h2>{_list(notes(report), 'notes')}</section></body></html>\n"
     )
 
 
-def _plots(report: Mapping[str, Any]) -> list[str]:
-    batches = report["config"]["batch"]
+def _plots(report: Report) -> list[str]:
+    batches = report.config.batch
     plots = [
         _section(f"Every sample, {pictures_of(batch)}, ms", distributions(report, batch)) for batch in batches
     ]
     if len(batches) > 1:
         plots.append(_section("Milliseconds a picture, by pictures at once", scaling(report)))
-    if any(each["fresh"] for each in report["subjects"].values()):
+    if any(subject.fresh for subject in report.subjects.values()):
         plots.append(_section("Peak resident memory, MB", memory(report)))
-    if any(each["parity"] for each in report["subjects"].values()):
+    if any(subject.parity for subject in report.subjects.values()):
         title = f"PSNR, dB (up is closer) by ms for {pictures_of(batches[0])} (left is faster)"
         plots.append(_section(title, quality(report)))
     return plots
@@ -81,8 +83,8 @@ def _plots(report: Mapping[str, Any]) -> list[str]:
 
 def _style() -> str:
     colours = {
-        word: " ".join(f"--c{number}: {colour};" for number, colour in enumerate(of_theme))
-        for word, of_theme in (("LIGHT", _LIGHT), ("DARK", _DARK))
+        word: " ".join(f"--c{number}: {colour};" for number, colour in enumerate(theme))
+        for word, theme in (("LIGHT", _LIGHT), ("DARK", _DARK))
     }
     colours["SUBJECTS"] = " ".join(
         f"svg .c{number} {{ fill: var(--c{number}); stroke: none; }} svg .path.c{number} "

@@ -39,7 +39,7 @@ def test_where_the_time_goes(measured):
 
 def test_its_table(measured):
     table = operators.table([measured]).splitlines()
-    assert table[0] == "| | fp32 |"
+    assert table[0] == "|  | fp32 |"
     largest = next(iter(measured["precisions"]["fp32"]["operations"]))
     assert any(line.startswith(f"| time in {largest} | ") for line in table)
     assert "multiply-adds a picture of 28×28" in table[-1]
@@ -58,7 +58,7 @@ def test_options(tiny_bundle):
     assert set(result["seconds"]) == set(options.CHANGES)
     assert all(len(samples) == 2 and min(samples) > 0 for samples in result["seconds"].values())
     table = options.table([result, result]).splitlines()
-    assert table[0] == "| | 28 pixels | 28 pixels |"
+    assert table[0] == "|  | 28 pixels | 28 pixels |"
     assert table[2] == "| as used | 1 | 1 |"
     assert len(table) == 2 + len(options.CHANGES)
 
@@ -121,7 +121,7 @@ def test_the_commands(tiny_bundle, tiny_checkpoint, tmp_path, monkeypatch, modul
             [*call, subject, "--out", tmp_path / "a.json", "--rounds", "1", "--threads", "1"],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        assert done.stdout.startswith("| |")
+        assert done.stdout.startswith("|  |")
         assert json.loads((tmp_path / "a.json").read_text())["benchmark"] == module
     none = subprocess.run(
         [*call, subject, "--out", tmp_path / "b.json", "--rounds", "0"], capture_output=True

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from galip_bench.summary import (
+from galip_bench.statistics import (
     bootstrap_medians,
     median_interval,
     ratio_of,
+    relative_spread,
     rerun_interval,
-    spread,
     student_t,
     summarise,
 )
@@ -42,11 +42,11 @@ def test_a_ratio_cancels_what_slows_a_whole_round():
     ratio = ratio_of(0.7 * load * rng.normal(1, 0.01, 40), load)
     assert ratio.median == pytest.approx(0.7, rel=0.01)
     assert ratio.interval_95[1] - ratio.interval_95[0] < 0.02
-    assert spread(load) > 0.3
+    assert relative_spread(load) > 0.3
 
 
-def test_processes_are_drawn_too():
-    """Each launch 3 % apart, 0.1 % within: three launches say no more than three numbers do."""
+def test_processes_are_resampled_too():
+    """Each process 3 % apart, 0.1 % within: three processes say no more than three numbers do."""
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(level, 0.001, 30) for level in (0.97, 1.0, 1.03)])
     low, high = median_interval(values, [30, 30, 30])
@@ -72,7 +72,7 @@ def test_the_interval_covers_the_median_as_often_as_it_says():
 @pytest.mark.parametrize("launches", [(17, 17, 17), (4, 4, 4), (10, 10, 10, 10, 10)], ids=str)
 @pytest.mark.parametrize("within", [0.002, 0.01, 0.05])
 def test_another_run_is_where_it_is_expected(launches, within):
-    """Launches that differ by 2 % among themselves, rounds by less and by more."""
+    """Processes that differ by 2 % among themselves, rounds by less and by more."""
     rng = np.random.default_rng(1)
 
     def another():
@@ -88,7 +88,7 @@ def test_another_run_is_where_it_is_expected(launches, within):
     assert covered / 500 >= 0.92
 
 
-def test_of_one_launch_nothing_is_said_about_another_run():
+def test_one_process_says_nothing_about_another_run():
     assert rerun_interval([1.0, 2.0], [2]) is None
     assert ratio_of([1.0, 2.0], [1.0, 1.0], [2]).rerun_interval_95 is None
     low, high = rerun_interval([1.0, 10.0], [1, 1])

@@ -1,0 +1,235 @@
+"""`run`: what each way to generate pictures costs on this machine, and whether the pictures are the same."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galip_runtime.bundle.manifest import MANIFEST_NAME, read_manifest
+from galip_runtime.errors import ProviderUnavailable, QualityGateFailed
+from galip_runtime.hardware import usable_cpus
+from galip_runtime.text_to_image import TextToImage
+
+from galip_bench.cold_start import measure_cold_start
+from galip_bench.config import MIN_ROUNDS, BenchConfig
+from galip_bench.latency_report import latencies, machine_noise, rounds_by_worker
+from galip_bench.latency_worker import LatencyTask, WorkerResult, run_worker
+from galip_bench.machine import describe_machine
+from galip_bench.models import Models, prepare_models
+from galip_bench.parity import ParityStudy
+from galip_bench.prompts import PROMPTS
+from galip_bench.report import ColdStart, FidParity, Parity, Report, SubjectReport
+from galip_bench.subjects import REFERENCE, Subject, all_subjects, is_bundle, select
+
+if TYPE_CHECKING:
+    from galip.metrics import Inception
+    from galip.progress import Progress
+    from galip_bench.fid import FidStudy
+
+__all__ = ["run"]
+
+_NOT_REPORTED = ("path", "files", "model", "noise", "source", "dimensions")
+"""Keys of a model's `info` that the report leaves out: `Report.models` has the hashes."""
+
+
+def run(config: BenchConfig, *, pictures: Path | None = None, progress: Progress = lambda *_: None) -> Report:
+    """Measure what `config` says. `pictures`: folder for each subject's worst picture and its difference.
+
+    Raises `UsageError` for unknown subjects, `ProviderUnavailable` for named ones that can't run or that fell
+    back to another device, `QualityGateFailed` if the reference's own pictures are not finite, and as
+    `prepare_models`.
+    """
+    with prepare_models(config, progress) as models:
+        return _Benchmark(config, models, pictures, progress).report()
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """What is known of a subject before anything is timed."""
+
+    info: dict[str, Any]
+    disk_bytes: int
+    parity: Parity | None
+    fid: FidParity | None
+
+    def broken(self) -> Parity | FidParity | None:
+        """Return what counts pictures with NaN or infinity, if there are any."""
+        return next((part for part in (self.fid, self.parity) if part and part.not_finite), None)
+
+
+class _Benchmark:
+    def __init__(
+        self, config: BenchConfig, models: Models, pictures: Path | None, progress: Progress
+    ) -> None:
+        self.config, self.models, self.pictures, self.progress = config, models, pictures, progress
+        self.threads = config.threads or usable_cpus()
+        self.unavailable: dict[str, str] = {}
+        self.warnings: list[str] = []
+        self.inception = self._inception()
+
+    def report(self) -> Report:
+        config, machine = self.config, describe_machine()
+        started, start = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+        selection = self._select()
+        fid = self._fid_study()
+        subjects = self._compare_pictures(selection, fid)
+        results = self._run_workers(self._without_broken(subjects))
+        timed = self._without_failed(subjects, results)
+        rounds = rounds_by_worker(results, config.batch[0])
+        reports = {
+            name: SubjectReport(
+                **vars(pictures),
+                latency=latencies(results, name, rounds) if name in timed else {},
+                fresh=self._cold_starts(name) if name in timed else [],
+            )
+            for name, pictures in subjects.items()
+        }
+        if not self.models.is_pair:
+            self.warnings.append(
+                "the bundle was not exported from the checkpoint: its pictures can't be the same"
+            )
+        return Report(
+            subjects=reports,
+            unavailable=self.unavailable,
+            models=self.models.facts(),
+            machine=machine,
+            noise=machine_noise(results),
+            threads=self.threads,
+            launches=rounds,
+            fid=fid.settings() if fid else None,
+            config=config,
+            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            started=started,
+            seconds=time.monotonic() - start,
+            warnings=self.warnings,
+        )
+
+    def _inception(self) -> Inception | None:
+        from galip.metrics import Inception
+
+        if not (self.config.pictures or self.config.fid):
+            return None
+        try:
+            return Inception(Path(self.config.inception) if self.config.inception else None)
+        except ProviderUnavailable as error:
+            if self.config.fid:
+                raise
+            self.warnings.append(f"no feature distance: {error}")
+            return None
+
+    def _fid_study(self) -> FidStudy | None:
+        if not self.config.fid:
+            return None
+        from galip_bench.fid import FidStudy
+
+        assert self.inception is not None
+        side = read_manifest(self.models.bundle).dimensions.image_height
+        return FidStudy(self.config, self.inception, side, self.progress)
+
+    def _select(self) -> list[Subject]:
+        subjects = all_subjects(self.models, self.threads)
+        selection = select(subjects, self.config.subjects)
+        self.unavailable = {subject.name: subject.unavailable for subject in subjects if subject.unavailable}
+        return selection
+
+    def _compare_pictures(self, subjects: Sequence[Subject], fid: FidStudy | None) -> dict[str, _Pictures]:
+        """Load one subject after another and compare its pictures with the reference's."""
+        config, results = self.config, {}
+        study = ParityStudy(config, self.inception, self.pictures)
+        for subject in subjects:
+            self.progress(f"making pictures with {subject.name}", 0, 1)
+            try:
+                model = subject.load()
+                parity = study.measure(subject.name, model)
+            except Exception as error:  # any kind: each backend has its own
+                if config.subjects or subject.name == REFERENCE:
+                    raise
+                self.unavailable[subject.name] = f"{type(error).__name__}: {error}"
+                continue
+            results[subject.name] = _Pictures(
+                info={key: value for key, value in model.info().items() if key not in _NOT_REPORTED},
+                disk_bytes=self._disk_bytes(subject.name, model),
+                parity=parity if config.pictures or parity.not_finite else None,
+                fid=fid.measure(subject.name, model) if fid else None,
+            )
+        return results
+
+    def _without_broken(self, subjects: Mapping[str, _Pictures]) -> list[str]:
+        """Return the subjects whose pictures are finite, and warn of the others."""
+        names = []
+        for name, pictures in subjects.items():
+            if part := pictures.broken():
+                self.warnings.append(
+                    f"{name}: {part.not_finite} of {part.pictures} pictures have NaN or infinity; its "
+                    "latency is not measured"
+                )
+            else:
+                names.append(name)
+        return names
+
+    def _without_failed(self, subjects: Mapping[str, Any], results: Sequence[WorkerResult]) -> list[str]:
+        """Return the subjects that every worker could time, and warn of the others.
+
+        Raises `QualityGateFailed` if the reference failed.
+        """
+        failed = {name: error for result in results for name, error in result.failed.items()}
+        if REFERENCE in failed:
+            raise QualityGateFailed(f"{REFERENCE} failed while it was timed: {failed[REFERENCE]}")
+        self.warnings += [f"{name} failed while it was timed: {error}" for name, error in failed.items()]
+        return [name for name in subjects if name in results[0].samples and name not in failed]
+
+    def _run_workers(self, names: Sequence[str]) -> list[WorkerResult]:
+        config, results = self.config, []
+        borders = [config.rounds * number // config.launches for number in range(config.launches + 1)]
+        for number, (first, last) in enumerate(itertools.pairwise(borders), 1):
+            task = LatencyTask(
+                checkpoint=str(self.models.checkpoint),
+                bundle=str(self.models.bundle),
+                plain_bundle=str(self.models.plain_bundle or ""),
+                subjects=names,
+                batch=config.batch,
+                threads=self.threads,
+                rounds=last - first,
+                min_rounds=math.ceil(MIN_ROUNDS / config.launches),
+                warmup=config.warmup,
+                max_seconds=60 * config.max_minutes / config.launches,
+                seed=config.seed + number * 1_000_000,
+            )
+            what = f"measuring latency, launch {number} of {config.launches}"
+            results.append(run_worker(task, functools.partial(self.progress, what)))
+        return results
+
+    def _cold_starts(self, name: str) -> list[ColdStart]:
+        count, results = self.config.cold_starts, []
+        for number in range(count):
+            batch = max(self.config.batch) if number == count - 1 else 1
+            try:
+                results.append(
+                    measure_cold_start(
+                        name, self.models, prompt=PROMPTS[0], batch=batch, threads=self.threads
+                    )
+                )
+            except ProviderUnavailable as error:
+                self.warnings.append(f"no cold start of {name}: {error}")
+                return []
+            self.progress(f"cold starts of {name}", number + 1, count)
+        return results
+
+    def _disk_bytes(self, name: str, model: TextToImage) -> int:
+        """Return the size of the files that the subject reads."""
+        if not is_bundle(name):
+            return self.models.checkpoint.stat().st_size
+        bundle = Path(model.info()["path"])
+        manifest, precisions = read_manifest(bundle), model.info()["precision"]
+        graphs = [manifest.graphs[graph][precision].file for graph, precision in precisions.items()]
+        sizes = [manifest.files[file].size for file in {*graphs, manifest.tokenizer.file}]
+        return sum(sizes) + (bundle / MANIFEST_NAME).stat().st_size
