@@ -258,7 +258,13 @@ class TextToImage(ABC):
         """
         seeds = seed_series(seed)
         (picture,) = self.generate([prompt], seeds, truncation=truncation)
-        return encode_png(picture, picture_metadata([prompt], seeds, truncation, self.digest))
+        return encode_png(picture, self.metadata([prompt], seeds, truncation))
+
+    def metadata(
+        self, prompts: Sequence[str], seeds: Sequence[int], truncation: float | None = None
+    ) -> dict[str, str]:
+        """Return texts that say how pictures were generated, for `galip_runtime.image.save_picture`."""
+        return picture_metadata(prompts, seeds, truncation, self.digest)
 
     def interpolate(
         self,
