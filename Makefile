@@ -122,8 +122,8 @@ bench-fid: setup data/icons128
 	$(BIN)/galip bench --bundle demo/cpu_default --subjects $(FID_SUBJECTS) --cold-starts 0 --rounds 12 --batch 8 --fid 600 \
 		--against data/icons128 $(SEEN:%=--exclude "%") --json benchmarks/results/fid_default.json
 
-# What only a GPU shows: pictures, providers, threads, memory, times; what is skipped, and why, is told at the end. For
-# it there is an environment of its own, with the onnxruntime for GPUs, its libraries, and TensorRT where it is to be had;
+# What only a GPU shows: pictures, providers, threads, memory, times; the end of the output says what was skipped, and why. For
+# it there is an environment of its own, with the onnxruntime for GPUs, its libraries, and TensorRT where it is available;
 # GPU_PYTHON names another one. `bench-gpu` is the released size with random weights, beside eager PyTorch.
 GPU_PYTHON ?= .venv-gpu/bin/python
 GPU_READY := $(if $(filter .venv-gpu/%,$(GPU_PYTHON)),.venv-gpu/.ready)

@@ -46,7 +46,7 @@ class BenchConfig:
     threads: int | None = None
     """CPU threads; None: all that the process may use."""
     launches: int = 3
-    """Fresh processes that share the rounds. Each loads everything anew."""
+    """Fresh processes that share the rounds. Each loads everything again."""
     rounds: int = 51
     """In each round every subject generates a batch of each size."""
     warmup: int = 2

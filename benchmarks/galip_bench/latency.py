@@ -48,7 +48,7 @@ class CopyTimer:
 
 
 def copy_timer(model: TextToImage) -> CopyTimer | None:
-    """Return a timer of the model's copies from now on; None where they can't be told from the rest."""
+    """Return a timer of the model's copies from now on; None where they can't be separated from the rest."""
     return CopyTimer(model) if getattr(model, "copies", False) else None
 
 

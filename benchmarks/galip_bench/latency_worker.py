@@ -1,7 +1,7 @@
 """Latency in a process of its own: `python -m galip_bench.latency_worker`, with its task as JSON.
 
 How fast a process is depends on more than its code: above all on where its memory lies. The rounds are
-therefore divided among several processes, each of which loads all subjects anew.
+therefore divided among several processes, and each loads all subjects again.
 """
 
 from __future__ import annotations

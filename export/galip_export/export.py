@@ -217,7 +217,7 @@ class _GraphWriter:
 
 
 def _printable(name: str) -> str:
-    """Return a file's name as Unicode text, with bytes escaped that are none."""
+    """Return a file's name as Unicode text; bytes that are not UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""Half precision: graphs computed in fp16 but for what measurement keeps in fp32, or only stored in fp16.
+"""Half precision: graphs computed in fp16 except what measurement keeps in fp32, or only stored in fp16.
 
 The precision is in the graph, as TensorRT asks for from 11 on: inputs and outputs stay float32, every node
 has its tensors in one of the two types, and a Cast stands where they meet.

@@ -66,7 +66,7 @@ PRECISIONS = {
             psnr_db=70,
         ),
         Precision(
-            "fp16",  # computed in fp16 but for what measurement keeps in fp32
+            "fp16",  # computed in fp16 except what measurement keeps in fp32
             text=True,
             convert="galip_export.mixed_precision:convert_mixed",
             calibrated=True,

@@ -42,7 +42,7 @@ MAX_BROKEN = 0.01
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """Formats that are decoded, whatever the file's ending; none of these starts another program."""
 PICTURE_ENDINGS = ("png", "jpg", "jpeg", "webp", "jpe", "jfif", "gif", "bmp")
-"""Endings by which pictures are told from other files."""
+"""The suffixes of pictures."""
 
 # in a scan, FF 00 is a byte and FF D0 to FF D7 are markers that belong to it
 _SEGMENT = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")

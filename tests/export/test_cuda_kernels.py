@@ -1,6 +1,6 @@
 """That onnxruntime's CUDA provider has a kernel for every node, so that none runs on the CPU.
 
-tests/provider asks the provider itself, where it is to be had. What it has is in onnxruntime's
+tests/provider asks the provider itself, where it is available. What it has is in onnxruntime's
 docs/OperatorKernels.md; here, for opset 18, are the operators that bundles' graphs are made of, with the
 types of their first input.
 """

@@ -93,9 +93,9 @@ class Test_a_bundle_with_engines:
             main(["info", str(built), "--json"])
         found = json.loads(capsys.readouterr().out)["engines"]
         assert set(found) == {record.plan for record in read_records(built, read_manifest(built))}
-        told = found["engines/generator.fp16.sm86.plan"]
-        assert (told["package"], told["compute_capability"]) == ("tensorrt_rtx", "8.6")
-        assert (told["batches"], told["fits_graph"]) == ([1, 4], True)
+        summary = found["engines/generator.fp16.sm86.plan"]
+        assert (summary["package"], summary["compute_capability"]) == ("tensorrt_rtx", "8.6")
+        assert (summary["batches"], summary["fits_graph"]) == ([1, 4], True)
 
     def test_it_is_run_as_any_other(self, half, built):
         prompts, seeds = ["a red house"], [1]

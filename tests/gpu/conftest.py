@@ -1,4 +1,4 @@
-"""`make test-gpu`: what only a GPU shows; with GALIP_GPU=stand-in on one that is none, to test the tests."""
+"""`make test-gpu`: what only a GPU shows; with GALIP_GPU=stand-in on a stand-in, to test the tests."""
 
 import galip_runtime
 import numpy as np

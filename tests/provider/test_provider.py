@@ -70,14 +70,14 @@ def call(libraries, tmp_path):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_bundle(call, exported, precision):
-    told, asked = call(exported, precision)
-    assert list(told["nodes"]) == ["CUDAExecutionProvider"]  # every node of every graph
-    assert told["nodes"]["CUDAExecutionProvider"] > 300
+    report, asked = call(exported, precision)
+    assert list(report["nodes"]) == ["CUDAExecutionProvider"]  # every node of every graph
+    assert report["nodes"]["CUDAExecutionProvider"] > 300
     dimensions = read_manifest(exported).dimensions
     picture = dimensions.image_height * dimensions.image_width * 3
     for size in (1, 2, 4, 8, 16, 32, 64):
         first = asked[f"first {size}"]
-        # of `draw`, of `decode`, and of the text encoder but for 32 prompts, which were the first of all
+        # of `draw`, of `decode`, and of the text encoder except for 32 prompts, which were the first of all
         assert first.count("cudaStreamBeginCapture") == (2 if size == 32 else 3)
         captured = [line for line in first if line.startswith("captured ")]
         assert {line.split()[1] for line in captured} <= {"cudaMemcpyAsync"}
@@ -99,9 +99,9 @@ def test_a_node_that_it_does_not_run_is_named(call, exported, tmp_path):
     argmax.input[0] = "tokens"
     onnx.save(model, bundle / "text_encoder.onnx")
     relist(bundle, "text_encoder.onnx")
-    told, _ = call(bundle, "fp32")
+    report, _ = call(bundle, "fp32")
     assert re.search(
-        rf"cuda cannot load text_encoder\.onnx: .* {argmax.name} \(ArgMax\).* on the CPU", told["refused"]
+        rf"cuda cannot load text_encoder\.onnx: .* {argmax.name} \(ArgMax\).* on the CPU", report["refused"]
     )
 
 
@@ -113,5 +113,5 @@ def test_an_option_that_it_does_not_know(call, exported, tmp_path):
         "run_bundle.onnxruntime_gpu_runner.cuda_options = lambda *_: {'no_such_option': '1'}\n"
         "run_bundle.main(sys.argv[1], sys.argv[2], 0)\n"
     )
-    told, _ = call(exported, "fp32", program=broken)
-    assert "no_such_option" in told["refused"]
+    report, _ = call(exported, "fp32", program=broken)
+    assert "no_such_option" in report["refused"]

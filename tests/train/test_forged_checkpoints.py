@@ -50,7 +50,7 @@ def write(path, header, numbers):
 
 @pytest.fixture
 def forged(tiny_checkpoint, tmp_path):
-    """Writes the tiny checkpoint anew after `change(header)`; `change` may return a header in bytes."""
+    """Write the tiny checkpoint again after `change(header)`; `change` may return a header in bytes."""
 
     def make(change, source=tiny_checkpoint, numbers=None):
         header, own = parts_of(source)
