@@ -14,6 +14,7 @@ from galip.cli.options import (
     Device,
     Fallback,
     Json,
+    Metadata,
     PictureFile,
     Precision,
     Seed,
@@ -40,6 +41,7 @@ def generate(
     precision: Precision = "auto",
     threads: Threads = None,
     fallback: Fallback = False,
+    metadata: Metadata = True,
     json: Json = False,
 ) -> None:
     """Generate pictures from prompts.
@@ -60,7 +62,9 @@ def generate(
     started = time.perf_counter()
     pictures = model.generate(texts, seeds * len(prompts), truncation=truncation)
     seconds = (time.perf_counter() - started) / len(pictures)
-    save_picture(grid(pictures, columns), out)
+    save_picture(
+        grid(pictures, columns), out, model.metadata(prompts, seeds, truncation) if metadata else None
+    )
     result = {
         "file": str(out),
         "prompts": texts,

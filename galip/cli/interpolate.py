@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from galip.cli.options import Bundle, Checkpoint, Device, Fallback, Json, Precision, Threads, Truncation
+from galip.cli.options import (
+    Bundle,
+    Checkpoint,
+    Device,
+    Fallback,
+    Json,
+    Metadata,
+    Precision,
+    Threads,
+    Truncation,
+)
 from galip.cli.output import emit
 from galip.cli.pictures import load_model, picture_size
 
@@ -43,6 +53,7 @@ def interpolate(
     precision: Precision = "auto",
     threads: Threads = None,
     fallback: Fallback = False,
+    metadata: Metadata = True,
     json: Json = False,
 ) -> None:
     """Interpolate between prompts, between seeds, or both.
@@ -82,7 +93,8 @@ def interpolate(
     if is_animation:
         save_animation(frames, out)
     else:
-        save_picture(grid(frames, columns=steps), out)
+        texts = model.metadata(prompts, seeds, truncation) if metadata else None
+        save_picture(grid(frames, columns=steps), out, texts)
     seed_list = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     emit(
         {"file": str(out), "prompts": prompts, "steps": steps, "seeds": seeds, "pictures": len(frames)},

@@ -16,6 +16,7 @@ __all__ = [
     "Fallback",
     "Inception",
     "Json",
+    "Metadata",
     "PictureFile",
     "Precision",
     "Resume",
@@ -71,6 +72,13 @@ Truncation = Annotated[
         metavar="T",
         help="Truncate the noise at ±T, about 0.5 to 2: plainer pictures, less variety.",
         show_default=False,
+    ),
+]
+Metadata = Annotated[
+    bool,
+    typer.Option(
+        "--metadata/--no-metadata",
+        help="Write prompt, seed and the bundle's digest into a PNG's text chunks.",
     ),
 ]
 PictureFile = Annotated[Path, typer.Option(help="File to write: .png, .jpg or .webp.")]

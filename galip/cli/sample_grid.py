@@ -14,6 +14,7 @@ from galip.cli.options import (
     Device,
     Fallback,
     Json,
+    Metadata,
     PictureFile,
     Precision,
     Seed,
@@ -47,6 +48,7 @@ def sample_grid(
     precision: Precision = "auto",
     threads: Threads = None,
     fallback: Fallback = False,
+    metadata: Metadata = True,
     json: Json = False,
 ) -> None:
     """Generate a sheet of pictures: a row per prompt, a column per seed."""
@@ -71,7 +73,7 @@ def sample_grid(
         [text for text in texts for _ in seeds], seeds * len(texts), truncation=truncation
     )
     sheet = labelled_sheet(pictures, texts, seeds) if labels else grid(pictures, columns=count)
-    save_picture(sheet, out)
+    save_picture(sheet, out, model.metadata(texts, seeds, truncation) if metadata else None)
     emit(
         {"file": str(out), "prompts": texts, "seeds": seeds, "truncation": truncation},
         json,

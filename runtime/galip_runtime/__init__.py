@@ -19,7 +19,7 @@ from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable, Q
 if TYPE_CHECKING:
     from galip_runtime.loading import load
     from galip_runtime.model import Model
-    from galip_runtime.text_to_image import TextToImage, seed_series
+    from galip_runtime.text_to_image import PromptCut, TextToImage, seed_series
     from galip_runtime.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ __all__ = [
     "FileRefused",
     "GalipError",
     "Model",
+    "PromptCut",
     "ProviderUnavailable",
     "QualityGateFailed",
     "TextToImage",
@@ -39,6 +40,7 @@ __all__ = [
 
 _HOMES = {
     "Model": "model",
+    "PromptCut": "text_to_image",
     "Tokenizer": "tokenizer",
     "TextToImage": "text_to_image",
     "load": "loading",
@@ -63,7 +65,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__
 
 
 sys.meta_path.append(RenamedModules())

@@ -61,7 +61,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     pictures = model.generate(prompts, seeds * len(options.prompts), truncation=options.truncation)
     seconds = (time.perf_counter() - started) / len(pictures)
-    save_picture(grid(pictures, columns), options.out)
+    metadata = model.metadata(options.prompts, seeds, options.truncation) if options.metadata else None
+    save_picture(grid(pictures, columns), options.out, metadata)
     return {
         "file": options.out,
         "prompts": prompts,
@@ -108,6 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--precision", default="auto", help="auto or one that the bundle has (auto)")
     parser.add_argument("--threads", type=_whole, metavar="T", help="CPU threads (all that may be used)")
+    parser.add_argument(
+        "--no-metadata",
+        dest="metadata",
+        action="store_false",
+        help="leave prompt, seed and the bundle's digest out of a PNG's text chunks",
+    )
     parser.add_argument("--json", action="store_true", help="print file, prompts, seeds and time as JSON")
     return parser
 

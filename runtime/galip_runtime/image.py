@@ -1,10 +1,12 @@
-"""Writing pictures to files, each whole or not at all."""
+"""Pictures as files, each written whole or not at all, and as Pillow's images."""
 
 import io
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,17 @@ import numpy.typing as npt
 from galip_runtime.errors import UsageError
 from galip_runtime.files import check_writable, write_atomically
 
-__all__ = ["check_size", "check_target", "grid", "grid_size", "save_animation", "save_picture"]
+__all__ = [
+    "as_pil_images",
+    "check_size",
+    "check_target",
+    "encode_png",
+    "grid",
+    "grid_size",
+    "picture_metadata",
+    "save_animation",
+    "save_picture",
+]
 
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 ANIMATIONS = {".gif": "GIF", ".webp": "WEBP"}
@@ -73,14 +85,43 @@ def check_size(
         )
 
 
-def save_picture(picture: Pictures, path: str | os.PathLike[str]) -> None:
-    """Write a picture, uint8 (H, W, 3), as PNG, JPEG or WebP by the file's suffix. Raises UsageError."""
+def save_picture(
+    picture: Pictures, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a picture, uint8 (H, W, 3), as PNG, JPEG or WebP by the file's suffix. Raises UsageError.
+
+    `metadata`: texts by keyword for a PNG's text chunks; the other formats go without.
+    """
     kind = check_target(path, PICTURES)
     height, width = picture.shape[:2]
     check_size(path, height, width)
-    data = io.BytesIO()
-    _pillow().fromarray(picture).save(data, kind, quality=95)
-    write_atomically(path, data.getvalue())
+    write_atomically(path, _encode(picture, kind, metadata))
+
+
+def encode_png(picture: Pictures, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return a picture, uint8 (H, W, 3), as the bytes of a PNG file. Raises UsageError without Pillow."""
+    return _encode(picture, "PNG", metadata)
+
+
+def as_pil_images(pictures: Pictures) -> list[Any]:
+    """Return pictures, uint8 (N, H, W, 3), as Pillow's images. Raises UsageError without Pillow."""
+    return [_pillow().fromarray(picture) for picture in pictures]
+
+
+def picture_metadata(
+    prompts: Sequence[str], seeds: Sequence[int], truncation: float | None, digest: str | None
+) -> dict[str, str]:
+    """Return what a PNG should say of how its pictures were generated, texts by keyword.
+
+    `prompts` and `seeds` are listed without repetitions, prompts a line each; `digest` is the bundle's.
+    """
+    metadata = {
+        "prompt": "\n".join(dict.fromkeys(prompts)),
+        "seed": ", ".join(dict.fromkeys(map(str, seeds))),
+        "truncation": "" if truncation is None else str(truncation),
+        "bundle": digest or "",
+    }
+    return {keyword: text for keyword, text in metadata.items() if text}
 
 
 def save_animation(pictures: Pictures, path: str | os.PathLike[str], seconds: float = 0.1) -> None:
@@ -103,6 +144,20 @@ def check_target(path: str | os.PathLike[str], kinds: dict[str, str] = PICTURES)
     _pillow()
     check_writable(path)
     return kind
+
+
+def _encode(picture: Pictures, kind: str, metadata: Mapping[str, str] | None) -> bytes:
+    image, options = _pillow().fromarray(picture), {}
+    if kind == "PNG" and metadata:
+        from PIL.PngImagePlugin import PngInfo
+
+        options["pnginfo"] = PngInfo()
+        for keyword, text in metadata.items():
+            # UTF-8 has no lone surrogates, which a prompt may have
+            options["pnginfo"].add_itxt(keyword, text.encode(errors="replace").decode())
+    data = io.BytesIO()
+    image.save(data, kind, quality=95, **options)
+    return data.getvalue()
 
 
 def _kind(path: Path, kinds: dict[str, str]) -> str:

@@ -13,6 +13,7 @@ import galip_runtime
 from galip_runtime.backends.libraries import backend_versions
 from galip_runtime.backends.runner import Runner, Settings
 from galip_runtime.bundle.manifest import CONDITION, GRAPHS, Manifest
+from galip_runtime.errors import UsageError
 from galip_runtime.sentence_cache import SentenceCache
 from galip_runtime.text_to_image import TextToImage
 from galip_runtime.tokenizer import Tokenizer
@@ -21,6 +22,13 @@ __all__ = ["Model"]
 
 _CACHED_CONDITIONS = 64  # of up to 0.1 MB each
 _CONDITIONS_AT_ONCE = 8
+
+
+class _ClosedRunners(dict[str, Runner]):
+    """The runners of a closed model."""
+
+    def __missing__(self, graph: str) -> Runner:
+        raise UsageError("the model is closed: load the bundle again")
 
 
 class Model(TextToImage):
@@ -66,6 +74,21 @@ class Model(TextToImage):
         Loading the copy raises as `load`, and FileRefused where the folder holds another bundle by then.
         """
         return self._reload, (os.fspath(self._folder), self.manifest.to_json(), self._requested)
+
+    def __repr__(self) -> str:
+        """Describe the model as `TextToImage` does, or as closed."""
+        if isinstance(self._runners, _ClosedRunners):
+            return f"<{type(self).__name__}: closed, from {str(self.path)!r}>"
+        return super().__repr__()
+
+    def close(self) -> None:
+        """Free the graphs' memory, on a GPU too, once running calls have ended. Later calls are errors."""
+        self._runners = _ClosedRunners()
+
+    @property
+    def digest(self) -> str | None:
+        """The manifest's digest of itself; None for a bundle from before manifests had one."""
+        return self.manifest.digest
 
     @property
     def rounds_on_device(self) -> bool:

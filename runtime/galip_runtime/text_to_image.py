@@ -6,8 +6,9 @@ N pictures, H by W pixels, Z numbers of noise, D numbers in a sentence vector; t
 import secrets
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from galip_runtime.arrays import (
 )
 from galip_runtime.bundle.manifest import Dimensions
 from galip_runtime.errors import UsageError
+from galip_runtime.image import as_pil_images, encode_png, picture_metadata
 from galip_runtime.interpolation import check_corners, check_steps, interpolate_corners, lerp, slerp
 from galip_runtime.noise import MAX_SEED, check_seed
 from galip_runtime.noise import noise as noise_of
@@ -34,6 +36,8 @@ from galip_runtime.tokenizer import Tokenizer, as_prompts, trim
 __all__ = [
     "DEFAULT_BATCH_SIZE",
     "MAX_PICTURES",
+    "Progress",
+    "PromptCut",
     "TextToImage",
     "check_corners",
     "check_steps",
@@ -43,12 +47,23 @@ __all__ = [
 DEFAULT_BATCH_SIZE = 8
 """Pictures in one run. More is no faster on a CPU and takes more memory (0.1 GB each at 224 pixels)."""
 
+Progress = Callable[[int, int], object]
+"""Called as `progress(done, total)`, in pictures. An exception that it raises cancels the call."""
+
+_Seeds = int | Sequence[int] | npt.NDArray[np.integer]
 _CACHED_SENTENCES = 1024
 _FRESH_SEEDS = 2**32  # short enough to be typed again, and exact in any JSON reader
 
 
+class PromptCut(UserWarning):
+    """A prompt is longer than the text encoder's context: its end has no effect on the picture."""
+
+
 class TextToImage(ABC):
-    """Generates pictures from prompts. Threads may share it."""
+    """Generates pictures from prompts. Threads may share it.
+
+    As a context manager it is closed at the end of the block.
+    """
 
     def __init__(
         self, tokenizer: Tokenizer, dimensions: Dimensions, captions_at_once: int = CAPTIONS_AT_ONCE
@@ -57,6 +72,29 @@ class TextToImage(ABC):
         self.tokenizer = tokenizer
         self.dimensions = dimensions
         self._sentences = SentenceCache(_CACHED_SENTENCES, captions_at_once)
+
+    def __repr__(self) -> str:
+        """Describe the model: device, precision and size of its pictures."""
+        info, size = self.info(), self.dimensions
+        precision = info["precision"]["generator"]
+        kind, pixels = type(self).__name__, f"{size.image_width}x{size.image_height}"
+        return f"<{kind}: {pixels} pixels, {precision} on {info['device']}, from {info['path']!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027  # most implementations have nothing to free
+        """Free the memory that the model takes. It cannot be used afterwards."""
+
+    @property
+    def digest(self) -> str | None:
+        """Digest of the bundle; None for a model that comes from none."""
+        return None
 
     @property
     def rounds_on_device(self) -> bool:
@@ -86,10 +124,25 @@ class TextToImage(ABC):
     def encode_text(self, prompts: str | Sequence[str]) -> npt.NDArray[np.float32]:
         """Return sentence vectors, float32 (N, D), not normalised. Repeated captions come from a cache.
 
-        Raises UsageError for no prompt, something other than text, and a prompt that is too long.
+        Warns of a prompt that is cut (`PromptCut`). Raises UsageError for no prompt, something other than
+        text, and a prompt of more than `MAX_PROMPT_LENGTH` characters.
         """
-        tokens = self.tokenizer.encode(_some(as_prompts(prompts), "prompt"))
+        texts = _some(as_prompts(prompts), "prompt")
+        tokens = self.tokenizer.encode(texts)
+        self._warn_of_cuts(texts, tokens)
         return self._sentences(tokens, self.encode_tokens)
+
+    def _warn_of_cuts(self, prompts: Sequence[str], tokens: npt.NDArray[np.int64]) -> None:
+        """Issue one `PromptCut` for the first prompt that is cut, if any."""
+        for index in np.flatnonzero(tokens[:, -1]).tolist():  # only a full row may be cut
+            if left_out := self.tokenizer.left_out(prompts[index]):
+                warnings.warn(
+                    f"prompt {index} has more than {self.tokenizer.context_length - 2} tokens and is cut: "
+                    f"{left_out!r:.80} has no effect",
+                    PromptCut,
+                    stacklevel=3,
+                )
+                return
 
     def encode_tokens(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return sentence vectors, float32 (N, D), of tokens from `tokenizer.encode`, int64 (N, L).
@@ -101,13 +154,20 @@ class TextToImage(ABC):
         return check_finite(self._run_text(trim(tokens)), "text encoder")
 
     def noise(
-        self, seeds: Sequence[int] | npt.NDArray[np.integer], truncation: float | None = None
+        self,
+        seeds: int | Sequence[int] | npt.NDArray[np.integer] | None = None,
+        truncation: float | None = None,
+        *,
+        seed: int | None = None,
     ) -> npt.NDArray[np.float32]:
         """Return noise for `decode`, float32 (N, Z): row i depends on seed i alone; cut at ±`truncation`.
 
-        Raises UsageError for a seed or truncation out of range.
+        `seed` is the same as `seeds` with one. Raises UsageError for a seed or truncation out of range.
         """
-        return noise_of(seeds, self.dimensions.noise_dim, truncation)
+        chosen = _one_of(seed, seeds)
+        if chosen is None:
+            raise UsageError("noise needs seeds: give `seed` for one or `seeds` for several")
+        return noise_of(_as_seeds(chosen), self.dimensions.noise_dim, truncation)
 
     def decode(self, noise: Floats, sentence: Floats) -> npt.NDArray[np.float32]:
         """Return the generator's images: float32 (N, 3, H, W), RGB, nominally in [-1, 1], not clamped.
@@ -131,24 +191,55 @@ class TextToImage(ABC):
         warnings.warn("TextToImage.draw is now decode_pictures", DeprecationWarning, stacklevel=2)
         return self.decode_pictures(noise, sentence)
 
+    @overload
     def generate(
         self,
         prompts: str | Sequence[str],
         seeds: int | Sequence[int] | None = None,
         *,
+        seed: int | None = None,
         truncation: float | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
-    ) -> npt.NDArray[np.uint8]:
-        """Return pictures, uint8 (N, H, W, 3), RGB.
+        progress: Progress | None = None,
+        as_pil: Literal[False] = False,
+    ) -> npt.NDArray[np.uint8]: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        seeds: int | Sequence[int] | None = None,
+        *,
+        seed: int | None = None,
+        truncation: float | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        progress: Progress | None = None,
+        as_pil: Literal[True],
+    ) -> list[Any]: ...
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        seeds: int | Sequence[int] | None = None,
+        *,
+        seed: int | None = None,
+        truncation: float | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        progress: Progress | None = None,
+        as_pil: bool = False,
+    ) -> npt.NDArray[np.uint8] | list[Any]:
+        """Return pictures, uint8 (N, H, W, 3), RGB; with `as_pil`, a list of Pillow's images.
 
         `seeds`: one for each picture, from 0 to 2^64 - 1. One prompt goes with any number of seeds, one seed
         with any number of prompts; otherwise give as many of both. None picks a random seed for each prompt;
         to be able to repeat a picture, pick seeds with `seed_series` and pass them.
         `truncation`: cut the noise at ± this (`galip_runtime.noise.truncate`): lower gives plainer pictures
-        and less variety. `batch_size`: pictures in one run. Raises UsageError for arguments that do not fit.
+        and less variety. `batch_size`: pictures in one run. `progress` is called before the first run and
+        after each. `seed` is the same as `seeds` with one. Raises UsageError for arguments that do not fit.
         """
         texts = _some(as_prompts(prompts), "prompt")
-        numbers = seed_series(None, len(texts)) if seeds is None else _as_seeds(seeds)
+        chosen = _one_of(seed, seeds)
+        numbers = seed_series(None, len(texts)) if chosen is None else _as_seeds(chosen)
         count = max(len(texts), len(numbers))
         if len(texts) not in (1, count) or len(numbers) not in (1, count):
             raise UsageError(
@@ -157,7 +248,23 @@ class TextToImage(ABC):
             )
         sentence = np.broadcast_to(self.encode_text(texts), (count, self.dimensions.sentence_dim))
         noise = self.noise(numbers * (count // len(numbers)), truncation)
-        return self._pictures(noise, sentence, batch_size)
+        pictures = self._pictures(noise, sentence, batch_size, progress)
+        return as_pil_images(pictures) if as_pil else pictures
+
+    def png(self, prompt: str, seed: int | None = None, *, truncation: float | None = None) -> bytes:
+        """Return a picture as the bytes of a PNG file, with prompt, seed and the bundle's digest inside.
+
+        `seed` and `truncation` as in `generate`; None picks a seed, which the file names. Raises UsageError.
+        """
+        seeds = seed_series(seed)
+        (picture,) = self.generate([prompt], seeds, truncation=truncation)
+        return encode_png(picture, self.metadata([prompt], seeds, truncation))
+
+    def metadata(
+        self, prompts: Sequence[str], seeds: Sequence[int], truncation: float | None = None
+    ) -> dict[str, str]:
+        """Return texts that say how pictures were generated, for `galip_runtime.image.save_picture`."""
+        return picture_metadata(prompts, seeds, truncation, self.digest)
 
     def interpolate(
         self,
@@ -169,6 +276,7 @@ class TextToImage(ABC):
         square: bool = False,
         truncation: float | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
+        progress: Progress | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Return pictures between prompts, seeds or both: `lerp` of sentence vectors, `slerp` of noise.
 
@@ -176,15 +284,14 @@ class TextToImage(ABC):
         one seed, one prompt with two `seeds`, or two of each. A square, uint8 (steps * steps, H, W, 3), row
         by row, has four prompts or four `seeds`, or both, in its corners (top left, top right, bottom left,
         bottom right); with `square`, two prompts from left to right and two `seeds` from top to bottom.
-        `steps`: at least 2; `seed`: from 0 to 2^64 - 1, None picks one. Raises UsageError for arguments that
-        do not fit.
+        `steps`: at least 2; `seed`: from 0 to 2^64 - 1, None picks one; `progress` as in `generate`. Raises
+        UsageError for arguments that do not fit.
         """
         texts = _some(as_prompts(prompts), "prompt")
         if not isinstance(square, bool | np.bool_):
             raise UsageError(f"square is True or False, not {short_repr(square)}")
-        if seeds is not None and seed is not None:
-            raise UsageError("give `seed` for one or `seeds` for several, not both")
-        numbers = _as_seeds(seeds) if seeds is not None else seed_series(seed, 1)
+        chosen = _one_of(seed, seeds)
+        numbers = seed_series() if chosen is None else _as_seeds(chosen)
         check_corners(len(texts), len(numbers), square)
         is_square = square or 4 in (len(texts), len(numbers))
         steps = check_steps(steps, is_square)
@@ -195,9 +302,11 @@ class TextToImage(ABC):
         sentence = interpolate_corners(self.encode_text(texts), across, down, lerp)
         noise = interpolate_corners(self.noise(numbers, truncation), down if square else across, down, slerp)
         count = max(len(sentence), len(noise))
-        return self._pictures(_repeated(noise, count), _repeated(sentence, count), batch_size)
+        return self._pictures(_repeated(noise, count), _repeated(sentence, count), batch_size, progress)
 
-    def _pictures(self, noise: Floats, sentence: Floats, batch_size: int) -> npt.NDArray[np.uint8]:
+    def _pictures(
+        self, noise: Floats, sentence: Floats, batch_size: int, progress: Progress | None
+    ) -> npt.NDArray[np.uint8]:
         size = (self.dimensions.image_height, self.dimensions.image_width)
         try:
             pictures = np.empty((len(noise), *size, 3), np.uint8)
@@ -206,8 +315,11 @@ class TextToImage(ABC):
                 f"{len(noise):,} pictures of {size[1]}x{size[0]} pixels do not fit into memory; generate "
                 "fewer at a time"
             ) from error
+        report = progress or _no_progress
+        report(0, len(noise))
         for part in batches(len(noise), check_count(batch_size, "batch_size")):
             pictures[part] = self.decode_pictures(noise[part], sentence[part])
+            report(min(part.stop, len(noise)), len(noise))
         return pictures
 
     def _rows(
@@ -219,6 +331,17 @@ class TextToImage(ABC):
         if len(z) != len(e):
             raise UsageError(f"noise has {len(z)} rows and sentence {len(e)}; each picture takes one of both")
         return z, e
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def _one_of(seed: int | None, seeds: _Seeds | None) -> _Seeds | None:
+    """Return whichever is given. Raises UsageError if both are."""
+    if seed is not None and seeds is not None:
+        raise UsageError("give `seed` for one or `seeds` for several, not both")
+    return seeds if seed is None else seed
 
 
 def _repeated(rows: Floats, count: int) -> Floats:
@@ -243,7 +366,7 @@ def _some(items: list[str], name: str) -> list[str]:
     return items
 
 
-def _as_seeds(seeds: int | Sequence[int]) -> list[int]:
+def _as_seeds(seeds: _Seeds) -> list[int]:
     if isinstance(seeds, np.ndarray) and not seeds.ndim:
         seeds = seeds[()]
     if is_integer(seeds):

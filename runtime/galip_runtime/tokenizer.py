@@ -128,9 +128,16 @@ class Tokenizer:
         prompts = as_prompts(texts)
         rows = np.zeros((len(prompts), self.context_length), np.int64)
         for row, prompt in zip(rows, prompts, strict=True):
-            ids = [self.start_id, *self._caption(prompt), self.end_id]
+            ids = [self.start_id, *self._split(prompt)[0], self.end_id]
             row[: len(ids)] = ids
         return rows
+
+    def left_out(self, prompt: str) -> str:
+        """Return the end of `prompt`, cleaned, that `encode` cuts off; empty where the whole prompt fits.
+
+        A word of which only some ids fit counts as cut off.
+        """
+        return self._split(prompt)[1]
 
     def check(self, tokens: npt.NDArray[np.int64]) -> None:
         """Raise UsageError unless `tokens` are int64 (N, L): rows of ids, L at most `context_length`."""
@@ -144,15 +151,21 @@ class Tokenizer:
                 f"{self.vocabulary_size - 1}"
             )
 
-    def _caption(self, prompt: str) -> list[int]:
-        """Return at most context_length - 2 ids, without encoding the words that would be cut off."""
+    def _split(self, prompt: str) -> tuple[list[int], str]:
+        """Return at most context_length - 2 ids, and the text that they leave out.
+
+        The words that are cut off are not encoded.
+        """
         room = self.context_length - 2
         ids: list[int] = []
-        for word in _WORDS.finditer(_clean(prompt)):
+        text = _clean(prompt)
+        for word in _WORDS.finditer(text):
+            if len(ids) == room:
+                return ids, text[word.start() :]
             ids.extend(self._word(word.group()))
-            if len(ids) >= room:
-                break
-        return ids[:room]
+            if len(ids) > room:
+                return ids[:room], text[word.start() :]
+        return ids, ""
 
     def _word(self, word: str) -> tuple[int, ...]:
         ids = self._cache.get(word)

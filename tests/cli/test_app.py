@@ -46,11 +46,13 @@ print({{"heavy": [name for name in {HEAVY} if name in sys.modules]}})
 
 COMMANDS = {
     "generate": "PROMPTS --bundle --model --seed --count --truncation --out --device --precision --threads "
-    "--fallback --json",
+    "--fallback --metadata --no-metadata --json",
     "interpolate": "PROMPTS --steps --bundle --model --seed --square --truncation --out --device --precision "
-    "--threads --fallback --json",
+    "--threads --fallback --metadata "
+    "--no-metadata --json",
     "sample-grid": "PROMPTS --prompts-file --seed --count --truncation --labels --no-labels --bundle --model "
-    "--out --device --precision --threads --fallback --json",
+    "--out --device --precision --threads --fallback --metadata "
+    "--no-metadata --json",
     "evaluate": "SUBJECT --against --metrics --count --reference-count --split --layout --exclude --captions "
     "--protocol --size --clip --inception --batch-size --seed --save-statistics --cache --no-cache --device "
     "--precision --threads --json",

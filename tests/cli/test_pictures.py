@@ -5,6 +5,7 @@ import json
 import galip_export
 import galip_export.engines
 import numpy as np
+from galip_runtime.bundle.manifest import read_manifest
 from PIL import Image
 from runtime.stub_bundle import make_stub_bundle
 
@@ -24,6 +25,22 @@ def test_generate(run, bundle, tmp_path):
     assert code == 0
     assert "seed 7" in out
     assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(tmp_path / "b.png")))
+
+
+def test_a_png_says_how_it_was_generated(run, bundle, tmp_path):
+    file, digest = tmp_path / "a.png", read_manifest(bundle).digest
+    for command, prompts, options, texts in (
+        ("generate", ["red ☃"], ["--seed", 7], {"prompt": "red ☃", "seed": "7"}),
+        ("generate", ["a", "b"], ["--seed", 7, "--count", 2, "--truncation", 0.5],
+         {"prompt": "a\nb", "seed": "7, 8", "truncation": "0.5"}),
+        ("interpolate", ["a", "b"], ["--seed", 7, "--steps", 2], {"prompt": "a\nb", "seed": "7"}),
+        ("sample-grid", ["a", "b"], ["--seed", 7, "--count", 1], {"prompt": "a\nb", "seed": "7"}),
+    ):  # fmt: skip
+        arguments = [command, *prompts, *options, "--bundle", bundle, "--device", "cpu", "--out", file]
+        assert run(*arguments)[0] == 0
+        assert Image.open(file).text == {**texts, "bundle": digest}
+        assert run(*arguments, "--no-metadata")[0] == 0
+        assert Image.open(file).text == {}
 
 
 def test_interpolate(run, bundle, tmp_path):

@@ -28,6 +28,14 @@ def test_a_picture(shared_bundle, tmp_path, capsys, model):
     assert_names(output.err, 20_261)
 
 
+def test_a_png_says_how_it_was_generated(shared_bundle, tmp_path, model):
+    out = tmp_path / "a.png"
+    assert run(shared_bundle, "a red apple", "-o", out, "--seed", 7) == 0
+    assert Image.open(out).text == {"prompt": "a red apple", "seed": "7", "bundle": model.digest}
+    assert run(shared_bundle, "a red apple", "-o", out, "--seed", 7, "--no-metadata") == 0
+    assert Image.open(out).text == {}
+
+
 def test_the_largest_seed(shared_bundle, tmp_path):
     assert run(shared_bundle, "a red apple", "-o", tmp_path / "a.png", "--seed", MAX_SEED) == 0
 

@@ -253,12 +253,39 @@ class TestLinks:
             galip_runtime.load(linked, device=device)
         assert any(is_named(str(info.value), path) for path in (target, other))
 
-    def test_a_link_to_a_folder(self, bundle, tmp_path):
-        (tmp_path / "outside").mkdir()
-        shutil.copy(bundle / "parity.json", tmp_path / "outside")
-        (bundle / "more").symlink_to(tmp_path / "outside")
+    def test_links_within_the_bundle(self, bundle):
+        (bundle / "data").mkdir()
+        (bundle / "parity.json").rename(bundle / "data" / "parity.json")
+        (bundle / "parity.json").symlink_to("data/parity.json")
+        (bundle / "more").symlink_to(bundle / "data")
         relist(bundle, "more/parity.json")
         galip_runtime.load(bundle, device="cpu")
+
+    def test_a_bundle_below_the_snapshot(self, linked):
+        bundle = linked / "deep" / "bundle"
+        bundle.mkdir(parents=True)
+        for path in list(linked.iterdir()):
+            if path.is_symlink():
+                (bundle / path.name).symlink_to(f"../../../../blobs/{path.resolve().name}")
+        galip_runtime.load(bundle, device="cpu")
+
+    def test_a_link_to_the_bundle(self, bundle, tmp_path):
+        (tmp_path / "elsewhere").symlink_to(bundle)
+        galip_runtime.load(tmp_path / "elsewhere", device="cpu")
+
+    @pytest.mark.parametrize("name", ["parity.json", "generator.onnx", "vocabulary.gz"])
+    def test_links_that_leave_the_bundle_are_refused(self, bundle, tmp_path, name):
+        (bundle / name).rename(tmp_path / "outside")
+        (bundle / name).symlink_to(tmp_path / "outside")
+        with expect_error(FileRefused, bundle / name, tmp_path / "outside"):
+            galip_runtime.load(bundle, device="cpu")
+
+    def test_links_that_leave_the_cache_are_refused(self, linked, tmp_path):
+        target = (linked / "generator.onnx").resolve().rename(tmp_path / "outside")
+        (linked / "generator.onnx").unlink()
+        (linked / "generator.onnx").symlink_to(target)
+        with expect_error(FileRefused, linked / "generator.onnx", target):
+            galip_runtime.load(linked, device="cpu")
 
 
 NAMES = [

@@ -172,14 +172,32 @@ def _hint(bundle: str | os.PathLike[str]) -> str:
 def check_files(bundle: str | os.PathLike[str], manifest: Manifest) -> None:
     """Raise FileRefused unless every listed file exists, is regular and has its size.
 
-    A link, as in Hugging Face's cache, stands for the file that it points to.
+    A link stands for the file that it points to, within the bundle or, in a folder of Hugging Face's cache,
+    among that cache's blobs. Other links are refused.
     """
+    folders = _link_targets(Path(bundle))
     for name, entry in manifest.files.items():
         path = Path(bundle) / check_name(name)
         status = _status(path)
+        target = Path(os.path.realpath(path))
+        if not any(target.is_relative_to(folder) for folder in folders):
+            raise FileRefused(
+                f"{path} is a link to {target}, which is outside the bundle: copy the file into the bundle"
+            )
         if not stat.S_ISREG(status.st_mode):
             raise FileRefused(f"{path} is not a regular file: {_REPAIR}")
         _compare(path, "size", status.st_size, entry.size)
+
+
+def _link_targets(bundle: Path) -> list[Path]:
+    """Return the folders that links in `bundle` may lead to.
+
+    Hugging Face's cache has models--OWNER--NAME/snapshots/COMMIT/…, whose files are links into
+    models--OWNER--NAME/blobs.
+    """
+    folder = Path(os.path.realpath(bundle))
+    caches = [parent.parent / "blobs" for parent in folder.parents if parent.name == "snapshots"]
+    return [folder, *caches[:1]]
 
 
 def verify_files(
