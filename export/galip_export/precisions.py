@@ -1,6 +1,6 @@
 """The table of precisions: how each one is made from a graph in fp32, and how far it may be from the model.
 
-Which devices compute in a precision is in the runtime's table, `galip_runtime.backends.precisions`. A new
+Which devices compute in a precision is in the runtime's table, `galip_runtime.backends.tables`. A new
 precision is a row there, a row here, and the function that converts a graph to it.
 """
 

@@ -27,7 +27,7 @@ STYLES = (
 
 _log = logging.getLogger("galip")
 
-_EXPORT_VERSION = 3
+_EXPORT_VERSION = 4
 """Raised whenever `galip export` makes other graphs from the same checkpoint."""
 
 

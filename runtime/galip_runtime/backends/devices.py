@@ -106,7 +106,7 @@ def candidates(device: str, precision: str) -> list[str]:
 
     `auto` tries those that are installed and compute in `precision`: a GPU first, then OpenVINO, which is
     faster than onnxruntime's own CPU provider except for single pictures of very small models
-    (benchmarks/README.md).
+    (docs/results.md).
 
     Raises UsageError where `device` does not compute in `precision`, ProviderUnavailable where it is not
     installed or, for `auto`, nothing installed computes in `precision`.

@@ -98,7 +98,7 @@ class CpuRunner(OnnxruntimeRunner):
 
 
 def session_options(onnxruntime: ModuleType, file: GraphFile, settings: Settings) -> Any:
-    """Return the options for a session on `settings`; benchmarks/README.md shows what others cost."""
+    """Return the options for a session on `settings`; docs/results.md shows what others cost."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
