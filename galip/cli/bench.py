@@ -138,7 +138,7 @@ def bench(
         values: dict[str, Any] = {field.name: options[field.name] for field in fields(BenchConfig)}
         names = tuple(name.strip() for name in subjects.split(",") if name.strip())
         values |= {"subjects": names, "batch": _batch_sizes(batch), "exclude": tuple(exclude or ())}
-        config, earlier = BenchConfig(**values), None
+        config, before = BenchConfig(**values), None
     else:
         before = read_report(repeat)
         config = before.config

@@ -151,9 +151,9 @@ def pretend(monkeypatch):
     return cuda
 
 
-def _session(model, options=None, providers=(), **more):
+def _session(model, sess_options=None, providers=(), **more):
     gpu = any("CUDA" in str(provider) for provider in providers)
-    return (CudaSession if gpu else CudaSession.real)(model, options, providers=providers, **more)
+    return (CudaSession if gpu else CudaSession.real)(model, sess_options, providers=providers, **more)
 
 
 class Tensor(NamedTuple):
