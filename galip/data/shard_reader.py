@@ -1,8 +1,8 @@
 """The samples in a WebDataset tar, read one by one: their members, captions and encoded pictures.
 
 A sample is a run of members that share a key (the member's path up to the first dot of its file name):
-`KEY.png` (or .jpg, .webp, .gif, .bmp), `KEY.txt` with one caption, and optionally `KEY.json` with anything;
-its `captions` (a list) are further captions. img2dataset writes the same.
+`KEY.png` (or .jpg, .webp, .gif, .bmp, .avif), `KEY.txt` with one caption, and optionally `KEY.json` with
+anything; its `captions` (a list) are further captions. img2dataset writes the same.
 """
 
 from __future__ import annotations

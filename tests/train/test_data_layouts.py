@@ -7,6 +7,8 @@ import os
 import pickle
 import re
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -246,10 +248,21 @@ def test_a_sample_without_caption_or_picture_is_a_broken_one(tmp_path):
 # Pictures of all kinds
 
 
-def sixteen_bit_grey():
-    out = io.BytesIO()
-    Image.fromarray(np.full((6, 6), 0x8000, np.uint16)).save(out, "PNG")
-    return out.getvalue()
+def sixteen_bit_grey(**options):
+    return encoded(Image.fromarray(np.full((6, 6), 0x8000, np.uint16)), "PNG", **options)
+
+
+def sixteen_bit_colour(transparent):
+    """A PNG of one pixel, which Pillow can't write."""
+
+    def chunk(kind, content):
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
+    colour = chunk(b"tRNS", struct.pack(">3H", *transparent))
+    pixel = chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">3H", 0x1234, 0x2345, 0x3456)))
+    return b"\x89PNG\r\n\x1a\n" + head + colour + pixel + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -262,6 +275,10 @@ def sixteen_bit_grey():
         (encoded(Image.new("1", (6, 6), 1), "PNG"), (255, 255, 255)),
         (encoded(Image.new("RGB", (6, 6), (9, 8, 7)).quantize(2), "GIF"), (9, 8, 7)),
         (sixteen_bit_grey(), (128, 128, 128)),
+        (sixteen_bit_grey(transparency=0x8000), (255, 255, 255)),
+        (sixteen_bit_grey(transparency=0x8001), (128, 128, 128)),
+        (sixteen_bit_colour((0x1234, 0x2345, 0x3456)), (255, 255, 255)),
+        (sixteen_bit_colour((0x1334, 0x2345, 0x3456)), (0x12, 0x23, 0x34)),
     ],
 )
 def test_any_mode_becomes_rgb(content, expected):

@@ -235,7 +235,7 @@ def _picture_named(folder: Path, name: str, where: str) -> Path:
 
 
 LAYOUT = Layout(
-    contents="pictures (.png, .jpg, .webp, .gif, .bmp) at any depth, with same-named .txt or a "
+    contents="pictures (.png, .jpg, .webp, .gif, .bmp, .avif) at any depth, with same-named .txt or a "
     "captions.jsonl",
     matches=matches,
     list_splits=list_splits,
