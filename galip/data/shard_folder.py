@@ -43,8 +43,8 @@ def _read_records(folder: Path) -> tuple[_ShardRecord, ...]:
 
 def tars_in(folder: Path) -> list[Path]:
     """Return the tars of a folder, in order, without folders and hidden files, which macOS adds to each."""
-    tars = sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
-    return [path for path in tars if not path.is_dir()]
+    tars = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".tar")
+    return [path for path in tars if not path.name.startswith(".") and not path.is_dir()]
 
 
 def check_whole(folder: Path) -> list[Path]:

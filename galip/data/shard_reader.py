@@ -8,7 +8,6 @@ anything; its `captions` (a list) are further captions. img2dataset writes the s
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from galip_runtime.files import open_regular
 from numpy.typing import NDArray
 
 from galip.data.decode import MAX_PICTURE_BYTES, PICTURE_ENDINGS, BrokenPicture, EncodedPicture
+from galip.data.left_out import LeftOut
 from galip.data.tars import Member, has_end, members
 from galip.data.texts import check_captions, decode_text, parse_json
 
@@ -80,7 +80,7 @@ def _has_end(shard: Path) -> bool:
 
 
 def members_of(
-    shard: Path, left_out: Counter[str] | None = None
+    shard: Path, left_out: LeftOut | None = None
 ) -> Iterator[tuple[BinaryIO, str, dict[str, Member]]]:
     """Yield runs of members with one key, as (tar, key, {ending: member}), without reading contents.
 
@@ -89,7 +89,7 @@ def members_of(
     ending, webdataset's own `__NAME__.json`, a README, and what else a sample has but picture, caption, JSON.
     Raises FileRefused for a broken or truncated tar.
     """
-    left_out = Counter() if left_out is None else left_out
+    left_out = LeftOut() if left_out is None else left_out
     key = ""
     sample: dict[str, Member] = {}
     with _named_errors(shard, lambda: key), open_regular(shard) as tar:
@@ -106,28 +106,31 @@ def members_of(
             yield tar, key, sample
 
 
-def _key_and_ending(member: Member, left_out: Counter[str]) -> tuple[str, str] | None:
+def _key_and_ending(member: Member, left_out: LeftOut) -> tuple[str, str] | None:
     """Return the key of a member's sample and its ending; count a member of no sample and return None."""
     parent, _, file = member.name.rpartition("/")
     stem, _, ending = file.partition(".")
     folders = [part for part in parent.split("/") if part not in (".", "..")]
     if member.kind != "file":
-        left_out["links, devices and sparse files in tars"] += 1
+        left_out.add("links, devices and sparse files in tars", member.name)
     elif not stem or any(part.startswith((".", "__MACOSX")) for part in folders):
-        left_out["hidden files in tars"] += 1
+        left_out.add("hidden files in tars", member.name)
     elif not ending or (stem.startswith("__") and stem.endswith("__")) or stem.lower() in ABOUT:
-        left_out["files about their tar"] += 1
+        left_out.add("files about their tar", member.name)
     else:
         return (f"{parent}/{stem}" if parent else stem), ending.lower()
     return None
 
 
-def _is_sample(sample: Mapping[str, Member], left_out: Counter[str]) -> bool:
+def _is_sample(sample: Mapping[str, Member], left_out: LeftOut) -> bool:
     """Return whether there is a picture or a caption; count everything else."""
-    is_sample = any(ending in sample for ending in (*PICTURE_ENDINGS, "txt"))
-    for ending in sample:
+    pictures = [ending for ending in PICTURE_ENDINGS if ending in sample]
+    is_sample = bool(pictures or "txt" in sample)
+    for ending, member in sample.items():
         if not is_sample or ending not in (*PICTURE_ENDINGS, *TEXT_ENDINGS):
-            left_out[f"files in tars ending in .{ending}"] += 1
+            left_out.add(f"files in tars ending in .{ending}", member.name)
+    for ending in pictures[1:]:
+        left_out.add("further pictures of one sample in tars", sample[ending].name)
     return is_sample
 
 

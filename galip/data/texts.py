@@ -14,6 +14,7 @@ from galip_runtime.tokenizer import MAX_PROMPT_LENGTH, check_prompt
 
 __all__ = [
     "MAX_LIST_BYTES",
+    "UNUSABLE",
     "check_captions",
     "decode_text",
     "lines_of",
@@ -22,6 +23,8 @@ __all__ = [
     "read_json",
 ]
 
+UNUSABLE = "captions that are empty or no text"
+"""Kind of what is left out of a picture's captions: some others remain, or else the picture is broken."""
 MAX_LIST_BYTES = 2**30
 """Of a list or table of a whole data set."""
 

@@ -11,7 +11,6 @@ The splits are those of `train_test_split.txt`: every class is in both. The GAN 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from galip_runtime.errors import FileRefused
 from galip.data.decode import Box
 from galip.data.layouts.file_source import FileSource, caption_lines, check_key, first_file, read_lines
 from galip.data.layouts.layout import Layout
+from galip.data.left_out import LeftOut
 
 __all__ = ["LAYOUT", "bird_box", "read_boxes"]
 
@@ -123,13 +123,13 @@ def open_split(path: Path, split: str) -> CubSource:
         )
     side_of_split = "1" if split == "train" else "0"
     sides = _pairs(root / "train_test_split.txt", 2)
-    names, left_out = [], Counter[str]()
+    names, left_out = [], LeftOut()
     for number, (name,) in _pairs(root / "images.txt", 2).items():
         side = sides.get(number)
         if side == [side_of_split]:
             names.append(check_key(name, f"{root}/images.txt"))
         elif side not in (["0"], ["1"]):
-            left_out["pictures that train_test_split.txt has in neither split"] += 1
+            left_out.add("pictures that train_test_split.txt has in neither split", name)
     source = CubSource(split, names, root, text)
     source.left_out = left_out
     return source

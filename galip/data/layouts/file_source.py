@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,6 +12,7 @@ from galip_runtime.files import read_regular
 
 from galip.data.captioned import CaptionedPicture
 from galip.data.decode import Box, BrokenPicture, EncodedPicture
+from galip.data.left_out import LeftOut
 from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, lines_of
 
 __all__ = ["FileSource", "caption_lines", "check_key", "first_file", "read_lines"]
@@ -30,7 +30,7 @@ class FileSource:
 
     def __init__(self, split: str, keys: Sequence[str]) -> None:
         self.split, self.keys = split, keys
-        self.left_out: Counter[str] = Counter()
+        self.left_out = LeftOut()
 
     def file(self, index: int) -> Path:
         """Return the file of picture `index`."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from galip_runtime.files import read_regular
 from galip.data.decode import PICTURE_ENDINGS, BrokenPicture
 from galip.data.layouts.file_source import FileSource, caption_lines, first_file
 from galip.data.layouts.layout import Layout
+from galip.data.left_out import LeftOut
 from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, numbered_lines, parse_json
 
 __all__ = ["ENDINGS", "LAYOUT", "has_captions", "pictures_below"]
@@ -56,30 +56,43 @@ def _raise(error: OSError) -> None:
         raise error
 
 
-def _left_out(folder: Path, others: list[str], captioned: set[Path]) -> Counter[str]:
+def _left_out(folder: Path, others: list[str], captioned: set[str]) -> LeftOut:
     """Count what below `folder` is not read, and the pictures in the folders `others`.
 
-    `captioned`: the pictures below, without their ending, that text files belong to.
+    `captioned`: paths of the pictures below, composed and without their ending, that text files belong to.
     """
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     for parent, folders, files in os.walk(folder, onerror=_raise):
-        links = sum(os.path.islink(os.path.join(parent, name)) for name in folders)
-        left_out["linked folders, which are not followed"] += links
         shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        hidden = len(folders) - len(shown) + sum(name.startswith(".") for name in files)
-        left_out["hidden files and folders"] += hidden
+        for name in sorted(folders):
+            path = Path(parent, name)
+            if path.is_symlink():
+                left_out.add("linked folders, which are not followed", _below(folder, path))
+            if name not in shown:
+                left_out.add("hidden files and folders", _below(folder, path))
+        for name in sorted(name for name in files if name.startswith(".")):
+            left_out.add("hidden files and folders", _below(folder, Path(parent, name)))
         folders[:] = shown
     for file in _files_below(folder):
         ending = file.suffix.lower()
         if ending == ".txt":
-            left_out["text files without a picture"] += file.with_suffix("") not in captioned
+            if _composed(str(file.with_suffix(""))) not in captioned:
+                left_out.add("text files without a picture", _below(folder, file))
         elif ending not in ENDINGS and file.name not in TABLES:
-            left_out[f"files ending in {ending}" if ending else "files without an ending"] += 1
+            kind = f"files ending in {ending}" if ending else "files without an ending"
+            left_out.add(kind, _below(folder, file))
     for name in others:
-        left_out[f"pictures in {name}/, which is no split"] = sum(
-            1 for _ in pictures_below(folder.parent / name)
-        )
-    return +left_out
+        for picture in pictures_below(folder.parent / name):
+            left_out.add(f"pictures in {name}/, which is no split", _below(folder.parent, picture))
+    return left_out
+
+
+def _below(folder: Path, file: Path) -> str:
+    return file.relative_to(folder).as_posix()
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def matches(path: Path) -> bool:
@@ -169,7 +182,7 @@ def open_split(path: Path, split: str) -> FolderSource:
             f"in {TABLES[0]}."
         )
     source = FolderSource(split, path, lines)
-    captioned = {(path / name).with_suffix("") for name in lines}
+    captioned = {_composed(str((path / name).with_suffix(""))) for name in lines}
     source.left_out = _left_out(folder, _beside_splits(path) if is_split else [], captioned)
     return source
 
