@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from galip.data.decode import MAX_PICTURE_BYTES, PICTURE_ENDINGS, BrokenPicture, EncodedPicture
 from galip.data.left_out import LeftOut
 from galip.data.tars import Member, has_end, members
-from galip.data.texts import check_captions, decode_text, parse_json
+from galip.data.texts import UNUSABLE, check_captions, decode_text, parse_json, usable_captions
 
 __all__ = [
     "TEXT_ENDINGS",
@@ -199,9 +199,12 @@ def raw_sample(shard: Path, key: str, contents: Mapping[str, bytes]) -> RawSampl
 
 
 def captions_and_meta(
-    shard: Path, key: str, contents: Mapping[str, bytes]
+    shard: Path, key: str, contents: Mapping[str, bytes], left_out: LeftOut | None = None
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Return captions and meta of a sample, from its .txt and .json. Raises FileRefused."""
+    """Return captions and meta of a sample, from its .txt and .json. Raises FileRefused.
+
+    Further captions that are empty or no text are left out, and counted in `left_out`.
+    """
     if "txt" not in contents:
         raise FileRefused(f"{shard}: sample {key} has no caption (.txt), only {sorted(contents)}.")
     try:
@@ -212,11 +215,13 @@ def captions_and_meta(
     if not isinstance(meta, dict):
         raise FileRefused(f"{shard}: sample {key}: its JSON is not an object.")
     others = meta.get("captions", [])
-    if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
+    if not isinstance(others, list):
         raise FileRefused(f"{shard}: sample {key}: `captions` in its JSON is not a list of texts.")
     try:
-        return check_captions(
-            [caption, *(other for other in others if other.strip() not in ("", caption))]
-        ), meta
+        texts, unusable = usable_captions([caption, *others])
     except ValueError as error:
         raise FileRefused(f"{shard}: sample {key}: {error}.") from error
+    left_out = LeftOut() if left_out is None else left_out
+    for other in unusable:
+        left_out.add(UNUSABLE, f"{key}: {other!r}")
+    return (caption, *(text for text in texts[1:] if text != caption)), meta

@@ -21,6 +21,7 @@ __all__ = [
     "numbered_lines",
     "parse_json",
     "read_json",
+    "usable_captions",
 ]
 
 UNUSABLE = "captions that are empty or no text"
@@ -69,6 +70,21 @@ def check_captions(captions: Iterable[str]) -> tuple[str, ...]:
     if not texts:
         raise ValueError("there is no caption")
     return tuple(texts)
+
+
+def usable_captions(captions: Iterable[object]) -> tuple[tuple[str, ...], list[object]]:
+    """Return the captions that are texts, as `check_captions`, and the others: empty ones, null, numbers.
+
+    Raises ValueError if no text is left, or a tokenizer would refuse one.
+    """
+    texts: list[str] = []
+    others: list[object] = []
+    for caption in captions:
+        if isinstance(caption, str) and caption.strip():
+            texts.append(caption)
+        else:
+            others.append(caption)
+    return check_captions(texts), others
 
 
 def parse_json(content: bytes) -> Any:

@@ -51,7 +51,7 @@ class CocoSource(FileSource):
 
     def file(self, index: int) -> Path:
         """Return `train2014/NAME.jpg`."""
-        return first_file(self._pictures / self._names[index])
+        return first_file(self._pictures, self._names[index])
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the annotations' captions, five or so."""
@@ -74,7 +74,7 @@ def open_split(path: Path, split: str) -> CocoSource:
         names: dict[str, str] = {}
         for image in document["images"]:
             identity = _identity(image["id"])
-            name = _text(image["file_name"])
+            name = check_key(_text(image["file_name"]), str(file))
             if identity in names:
                 left_out.add("pictures listed a second time", f"id {identity}, {name}")
             names.setdefault(identity, name)
@@ -96,7 +96,7 @@ def open_split(path: Path, split: str) -> CocoSource:
     source = CocoSource(
         split,
         pictures,
-        [check_key(names[identity], str(file)) for identity in order],
+        [names[identity] for identity in order],
         [tuple(captions[identity]) for identity in order],
     )
     listed = {_composed(name.partition("/")[0]) for name in names.values()}

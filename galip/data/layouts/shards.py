@@ -130,7 +130,7 @@ class ShardSource:
                 for member in (picture, *texts.values()):
                     check_size(shard, member)
                 contents = {end: read_member(tar, member) for end, member in texts.items()}
-                captions, meta = captions_and_meta(shard, key, contents)
+                captions, meta = captions_and_meta(shard, key, contents, self.left_out)
                 yield _Entry(key, number, picture.offset, picture.size, captions, meta)
             except FileRefused as error:
                 yield _Entry(key, number, 0, 0, (), {}, str(error))
