@@ -467,6 +467,7 @@ class TestFolder:
 def test_a_link_to_nowhere_is_judged_as_broken(tmp_path):
     good(tmp_path)
     (tmp_path / "a.png").symlink_to("nowhere")
+    write(tmp_path / "a.txt", "a disc")
     pictures = open_pictures(tmp_path, skip_broken=True)
     assert pictures.batch([0, 1]).shape[0] == 1
     assert pictures.broken == 1

@@ -4,7 +4,7 @@ import json
 import pickle
 
 import pytest
-from galip_runtime.errors import FileRefused
+from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.tokenizer import Tokenizer
 from train.layout_fixtures import (
     BIRDS,
@@ -23,6 +23,7 @@ from galip.data.layouts.shards import count_pictures
 from galip.data.left_out import LeftOut
 from galip.data.loader import LoaderConfig, TrainingLoader
 from galip.data.sources import open_source
+from galip.metrics.pictures import open_pictures
 
 PNG = encoded(picture(0), "PNG")
 TOKENIZER = Tokenizer([], context_length=40)
@@ -240,6 +241,38 @@ class TestBoxes:
         (tmp_path / "CUB_200_2011" / "bounding_boxes.txt").write_text("99 0 0 5 5\n")
         report, _ = check_data(tmp_path)
         assert (report.pictures, report.broken) == (8, 8)
+
+
+class TestEvaluation:
+    def test_a_class_called_train_is_no_split(self, tmp_path):
+        for name in ("bus", "car", "train"):
+            write(tmp_path / name / "a.png", PNG)
+        assert len(open_pictures(tmp_path)) == 3
+
+    def test_a_split_that_is_not_there(self, tmp_path):
+        for name in ("train", "val"):
+            write(tmp_path / name / "a.png", PNG)
+        assert len(open_pictures(tmp_path, split="val")) == 1
+        with pytest.raises(UsageError, match="'test'"):
+            open_pictures(tmp_path, split="test")
+
+    def test_what_it_takes_is_what_training_takes(self, tmp_path):
+        good(tmp_path, "a", "b")
+        write(tmp_path / "c.png", PNG)
+        write(tmp_path / "d.tif", PNG)
+        for captioned in (True, False):
+            pictures = open_pictures(tmp_path, captioned=captioned, skip_broken=True)
+            assert (len(pictures), pictures.without_caption) == (2, 1)
+            assert "c.txt" in pictures.examples[0]
+            assert pictures.left_out == {"files ending in .tif": 1}
+        report, _ = check_data(tmp_path)
+        assert (report.pictures - report.broken, report.left_out) == (2, {"files ending in .tif": 1})
+        assert len(open_pictures(tmp_path, plain=True)) == 3
+
+    def test_stray_texts_make_no_data_set(self, tmp_path):
+        write(tmp_path / "a.png", PNG)
+        write(tmp_path / "README.txt", "no caption")
+        assert len(open_pictures(tmp_path)) == 1
 
 
 class TestShards:

@@ -27,13 +27,25 @@ from galip.data.layouts.layout import Layout
 from galip.data.layouts.tables import TABLES, read_tables
 from galip.data.left_out import LeftOut
 
-__all__ = ["ENDINGS", "LAYOUT", "has_captions", "pictures_below"]
+__all__ = [
+    "ENDINGS",
+    "LAYOUT",
+    "NoCaptions",
+    "has_captions",
+    "left_out_below",
+    "pictures_below",
+    "split_folders",
+]
 
 ENDINGS = tuple(f".{ending}" for ending in PICTURE_ENDINGS)
 SPLITS = ("train", "val", "valid", "validation", "test")
 MAX_EXAMPLES = 5
 
 Sample = tuple[tuple[str, ...] | BrokenPicture, dict[str, Any]]
+
+
+class NoCaptions(FileRefused):
+    """A folder of pictures of which none has a caption."""
 
 
 def pictures_below(folder: Path) -> Iterator[Path]:
@@ -55,7 +67,7 @@ def _raise(error: OSError) -> None:
         raise error
 
 
-def _left_out(folder: Path, others: list[str], used: set[Path]) -> LeftOut:
+def left_out_below(folder: Path, others: list[str], used: set[Path]) -> LeftOut:
     """Count what below `folder` is not read, and the pictures in the folders `others`. `used`: pictures."""
     captioned = {_composed(str(picture.with_suffix(""))) for picture in used}
     left_out = LeftOut()
@@ -107,10 +119,10 @@ def has_captions(path: Path) -> bool:
 
 def list_splits(path: Path) -> list[str]:
     """Return the folders that are splits, or else only `train`."""
-    return _split_folders(path) or ["train"]
+    return split_folders(path) or ["train"]
 
 
-def _split_folders(path: Path) -> list[str]:
+def split_folders(path: Path) -> list[str]:
     """Return those of `SPLITS` that are splits; none if `train` may as well be one class of several."""
     folders = [split for split in SPLITS if next(pictures_below(path / split), None)]
     return folders if len(folders) > 1 or not _beside_splits(path) else []
@@ -156,9 +168,9 @@ class FolderSource(FileSource):
 def open_split(path: Path, split: str) -> FolderSource:
     """Open a split.
 
-    Raises `FileRefused` if a table is broken, or no picture has a caption.
+    Raises `FileRefused` if a table is broken, `NoCaptions` if no picture has a caption.
     """
-    is_split = split in _split_folders(path)
+    is_split = split in split_folders(path)
     folder = path / split if is_split else path
     left_out = LeftOut()
     table = read_tables(path, _tables(path, folder), left_out)
@@ -171,7 +183,7 @@ def open_split(path: Path, split: str) -> FolderSource:
         if name not in lines and (path / name).is_relative_to(folder):
             lines[name] = (_captions_beside(path / name) if captions is None else captions), meta
     if all(isinstance(captions, BrokenPicture) for captions, _ in lines.values()):
-        raise FileRefused(
+        raise NoCaptions(
             f"{folder}: none of {len(lines)} pictures has a readable caption: "
             f"{', '.join([*lines][:MAX_EXAMPLES])}. "
             "Put a text file of the same name beside each (picture.txt, UTF-8, one caption a line) or a line "
@@ -179,7 +191,7 @@ def open_split(path: Path, split: str) -> FolderSource:
         )
     source = FolderSource(split, path, lines)
     left_out.add_all(
-        _left_out(folder, _beside_splits(path) if is_split else [], {path / name for name in lines})
+        left_out_below(folder, _beside_splits(path) if is_split else [], {path / name for name in lines})
     )
     source.left_out = left_out
     return source
