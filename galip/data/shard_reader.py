@@ -96,6 +96,9 @@ def members_of(
         for member in members(tar):
             if member.kind == "folder" or not (parts := _key_and_ending(member, left_out)):
                 continue
+            if parts[0] != key and parts[1] not in (*PICTURE_ENDINGS, *TEXT_ENDINGS):
+                _count_ending(parts[1], member, left_out)  # such as Thumbs.db, which ends no sample
+                continue
             if sample and (parts[0] != key or parts[1] in sample):
                 if _is_sample(sample, left_out):
                     yield tar, key, sample
@@ -128,10 +131,14 @@ def _is_sample(sample: Mapping[str, Member], left_out: LeftOut) -> bool:
     is_sample = bool(pictures or "txt" in sample)
     for ending, member in sample.items():
         if not is_sample or ending not in (*PICTURE_ENDINGS, *TEXT_ENDINGS):
-            left_out.add(f"files in tars ending in .{ending}", member.name)
+            _count_ending(ending, member, left_out)
     for ending in pictures[1:]:
         left_out.add("further pictures of one sample in tars", sample[ending].name)
     return is_sample
+
+
+def _count_ending(ending: str, member: Member, left_out: LeftOut) -> None:
+    left_out.add(f"files in tars ending in .{ending}", member.name)
 
 
 def contents_of(shard: Path, *, skip: int = 0) -> Iterator[tuple[str, dict[str, bytes] | BrokenPicture]]:

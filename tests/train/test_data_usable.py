@@ -243,6 +243,14 @@ class TestBoxes:
         assert (report.pictures, report.broken) == (8, 8)
 
 
+def test_a_folder_of_links_says_that_they_are_not_followed(tmp_path):
+    good(tmp_path / "elsewhere", "a")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=r"\blink\b"):
+        open_source(tmp_path / "set")
+
+
 class TestEvaluation:
     def test_a_class_called_train_is_no_split(self, tmp_path):
         for name in ("bus", "car", "train"):
@@ -281,6 +289,12 @@ class TestShards:
         report, _ = check_data(tmp_path)
         assert (report.pictures, report.broken) == (1, 0)
         assert report.left_out_examples == {"further pictures of one sample in tars": ["a.jpg"]}
+
+    def test_what_lies_between_a_sample_s_members_does_not_split_it(self, tmp_path):
+        between = [("Thumbs.db", b"x"), ("._a.txt", b"x"), ("README.md", b"x"), ("__index__.json", b"{}")]
+        write_tar(tmp_path / "0.tar", [("a.png", PNG), *between, ("a.txt", b"x")])
+        report, _ = check_data(tmp_path)
+        assert (report.pictures, report.broken, sum(report.left_out.values())) == (1, 0, 4)
 
     def test_endings_of_tars_in_capitals(self, tmp_path):
         for name in ("0.tar", "1.TAR"):
