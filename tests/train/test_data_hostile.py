@@ -455,7 +455,17 @@ class TestFolder:
         good(tmp_path / "validation")
         assert (len(open_source(tmp_path)), list_splits(tmp_path)) == (1, ["train", "validation"])
 
-    @pytest.mark.parametrize("caption", ["x" * 100_001, f"&#{'9' * 5000};", f"&amp;#{'9' * 5000};", "x\0y"])
+    @pytest.mark.parametrize(
+        "caption",
+        [
+            "x" * 100_001,
+            f"&#{'9' * 5000};",
+            f"&amp;#{'9' * 5000};",
+            f"\uff06#{'9' * 5000};",
+            f"\uff06\uff03{chr(0xFF19) * 5000}\uff1b",
+            "x\0y",
+        ],
+    )
     def test_a_caption_that_no_tokenizer_takes(self, tmp_path, caption):
         good(tmp_path)
         good(tmp_path, "a")
