@@ -118,6 +118,19 @@ class TestTables:
         picture = open_source(tmp_path)[0]
         assert (picture.captions, picture.meta) == (('x, "y"\u2028z',), {"source": "drawn"})
 
+    def test_numbers_are_numbers_for_conditions_and_captions_are_text(self, tmp_path):
+        for name in "ab":
+            write(tmp_path / f"{name}.png", PNG)
+        write(tmp_path / "metadata.csv", "file_name,text,width,code\na.png,7,640,007\nb.png,8,64.5,x\n")
+        source = open_source(tmp_path)
+        assert [source.captions(index) for index in range(2)] == [("7",), ("8",)]
+        assert [source.meta(index) for index in range(2)] == [
+            {"width": 640, "code": "007"},
+            {"width": 64.5, "code": "x"},
+        ]
+        assert len(loader(tmp_path, exclude=("width>100",))) == 1
+        assert len(loader(tmp_path, exclude=("nothing=None",))) == 2
+
     def test_a_caption_cut_at_a_comma_is_refused_with_its_line(self, tmp_path):
         good(tmp_path, "a")
         write(tmp_path / "metadata.csv", "file_name,text\na.png,a red, round disc\n")

@@ -9,6 +9,7 @@ A line has the picture's path from the table on, as `file` or `file_name`, and `
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -85,9 +86,22 @@ def _csv_lines(file: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, A
                 raise FileRefused(
                     f"{where} has more fields than the head; put a caption with commas in quotes."
                 )
-            yield where, {name: value for name, value in row.items() if value is not None}
+            texts = {name: value for name, value in row.items() if value is not None}
+            yield (
+                where,
+                {key: text if key in (*FILES, *CAPTIONS) else _cell(text) for key, text in texts.items()},
+            )
     except csv.Error as error:
         raise FileRefused(f"{file}, line {reader.line_num}: {error}.") from error
+
+
+def _cell(text: str) -> str | float:
+    """Return the number that a cell says, for conditions on the meta, or its text."""
+    with contextlib.suppress(ValueError):
+        number = float(text) if "." in text else int(text)
+        if str(number) == text:
+            return number
+    return text
 
 
 def _join(first: Line, second: Line) -> Line:
