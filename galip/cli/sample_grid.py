@@ -86,12 +86,13 @@ def _read_prompts(file: Path) -> list[str]:
     """Return the lines of `file` that are not blank, stripped."""
     from galip_runtime.files import read_regular
 
+    from galip.data.texts import decode_text, lines_of
+
     try:
         data = read_regular(file, _MOST_BYTES)
     except FileRefused as error:
         raise UsageError(f"{error}; give a text file with one prompt per line") from error
     try:
-        text = data.decode("utf-8-sig")
+        return lines_of(decode_text(data))
     except UnicodeDecodeError as error:
         raise FileRefused(f"{file} is not UTF-8; save it as UTF-8, one prompt per line") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from PIL import Image
 
 from galip.data.decode import EncodedPicture
+from galip.data.left_out import LeftOut
 
 __all__ = ["CaptionedPicture", "Source"]
 
@@ -32,8 +32,8 @@ class Source(Protocol):
 
     layout: str
     split: str
-    left_out: Counter[str]
-    """Kinds of things beside the pictures that are not used, and how many of each."""
+    left_out: LeftOut
+    """Kinds of things beside the pictures that are not used: how many of each, and examples."""
 
     def __len__(self) -> int: ...
 

@@ -13,6 +13,7 @@ from galip_runtime.errors import UsageError
 from galip.data.captioned import CaptionedPicture, Source
 from galip.data.decode import BrokenPicture
 from galip.data.layouts.shards import ShardSource, count_pictures, left_beside, shards_of_split
+from galip.data.left_out import LeftOut
 from galip.data.shard_folder import check_sums
 from galip.data.sources import find_split, list_splits, open_source, readable, recognise
 from galip.progress import Progress, no_progress
@@ -38,6 +39,8 @@ class DataReport:
     """[width, height] as stored: smallest, largest (by area), most_common."""
     left_out: dict[str, int]
     """Kinds of things beside the pictures that are not used, and how many of each."""
+    left_out_examples: dict[str, list[str]]
+    """The first few of each kind."""
     decoded: bool
     """Whether pictures were decoded; otherwise only their headers were read."""
     broken: int
@@ -62,7 +65,9 @@ class DataReport:
             lines.append(
                 f"size: {common}" if all_same else f"sizes: {smallest} to {largest}, most often {common}"
             )
-        lines += [f"left out: {count:,} {what}" for what, count in sorted(self.left_out.items())]
+        left_out = LeftOut(self.left_out)
+        left_out.examples = self.left_out_examples
+        lines += left_out.lines()
         how = "all decoded" if self.decoded else "only heads read"
         lines.append(f"broken: {self.broken:,} ({self.broken_share:.2%}), {how}")
         lines += [f"  {picture['key']}: {picture['reason']}" for picture in self.first_broken]
@@ -78,7 +83,7 @@ class _Count:
     pictures: int = 0
     captions: Counter[int] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: LeftOut = field(default_factory=LeftOut)
     broken: int = 0
     first_broken: list[dict[str, str]] = field(default_factory=list)
 
@@ -119,9 +124,9 @@ def check_data(
     count, chosen = _Count(), Samples(samples)
     with readable(path):
         if layout == "shards":
-            count.left_out.update(left_beside(path, split))
+            count.left_out.add_all(left_beside(path, split))
         for source, total in _parts(path, split, layout):
-            count.left_out.update(source.left_out)
+            count.left_out.add_all(source.left_out)
             for index in range(len(source)):
                 if count.add(source, index, decode):
                     chosen.add((source, index))
@@ -204,6 +209,7 @@ def _report(path: Path, layout: str, split: str, decode: bool, count: _Count) ->
         captions,
         sizes,
         dict(count.left_out),
+        count.left_out.examples,
         decode,
         count.broken,
         count.broken / max(count.pictures, 1),

@@ -20,7 +20,7 @@ def _holds(meta: Mapping[str, object], condition: str) -> bool:
         value = meta.get(match[1])
         return not isinstance(value, int | float) or value > _number(match[2], condition)
     key, equals, value = condition.partition("=")
-    return str(meta.get(key)) == value if equals else bool(meta.get(key))
+    return key in meta and str(meta[key]) == value if equals else bool(meta.get(key))
 
 
 def _number(text: str, condition: str) -> float:

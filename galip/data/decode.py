@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from galip_runtime.errors import FileRefused
 from galip_runtime.files import open_regular
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 __all__ = [
     "MAX_BROKEN",
@@ -39,9 +39,11 @@ MAX_SCANS = 100
 MAX_BROKEN = 0.01
 """Share of broken pictures above which training stops by default."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""Formats that are decoded, whatever the file's ending; none of these starts another program."""
-PICTURE_ENDINGS = ("png", "jpg", "jpeg", "webp", "jpe", "jfif", "gif", "bmp")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", *(("AVIF",) if features.check("avif") else ()))
+"""Formats that are decoded, whatever the file's ending; none of these starts another program. Older Pillows
+have no AVIF: such a picture is then a broken one.
+"""
+PICTURE_ENDINGS = ("png", "jpg", "jpeg", "webp", "jpe", "jfif", "gif", "bmp", "avif")
 """The suffixes of pictures."""
 
 # in a scan, FF 00 is a byte and FF D0 to FF D7 are markers that belong to it
@@ -94,7 +96,7 @@ class EncodedPicture:
                 picture = files.enter_context(Image.open(file, formats=FORMATS))
             except UnidentifiedImageError as error:
                 raise BrokenPicture(
-                    f"{self.where}: broken picture: no PNG, JPEG, WebP, GIF or BMP"
+                    f"{self.where}: broken picture: it is none of {', '.join(FORMATS)}"
                 ) from error
             except FileRefused as error:
                 missing = isinstance(error.__cause__, FileNotFoundError)
@@ -141,8 +143,16 @@ def _rotate(picture: Image.Image) -> None:
 def on_white(picture: Image.Image) -> Image.Image:
     """Convert a picture of any mode to RGB, independent of its file; transparency becomes white."""
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips at 255
-        grey = np.asarray(picture).clip(0, 65535) >> 8
-        picture = Image.fromarray(grey.astype(np.uint8))
+        pixels = np.asarray(picture).clip(0, 65535)
+        grey = (pixels >> 8).astype(np.uint8)
+        transparent = picture.info.get("transparency")  # one of the 65,536 levels
+        if isinstance(transparent, int):
+            grey[pixels == transparent] = 255
+        return Image.fromarray(grey).convert("RGB")
+    colour = picture.info.get("transparency")
+    if picture.mode == "RGB" and isinstance(colour, tuple) and max(colour) > 255:
+        # a PNG of 16 bits, of which Pillow keeps the upper 8, but not of the colour that is transparent
+        picture.info["transparency"] = tuple(level >> 8 for level in colour)
     if picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
         overlay = picture if picture.mode == "RGBA" else picture.convert("RGBA")

@@ -20,7 +20,7 @@ from galip.data.captioned import Source
 from galip.data.conditions import excluded
 from galip.data.crop import CROPS
 from galip.data.decode import MAX_BROKEN, BrokenPicture
-from galip.data.layouts.shards import count_pictures, shards_of_split
+from galip.data.layouts.shards import count_pictures, left_beside, shards_of_split
 from galip.data.sources import open_source, recognise
 from galip.data.stream import START, Place, ShardStream
 from galip.data.workers import check_shared_memory, iterate, next_result
@@ -125,6 +125,12 @@ class TrainingLoader:
         counts = [len(captions) for captions in itertools.islice(self._captions(), 100)]
         mean = f", {sum(counts) / len(counts):.1f} captions each" if counts else ""
         return f"{self._count:,} pictures (layout {self._layout}, {self.config.split}){mean}"
+
+    def left_out(self) -> list[str]:
+        """Return lines for a log: what lies in the data and is not used. Of a stream: beside its shards."""
+        if isinstance(self._batches, SourceBatches):
+            return self._batches.source.left_out.lines()
+        return left_beside(Path(self.config.data), self.config.split).lines()
 
     def sample_captions(self, count: int) -> list[str]:
         """Return the first pictures' first captions that the tokenizer takes."""

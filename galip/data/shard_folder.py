@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,9 @@ def _read_records(folder: Path) -> tuple[_ShardRecord, ...]:
 
 def tars_in(folder: Path) -> list[Path]:
     """Return the tars of a folder, in order, without folders and hidden files, which macOS adds to each."""
-    tars = sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
-    return [path for path in tars if not path.is_dir()]
+    names = os.listdir(folder) if folder.is_dir() else []
+    tars = [name for name in sorted(names) if name.lower().endswith(".tar") and not name.startswith(".")]
+    return [folder / name for name in tars if not (folder / name).is_dir()]
 
 
 def check_whole(folder: Path) -> list[Path]:

@@ -1,14 +1,13 @@
 """The samples in a WebDataset tar, read one by one: their members, captions and encoded pictures.
 
 A sample is a run of members that share a key (the member's path up to the first dot of its file name):
-`KEY.png` (or .jpg, .webp, .gif, .bmp), `KEY.txt` with one caption, and optionally `KEY.json` with anything;
-its `captions` (a list) are further captions. img2dataset writes the same.
+`KEY.png` (or .jpg, .webp, .gif, .bmp, .avif), `KEY.txt` with one caption, and optionally `KEY.json` with
+anything; its `captions` (a list) are further captions. img2dataset writes the same.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ from galip_runtime.files import open_regular
 from numpy.typing import NDArray
 
 from galip.data.decode import MAX_PICTURE_BYTES, PICTURE_ENDINGS, BrokenPicture, EncodedPicture
+from galip.data.left_out import LeftOut
 from galip.data.tars import Member, has_end, members
-from galip.data.texts import check_captions, decode_text, parse_json
+from galip.data.texts import UNUSABLE, check_captions, decode_text, parse_json, usable_captions
 
 __all__ = [
     "TEXT_ENDINGS",
@@ -80,7 +80,7 @@ def _has_end(shard: Path) -> bool:
 
 
 def members_of(
-    shard: Path, left_out: Counter[str] | None = None
+    shard: Path, left_out: LeftOut | None = None
 ) -> Iterator[tuple[BinaryIO, str, dict[str, Member]]]:
     """Yield runs of members with one key, as (tar, key, {ending: member}), without reading contents.
 
@@ -89,12 +89,15 @@ def members_of(
     ending, webdataset's own `__NAME__.json`, a README, and what else a sample has but picture, caption, JSON.
     Raises FileRefused for a broken or truncated tar.
     """
-    left_out = Counter() if left_out is None else left_out
+    left_out = LeftOut() if left_out is None else left_out
     key = ""
     sample: dict[str, Member] = {}
     with _named_errors(shard, lambda: key), open_regular(shard) as tar:
         for member in members(tar):
             if member.kind == "folder" or not (parts := _key_and_ending(member, left_out)):
+                continue
+            if parts[0] != key and parts[1] not in (*PICTURE_ENDINGS, *TEXT_ENDINGS):
+                _count_ending(parts[1], member, left_out)  # such as Thumbs.db, which ends no sample
                 continue
             if sample and (parts[0] != key or parts[1] in sample):
                 if _is_sample(sample, left_out):
@@ -106,29 +109,36 @@ def members_of(
             yield tar, key, sample
 
 
-def _key_and_ending(member: Member, left_out: Counter[str]) -> tuple[str, str] | None:
+def _key_and_ending(member: Member, left_out: LeftOut) -> tuple[str, str] | None:
     """Return the key of a member's sample and its ending; count a member of no sample and return None."""
     parent, _, file = member.name.rpartition("/")
     stem, _, ending = file.partition(".")
     folders = [part for part in parent.split("/") if part not in (".", "..")]
     if member.kind != "file":
-        left_out["links, devices and sparse files in tars"] += 1
+        left_out.add("links, devices and sparse files in tars", member.name)
     elif not stem or any(part.startswith((".", "__MACOSX")) for part in folders):
-        left_out["hidden files in tars"] += 1
+        left_out.add("hidden files in tars", member.name)
     elif not ending or (stem.startswith("__") and stem.endswith("__")) or stem.lower() in ABOUT:
-        left_out["files about their tar"] += 1
+        left_out.add("files about their tar", member.name)
     else:
         return (f"{parent}/{stem}" if parent else stem), ending.lower()
     return None
 
 
-def _is_sample(sample: Mapping[str, Member], left_out: Counter[str]) -> bool:
+def _is_sample(sample: Mapping[str, Member], left_out: LeftOut) -> bool:
     """Return whether there is a picture or a caption; count everything else."""
-    is_sample = any(ending in sample for ending in (*PICTURE_ENDINGS, "txt"))
-    for ending in sample:
+    pictures = [ending for ending in PICTURE_ENDINGS if ending in sample]
+    is_sample = bool(pictures or "txt" in sample)
+    for ending, member in sample.items():
         if not is_sample or ending not in (*PICTURE_ENDINGS, *TEXT_ENDINGS):
-            left_out[f"files in tars ending in .{ending}"] += 1
+            _count_ending(ending, member, left_out)
+    for ending in pictures[1:]:
+        left_out.add("further pictures of one sample in tars", sample[ending].name)
     return is_sample
+
+
+def _count_ending(ending: str, member: Member, left_out: LeftOut) -> None:
+    left_out.add(f"files in tars ending in .{ending}", member.name)
 
 
 def contents_of(shard: Path, *, skip: int = 0) -> Iterator[tuple[str, dict[str, bytes] | BrokenPicture]]:
@@ -196,9 +206,12 @@ def raw_sample(shard: Path, key: str, contents: Mapping[str, bytes]) -> RawSampl
 
 
 def captions_and_meta(
-    shard: Path, key: str, contents: Mapping[str, bytes]
+    shard: Path, key: str, contents: Mapping[str, bytes], left_out: LeftOut | None = None
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Return captions and meta of a sample, from its .txt and .json. Raises FileRefused."""
+    """Return captions and meta of a sample, from its .txt and .json. Raises FileRefused.
+
+    Further captions that are empty or no text are left out, and counted in `left_out`.
+    """
     if "txt" not in contents:
         raise FileRefused(f"{shard}: sample {key} has no caption (.txt), only {sorted(contents)}.")
     try:
@@ -209,11 +222,13 @@ def captions_and_meta(
     if not isinstance(meta, dict):
         raise FileRefused(f"{shard}: sample {key}: its JSON is not an object.")
     others = meta.get("captions", [])
-    if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
+    if not isinstance(others, list):
         raise FileRefused(f"{shard}: sample {key}: `captions` in its JSON is not a list of texts.")
     try:
-        return check_captions(
-            [caption, *(other for other in others if other.strip() not in ("", caption))]
-        ), meta
+        texts, unusable = usable_captions([caption, *others])
     except ValueError as error:
         raise FileRefused(f"{shard}: sample {key}: {error}.") from error
+    left_out = LeftOut() if left_out is None else left_out
+    for other in unusable:
+        left_out.add(UNUSABLE, f"{key}: {other!r}")
+    return (caption, *(text for text in texts[1:] if text != caption)), meta

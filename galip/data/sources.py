@@ -41,7 +41,10 @@ def recognise(path: Path, layout: str = "auto") -> str:
                 return name
     contents = [f"{name}: {find_layout(name).contents}" for name in LAYOUTS]
     what = "no layout known here" if layout == "auto" else f"not the layout {layout}"
-    raise UsageError(f"{path} is of {what}; name the folder that holds one of these:", *contents)
+    with readable(path):
+        links = sorted(entry.name for entry in path.iterdir() if entry.is_symlink() and entry.is_dir())
+    hint = f" (linked folders such as {links[0]} are not followed)" if links else ""
+    raise UsageError(f"{path} is of {what}{hint}; name the folder that holds one of these:", *contents)
 
 
 def list_splits(path: Path, layout: str = "auto") -> list[str]:

@@ -10,20 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from galip_runtime.files import read_regular
-from galip_runtime.tokenizer import MAX_PROMPT_LENGTH, check_prompt
+from galip_runtime.tokenizer import check_prompt
 
 __all__ = [
     "MAX_LIST_BYTES",
+    "UNUSABLE",
     "check_captions",
     "decode_text",
     "lines_of",
     "numbered_lines",
     "parse_json",
     "read_json",
+    "usable_captions",
 ]
 
+UNUSABLE = "captions that are empty or no text"
+"""Kind of what is left out of a picture's captions: some others remain, or else the picture is broken."""
 MAX_LIST_BYTES = 2**30
 """Of a list or table of a whole data set."""
+
+MAX_SURELY_TAKEN = 600
+"""Characters of a caption that every tokenizer takes, whatever they are. Those refused are longer, such as
+a character reference of more digits than Python converts (640 at least), however its "&" is written.
+"""
 
 _LINE_END = re.compile(r"\r\n|\r|\n")  # not U+2028 and the like, which occur within captions
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and halves of surrogate pairs, which JSON can write
@@ -60,12 +69,27 @@ def check_captions(captions: Iterable[str]) -> tuple[str, ...]:
             raise ValueError("a caption is empty or not text")
         if _NO_TEXT.search(caption):
             raise ValueError(f"the caption {caption[:40]!a} has a character that is no text")
-        if len(caption) > MAX_PROMPT_LENGTH or "&" in caption:  # "&" may begin a character reference
+        if len(caption) > MAX_SURELY_TAKEN:
             check_prompt(caption)
         texts.append(caption.strip())
     if not texts:
         raise ValueError("there is no caption")
     return tuple(texts)
+
+
+def usable_captions(captions: Iterable[object]) -> tuple[tuple[str, ...], list[object]]:
+    """Return the captions that are texts, as `check_captions`, and the others: empty ones, null, numbers.
+
+    Raises ValueError if no text is left, or a tokenizer would refuse one.
+    """
+    texts: list[str] = []
+    others: list[object] = []
+    for caption in captions:
+        if isinstance(caption, str) and caption.strip():
+            texts.append(caption)
+        else:
+            others.append(caption)
+    return check_captions(texts), others
 
 
 def parse_json(content: bytes) -> Any:

@@ -20,7 +20,9 @@ from galip.metrics.inception import PROTOCOLS, Inception
 from galip.metrics.pictures import (
     GeneratedPictures,
     Pictures,
+    StoredPictures,
     captions_of,
+    check_broken,
     check_distinct_captions,
     check_finite,
     open_pictures,
@@ -99,7 +101,13 @@ class _Evaluation:
     def _open_subject(self, size: int | None) -> Pictures:
         config = self.config
         if self.model is None:
-            return open_pictures(Path(config.subject), size=size, captioned=self._needs(Needs.EMBEDDINGS))
+            return open_pictures(
+                Path(config.subject),
+                size=size,
+                captioned=self._needs(Needs.EMBEDDINGS),
+                skip_broken=True,
+                plain=True,
+            )
         file = Path(config.captions) if config.captions else None
         captions = captions_of(self.reference.captions, file, config.count or 10_000, config.seed)
         return GeneratedPictures(self.model, captions, config.seed)
@@ -138,8 +146,8 @@ class _Evaluation:
         inputs = figures.MetricInputs(
             subject=subject,
             reference=reference,
-            captions=list(self.subject.captions[:count]),
-            reference_captions=list(self.reference.captions[: len(reference.embeddings)]),
+            captions=subject.kept(self.subject.captions[:count]),
+            reference_captions=reference.kept(self.reference.captions)[: len(reference.embeddings)],
             clip=self.clip,
             model=self.model,
             seed=config.seed,
@@ -165,7 +173,13 @@ class _Evaluation:
             fabric=self.fabric,
             progress=lambda done: self.progress("evaluating pictures", done, count),
         )
-        self.subject_facts = {"path": config.subject, "kind": self._kind(), "pictures": count}
+        used = count - len(features.dropped)
+        self.subject_facts = {"path": config.subject, "kind": self._kind(), "pictures": used}
+        if isinstance(self.subject, StoredPictures):
+            path, without = Path(config.subject), self.subject.without_caption
+            broken = len(features.dropped) + without
+            check_broken(path, broken, count + without, self.subject.examples)
+            self._warn_of_left_out(path, self.subject, broken)
         if self.model:
             seeds = [config.seed, config.seed + count - 1]
             self.subject_facts |= {"seeds": seeds, "model": self.model.info()}
@@ -187,7 +201,7 @@ class _Evaluation:
             return PictureFeatures.empty()
         if self.reference.pictures:
             self._warn_of_many(self.reference_facts["pictures"])
-        return self.reference.extract_features(
+        features = self.reference.extract_features(
             config.reference_count,
             inception=self.inception,
             clip=self.clip if self._needs(Needs.REFERENCE_EMBEDDINGS) else None,
@@ -197,6 +211,18 @@ class _Evaluation:
             use_cache=config.cache,
             progress=lambda done, total: self.progress("evaluating the reference", done, total),
         )
+        if pictures := self.reference.pictures:
+            self.reference_facts["pictures"] -= len(features.dropped)
+            broken = len(features.dropped) + pictures.without_caption
+            self._warn_of_left_out(self.reference.path, pictures, broken)
+        return features
+
+    def _warn_of_left_out(self, path: Path, pictures: StoredPictures, broken: int) -> None:
+        """Say how many pictures are broken, and what else of `path` is not used."""
+        if broken:
+            examples = f" ({'; '.join(pictures.examples)})" if pictures.examples else ""
+            self.warnings.append(f"{path}: {broken} pictures are broken and left out{examples}")
+        self.warnings += [f"{path}: {line}" for line in pictures.left_out.lines()]
 
     def _warn_of_many(self, count: int) -> None:
         if (names := self._names(Needs.FEATURES)) and count > MAX_FEATURES_KEPT:

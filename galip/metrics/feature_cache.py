@@ -40,7 +40,8 @@ def load_features(folder: Path | None, key: str) -> PictureFeatures | None:
         statistics = Statistics(len(arrays["mean"]))
         statistics.count = int(arrays["count"])
         statistics.mean, statistics.scatter = arrays["mean"], arrays["scatter"]
-        return PictureFeatures(statistics, arrays["features"], arrays["embeddings"])
+        dropped = tuple(int(index) for index in arrays["dropped"])
+        return PictureFeatures(statistics, arrays["features"], arrays["embeddings"], dropped)
     except (KeyError, TypeError, ValueError):  # it is whole, but of another version of galip
         return None
 
@@ -57,6 +58,7 @@ def store_features(folder: Path | None, key: str, features: PictureFeatures) -> 
         scatter=features.statistics.scatter,
         features=features.features,
         embeddings=features.embeddings,
+        dropped=np.array(features.dropped, np.int64),
     )
     write_cached(_path(folder, key), data.getbuffer())
 

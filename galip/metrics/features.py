@@ -5,7 +5,7 @@ Shapes: N pictures, F features of Inception, D numbers in a CLIP embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,13 @@ class PictureFeatures:
     """(N, F), or (0, F) if they were not to be kept."""
     embeddings: NDArray[np.float32]
     """(N, D) of unit length, or (0, 0) without CLIP."""
+    dropped: tuple[int, ...] = ()
+    """Numbers of pictures that were left out, in order; the others have the rows above."""
+
+    def kept(self, values: Sequence[str]) -> list[str]:
+        """Return those of a value for each picture whose picture was not left out."""
+        dropped = set(self.dropped)
+        return [value for index, value in enumerate(values) if index not in dropped]
 
     @classmethod
     def empty(cls, statistics: Statistics | None = None) -> PictureFeatures:
@@ -80,7 +87,8 @@ def extract_features(
             embeddings.append(clip.embed_pictures(batch))
         progress(min(len(order) * world, count))
     joined = np.concatenate(embeddings) if embeddings else np.zeros((0, 0), np.float32)
-    own = PictureFeatures(statistics, np.concatenate(kept), joined)
+    dropped = tuple(sorted(index for index in pictures.dropped if index < count))
+    own = PictureFeatures(statistics, np.concatenate(kept), joined, dropped)
     return own if world == 1 else _gather(own, order, world)
 
 
@@ -106,4 +114,5 @@ def _gather(own: PictureFeatures, order: list[int], world: int) -> PictureFeatur
     for arrays in ([part.features for part in parts], [part.embeddings for part in parts]):
         joined = np.concatenate([array for array in arrays if len(array)] or arrays[:1])
         columns.append(joined[sorting] if len(joined) == len(sorting) else joined)
-    return PictureFeatures(statistics, *columns)
+    dropped = sorted(index for part in parts for index in part.dropped)
+    return PictureFeatures(statistics, columns[0], columns[1], tuple(dropped))

@@ -6,7 +6,7 @@ Shapes: N pictures, H by W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -22,11 +22,19 @@ from torch import Tensor
 from galip.data.captioned import Source
 from galip.data.conditions import excluded
 from galip.data.crop import to_square
-from galip.data.decode import BrokenPicture, EncodedPicture
+from galip.data.decode import MAX_BROKEN, BrokenPicture, EncodedPicture
 from galip.data.layouts import LAYOUTS, find_layout
-from galip.data.layouts.folder import ENDINGS, pictures_below
+from galip.data.layouts.folder import (
+    ENDINGS,
+    NoCaptions,
+    has_captions,
+    left_out_below,
+    pictures_below,
+    split_folders,
+)
+from galip.data.left_out import LeftOut
 from galip.data.sampler import generator_for
-from galip.data.sources import open_source, readable
+from galip.data.sources import find_split, open_source, readable
 from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, lines_of
 
 __all__ = [
@@ -35,6 +43,7 @@ __all__ = [
     "StoredPictures",
     "batches",
     "captions_of",
+    "check_broken",
     "check_distinct_captions",
     "check_finite",
     "is_plain_folder",
@@ -42,6 +51,7 @@ __all__ = [
     "too_few_captions",
 ]
 
+MAX_EXAMPLES = 5
 MAX_STORED_PIXELS = 2**22
 """Of a picture that is evaluated in its stored size: a batch of them is in memory."""
 
@@ -50,11 +60,13 @@ class Pictures(Protocol):
     """Pictures by number, with their captions if they have some."""
 
     captions: Sequence[str]
+    dropped: set[int]
+    """Numbers of those that `batch` was asked for and left out."""
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """Return pictures (N, 3, H, W): uint8, or float in [-1, 1]."""
+        """Return pictures (N, 3, H, W), uint8, or float in [-1, 1], without those it has to leave out."""
         ...
 
 
@@ -72,8 +84,18 @@ class StoredPictures:
     origin: str
     """Identifies them for the cache: changes when a file does."""
     skip_broken: bool = False
-    broken: int = 0
-    """Broken pictures left out so far."""
+    without_caption: int = 0
+    """Pictures beside these that were left out when this was opened."""
+    examples: list[str] = field(default_factory=list)
+    """What is wrong with the first few that are left out."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What else lies there and is not used."""
+    dropped: set[int] = field(default_factory=set)
+
+    @property
+    def broken(self) -> int:
+        """Broken pictures that `batch` left out so far."""
+        return len(self.dropped)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -88,10 +110,11 @@ class StoredPictures:
         for index in indices:
             try:
                 picture = self.read(index)
-            except BrokenPicture:
+            except BrokenPicture as error:
                 if not self.skip_broken:
                     raise
-                self.broken += 1
+                self.dropped.add(index)
+                _add_example(self.examples, error)
                 continue
             if not self.size and picture.width * picture.height > MAX_STORED_PIXELS:
                 raise UsageError(
@@ -117,7 +140,12 @@ class GeneratedPictures:
 
     def __init__(self, model: TextToImage, captions: Sequence[str], seed: int = 0) -> None:
         self.model, self.captions, self.seed = model, captions, seed
-        self.not_finite = 0
+        self.dropped: set[int] = set()
+
+    @property
+    def not_finite(self) -> int:
+        """Pictures with NaN or infinity so far."""
+        return len(self.dropped)
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -130,13 +158,17 @@ class GeneratedPictures:
             return torch.from_numpy(np.array(self.model.decode(noise, sentence)))
         except QualityGateFailed:
             rows = [slice(row, row + 1) for row in range(len(indices))]
-            return torch.cat([self._decode_one(noise[row], sentence[row]) for row in rows])
+            parts = [
+                self._decode_one(index, noise[row], sentence[row])
+                for index, row in zip(indices, rows, strict=True)
+            ]
+            return torch.cat(parts)
 
-    def _decode_one(self, noise: np.ndarray, sentence: np.ndarray) -> Tensor:
+    def _decode_one(self, index: int, noise: np.ndarray, sentence: np.ndarray) -> Tensor:
         try:
             return torch.from_numpy(np.array(self.model.decode(noise, sentence)))
         except QualityGateFailed:
-            self.not_finite += 1
+            self.dropped.add(index)
             height, width = self.model.dimensions.image_height, self.model.dimensions.image_width
             return torch.empty(0, 3, height, width)
 
@@ -150,14 +182,18 @@ def open_pictures(
     exclude: Sequence[str] = (),
     captioned: bool = False,
     skip_broken: bool = False,
+    plain: bool = False,
 ) -> StoredPictures:
-    """Open the pictures of a data set in any layout, or of a plain folder. Captions are read only if
+    """Open the pictures of a data set in any layout, or of a plain folder. Captions are kept only if
     `captioned`. `skip_broken`: leave out those that can't be decoded or have no caption.
+
+    A folder of which some pictures have captions is a data set, as for training: those without are broken.
+    `plain`: such a folder is just pictures, unless `captioned`.
 
     Raises `UsageError` for a path without pictures, and as `open_source`.
     """
     with readable(path):
-        return _open_pictures(path, split, layout, size, exclude, captioned, skip_broken)
+        return _open_pictures(path, split, layout, size, exclude, captioned, skip_broken, plain)
 
 
 def _open_pictures(
@@ -168,34 +204,75 @@ def _open_pictures(
     exclude: Sequence[str],
     captioned: bool,
     skip_broken: bool,
+    plain: bool,
 ) -> StoredPictures:
-    if not captioned and not exclude and layout in ("auto", "folder") and is_plain_folder(path):
-        files = list(pictures_below(path / split)) or list(pictures_below(path))
-        if not files:
-            raise UsageError(f"{path} has no pictures ({', '.join(ENDINGS)})")
-        files = [files[index] for index in _shuffled(len(files))]
-        return StoredPictures(
-            [str(file) for file in files],
-            lambda index: EncodedPicture(str(files[index]), files[index]).decode(),
-            size,
-            [],
-            _origin(path, files),
-            skip_broken,
-        )
-    source = open_source(path, split, layout)
+    is_plain = not captioned and not exclude and layout in ("auto", "folder") and is_plain_folder(path)
+    source: Source
+    if is_plain and (plain or not has_captions(path)):
+        return _open_plain(path, split, size, skip_broken)
+    try:
+        source = open_source(path, split, layout)
+    except NoCaptions:
+        if is_plain:
+            return _open_plain(path, split, size, skip_broken)
+        raise
     indices = [index for index in _shuffled(len(source)) if not excluded(source.meta(index), exclude)]
     captions: list[str] = []
-    if captioned:
-        caption_of = _sample_captions(source, indices, skip_broken)
-        indices, captions = list(caption_of), list(caption_of.values())
+    examples: list[str] = []
+    count = len(indices)
+    if captioned or skip_broken:
+        caption_of = _sample_captions(source, indices, skip_broken, examples)
+        indices, captions = list(caption_of), list(caption_of.values()) if captioned else []
     if not indices:
         raise UsageError(f"{path} has no pictures in split {split!r} after leaving out {list(exclude)}")
     names = [source.key(index) for index in indices]
     files = sorted(file for file in path.rglob("*") if file.is_file())
     origin = repr((source.layout, source.split, list(exclude), _origin(path, files)))
     return StoredPictures(
-        names, lambda index: source[indices[index]].picture, size, captions, origin, skip_broken
+        names,
+        lambda index: source[indices[index]].picture,
+        size,
+        captions,
+        origin,
+        skip_broken,
+        count - len(indices),
+        examples,
+        source.left_out,
     )
+
+
+def _open_plain(path: Path, split: str, size: int | None, skip_broken: bool) -> StoredPictures:
+    """Open a folder's pictures without captions: those of the split, if it has splits."""
+    splits = split_folders(path)
+    folder = path / find_split(path, split, "folder") if splits else path
+    below = list(pictures_below(folder))
+    if not below:
+        raise UsageError(f"{path} has no pictures ({', '.join(ENDINGS)})")
+    files = [below[index] for index in _shuffled(len(below))]
+    return StoredPictures(
+        [str(file) for file in files],
+        lambda index: EncodedPicture(str(files[index]), files[index]).decode(),
+        size,
+        [],
+        _origin(path, files),
+        skip_broken,
+        left_out=left_out_below(folder, [], set(files)),
+    )
+
+
+def check_broken(path: Path, broken: int, count: int, examples: Sequence[str]) -> None:
+    """Raise `QualityGateFailed` if more of `count` pictures are `broken` than training allows by default."""
+    if broken > MAX_BROKEN * count:
+        first = f" The first: {'; '.join(examples)}." if examples else ""
+        raise QualityGateFailed(
+            f"{broken} of {count} pictures of {path} are broken, {broken / count:.1%}; at most "
+            f"{MAX_BROKEN:.0%} may be.{first} `galip data check` lists them: repair or remove them"
+        )
+
+
+def _add_example(examples: list[str], error: Exception) -> None:
+    if len(examples) < MAX_EXAMPLES:
+        examples.append(str(error))
 
 
 def captions_of(known: Sequence[str], source: Path | None, count: int, seed: int) -> list[str]:
@@ -242,22 +319,28 @@ def too_few_captions(captions: Sequence[str], least: int, metric: str) -> UsageE
 def batches(
     pictures: Pictures, count: int, size: int, rank: int, world: int
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield the numbers below `count` of process `rank` and their pictures, `size` at a time."""
+    """Yield the numbers below `count` of process `rank` and their pictures, `size` at a time, less those that
+    are left out.
+    """
     share = range(rank, min(count, len(pictures)), world)
     for first in range(0, len(share), size):
         indices = list(share[first : first + size])
-        yield indices, pictures.batch(indices)
+        batch = pictures.batch(indices)
+        yield [index for index in indices if index not in pictures.dropped], batch
 
 
-def _sample_captions(source: Source, indices: Sequence[int], skip_broken: bool) -> dict[int, str]:
-    """Sample one caption for each picture, by its number alone."""
+def _sample_captions(
+    source: Source, indices: Sequence[int], skip_broken: bool, examples: list[str]
+) -> dict[int, str]:
+    """Sample one caption for each picture that has some, by its number alone."""
     chosen = {}
     for index in indices:
         try:
             captions = source.captions(index)
-        except BrokenPicture:
+        except BrokenPicture as error:
             if not skip_broken:
                 raise
+            _add_example(examples, error)
             continue
         uniform = torch.rand((), generator=generator_for(0, "evaluation caption", index))
         chosen[index] = captions[int(uniform * len(captions))]

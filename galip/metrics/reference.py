@@ -13,7 +13,7 @@ from galip.metrics.clip_encoder import ClipEncoder
 from galip.metrics.feature_cache import cache_key, feature_cache, load_features, store_features
 from galip.metrics.features import PictureFeatures, all_reduce_sum, extract_features
 from galip.metrics.inception import Inception
-from galip.metrics.pictures import open_pictures
+from galip.metrics.pictures import check_broken, open_pictures
 from galip.metrics.statistics import UNKNOWN_COUNT, Statistics
 from galip.progress import Count
 
@@ -46,7 +46,13 @@ class Reference:
         self.pictures = None
         if self.statistics is None:
             self.pictures = open_pictures(
-                path, split=split, layout=layout, size=size, exclude=exclude, captioned=captioned
+                path,
+                split=split,
+                layout=layout,
+                size=size,
+                exclude=exclude,
+                captioned=captioned,
+                skip_broken=True,
             )
 
     @property
@@ -85,6 +91,7 @@ class Reference:
     ) -> PictureFeatures:
         """Extract features of the first `count` pictures (None: all), or return the statistics from the file.
 
+        Broken pictures are left out. Raises `QualityGateFailed` if they are more than training allows.
         `use_cache`: load them from disk if they are there, and store them there.
         """
         if self.statistics:
@@ -104,6 +111,7 @@ class Reference:
         features = load_features(feature_cache(), key) if use_cache else None
         if all_reduce_sum(features is not None, fabric) == (fabric.world_size if fabric else 1):
             assert features is not None  # in every process; otherwise all extract, as the work is shared
+            self._check_broken(features, count)
             return features
         features = extract_features(
             self.pictures,
@@ -115,6 +123,7 @@ class Reference:
             fabric=fabric,
             progress=lambda done: progress(done, count),
         )
+        self._check_broken(features, count)
         if use_cache and (fabric is None or fabric.is_global_zero):
             store_features(feature_cache(), key, features)
         return features
@@ -123,6 +132,11 @@ class Reference:
         """Raise `UsageError` naming `metrics`, which need pictures, if there are statistics alone."""
         if self.statistics and metrics:
             raise UsageError(f"{self.path} has statistics only; {', '.join(metrics)} needs pictures")
+
+    def _check_broken(self, features: PictureFeatures, count: int) -> None:
+        assert self.pictures is not None
+        without = self.pictures.without_caption
+        check_broken(self.path, len(features.dropped) + without, count + without, self.pictures.examples)
 
     def _count(self, count: int | None) -> int:
         assert self.pictures is not None

@@ -51,6 +51,8 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
     ):
         trainer = Trainer(config, model, loader, fabric)
         run.echo(f"{loader.describe()}, {_describe(trainer)}")
+        for line in loader.left_out():
+            run.echo(line)
         validation = Validation(config, trainer, run) if config.evaluate_every else None
         start = run.restore(partial(load_state, trainer))
 

@@ -62,8 +62,9 @@ class Validation:
         count = min(len(pictures), MAX_REFERENCES)
         self.run.echo(f"extracting features of {count} pictures of {against} for FID")
         features = extract_features(pictures, count, inception=self.inception, clip=None, fabric=self.fabric)
-        if broken := all_reduce_sum(pictures.broken, self.fabric):
-            self.run.echo(f"{broken} of them are broken and left out")
+        broken = all_reduce_sum(pictures.broken, self.fabric) + pictures.without_caption
+        if broken:
+            self.run.echo(f"{broken} of {against} are broken and left out")
         return features.statistics, list(pictures.captions)
 
     def run_at(self, step: int) -> dict[str, float]:

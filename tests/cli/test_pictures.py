@@ -69,12 +69,12 @@ def test_interpolate_between_seeds(run, bundle, tmp_path):
 
 
 def test_sample_grid(run, bundle, tmp_path):
-    (tmp_path / "prompts.txt").write_text("a tree\n\n été 車 \n", encoding="utf-8")
+    (tmp_path / "prompts.txt").write_bytes("a tree\r\n\r été\u2028車 \r".encode("utf-16"))
     arguments = ["sample-grid", "a red apple", "--prompts-file", tmp_path / "prompts.txt", "--bundle", bundle]
     code, out, _ = run(*arguments, "--seed", 4, "--count", 2, "--out", tmp_path / "a.png", "--json")
     assert code == 0
     result = json.loads(out)
-    assert result["prompts"] == ["a red apple", "a tree", "été 車"]
+    assert result["prompts"] == ["a red apple", "a tree", "été\u2028車"]
     assert result["seeds"] == [4, 5]
     labelled = Image.open(tmp_path / "a.png")
     code, _, _ = run(*arguments, "--seed", 4, "--count", 2, "--out", tmp_path / "b.png", "--no-labels")

@@ -81,6 +81,7 @@ def test_json(run, tmp_path):
         "captions": {"min": 1, "mean": 2.6, "max": 3},
         "sizes": {"smallest": [57, 33], "largest": [64, 64], "most_common": [64, 64]},
         "left_out": {},
+        "left_out_examples": {},
         "decoded": False,
         "broken": 0,
         "broken_share": 0.0,

@@ -7,6 +7,8 @@ import os
 import pickle
 import re
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -193,7 +195,7 @@ TABLE = "captions.jsonl"
     [
         ("cub", "CUB_200_2011/images.txt", "1\n", r"images\.txt: line 1\b"),
         ("cub", "CUB_200_2011/images.txt", "1 ../../x.jpg\n", r"\.\./\.\./x\.jpg"),
-        ("cub", "CUB_200_2011/bounding_boxes.txt", "1 a b c d\n", r"bounding_boxes\.txt.*\b1\b"),
+        ("cub", "CUB_200_2011/bounding_boxes.txt", "2 a b c d\n", r"bounding_boxes\.txt.*_0001_1001"),
         ("cub", "CUB_200_2011/bounding_boxes.txt", b"\xff\xff", r"bounding_boxes\.txt"),
         ("coco", "annotations/captions_train2014.json", "{", r"captions_train2014\.json"),
         ("coco", "annotations/captions_train2014.json", '{"images": []}', r"captions_train2014\.json"),
@@ -203,11 +205,11 @@ TABLE = "captions.jsonl"
             '{"images": [{"id": 1.5, "file_name": "a.jpg"}], "annotations": []}',
             r"captions_train2014\.json",
         ),
-        ("dfgan_birds", "CUB_200_2011/bounding_boxes.txt", "1 0 0 5 5\n", r"bounding_boxes\.txt.*\b2\b"),
+        ("dfgan_birds", "CUB_200_2011/bounding_boxes.txt", "2 0 0 5 5\n", r"bounding_boxes\.txt.*_0000_1000"),
         ("shards", "00001.tar", b"no tar", r"00001\.tar"),
         ("folder_table", TABLE, "\n{\n", r"\.jsonl, line 2\b"),
-        ("folder_table", TABLE, '{"file": "x.png", "caption": "x"}', r"line 1: .*x\.png"),
-        ("folder_table", TABLE, '{"file": "../x.png", "caption": "x"}', r"line 1: \.\./x\.png"),
+        ("folder_table", TABLE, '{"file": "x.png", "caption": "x"}', r"\b4\b.*x\.png"),
+        ("folder_table", TABLE, '{"file": "../x.png", "caption": "x"}', r"line 1: .*\.\./x\.png"),
         ("folder_table", TABLE, '{"file": "a.png", "captions": []}', r"\b3\b.*a\.png"),
         ("folder_table", TABLE, '{"file": "a.png", "captions": [" "]}', r"\b3\b.*a\.png"),
         ("folder_table", TABLE, '{"captions": ["x"]}', "line 1: "),
@@ -252,10 +254,21 @@ def test_a_sample_without_caption_or_picture_is_a_broken_one(tmp_path):
 # Pictures of all kinds
 
 
-def sixteen_bit_grey():
-    out = io.BytesIO()
-    Image.fromarray(np.full((6, 6), 0x8000, np.uint16)).save(out, "PNG")
-    return out.getvalue()
+def sixteen_bit_grey(**options):
+    return encoded(Image.fromarray(np.full((6, 6), 0x8000, np.uint16)), "PNG", **options)
+
+
+def sixteen_bit_colour(transparent):
+    """A PNG of one pixel, which Pillow can't write."""
+
+    def chunk(kind, content):
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
+    colour = chunk(b"tRNS", struct.pack(">3H", *transparent))
+    pixel = chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">3H", 0x1234, 0x2345, 0x3456)))
+    return b"\x89PNG\r\n\x1a\n" + head + colour + pixel + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -268,6 +281,10 @@ def sixteen_bit_grey():
         (encoded(Image.new("1", (6, 6), 1), "PNG"), (255, 255, 255)),
         (encoded(Image.new("RGB", (6, 6), (9, 8, 7)).quantize(2), "GIF"), (9, 8, 7)),
         (sixteen_bit_grey(), (128, 128, 128)),
+        (sixteen_bit_grey(transparency=0x8000), (255, 255, 255)),
+        (sixteen_bit_grey(transparency=0x8001), (128, 128, 128)),
+        (sixteen_bit_colour((0x1234, 0x2345, 0x3456)), (255, 255, 255)),
+        (sixteen_bit_colour((0x1334, 0x2345, 0x3456)), (0x12, 0x23, 0x34)),
     ],
 )
 def test_any_mode_becomes_rgb(content, expected):
@@ -382,7 +399,9 @@ def test_pickles_that_do_harm(content):
         strings_of_pickle(content, "x")
 
 
-@pytest.mark.parametrize("key", ["/etc/passwd", "../x", "a/../../x", "a\\b", "a\0b", "", "C:x"])
+@pytest.mark.parametrize(
+    "key", ["/etc/passwd", "../x", "a/../../x", "a\\..\\..\\b", "\\x", "C:\\x", "a\0b", "", "C:x"]
+)
 def test_keys_that_lead_elsewhere(copy, key):
     root = copy("dfgan_coco")
     (root / "train" / "filenames.pickle").write_bytes(pickle.dumps([key]))

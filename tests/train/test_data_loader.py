@@ -21,6 +21,7 @@ from galip.data import workers as data_workers
 from galip.data.batches import BatchResult
 from galip.data.broken_pictures import BrokenPictureCounter
 from galip.data.crop import to_square
+from galip.data.decode import FORMATS
 from galip.data.loader import LoaderConfig, TrainingLoader
 from galip.data.workers import LoaderFailed
 
@@ -276,7 +277,7 @@ def test_a_broken_picture_is_replaced_and_counted_once(tmp_path, caplog):
         epochs = [loader.batch(step) for step in range(20)]  # six epochs
     assert loader.broken == 1
     assert [record.message for record in caplog.records if "004.png" in record.message] == [
-        f"skipped: {root}/004.png: broken picture: no PNG, JPEG, WebP, GIF or BMP"
+        f"skipped: {root}/004.png: broken picture: it is none of {', '.join(FORMATS)}"
     ]
     assert 4 not in {number for batch in epochs for number in numbers(batch)}
     state = loader.state()

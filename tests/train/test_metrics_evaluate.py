@@ -16,6 +16,7 @@ from PIL import Image
 from galip.checkpoint import load_galip, save_galip
 from galip.metrics import EvaluationConfig, Inception, Statistics, evaluate, figures, frechet_distance
 from galip.metrics.clip_encoder import ClipEncoder, retrieval_accuracy
+from galip.metrics.features import extract_features
 from galip.metrics.inception import find_weights
 from galip.metrics.pictures import open_pictures
 from galip.metrics.registry import METRICS, Needs
@@ -200,7 +201,7 @@ def test_clip_score_alone_looks_at_no_reference(config):
 
 
 def test_a_folder_with_odd_files(config, tmp_path):
-    """Only pictures count, whatever lies beside them; broken ones are named, not left out."""
+    """Only pictures count, whatever lies beside them; too many broken ones stop it, named."""
     folder = tmp_path / "Bilder ü"
     rng = np.random.default_rng(0)
     for index in range(6):
@@ -210,8 +211,39 @@ def test_a_folder_with_odd_files(config, tmp_path):
     options = {"subject": str(folder), "metrics": ("fid",), "count": None}
     assert evaluate(config(**options)).subject["pictures"] == 6
     (folder / "7.png").write_bytes(b"broken")
-    with pytest.raises(FileRefused, match=r"7\.png"):
+    with pytest.raises(QualityGateFailed, match=r"7\.png"):
         evaluate(config(**options))
+
+
+def test_a_few_broken_pictures_are_left_out_and_counted(config, tmp_path):
+    folder = tmp_path / "pictures"
+    for index in range(119):
+        png(folder / f"{index}.png", np.full((28, 28, 3), 2 * index, np.uint8))
+    (folder / "x.png").symlink_to("nowhere")
+    (folder / "y.tif").write_bytes(b"x")
+    options = {"subject": str(folder), "against": str(folder), "metrics": ("fid",), "count": None}
+    reports = [evaluate(config(**options)) for _ in range(2)]  # the second reference is from the cache
+    for report in reports:
+        assert (report.subject["pictures"], report.reference["pictures"]) == (119, 119)
+        assert report.figures["fid"] == pytest.approx(0, abs=1e-6)
+        assert sum("x.png" in warning for warning in report.warnings) >= 1
+        assert sum("y.tif" in warning for warning in report.warnings) == 2
+
+
+def test_captions_stay_with_their_pictures_when_one_is_left_out(tmp_path):
+    for index in range(9):
+        png(tmp_path / f"{index}.png", np.full((8, 8, 3), index, np.uint8))
+        (tmp_path / f"{index}.txt").write_text(str(index))
+    (tmp_path / "4.png").write_bytes(b"broken")
+
+    class Level:
+        def embed_pictures(self, pictures):
+            return pictures[:, 0, 0, :1].numpy()
+
+    pictures = open_pictures(tmp_path, captioned=True, skip_broken=True)
+    features = extract_features(pictures, 9, inception=None, clip=Level(), batch_size=4)
+    assert len(features.dropped) == 1
+    assert [str(int(level)) for (level,) in features.embeddings] == features.kept(pictures.captions)
 
 
 def test_the_first_pictures_are_a_fair_sample(tmp_path):

@@ -424,6 +424,20 @@ def test_every_layout_trains(config, tmp_path, logged, layout):
     assert all(math.isfinite(value) for line in logged(run.out) for value in line.values())
 
 
+def test_what_is_left_out_is_said_and_a_refused_caption_keeps_the_state(config, tmp_path, saved):
+    data = WRITERS["folder_table"](tmp_path / "data")
+    (data / "notes.md").write_text("x")
+    refused = {"file": "0.png", "caption": f"\uff06#{'9' * 5000};"}
+    with (data / "captions.jsonl").open("a") as table:
+        table.write(json.dumps(refused))
+    Image.new("RGB", (8, 8)).save(data / "0.png")
+    echoed = []
+    run = dataclasses.replace(config(steps=2, batch_size=2, save_every=1, max_broken=0.5), data=str(data))
+    train(run, echo=echoed.append)
+    assert [line for line in echoed if "notes.md" in line and ".md" in line]
+    assert saved(run.out)["step"] == 2
+
+
 def test_fp16_keeps_its_loss_scale(config, saved):
     """The scaler is part of the state, and a resumed run goes on with it."""
     train(config(precision="fp16", steps=2, save_every=2), echo=quiet)

@@ -9,7 +9,6 @@ The GAN literature tests on val2014, so `test` means `val` here.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from galip_runtime.errors import FileRefused
 from galip.data.decode import BrokenPicture
 from galip.data.layouts.file_source import FileSource, check_key, composed_name, first_file
 from galip.data.layouts.layout import Layout
-from galip.data.texts import check_captions, read_json
+from galip.data.left_out import LeftOut
+from galip.data.texts import UNUSABLE, check_captions, read_json
 
 __all__ = ["LAYOUT"]
 
@@ -50,7 +50,7 @@ class CocoSource(FileSource):
 
     def file(self, index: int) -> Path:
         """Return `train2014/NAME.jpg`."""
-        return first_file(self._pictures / self._names[index])
+        return first_file(self._pictures, self._names[index])
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the annotations' captions, five or so."""
@@ -67,23 +67,25 @@ def open_split(path: Path, split: str) -> CocoSource:
     if pictures is None:
         raise FileRefused(f"{path} has captions of {split}2014 and no pictures: {folders[0]} is not there.")
     file = _annotations(path, split)
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     try:
         document = read_json(file)
         names: dict[str, str] = {}
         for image in document["images"]:
             identity = _identity(image["id"])
-            left_out["pictures listed a second time"] += identity in names
-            names.setdefault(identity, _text(image["file_name"]))
+            name = check_key(_text(image["file_name"]), str(file))
+            if identity in names:
+                left_out.add("pictures listed a second time", f"id {identity}, {name}")
+            names.setdefault(identity, name)
         captions: dict[str, list[str]] = {identity: [] for identity in names}
         for annotation in document["annotations"]:
             identity, caption = _identity(annotation["image_id"]), annotation["caption"]
             if identity not in captions:
-                left_out["captions of pictures that are not listed"] += 1
+                left_out.add("captions of pictures that are not listed", f"image_id {identity}")
             elif isinstance(caption, str) and caption.strip():
                 captions[identity].append(caption)
             else:
-                left_out["captions that are empty or no text"] += 1
+                left_out.add(UNUSABLE, f"{names[identity]}: {caption!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise FileRefused(
             f"{file} is not COCO's: it needs images (id, file_name) and annotations (image_id, caption) "
@@ -93,13 +95,14 @@ def open_split(path: Path, split: str) -> CocoSource:
     source = CocoSource(
         split,
         pictures,
-        [check_key(names[identity], str(file)) for identity in order],
+        [names[identity] for identity in order],
         [tuple(captions[identity]) for identity in order],
     )
     listed = {composed_name(name.partition("/")[0]) for name in names.values()}
-    unlisted = sum(composed_name(name) not in listed for name in os.listdir(pictures))
-    left_out["files that the annotations do not list"] = unlisted
-    source.left_out = +left_out
+    for name in sorted(os.listdir(pictures)):
+        if composed_name(name) not in listed:
+            left_out.add("files that the annotations do not list", name)
+    source.left_out = left_out
     return source
 
 

@@ -16,14 +16,17 @@ from typing import Any
 
 from galip_runtime.errors import FileRefused
 
-from galip.data.decode import Box, BrokenPicture
-from galip.data.layouts.cub import bird_box, read_boxes
-from galip.data.layouts.file_source import FileSource, caption_lines, check_key, first_file
+from galip.data.decode import PICTURE_ENDINGS, Box
+from galip.data.layouts.cub import bird_box, no_box, read_boxes
+from galip.data.layouts.file_source import FileSource, caption_lines, check_key, first_file, text_file
 from galip.data.layouts.layout import Layout
 from galip.data.layouts.pickled import read_keys
+from galip.data.left_out import LeftOut
 
 __all__ = ["LAYOUT"]
 
+ENDINGS = ("jpg", "JPG", *(ending for ending in PICTURE_ENDINGS if ending != "jpg"))
+"""Of a key's picture, in the order in which they are tried."""
 COCO_FOLDERS = {"train": "train2014", "test": "val2014"}
 
 
@@ -46,7 +49,7 @@ class DfganSource(FileSource):
         super().__init__(split, keys)
         self._text = root / "text"
         self._birds = root / "CUB_200_2011"
-        self._boxes = read_boxes(self._birds) if (self._birds / "bounding_boxes.txt").is_file() else {}
+        self._boxes = read_boxes(self._birds) if (self._birds / "bounding_boxes.txt").is_file() else None
         coco = root / "images" / COCO_FOLDERS[split]
         folders = [self._birds / "images", coco / "jpg", coco, root / "images" / split, root / "images"]
         pictures = next((folder for folder in folders if folder.is_dir()), None)
@@ -58,15 +61,13 @@ class DfganSource(FileSource):
             self._text = self._text / split
 
     def file(self, index: int) -> Path:
-        """Return KEY.jpg in the pictures' folder."""
-        return first_file(*(self._pictures / f"{self.keys[index]}.{ending}" for ending in ("jpg", "JPG")))
+        """Return KEY.jpg, or of another ending, in the pictures' folder."""
+        return first_file(self._pictures, *(f"{self.keys[index]}.{ending}" for ending in ENDINGS))
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Read KEY.txt, or that of KEY's part before its first "_", in the captions' folder."""
         key = self.keys[index]
-        return caption_lines(
-            first_file(self._text / f"{key}.txt", self._text / f"{key.split('_')[0] or key}.txt")
-        )
+        return caption_lines(text_file(self._text, key, key.split("_")[0] or key))
 
     def meta(self, index: int) -> dict[str, Any]:
         """Return the bird's kind."""
@@ -75,18 +76,26 @@ class DfganSource(FileSource):
 
     def box(self, index: int, width: int, height: int) -> Box | None:
         """Return the box around the bird, if there are boxes. Raises `BrokenPicture` for one without."""
-        if not self._boxes:
+        if self._boxes is None:
             return None
         bounds = self._boxes.get(self.keys[index])
         if bounds is None:
-            raise BrokenPicture(f"{self._birds}/bounding_boxes.txt has no box for {self.keys[index]}.")
+            raise no_box(self._birds, self.keys[index])
         return bird_box(bounds, width, height)
 
 
 def open_split(path: Path, split: str) -> DfganSource:
     """Open a split. Raises `FileRefused` if the list isn't one of strings, or pictures or boxes lack."""
     file = path / split / "filenames.pickle"
-    return DfganSource(split, [check_key(key, str(file)) for key in read_keys(file)], path)
+    keys: dict[str, None] = {}
+    left_out = LeftOut()
+    for key in read_keys(file):
+        if check_key(key, str(file)) in keys:
+            left_out.add("keys listed a second time", key)
+        keys.setdefault(check_key(key, str(file)))
+    source = DfganSource(split, list(keys), path)
+    source.left_out = left_out
+    return source
 
 
 LAYOUT = Layout(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,9 +13,19 @@ from galip_runtime.files import read_regular
 
 from galip.data.captioned import CaptionedPicture
 from galip.data.decode import Box, BrokenPicture, EncodedPicture
+from galip.data.left_out import LeftOut
 from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, lines_of
 
-__all__ = ["FileSource", "caption_lines", "check_key", "composed_name", "first_file", "read_lines"]
+__all__ = [
+    "FileSource",
+    "caption_lines",
+    "check_key",
+    "composed_name",
+    "find_spelled",
+    "first_file",
+    "read_lines",
+    "text_file",
+]
 
 MAX_CAPTION_BYTES = 2**20
 MAX_NAME_BYTES = 255
@@ -30,7 +40,7 @@ class FileSource:
 
     def __init__(self, split: str, keys: Sequence[str]) -> None:
         self.split, self.keys = split, keys
-        self.left_out: Counter[str] = Counter()
+        self.left_out = LeftOut()
 
     def file(self, index: int) -> Path:
         """Return the file of picture `index`."""
@@ -75,34 +85,55 @@ class FileSource:
 
 
 def check_key(key: str, where: str) -> str:
-    """Return `key` if it is a path within the data set. Raises `FileRefused` if it leads elsewhere."""
-    path = PurePosixPath(key)
+    """Return `key` with Windows' backslashes turned, if it is a path within the data set.
+
+    Raises `FileRefused` if it leads elsewhere.
+    """
+    slashed = key.replace("\\", "/")
+    path = PurePosixPath(slashed)
     try:
         lengths = [len(part.encode()) for part in path.parts]
     except UnicodeEncodeError:  # half of a surrogate pair, which no file's name has
         lengths = []
     leads_away = path.is_absolute() or ".." in path.parts or ":" in key[:2]
-    if not lengths or max(lengths) > MAX_NAME_BYTES or "\0" in key or "\\" in key or leads_away:
+    if not lengths or max(lengths) > MAX_NAME_BYTES or "\0" in key or leads_away:
         raise FileRefused(
-            f"{where}: {key[:80]!r} is no name within the data set: a path must be relative, without '..' "
-            f"and '\\', each part of at most {MAX_NAME_BYTES} bytes. Don't use this list."
+            f"{where}: {key[:80]!r} is no name within the data set: a path must be relative and without "
+            f"'..', each part of at most {MAX_NAME_BYTES} bytes. Don't use this list."
         )
-    return key
+    return slashed
 
 
-def first_file(*files: Path) -> Path:
-    """Return the first of `files` that exists, or else the first of all.
+def first_file(folder: Path, *names: str) -> Path:
+    """Return the first of the files `names` in `folder` that exists, or else the first of all."""
+    for name in names:
+        file = find_spelled(folder, name)
+        if os.path.isfile(file):
+            return file
+    return folder / names[0]
+
+
+def find_spelled(folder: Path, name: str) -> Path:
+    """Return the path `name` in `folder` as the disk spells it; as given, if there is none.
 
     A name with other code points for the same letters counts: macOS writes "é" as two, lists as one.
     """
-    for file in files:
-        if file.is_file():
-            return file
-        for form in () if str(file).isascii() else ("NFC", "NFD"):
-            spelled = Path(unicodedata.normalize(form, str(file)))
-            if spelled.is_file():
-                return spelled
-    return files[0]
+    given = folder / name
+    if name.isascii() or os.path.lexists(given):
+        return given
+    path = folder
+    for part in PurePosixPath(name).parts:
+        spellings = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        found = next((spelling for spelling in spellings if os.path.lexists(path / spelling)), None)
+        if found is None:
+            return given
+        path /= found
+    return path
+
+
+def text_file(folder: Path, *stems: str) -> Path:
+    """Return the first of the text files STEM.txt in `folder` that exists, or else the first of all."""
+    return first_file(folder, *(f"{stem}.{ending}" for stem in stems for ending in ("txt", "TXT", "Txt")))
 
 
 def read_lines(file: Path) -> list[str]:

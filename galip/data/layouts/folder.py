@@ -1,40 +1,51 @@
 """A plain folder: pictures at any depth, captions in same-named text files or in one table.
 
     a/b.png   a/b.txt, one caption a line
-    captions.jsonl (or metadata.jsonl, as Hugging Face's imagefolder has it), one picture a line:
-    {"file": "a/b.png", "captions": ["…", "…"]}; also "file_name" for "file", "caption" or "text" for one
+    captions.jsonl (or metadata.jsonl or metadata.csv, as Hugging Face's imagefolder has it), one picture a
+    line: {"file": "a/b.png", "captions": ["…", "…"]}; also "file_name", and "caption" or "text" for one
 
 Folders train/, val/ (or valid/, validation/) and test/ are splits if they are the only ones with pictures or
 there are two of them; otherwise everything is `train`, and a folder called train is a class like others. The
-table is beside them, or in each one. A table's captions override a text file's; what else a line says is the
-picture's meta; lines of one picture are joined. A picture without captions is broken.
+tables are beside them, or at any depth. A table's captions override a text file's; what else a line says is
+the picture's meta; lines of one picture are joined. A picture without captions is broken, and so is a line
+whose picture is missing.
 """
 
 from __future__ import annotations
 
 import os
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from galip_runtime.errors import FileRefused
-from galip_runtime.files import read_regular
 
 from galip.data.decode import PICTURE_ENDINGS, BrokenPicture
-from galip.data.layouts.file_source import FileSource, caption_lines, first_file
+from galip.data.layouts.file_source import FileSource, caption_lines, text_file
 from galip.data.layouts.layout import Layout
-from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, numbered_lines, parse_json
+from galip.data.layouts.tables import TABLES, read_tables
+from galip.data.left_out import LeftOut
 
-__all__ = ["ENDINGS", "LAYOUT", "has_captions", "pictures_below"]
+__all__ = [
+    "ENDINGS",
+    "LAYOUT",
+    "NoCaptions",
+    "has_captions",
+    "left_out_below",
+    "pictures_below",
+    "split_folders",
+]
 
 ENDINGS = tuple(f".{ending}" for ending in PICTURE_ENDINGS)
 SPLITS = ("train", "val", "valid", "validation", "test")
-TABLES = ("captions.jsonl", "metadata.jsonl")
 MAX_EXAMPLES = 5
 
-Line = tuple[tuple[str, ...] | BrokenPicture, dict[str, Any]]
+Sample = tuple[tuple[str, ...] | BrokenPicture, dict[str, Any]]
+
+
+class NoCaptions(FileRefused):
+    """A folder of pictures of which none has a caption."""
 
 
 def pictures_below(folder: Path) -> Iterator[Path]:
@@ -56,30 +67,41 @@ def _raise(error: OSError) -> None:
         raise error
 
 
-def _left_out(folder: Path, others: list[str], captioned: set[Path]) -> Counter[str]:
-    """Count what below `folder` is not read, and the pictures in the folders `others`.
-
-    `captioned`: the pictures below, without their ending, that text files belong to.
-    """
-    left_out: Counter[str] = Counter()
+def left_out_below(folder: Path, others: list[str], used: set[Path]) -> LeftOut:
+    """Count what below `folder` is not read, and the pictures in the folders `others`. `used`: pictures."""
+    captioned = {_composed(str(picture.with_suffix(""))) for picture in used}
+    left_out = LeftOut()
     for parent, folders, files in os.walk(folder, onerror=_raise):
-        links = sum(os.path.islink(os.path.join(parent, name)) for name in folders)
-        left_out["linked folders, which are not followed"] += links
         shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        hidden = len(folders) - len(shown) + sum(name.startswith(".") for name in files)
-        left_out["hidden files and folders"] += hidden
+        for name in sorted(folders):
+            path = Path(parent, name)
+            if path.is_symlink():
+                left_out.add("linked folders, which are not followed", _below(folder, path))
+            if name not in shown:
+                left_out.add("hidden files and folders", _below(folder, path))
+        for name in sorted(name for name in files if name.startswith(".")):
+            left_out.add("hidden files and folders", _below(folder, Path(parent, name)))
         folders[:] = shown
     for file in _files_below(folder):
         ending = file.suffix.lower()
         if ending == ".txt":
-            left_out["text files without a picture"] += file.with_suffix("") not in captioned
-        elif ending not in ENDINGS and file.name not in TABLES:
-            left_out[f"files ending in {ending}" if ending else "files without an ending"] += 1
+            if _composed(str(file.with_suffix(""))) not in captioned:
+                left_out.add("text files without a picture", _below(folder, file))
+        elif ending not in ENDINGS and file.name not in TABLES and file not in used:
+            kind = f"files ending in {ending}" if ending else "files without an ending"
+            left_out.add(kind, _below(folder, file))
     for name in others:
-        left_out[f"pictures in {name}/, which is no split"] = sum(
-            1 for _ in pictures_below(folder.parent / name)
-        )
-    return +left_out
+        for picture in pictures_below(folder.parent / name):
+            left_out.add(f"pictures in {name}/, which is no split", _below(folder.parent, picture))
+    return left_out
+
+
+def _below(folder: Path, file: Path) -> str:
+    return file.relative_to(folder).as_posix()
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def matches(path: Path) -> bool:
@@ -90,17 +112,17 @@ def matches(path: Path) -> bool:
 def has_captions(path: Path) -> bool:
     """Return whether there is any text file or table of captions."""
     return (
-        next((file for file in path.rglob("*") if file.name in TABLES or file.suffix == ".txt"), None)
+        next((file for file in path.rglob("*") if file.name in TABLES or file.suffix.lower() == ".txt"), None)
         is not None
     )
 
 
 def list_splits(path: Path) -> list[str]:
     """Return the folders that are splits, or else only `train`."""
-    return _split_folders(path) or ["train"]
+    return split_folders(path) or ["train"]
 
 
-def _split_folders(path: Path) -> list[str]:
+def split_folders(path: Path) -> list[str]:
     """Return those of `SPLITS` that are splits; none if `train` may as well be one class of several."""
     folders = [split for split in SPLITS if next(pictures_below(path / split), None)]
     return folders if len(folders) > 1 or not _beside_splits(path) else []
@@ -123,7 +145,7 @@ class FolderSource(FileSource):
     layout = "folder"
     upright = True
 
-    def __init__(self, split: str, root: Path, lines: dict[str, Line]) -> None:
+    def __init__(self, split: str, root: Path, lines: dict[str, Sample]) -> None:
         super().__init__(split, list(lines))
         self._root, self._lines = root, list(lines.values())
 
@@ -146,97 +168,52 @@ class FolderSource(FileSource):
 def open_split(path: Path, split: str) -> FolderSource:
     """Open a split.
 
-    Raises `FileRefused` if a table is broken or names a missing picture, or no picture has a caption.
+    Raises `FileRefused` if a table is broken, `NoCaptions` if no picture has a caption.
     """
-    is_split = split in _split_folders(path)
+    is_split = split in split_folders(path)
     folder = path / split if is_split else path
-    table = {
-        name: line
-        for place in dict.fromkeys((path, folder))
-        for file in TABLES
-        if os.path.lexists(place / file)
-        for name, line in _table(path, place / file).items()
-    }
-    lines: dict[str, Line] = {}
+    left_out = LeftOut()
+    table = read_tables(path, _tables(path, folder), left_out)
+    lines: dict[str, Sample] = {}
     for picture in pictures_below(folder):
         name = picture.relative_to(path).as_posix()
-        lines[name] = table[name] if name in table else (_captions_beside(picture), {})
+        captions, meta = table.get(name, (None, {}))
+        lines[name] = (_captions_beside(picture) if captions is None else captions), meta
+    for name, (captions, meta) in table.items():  # also of other endings, behind links, or missing: broken
+        if name not in lines and (path / name).is_relative_to(folder):
+            lines[name] = (_captions_beside(path / name) if captions is None else captions), meta
     if all(isinstance(captions, BrokenPicture) for captions, _ in lines.values()):
-        raise FileRefused(
+        raise NoCaptions(
             f"{folder}: none of {len(lines)} pictures has a readable caption: "
             f"{', '.join([*lines][:MAX_EXAMPLES])}. "
             "Put a text file of the same name beside each (picture.txt, UTF-8, one caption a line) or a line "
             f"in {TABLES[0]}."
         )
     source = FolderSource(split, path, lines)
-    captioned = {(path / name).with_suffix("") for name in lines}
-    source.left_out = _left_out(folder, _beside_splits(path) if is_split else [], captioned)
+    left_out.add_all(
+        left_out_below(folder, _beside_splits(path) if is_split else [], {path / name for name in lines})
+    )
+    source.left_out = left_out
     return source
 
 
+def _tables(path: Path, folder: Path) -> Iterator[Path]:
+    """Yield the tables of `path` itself and at any depth of its split `folder`."""
+    if folder != path:
+        yield from (path / name for name in TABLES if os.path.lexists(path / name))
+    yield from (file for file in _files_below(folder) if file.name in TABLES)
+
+
 def _captions_beside(picture: Path) -> tuple[str, ...] | BrokenPicture:
-    files = [picture.with_suffix(ending) for ending in (".txt", ".TXT")]
     try:
-        return caption_lines(first_file(*files))
+        return caption_lines(text_file(picture.parent, picture.stem))
     except BrokenPicture as error:
         return error
 
 
-def _table(root: Path, file: Path) -> dict[str, Line]:
-    """Read captions and meta by the picture's path below `root`. Raises `FileRefused`, naming the line."""
-    table: dict[str, Line] = {}
-    try:
-        lines = numbered_lines(decode_text(read_regular(file, MAX_LIST_BYTES)))
-    except ValueError as error:
-        raise FileRefused(f"{file} cannot be read: {error}; write it as UTF-8.") from error
-    for number, text in lines:
-        name, line = _line(file.parent, text, f"{file}, line {number}")
-        key = name.relative_to(root).as_posix()
-        table[key] = _join(table[key], line) if key in table else line
-    return table
-
-
-def _join(first: Line, second: Line) -> Line:
-    """Join two lines of one picture: the captions of both, if both have some."""
-    (captions, meta), (others, more) = first, second
-    if isinstance(captions, BrokenPicture) or isinstance(others, BrokenPicture):
-        return (captions if isinstance(captions, BrokenPicture) else others), meta | more
-    return tuple(dict.fromkeys(captions + others)), meta | more
-
-
-def _line(folder: Path, text: str, where: str) -> tuple[Path, Line]:
-    try:
-        meta = dict(parse_json(text.encode()))
-    except (ValueError, TypeError) as error:
-        raise FileRefused(f"{where} is no JSON object: {error}.") from error
-    name = meta.pop("file", meta.pop("file_name", None))
-    one = meta.pop("caption", meta.pop("text", None))
-    several = meta.pop("captions", [one])
-    if not isinstance(name, str) or not isinstance(several, list):
-        raise FileRefused(f'{where}: write {{"file": "a/b.png", "captions": ["…"]}}.')
-    try:
-        captions: tuple[str, ...] | BrokenPicture = check_captions(several)
-    except ValueError as error:
-        captions = BrokenPicture(f"{where}: {name}: {error}")
-    return _picture_named(folder, name, where), (captions, meta)
-
-
-def _picture_named(folder: Path, name: str, where: str) -> Path:
-    """Return the picture that a table calls `name`, also with backslashes, or composed otherwise (macOS)."""
-    slashed = name.replace("\\", "/")
-    spellings = [name, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
-    for spelling in dict.fromkeys(spellings):
-        picture = Path(os.path.normpath(folder / spelling))
-        if not picture.is_relative_to(folder):
-            raise FileRefused(f"{where}: {name} lies outside {folder}; name pictures within it.")
-        if os.path.lexists(picture):
-            return picture
-    raise FileRefused(f"{where}: there is no picture {name:.200} in {folder}; correct or remove the line.")
-
-
 LAYOUT = Layout(
-    contents="pictures (.png, .jpg, .webp, .gif, .bmp) at any depth, with same-named .txt or a "
-    "captions.jsonl",
+    contents="pictures (.png, .jpg, .webp, .gif, .bmp, .avif) at any depth, with same-named .txt or a "
+    "captions.jsonl or metadata.csv",
     matches=matches,
     list_splits=list_splits,
     open_split=open_split,

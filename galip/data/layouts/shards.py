@@ -8,7 +8,6 @@ is read from its place in the tar when it is asked for; `galip.data.stream` is f
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from galip_runtime.files import open_regular
 from galip.data.captioned import CaptionedPicture
 from galip.data.decode import BrokenPicture, EncodedPicture
 from galip.data.layouts.layout import Layout
+from galip.data.left_out import LeftOut
 from galip.data.shard_folder import DATASET_FILE, check_sums, tars_in
 from galip.data.shard_reader import (
     TEXT_ENDINGS,
@@ -56,18 +56,19 @@ def _others(path: Path) -> list[Path]:
     return [tar for tar in tars_in(path) if not tar.name.startswith(tuple(f"{split}-" for split in SPLITS))]
 
 
-def left_beside(path: Path, split: str) -> Counter[str]:
+def left_beside(path: Path, split: str) -> LeftOut:
     """Count what lies beside the tars of a split and is not read."""
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     shards = shards_of_split(path, split)
-    for file in shards[0].parent.iterdir():
+    for file in sorted(shards[0].parent.iterdir()):
         ending = file.suffix.lower()
         belongs = file.name == DATASET_FILE or file.name.endswith("_stats.json") or ending == ".parquet"
         if file.is_file() and ending != ".tar" and not belongs and not file.name.startswith("."):
-            left_out[f"files beside the tars ending in {ending or 'nothing'}"] += 1
+            left_out.add(f"files beside the tars ending in {ending or 'nothing'}", file.name)
     unread = set(_others(path)) if "train" in list_splits(path) else set()
-    left_out["tars that belong to no split"] += len(unread - set(shards))
-    return +left_out
+    for tar in sorted(unread - set(shards)):
+        left_out.add("tars that belong to no split", tar.name)
+    return left_out
 
 
 def shards_of_split(path: Path, split: str) -> list[Path]:
@@ -81,13 +82,20 @@ def count_pictures(path: Path, split: str) -> int:
     try:
         record = path / DATASET_FILE
         if record.is_file():
-            return int(read_json(record)["summary"]["per_split"][split])
+            return _whole(read_json(record)["summary"]["per_split"][split])
         stats = [shard.with_name(f"{shard.stem}_stats.json") for shard in shards_of_split(path, split)]
         if not all(file.is_file() for file in stats):
             return 0
-        return sum(int(read_json(file, MAX_STATS_BYTES)["successes"]) for file in stats)
-    except (ValueError, KeyError, TypeError, OverflowError, FileRefused):
+        return sum(_whole(read_json(file, MAX_STATS_BYTES)["successes"]) for file in stats)
+    except (ValueError, KeyError, TypeError, FileRefused):
         return 0  # another program's record: it says nothing about pictures
+
+
+def _whole(value: object) -> int:
+    """Return a number of pictures. Raises TypeError for anything else, also for text that looks like one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(f"{value!r:.80} is no number of pictures")
+    return value
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class ShardSource:
 
     def __init__(self, split: str, shards: list[Path]) -> None:
         self.split, self._shards = split, shards
-        self.left_out: Counter[str] = Counter()
+        self.left_out = LeftOut()
         self._entries = [entry for number in range(len(shards)) for entry in self._index(number)]
 
     def _index(self, number: int) -> Iterator[_Entry]:
@@ -122,7 +130,7 @@ class ShardSource:
                 for member in (picture, *texts.values()):
                     check_size(shard, member)
                 contents = {end: read_member(tar, member) for end, member in texts.items()}
-                captions, meta = captions_and_meta(shard, key, contents)
+                captions, meta = captions_and_meta(shard, key, contents, self.left_out)
                 yield _Entry(key, number, picture.offset, picture.size, captions, meta)
             except FileRefused as error:
                 yield _Entry(key, number, 0, 0, (), {}, str(error))
@@ -171,7 +179,7 @@ def open_split(path: Path, split: str) -> ShardSource:
     shards = shards_of_split(path, split)
     check_sums(shards[0].parent, shards)
     source = ShardSource(split, shards)
-    source.left_out += left_beside(path, split)
+    source.left_out.add_all(left_beside(path, split))
     return source
 
 
