@@ -1,4 +1,4 @@
-"""CLIP's two towers from whatever people have: our checkpoints, a state-dict file or an open_clip tag."""
+"""CLIP's two towers from our checkpoints, files of OpenAI, transformers or open_clip, or a tag."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from galip_runtime.errors import UsageError
 
 from galip.checkpoint import is_galip_checkpoint, load_clip, load_galip, load_weights, read_info
 from galip.clip import ImageTower, TextTower, build_clip
+from galip.clip_files import clip_state_dict
 from galip.config import ClipConfig, GalipConfig
-from galip.convert import clip_state_dict
 
 __all__ = ["Towers", "load_towers"]
 
@@ -25,7 +25,7 @@ class Towers:
 
 
 def load_towers(source: str, required: ClipConfig | None = None) -> Towers:
-    """Load CLIP from one of our checkpoints, a state-dict file or an open_clip tag.
+    """Load CLIP from one of our checkpoints, or from what `clip_state_dict` takes.
 
     `required`: the dimensions it must have. Without it our checkpoints have their own and other sources
     ViT-B/32's. Pictures in [-1, 1] become CLIP's input as CLIP was trained, except with the tower of a GALIP

@@ -19,8 +19,8 @@ def convert(
     clip: Annotated[
         str | None,
         typer.Option(
-            help="CLIP ViT-B/32's weights: a state-dict file, or an open_clip tag "
-            "such as openai or MODEL:TAG.",
+            help="CLIP ViT-B/32's weights: a file of OpenAI, transformers or open_clip, a folder with one, "
+            "or an open_clip tag such as openai or MODEL:TAG.",
             show_default=False,
         ),
     ] = None,
