@@ -12,12 +12,10 @@ from torch import Tensor
 from galip.clip import load_pretrained_clip
 from galip.clip_names import with_clip_names
 from galip.clip_tags import find_pretrained, is_clip_path
-from galip.state_dicts import is_safetensors, is_weights, read_state_dict, tensors_of
+from galip.headers import weights_in
+from galip.state_dicts import read_state_dict, tensors_of
 
 __all__ = ["clip_state_dict"]
-
-MOST_FILES = 16
-"""Most files of weights in a folder that is searched for CLIP's."""
 
 
 def clip_state_dict(clip: str) -> dict[str, Tensor]:
@@ -49,7 +47,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
     """
     found: dict[Path, dict[str, Tensor]] = {}
     others = {}
-    for path in _weights_in(folder):
+    for path in weights_in(folder):
         try:
             towers = _read_file(path)
         except FileRefused as error:
@@ -63,30 +61,10 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
         found[path] = towers if not found else {}
     if not found:
         raise FileRefused(
-            f"{folder} holds no file with CLIP's weights, neither OpenAI's, open_clip's nor transformers'"
-            + (":" if others else "; name the file, or the folder that it is in"),
+            f"{folder} holds no file with CLIP's weights, neither OpenAI's, open_clip's nor transformers':",
             *map(str, others.values()),
         )
     return next(iter(found.values()))
-
-
-def _weights_in(folder: Path) -> list[Path]:
-    """Return the files of weights in `folder`, safetensors first.
-
-    A model hub's cache keeps them in the folder `snapshots`, one folder a revision. Raises `FileRefused` if
-    there are too many.
-    """
-    try:
-        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    except OSError as error:
-        raise FileRefused(f"{folder} cannot be read ({error.strerror})") from error
-    weights = [path for path in files if is_weights(path)]
-    snapshots = [path for path in (folder / "snapshots").glob("*") if path.is_dir()]
-    if not weights and len(snapshots) == 1:
-        return _weights_in(snapshots[0])
-    if len(weights) > MOST_FILES:
-        raise FileRefused(f"{folder} holds {len(weights)} files of weights; name the one with CLIP's")
-    return sorted(weights, key=lambda path: not is_safetensors(path))
 
 
 def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 from galip_runtime.bundle.manifest import sha256_file
-from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.errors import FileRefused
 from torch import Tensor
 
 from galip.checkpoint import PARTS, blank_galip, load_weights, save_galip
 from galip.clip_files import clip_state_dict
 from galip.config import GalipConfig
+from galip.early_checks import check_conversion
 from galip.model import Galip
 from galip.presets import preset
 from galip.state_dicts import read_state_dict, tensors_of
@@ -77,12 +78,7 @@ def convert_released(
     Raises `UsageError` if neither is given, `FileRefused` if a file is broken, would run code, or has
     unknown, missing or misshapen tensors.
     """
-    if clip is None and not allow_missing_text:
-        raise UsageError(
-            "released GALIP files have no text encoder: give --clip with CLIP ViT-B/32's weights "
-            "(OpenAI's ViT-B-32.pt, transformers' or open_clip's file or folder, or the tag openai), or "
-            "--allow-missing-text to do without"
-        )
+    check_conversion(source, clip, out, allow_missing_text)
     config = config or preset("released")
     tensors = _galip_tensors(source)
     parts = ("generator", "discriminator") if clip is None else PARTS

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import torch
 from galip_runtime.errors import FileRefused
 
-from galip.tensors import open_weights
+from galip.headers import open_weights
 from galip.torchscript import is_torchscript, read_torchscript
 
 __all__ = ["read_pickled"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,28 +9,11 @@ from typing import Any
 from galip_runtime.errors import FileRefused
 from torch import Tensor
 
+from galip.headers import is_safetensors, is_weights
 from galip.pickles import read_pickled
-from galip.tensors import open_weights, read_safetensors
+from galip.tensors import read_safetensors
 
-__all__ = ["is_safetensors", "is_weights", "read_state_dict", "tensors_of"]
-
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""How zip archives and pickles begin."""
-
-
-def is_safetensors(path: Path) -> bool:
-    """Return whether `path` begins as safetensors files do. Raises `FileRefused` if it cannot be read."""
-    with open_weights(path) as file:
-        start = file.read(9)
-        size = os.fstat(file.fileno()).st_size
-    return len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] <= size - 8
-
-
-def is_weights(path: Path) -> bool:
-    """Return whether `path` begins as files of weights do. Raises `FileRefused` if it cannot be read."""
-    with open_weights(path) as file:
-        start = file.read(4)
-    return start.startswith(_PICKLES) or is_safetensors(path)
+__all__ = ["read_state_dict", "tensors_of"]
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:

@@ -33,7 +33,10 @@ def convert(
     json: Json = False,
 ) -> None:
     """Convert a released GALIP checkpoint to a galip checkpoint."""
-    from galip.checkpoint import read_info
+    from galip.checkpoint_info import read_info
+    from galip.early_checks import check_conversion
+
+    check_conversion(released, clip, out, allow_missing_text)
     from galip.convert import convert_released
 
     with ProgressBar() as progress:
