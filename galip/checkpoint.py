@@ -26,6 +26,7 @@ from galip.checkpoint_info import (
     CheckpointInfo,
     image_tower_names,
     is_galip_checkpoint,
+    read_galip_info,
     read_info,
 )
 from galip.clip import build_clip
@@ -85,17 +86,7 @@ def load_galip(path: Path, *, needs: Iterable[str] = ("generator",)) -> Galip:
 
     Raises `FileRefused` if the file is not an intact GALIP checkpoint, or lacks a part in `needs`.
     """
-    info = read_info(path)
-    if info.kind != "galip":
-        raise FileRefused(
-            f"{path} holds only CLIP's towers; give a GALIP checkpoint (galip train writes one)"
-        )
-    missing = [part for part in needs if part not in info.parts]
-    if missing:
-        raise FileRefused(
-            f"{path} has no {' and no '.join(missing)} part, only {', '.join(info.parts)}; "
-            "convert it again with --clip CLIP, or give another checkpoint"
-        )
+    info = read_galip_info(path, needs)
     assert isinstance(info.config, GalipConfig)
     model = blank_galip(info.config, info.parts)
     load_weights(model, _read_tensors(path, info, model), str(path))

@@ -5,7 +5,7 @@ Reading it takes milliseconds: no tensor is read and no block is built.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from galip_runtime.bundle.decoding import parse, typed
 from galip_runtime.errors import FileRefused, UsageError
 
 from galip.config import ClipConfig, GalipConfig
-from galip.tensors import check_dtypes, read_header
+from galip.headers import check_dtype_names, read_header
 
 __all__ = [
     "FORMAT_VERSION",
@@ -22,6 +22,7 @@ __all__ = [
     "CheckpointInfo",
     "image_tower_names",
     "is_galip_checkpoint",
+    "read_galip_info",
     "read_info",
 ]
 
@@ -94,8 +95,27 @@ def read_info(path: Path) -> CheckpointInfo:
         _check_aliases(info.aliases)
     except (KeyError, FileRefused, UsageError) as error:
         raise FileRefused(f"{path}: the metadata is damaged ({error})") from error
-    check_dtypes({name: spec.dtype for name, spec in header.tensors.items()}, str(path))
+    check_dtype_names({name: spec.dtype for name, spec in header.tensors.items()}, str(path))
     _check_blocks(info, path)
+    return info
+
+
+def read_galip_info(path: Path, needs: Iterable[str] = ("generator",)) -> CheckpointInfo:
+    """Return the description of the GALIP checkpoint at `path`.
+
+    Raises as `read_info`, and `FileRefused` if it holds only CLIP or lacks a part in `needs`.
+    """
+    info = read_info(path)
+    if info.kind != "galip":
+        raise FileRefused(
+            f"{path} holds only CLIP's towers; give a GALIP checkpoint (galip train writes one)"
+        )
+    missing = [part for part in needs if part not in info.parts]
+    if missing:
+        raise FileRefused(
+            f"{path} has no {' and no '.join(missing)} part, only {', '.join(info.parts)}; "
+            "convert it again with --clip CLIP, or give another checkpoint"
+        )
     return info
 
 

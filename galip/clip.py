@@ -20,10 +20,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.errors import FileRefused
 from galip_runtime.tokenizer import Tokenizer, read_clip_merges
 from torch import Tensor, nn
 
+from galip.clip_tags import find_pretrained
 from galip.config import ClipConfig, GeneratorConfig
 
 __all__ = [
@@ -89,22 +90,18 @@ def build_clip(config: ClipConfig) -> Any:
 def load_pretrained_clip(name: str, tag: str) -> dict[str, Tensor]:
     """Return the state dict of open_clip's model `name` with the weights `tag`, downloaded if necessary.
 
-    Raises `UsageError` listing the known tags if open_clip does not know the pair, `FileRefused` if the
-    download fails.
+    Raises `UsageError` listing the known tags if open_clip does not know the pair, `FileRefused` if they are
+    out of reach or the download fails.
     """
+    pretrained = find_pretrained(f"{name}:{tag}")
+    pretrained.check_reachable()
     open_clip = import_open_clip()
-    if (name, tag) not in open_clip.list_pretrained():
-        tags = sorted(tag for model, tag in open_clip.list_pretrained() if model == name)
-        raise UsageError(
-            f"open_clip has no weights {tag!r} for {name!r}; it has {tags or 'no such model'}. "
-            "Give a state-dict file, or MODEL:TAG such as ViT-B-32-quickgelu:openai"
-        )
     try:
         return open_clip.create_model(name, pretrained=tag).state_dict()
     except Exception as error:  # every way to download raises other errors
         raise FileRefused(
-            f"open_clip could not load {tag!r} for {name!r} ({type(error).__name__}: {error}); connect to "
-            "the network, or give a file with CLIP's state_dict()"
+            f"open_clip could not load {tag!r} for {name!r} ({type(error).__name__}: {error}); "
+            f"{pretrained.advice()}"
         ) from error
 
 

@@ -7,24 +7,22 @@ have the prefix `module.` (saved under DDP), and CLIP tensors may be fp16. Files
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from galip_runtime.bundle.manifest import sha256_file
-from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.errors import FileRefused
 from torch import Tensor
 
 from galip.checkpoint import PARTS, blank_galip, load_weights, save_galip
-from galip.clip import load_pretrained_clip
+from galip.clip_files import clip_state_dict
 from galip.config import GalipConfig
+from galip.early_checks import check_conversion
 from galip.model import Galip
-from galip.pickles import read_pickled
 from galip.presets import preset
-from galip.tensors import read_safetensors
+from galip.state_dicts import read_state_dict, tensors_of
 
 __all__ = ["clip_state_dict", "convert_released", "read_state_dict"]
 
@@ -74,17 +72,13 @@ def convert_released(
 ) -> GalipConfig:
     """Convert the released checkpoint `source` to `out` (.safetensors) and return its config.
 
-    `clip`: a CLIP state-dict file, or an open_clip `MODEL:TAG` (a bare tag is one of ViT-B-32-quickgelu).
-    Without it, `allow_missing_text` confirms that the result has no text encoder.
+    `clip`: as for `clip_state_dict`. Without it, `allow_missing_text` confirms that the result has no text
+    encoder.
 
     Raises `UsageError` if neither is given, `FileRefused` if a file is broken, would run code, or has
     unknown, missing or misshapen tensors.
     """
-    if clip is None and not allow_missing_text:
-        raise UsageError(
-            "released GALIP files have no text encoder: give --clip with CLIP ViT-B/32's weights (a "
-            "state-dict file, or an open_clip tag such as openai), or --allow-missing-text to do without"
-        )
+    check_conversion(source, clip, out, allow_missing_text)
     config = config or preset("released")
     tensors = _galip_tensors(source)
     parts = ("generator", "discriminator") if clip is None else PARTS
@@ -103,19 +97,6 @@ def convert_released(
     return config
 
 
-def read_state_dict(path: Path) -> dict[str, Any]:
-    """Return the dict in a `.pth`/`.pt` (pickled tensors only) or `.safetensors` file, tensors as stored.
-
-    Raises `FileRefused` if the file is missing, broken, or a pickle of anything but plain data.
-    """
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
-    loaded = read_pickled(path)
-    if not isinstance(loaded, dict):
-        raise FileRefused(f"{path} holds a {type(loaded).__name__}, not a dict of tensors")
-    return loaded
-
-
 def _galip_tensors(source: Path) -> dict[str, Tensor]:
     """Return the tensors of a released file, as stored, under our names."""
     loaded = read_state_dict(source)
@@ -127,7 +108,7 @@ def _galip_tensors(source: Path) -> dict[str, Tensor]:
         )
     tensors = {}
     for module, rules in _RULES.items():
-        for released, tensor in _tensors_of(modules[module], f"{source}, {module}").items():
+        for released, tensor in tensors_of(modules[module], f"{source}, {module}").items():
             name = released.removeprefix("module.")
             for pattern, replacement in rules:
                 name = re.sub(pattern, replacement, name)
@@ -136,47 +117,12 @@ def _galip_tensors(source: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def clip_state_dict(clip: str) -> dict[str, Tensor]:
-    """Return CLIP's two towers as stored, under CLIP's own names.
-
-    `clip`: a state-dict file, or an open_clip `MODEL:TAG`; a bare tag is one of ViT-B-32-quickgelu. Raises
-    `FileRefused` or `UsageError` if there is no such file, model or tag.
-    """
-    if (
-        os.path.exists(clip)
-        or len(Path(clip).parts) > 1
-        or Path(clip).suffix in (".pt", ".pth", ".safetensors", ".bin")
-    ):
-        loaded = read_state_dict(Path(clip))
-        loaded = loaded.get("state_dict", loaded)
-    else:
-        name, _, tag = clip.rpartition(":")
-        loaded = load_pretrained_clip(name or "ViT-B-32-quickgelu", tag)
-    tensors = {name.removeprefix("module."): tensor for name, tensor in _tensors_of(loaded, clip).items()}
-    not_in_towers = ("logit_scale", "input_resolution", "context_length", "vocab_size")
-    return {name: tensor for name, tensor in tensors.items() if name not in not_in_towers}
-
-
 def _clip_tensors(clip: str) -> dict[str, Tensor]:
     """Return the tensors of the text and image towers under our names."""
     return {
         "image." + name.removeprefix("visual.") if name.startswith("visual.") else "text." + name: tensor
         for name, tensor in clip_state_dict(clip).items()
     }
-
-
-def _tensors_of(loaded: Any, where: str) -> dict[str, Tensor]:
-    """Return `loaded` if it is a dict of tensors. Raises `FileRefused` otherwise."""
-    if not isinstance(loaded, Mapping):
-        raise FileRefused(f"{where}: expected a dict of tensors, got a {type(loaded).__name__}")
-    names = [
-        name if isinstance(name, str) else f"one named by a {type(name).__name__}"
-        for name, value in loaded.items()
-        if not isinstance(value, Tensor) or not isinstance(name, str)
-    ]
-    if names:
-        raise FileRefused(f"{where}: these entries are not tensors: {', '.join(names[:5]):.400}")
-    return dict(loaded)
 
 
 def _check_same_clip(model: Galip, source: Path, clip: str) -> None:

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from galip_runtime.backends.devices import thread_count
 from galip_runtime.bundle.manifest import Dimensions
-from galip_runtime.errors import ProviderUnavailable, UsageError
+from galip_runtime.errors import ProviderUnavailable
 from galip_runtime.text_to_image import TextToImage
 from numpy.typing import NDArray
 from torch import Tensor
 
 from galip.checkpoint import load_galip
 from galip.clip import clip_tokenizer
+from galip.early_checks import check_eager_options
 from galip.model import Galip
 
 __all__ = ["EagerModel", "load_eager"]
@@ -83,14 +84,7 @@ def load_eager(
     `threads` applies to the whole process. Raises `FileRefused` if the checkpoint is unusable or lacks the
     text tower or generator, `ProviderUnavailable` without CUDA, `UsageError` for another device or precision.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(
-            f"eager PyTorch runs on cpu or cuda, not on {device!r}; export a bundle for that device"
-        )
-    if precision not in ("auto", "fp32"):
-        raise UsageError(
-            f"eager PyTorch runs in fp32 here, not in {precision!r}; export a bundle for that precision"
-        )
+    check_eager_options(device, precision)
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
         raise ProviderUnavailable(f"PyTorch {torch.__version__} finds no CUDA device; use --device cpu")

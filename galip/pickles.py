@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 import torch
 from galip_runtime.errors import FileRefused
 
-from galip.tensors import open_weights
+from galip.headers import open_weights
+from galip.torchscript import is_torchscript, read_torchscript
 
 __all__ = ["read_pickled"]
 
@@ -32,16 +33,21 @@ _LEGACY_PICKLES = 5
 """Pickles at the start of a file in the older format: magic number, version, system, data, storages' keys."""
 
 
-def read_pickled(path: Path, *, checksums: bool = False) -> Any:
+def read_pickled(path: Path, *, checksums: bool = False, torchscript: bool = False) -> Any:
     """Return what `torch.save` wrote to `path`: tensors and plain data, on the CPU. Its code never runs.
 
-    `checksums`: verify the checksums that PyTorch writes but never reads. Raises `FileRefused` if the file
-    is not regular, is broken, unpacks to far more than its size, nests deeply, or holds anything else.
+    `checksums`: verify the checksums that PyTorch writes but never reads. `torchscript`: read a TorchScript
+    archive, too, as a dict of its tensors. Raises `FileRefused` if the file is not regular, is broken,
+    unpacks to far more than its size, nests deeply, or holds anything else.
     """
     with open_weights(path) as file:
         try:
             if file.read(4) == _ZIP:
                 _check_zip(file, checksums)
+                if is_torchscript(file):
+                    if not torchscript:
+                        raise FileRefused("is a TorchScript archive, not what torch.save writes")
+                    return read_torchscript(file)
             else:
                 file.seek(0)
                 head = io.BytesIO(file.read(MOST_PICKLE_BYTES))
@@ -63,11 +69,6 @@ def read_pickled(path: Path, *, checksums: bool = False) -> Any:
 def _why_refused(error: Exception) -> str:
     """Return what `error` means for the file. Torch's own message advises to run its code."""
     message = str(error)
-    if "TorchScript" in message:
-        return (
-            "is a TorchScript archive (as OpenAI's CLIP files are), which holds code, not only weights. "
-            "For OpenAI's CLIP use --clip openai, or give a file with its state_dict()"
-        )
     if isinstance(error, pickle.UnpicklingError) and (culprit := re.search(r"GLOBAL ([\w.]+)", message)):
         return (
             f"holds more than tensors ({culprit[1]:.80}), and loading it could run code, so it is refused; "

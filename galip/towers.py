@@ -1,16 +1,15 @@
-"""CLIP's two towers from whatever people have: our checkpoints, a state-dict file or an open_clip tag."""
+"""CLIP's two towers from our checkpoints, files of OpenAI, transformers or open_clip, or a tag."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from galip_runtime.errors import UsageError
-
 from galip.checkpoint import is_galip_checkpoint, load_clip, load_galip, load_weights, read_info
 from galip.clip import ImageTower, TextTower, build_clip
+from galip.clip_files import clip_state_dict
 from galip.config import ClipConfig, GalipConfig
-from galip.convert import clip_state_dict
+from galip.early_checks import check_same_towers
 
 __all__ = ["Towers", "load_towers"]
 
@@ -25,7 +24,7 @@ class Towers:
 
 
 def load_towers(source: str, required: ClipConfig | None = None) -> Towers:
-    """Load CLIP from one of our checkpoints, a state-dict file or an open_clip tag.
+    """Load CLIP from one of our checkpoints, or from what `clip_state_dict` takes.
 
     `required`: the dimensions it must have. Without it our checkpoints have their own and other sources
     ViT-B/32's. Pictures in [-1, 1] become CLIP's input as CLIP was trained, except with the tower of a GALIP
@@ -40,10 +39,8 @@ def load_towers(source: str, required: ClipConfig | None = None) -> Towers:
         return Towers(TextTower(clip), ImageTower(clip.visual, config, "clip"), config)
     info = read_info(Path(source))
     config = info.config.clip if isinstance(info.config, GalipConfig) else info.config
-    if required is not None and config != required:
-        raise UsageError(
-            f"{source} has towers {config}, the preset wants {required}; give those trained for it"
-        )
+    if required is not None:
+        check_same_towers(source, config, required)
     if info.kind == "galip":
         model = load_galip(Path(source), needs=("text", "image"))
         return Towers(model.text, model.image, config)

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from galip_runtime.errors import UsageError
 from torch import Tensor, nn
 
 from galip.model import AffineMlp, FusionBlock, GenerationBlock, Generator
+from galip_export.rewrite_names import REWRITES, check_rewrites
 
 __all__ = [
     "REWRITES",
@@ -28,16 +28,6 @@ __all__ = [
     "rewrite",
     "sub_pixel_kernels",
 ]
-
-REWRITES = ("exact", "none")
-"""the choices: everything here, or the generator as it is"""
-
-
-def check_rewrites(rewrites: str) -> str:
-    """Return `rewrites`. Raises UsageError where it is not one of `REWRITES`."""
-    if rewrites not in REWRITES:
-        raise UsageError(f"rewrites are {rewrites!r}; there are: {', '.join(REWRITES)}")
-    return rewrites
 
 
 def rewrite(generator: Generator, rewrites: str = "exact") -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from galip_runtime import console
@@ -13,6 +13,9 @@ from galip_runtime.errors import QualityGateFailed, UsageError
 
 from galip.cli.options import Inception, Threads
 from galip.cli.output import ProgressBar
+
+if TYPE_CHECKING:
+    from galip_bench.config import BenchConfig
 
 __all__ = ["bench"]
 
@@ -129,7 +132,6 @@ def bench(
     options = locals()
     if compare is not None:
         return _compare(*compare, tolerance)
-    from galip_bench.benchmark import run
     from galip_bench.config import BenchConfig
     from galip_bench.report import read_report
 
@@ -142,6 +144,9 @@ def bench(
     else:
         before = read_report(repeat)
         config = before.config
+    _check_paths(config)
+    from galip_bench.benchmark import run
+
     with ProgressBar() as progress:
         report = run(config, pictures=worst, progress=progress)
     if before is not None and report.models != before.models:
@@ -163,6 +168,30 @@ def _check_targets(worst: Path | None, *files: Path | None) -> None:
     for file in files:
         if file is not None:
             check_writable(file)
+
+
+def _check_paths(config: BenchConfig) -> None:
+    """Raise FileRefused or UsageError, before PyTorch is imported, for a path that cannot be used."""
+    from galip_runtime.bundle.manifest import read_manifest
+    from galip_runtime.files import open_regular
+
+    from galip.checkpoint_info import read_galip_info
+    from galip.early_checks import check_captions, check_reference
+
+    for bundle in filter(None, (config.bundle, config.plain_bundle)):
+        read_manifest(Path(bundle))
+    if config.model:
+        if not Path(config.model).is_file():
+            raise UsageError(
+                f"there is no file {config.model}; name a checkpoint of galip (galip convert makes one)"
+            )
+        read_galip_info(Path(config.model), needs=("text", "generator"))
+    if config.against:
+        check_reference(Path(config.against))
+    if config.captions:
+        check_captions(Path(config.captions))
+    if config.inception:
+        open_regular(config.inception).close()
 
 
 def _write(report: Any, json: Path | None, html: Path | None, markdown: Path | None) -> None:

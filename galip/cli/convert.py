@@ -19,8 +19,8 @@ def convert(
     clip: Annotated[
         str | None,
         typer.Option(
-            help="CLIP ViT-B/32's weights: a state-dict file, or an open_clip tag "
-            "such as openai or MODEL:TAG.",
+            help="CLIP ViT-B/32's weights: a file of OpenAI, transformers or open_clip, a folder with one, "
+            "or an open_clip tag such as openai or MODEL:TAG.",
             show_default=False,
         ),
     ] = None,
@@ -33,7 +33,10 @@ def convert(
     json: Json = False,
 ) -> None:
     """Convert a released GALIP checkpoint to a galip checkpoint."""
-    from galip.checkpoint import read_info
+    from galip.checkpoint_info import read_info
+    from galip.early_checks import check_conversion
+
+    check_conversion(released, clip, out, allow_missing_text)
     from galip.convert import convert_released
 
     with ProgressBar() as progress:

@@ -69,7 +69,7 @@ def evaluate(
     ] = None,
     clip: Annotated[
         str,
-        typer.Option(help="CLIP that scores: a file or MODEL:TAG. Default: the checkpoint's own."),
+        typer.Option(help="CLIP that scores: a file, a folder or MODEL:TAG. Default: the checkpoint's own."),
     ] = "",
     inception: Inception = "",
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.")] = 32,
@@ -86,14 +86,17 @@ def evaluate(
     On several GPUs: torchrun --nproc-per-node GPUS -m galip evaluate ...
     """
     options = locals()
-    from galip.metrics import EvaluationConfig, evaluate
-    from galip.metrics.config import parse_metrics
-    from galip.metrics.report import format_report
+    from galip.early_checks import check_evaluation
+    from galip.metrics.config import EvaluationConfig, parse_metrics
 
     values: dict[str, Any] = {field.name: options[field.name] for field in fields(EvaluationConfig)}
     values |= {"subject": str(subject), "against": str(against)}
     values |= {"metrics": parse_metrics(metrics), "exclude": tuple(exclude or ())}
     config = EvaluationConfig(**values)
+    check_evaluation(config)
+    from galip.metrics import evaluate
+    from galip.metrics.report import format_report
+
     fabric = None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from galip.train.fabric import make_fabric

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from galip_export.precisions import describe_precisions
+from galip_export.rewrite_names import check_rewrites
 from galip_runtime.errors import UsageError
 
 from galip.cli.options import Json
@@ -22,10 +23,20 @@ __all__ = ["export"]
 _BATCHES = "1,4,16"
 
 
+def _checked_model(model: Path | None) -> Path | None:
+    """Return `model` if it is a folder or a checkpoint that can be exported. Needs no PyTorch."""
+    from galip.checkpoint_info import read_galip_info
+
+    if model is not None and not model.is_dir():
+        read_galip_info(model, needs=("text", "generator"))
+    return model
+
+
 def export(
     model: Annotated[
         Path | None,
         typer.Argument(
+            callback=_checked_model,
             help="Checkpoint (.safetensors), or a bundle to build engines for. Default: the shipped model.",
             show_default=False,
         ),
@@ -42,8 +53,9 @@ def export(
     rewrites: Annotated[
         str,
         typer.Option(
+            callback=check_rewrites,
             help="exact: rewrite the generator to compute the same with less work; none: leave it as it is "
-            "in the checkpoint."
+            "in the checkpoint.",
         ),
     ] = "exact",
     trt: Annotated[bool, typer.Option("--trt", help="Build TensorRT engines, too.")] = False,

@@ -120,7 +120,7 @@ def _worst_parity(path: Path, manifest: Manifest) -> dict[str, dict[str, Any]]:
 
 
 def _checkpoint_facts(path: Path) -> dict[str, Any]:
-    from galip.checkpoint import read_info
+    from galip.checkpoint_info import read_info
 
     checkpoint = read_info(path)
     parameters: dict[str, int] = {}

@@ -29,6 +29,9 @@ def load_model(
             raise UsageError("give --bundle or --model, not both")
         if fallback:
             raise UsageError("--fallback is for bundles: leave it out with --model")
+        from galip.early_checks import check_eager
+
+        check_eager(checkpoint, device, precision)
         from galip.eager import load_eager
 
         return load_eager(checkpoint, device, precision, threads)

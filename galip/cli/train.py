@@ -40,6 +40,9 @@ def train(
     from galip.train.options import resolve
 
     resolved = resolve(GanConfig, options, preset, config, resume=resume)
+    from galip.early_checks import check_training
+
+    check_training(resolved, resume)
     from galip.train.gan import train
 
     return run_training(train, resolved, resume, json)

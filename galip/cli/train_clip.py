@@ -28,6 +28,9 @@ def train_clip(
     resolved = resolve(ContrastiveConfig, options, file=config, resume=resume)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("train-clip runs in one process; start it without torchrun")
+    from galip.early_checks import check_contrastive
+
+    check_contrastive(resolved, resume)
     from galip.train.contrastive import train_clip
 
     return run_training(train_clip, resolved, resume, json)

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from galip_runtime.backends.devices import MOST_THREADS
 from galip_runtime.errors import UsageError
 
-from galip.metrics.inception import PROTOCOLS
 from galip.metrics.registry import METRICS
 
-__all__ = ["EvaluationConfig", "parse_metrics"]
+__all__ = ["PROTOCOLS", "EvaluationConfig", "parse_metrics"]
+
+PROTOCOLS = {
+    "clean": "rounded to 8 bits; bicubic with antialiasing to 299x299 in float as clean-fid; (x - 128) / 128",
+    "released": "clamped, not rounded; bilinear without antialiasing to 299x299; x in [-1, 1]",
+}
+"""What each protocol does to a picture before Inception. `released` is what GALIP's released test code does.
+FID moves by more between the two than between good models."""
 
 _BOUNDS = {
     "count": (1, 10_000_000),

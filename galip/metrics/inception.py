@@ -16,18 +16,13 @@ from galip_runtime.files import open_regular, sha256_rest
 from numpy.typing import NDArray
 from torch import Tensor
 
+from galip.metrics.config import PROTOCOLS
+
 __all__ = ["PROTOCOLS", "Inception", "find_weights", "quantize"]
 
 SIDE = 299
 MAX_WEIGHT_BYTES = 2**31
 """Of a TorchScript file; Inception's is 95 MB."""
-
-PROTOCOLS = {
-    "clean": "rounded to 8 bits; bicubic with antialiasing to 299x299 in float as clean-fid; (x - 128) / 128",
-    "released": "clamped, not rounded; bilinear without antialiasing to 299x299; x in [-1, 1]",
-}
-"""What each protocol does to a picture before Inception. `released` is what GALIP's released test code does.
-FID moves by more between the two than between good models."""
 
 
 def find_weights(path: Path | None = None) -> Path:

@@ -108,7 +108,8 @@ class GanConfig:
 
     data: str = _required("Folder of captioned pictures, in any layout of --layout.")
     clip: str = _required(
-        "CLIP's towers: a checkpoint of ours (of CLIP or GALIP), a state-dict file or an open_clip MODEL:TAG."
+        "CLIP's towers: a checkpoint of ours (of CLIP or GALIP), a file of OpenAI, transformers or open_clip "
+        "or a folder with one, or an open_clip MODEL:TAG."
     )
     out: str = _required("Folder of the run; model.safetensors is written there.")
     init: str = _option(

@@ -1,10 +1,10 @@
 """`galip export` and `galip convert`."""
 
 import json
-from pathlib import Path
 
 import galip_export
 import galip_export.engines
+import torch
 from galip_runtime.errors import UsageError
 
 import galip.convert
@@ -52,12 +52,14 @@ def test_convert(run, tiny_checkpoint, tmp_path, monkeypatch):
         out.write_bytes(tiny_checkpoint.read_bytes())
 
     monkeypatch.setattr(galip.convert, "convert_released", convert_released)
-    out = tmp_path / "out.safetensors"
-    code, output, err = run("convert", "x.pth", "--clip", "openai", "--out", out, "--json")
+    source, clip, out = tmp_path / "x.pth", tmp_path / "clip.pt", tmp_path / "out.safetensors"
+    for file in (source, clip):
+        torch.save({}, file)
+    code, output, err = run("convert", source, "--clip", clip, "--out", out, "--json")
     assert code == 0
     assert json.loads(output) == {
         "checkpoint": str(out),
         "parts": ["text", "image", "generator", "discriminator"],
     }
     assert err
-    assert calls == [(Path("x.pth"), out, {"clip": "openai", "allow_missing_text": False})]
+    assert calls == [(source, out, {"clip": str(clip), "allow_missing_text": False})]

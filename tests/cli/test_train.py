@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from galip import early_checks
 from galip.train import contrastive, gan
 from galip.train.config import ContrastiveConfig, GanConfig
 
@@ -55,6 +56,10 @@ def test_options_are_the_config_s_fields(run, fail, monkeypatch, tmp_path, comma
     monkeypatch.setattr(
         module, name, lambda config, resume, echo: configs.append((config, resume)) or Path("x")
     )
+    check = "check_training" if command == "train" else "check_contrastive"
+    monkeypatch.setattr(
+        early_checks, check, lambda config, resume: early_checks.check_run(Path(config.out), resume)
+    )  # which would miss the files
     required = [field for field in dataclasses.fields(config_class) if field.default is dataclasses.MISSING]
     options = [part for field in required for part in (f"--{field.name}", f"a {field.name}")]
     assert run(command, *options)[0] == 0

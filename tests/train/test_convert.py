@@ -13,6 +13,7 @@ from golden.official_weights import SHAPES
 from safetensors.torch import save_file
 
 from galip import clip as galip_clip
+from galip import clip_tags
 from galip.checkpoint import PARTS, load_galip, read_info
 from galip.clip import ImageTower, TextTower, build_clip
 from galip.convert import convert_released, read_state_dict
@@ -229,18 +230,11 @@ def test_clip_from_open_clip(files, clip, model, monkeypatch):
         return clip
 
     monkeypatch.setattr(galip_clip.import_open_clip(), "create_model", create_model)
+    monkeypatch.setattr(clip_tags.PretrainedClip, "check_reachable", lambda pretrained: None)
+    monkeypatch.setattr(clip_tags.PretrainedClip, "local_file", lambda pretrained: None)
     assert_equal(convert(files(), clip="openai"), model)
     assert_equal(convert(files(), clip="ViT-B-32:laion2b_e16"), model)
     assert asked == [("ViT-B-32-quickgelu", "openai"), ("ViT-B-32", "laion2b_e16")]
-
-
-def test_no_network(files, monkeypatch):
-    def create_model(name, pretrained):
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(galip_clip.import_open_clip(), "create_model", create_model)
-    message = refused(files(), clip="openai")
-    assert "no route to host" in message
 
 
 # What is refused
@@ -331,12 +325,11 @@ def test_a_pickle_that_would_run_code(files, modules, tmp_path, place, save):
     assert not target.exists()
 
 
-def test_torchscript_archive(files, tmp_path, recwarn):
+def test_torchscript_archive_of_something_else(files, tmp_path, recwarn):
     galip, path = files()
     torch.jit.script(torch.nn.Linear(2, 2)).save(path)
-    message = refused((galip, path))
-    assert str(path) in message
-    assert "--clip openai" in message
+    assert str(path) in refused((galip, path))
+    assert str(path) in refused((path, path))
     assert not [warning for warning in recwarn if "jit.load" in str(warning.message)]
 
 
@@ -362,8 +355,9 @@ def test_no_weights_at_all(files, content):
 def test_no_file(files, tmp_path):
     galip, clip = files()
     (tmp_path / "clip.safetensors").write_bytes(b"nothing")
+    (tmp_path / "empty").mkdir()
     assert str(tmp_path / "nothing.pth") in refused((tmp_path / "nothing.pth", clip))
-    for wrong in (tmp_path, tmp_path / "nothing.pt", tmp_path / "clip.safetensors"):
+    for wrong in (tmp_path / "empty", tmp_path / "nothing.pt", tmp_path / "clip.safetensors"):
         assert str(wrong) in refused((galip, wrong))
 
 

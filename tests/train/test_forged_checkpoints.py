@@ -371,8 +371,8 @@ def test_a_foreign_file_with_counters_is_still_clip(tmp_path):
     from galip.convert import clip_state_dict
 
     counters = {"input_resolution": torch.tensor(28), "context_length": torch.tensor(16)}
-    save_file({"proj": torch.ones(2), **counters}, tmp_path / "clip.safetensors")
-    assert set(clip_state_dict(str(tmp_path / "clip.safetensors"))) == {"proj"}
+    save_file({"visual.proj": torch.ones(2), **counters}, tmp_path / "clip.safetensors")
+    assert set(clip_state_dict(str(tmp_path / "clip.safetensors"))) == {"visual.proj"}
 
 
 def test_a_state_dict_in_memory(tmp_path):

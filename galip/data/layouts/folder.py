@@ -14,7 +14,6 @@ whose picture is missing.
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 from galip_runtime.errors import FileRefused
 
 from galip.data.decode import PICTURE_ENDINGS, BrokenPicture
-from galip.data.layouts.file_source import FileSource, caption_lines, text_file
+from galip.data.layouts.file_source import FileSource, caption_lines, composed_name, text_file
 from galip.data.layouts.layout import Layout
 from galip.data.layouts.tables import TABLES, read_tables
 from galip.data.left_out import LeftOut
@@ -69,7 +68,7 @@ def _raise(error: OSError) -> None:
 
 def left_out_below(folder: Path, others: list[str], used: set[Path]) -> LeftOut:
     """Count what below `folder` is not read, and the pictures in the folders `others`. `used`: pictures."""
-    captioned = {_composed(str(picture.with_suffix(""))) for picture in used}
+    captioned = {composed_name(str(picture.with_suffix(""))) for picture in used}
     left_out = LeftOut()
     for parent, folders, files in os.walk(folder, onerror=_raise):
         shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
@@ -85,7 +84,7 @@ def left_out_below(folder: Path, others: list[str], used: set[Path]) -> LeftOut:
     for file in _files_below(folder):
         ending = file.suffix.lower()
         if ending == ".txt":
-            if _composed(str(file.with_suffix(""))) not in captioned:
+            if composed_name(str(file.with_suffix(""))) not in captioned:
                 left_out.add("text files without a picture", _below(folder, file))
         elif ending not in ENDINGS and file.name not in TABLES and file not in used:
             kind = f"files ending in {ending}" if ending else "files without an ending"
@@ -98,10 +97,6 @@ def left_out_below(folder: Path, others: list[str], used: set[Path]) -> LeftOut:
 
 def _below(folder: Path, file: Path) -> str:
     return file.relative_to(folder).as_posix()
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 def matches(path: Path) -> bool:
