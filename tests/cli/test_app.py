@@ -60,7 +60,7 @@ COMMANDS = {
     "export": "MODEL --out --precision --rewrites --trt --trt-batch --trt-arch --trt-refit --trt-compatible "
     "--overwrite --json",
     "convert": "RELEASED --out --clip --allow-missing-text --json",
-    "info": "PATH --json",
+    "info": "PATH --verbose --json",
     "doctor": "--json",
     "data check": "PATH --layout --split --sheet --decode --no-decode --json",
     "data icons": "--out --size --from --skin-tones --no-skin-tones --exclude-group --json",
