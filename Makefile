@@ -93,7 +93,7 @@ define measure-cpu
 	$(BIN)/galip export $(2) --precision $(CPU_PRECISIONS) --out demo/cpu_$(1) --overwrite
 	$(BIN)/galip export $(2) --rewrites none --out demo/cpu_$(1)_plain --overwrite
 	$(BIN)/galip bench $(if $(2),--model $(2)) --bundle demo/cpu_$(1) --plain-bundle demo/cpu_$(1)_plain \
-		--subjects $(CPU_SUBJECTS) --json benchmarks/results/cpu_$(1)_latency.json --html demo/cpu_$(1).html
+		--subjects $(CPU_SUBJECTS) --max-minutes 40 --json benchmarks/results/cpu_$(1)_latency.json --html demo/cpu_$(1).html
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.operators demo/cpu_$(1) --out benchmarks/results/cpu_$(1)_operators.json
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.options demo/cpu_$(1) --out benchmarks/results/cpu_$(1)_options.json
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.rewrites $(or $(2),galip/assets/default.safetensors) \
@@ -144,7 +144,7 @@ bench-gpu: $(GPU_READY)
 	$(GPU_PYTHON) -m galip export demo/random.safetensors --precision fp32,fp16 --out demo/gpu_full --overwrite
 	PYTHONPATH=benchmarks $(GPU_PYTHON) -m studies.gpu_options demo/gpu_full --out benchmarks/results/gpu_full_options.json
 	$(GPU_PYTHON) -m galip bench --model demo/random.safetensors --bundle demo/gpu_full --subjects $(GPU_SUBJECTS) \
-		--batch 1,4,16,64 --json benchmarks/results/gpu_full_latency.json --html demo/gpu_full.html
+		--batch 1,4,16,64 --max-minutes 40 --json benchmarks/results/gpu_full_latency.json --html demo/gpu_full.html
 
 # The tables of README and docs, from the results and from the table of devices.
 readme: setup

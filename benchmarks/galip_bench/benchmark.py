@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import itertools
-import math
 import shlex
 import sys
 import time
@@ -20,7 +19,7 @@ from galip_runtime.hardware import usable_cpus
 from galip_runtime.text_to_image import TextToImage
 
 from galip_bench.cold_start import measure_cold_start
-from galip_bench.config import MIN_ROUNDS, BenchConfig
+from galip_bench.config import BenchConfig
 from galip_bench.latency_report import latencies, machine_noise, rounds_by_worker
 from galip_bench.latency_worker import LatencyTask, WorkerResult, run_worker
 from galip_bench.machine import describe_machine
@@ -28,11 +27,12 @@ from galip_bench.models import Models, prepare_models
 from galip_bench.parity import ParityStudy
 from galip_bench.prompts import PROMPTS
 from galip_bench.report import ColdStart, FidParity, Parity, Report, SubjectReport
+from galip_bench.schedule import Schedule, Stop, Terminated
 from galip_bench.subjects import REFERENCE, Subject, all_subjects, is_bundle, select
 
 if TYPE_CHECKING:
     from galip.metrics import Inception
-    from galip.progress import Progress
+    from galip.progress import Count, Progress
     from galip_bench.fid import FidStudy
 
 __all__ = ["run"]
@@ -40,16 +40,38 @@ __all__ = ["run"]
 _NOT_REPORTED = ("path", "files", "model", "noise", "source", "dimensions")
 """Keys of a model's `info` that the report leaves out: `Report.models` has the hashes."""
 
+_NO_TIME = "no time was left for it; raise --max-minutes"
+_ALWAYS = 2
+"""Subjects that are measured whatever the time: the reference and one more."""
+_PICTURES_SHARE, _COLD_STARTS_SHARE = 0.4, 0.35
+"""Shares of the time that is left at most for the pictures, and then at least for cold starts."""
+_START_SECONDS = 3.0
+"""Seconds that a fresh process takes to import PyTorch, where that was not measured."""
 
-def run(config: BenchConfig, *, pictures: Path | None = None, progress: Progress = lambda *_: None) -> Report:
+
+def run(
+    config: BenchConfig,
+    *,
+    pictures: Path | None = None,
+    progress: Progress = lambda *_: None,
+    schedule: Schedule | None = None,
+    stop: Stop | None = None,
+) -> Report:
     """Measure what `config` says. `pictures`: folder for each subject's worst picture and its difference.
+
+    `schedule` tells how long it still takes. If `stop` gets its signal, the report has what was measured
+    before; if nothing was, `Terminated` is raised.
 
     Raises `UsageError` for unknown subjects, `ProviderUnavailable` for named ones that can't run or that fell
     back to another device, `QualityGateFailed` if the reference's own pictures are not finite, and as
     `prepare_models`.
     """
-    with prepare_models(config, progress) as models:
-        return _Benchmark(config, models, pictures, progress).report()
+    schedule, stop = schedule or Schedule(config.max_minutes), stop or Stop()
+    with contextlib.ExitStack() as stack:
+        with stop.raises():
+            models = stack.enter_context(prepare_models(config, progress))
+            benchmark = _Benchmark(config, models, pictures, progress, schedule, stop)
+        return benchmark.report()
 
 
 @dataclass(frozen=True)
@@ -68,9 +90,17 @@ class _Pictures:
 
 class _Benchmark:
     def __init__(
-        self, config: BenchConfig, models: Models, pictures: Path | None, progress: Progress
+        self,
+        config: BenchConfig,
+        models: Models,
+        pictures: Path | None,
+        progress: Progress,
+        schedule: Schedule,
+        stop: Stop,
     ) -> None:
         self.config, self.models, self.pictures, self.progress = config, models, pictures, progress
+        self.schedule, self.stop = schedule, stop
+        self.load_seconds: dict[str, float] = {}
         self.threads = config.threads or usable_cpus()
         self.unavailable: dict[str, str] = {}
         self.warnings: list[str] = []
@@ -79,9 +109,10 @@ class _Benchmark:
     def report(self) -> Report:
         config, machine = self.config, describe_machine()
         started, start = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-        selection = self._select()
-        fid = self._fid_study()
-        subjects = self._compare_pictures(selection, fid)
+        with self.stop.raises():
+            selection = self._select()
+            fid = self._fid_study()
+            subjects = self._compare_pictures(selection, fid)
         results = self._run_workers(self._without_broken(subjects))
         timed = self._without_failed(subjects, results)
         rounds = rounds_by_worker(results, config.batch[0])
@@ -93,6 +124,8 @@ class _Benchmark:
             )
             for name, pictures in subjects.items()
         }
+        if self.stop.requested:
+            self.warnings.append("the run was stopped by SIGTERM: this is what it had measured by then")
         if not self.models.is_pair:
             self.warnings.append(
                 "the bundle was not exported from the checkpoint: its pictures can't be the same"
@@ -142,26 +175,57 @@ class _Benchmark:
         return selection
 
     def _compare_pictures(self, subjects: Sequence[Subject], fid: FidStudy | None) -> dict[str, _Pictures]:
-        """Load one subject after another and compare its pictures with the reference's."""
-        config, results = self.config, {}
+        """Load one subject after another and compare its pictures with the reference's.
+
+        After the reference come bundles, in case that there is no time for all.
+        """
+        config = self.config
+        results: dict[str, _Pictures] = {}
         study = ParityStudy(config, self.inception, self.pictures)
-        for subject in subjects:
+        budget, slowest = _PICTURES_SHARE * self.schedule.left(), 0.0
+        until = self.schedule.left() - budget
+        order = sorted(subjects, key=lambda each: (each.name != REFERENCE, not is_bundle(each.name)))
+        for number, subject in enumerate(order):
+            if len(results) >= _ALWAYS and self.schedule.left() - slowest < until:
+                self.unavailable[subject.name] = _NO_TIME
+                continue
             self.progress(f"making pictures with {subject.name}", 0, 1)
+            start = time.monotonic()
             try:
                 model = subject.load()
+                self.load_seconds[subject.name] = time.monotonic() - start
                 parity = study.measure(subject.name, model)
             except Exception as error:  # any kind: each backend has its own
                 if config.subjects or subject.name == REFERENCE:
                     raise
                 self.unavailable[subject.name] = f"{type(error).__name__}: {error}"
                 continue
+            seconds = time.monotonic() - start
+            slowest = max(slowest, seconds)
+            self._expect(seconds - self.load_seconds[subject.name], len(subjects) - number - 1, len(subjects))
+            with self.schedule.not_counted():
+                distance = fid.measure(subject.name, model) if fid else None
             results[subject.name] = _Pictures(
                 info={key: value for key, value in model.info().items() if key not in _NOT_REPORTED},
                 disk_bytes=self._disk_bytes(subject.name, model),
                 parity=parity if config.pictures or parity.not_finite else None,
-                fid=fid.measure(subject.name, model) if fid else None,
+                fid=distance,
             )
-        return results
+        return {each.name: results[each.name] for each in subjects if each.name in results}
+
+    def _expect(self, pictures: float, left: int, subjects: int) -> None:
+        """Say how long the run takes, from the seconds that a subject's pictures and loading took."""
+        config = self.config
+        load = sum(self.load_seconds.values()) / len(self.load_seconds)
+        count = max(config.pictures, sum(config.batch))
+        round_seconds = subjects * sum(config.batch) * pictures / count
+        starts = subjects * config.cold_starts * (_START_SECONDS + load)
+        self.schedule.expect(
+            pictures=left * (load + pictures),
+            rounds=config.launches * (_START_SECONDS + subjects * load)
+            + (config.rounds + config.launches * config.warmup) * round_seconds,
+            cold_starts=starts,
+        )
 
     def _without_broken(self, subjects: Mapping[str, _Pictures]) -> list[str]:
         """Return the subjects whose pictures are finite, and warn of the others."""
@@ -188,9 +252,20 @@ class _Benchmark:
         return [name for name in subjects if name in results[0].samples and name not in failed]
 
     def _run_workers(self, names: Sequence[str]) -> list[WorkerResult]:
-        config, results = self.config, []
+        """Time the rounds in one process after another, as far as there is time. Raises `Terminated`."""
+        config, schedule = self.config, self.schedule
+        results: list[WorkerResult] = []
+        load = _START_SECONDS + sum(self.load_seconds.get(name, 0.0) for name in names)
+        share = 1.0 if not config.cold_starts else 1 - _COLD_STARTS_SHARE
+        after = schedule.left() * (1 - share)  # seconds that stay for cold starts
         borders = [config.rounds * number // config.launches for number in range(config.launches + 1)]
+        schedule.expect(pictures=0.0)
         for number, (first, last) in enumerate(itertools.pairwise(borders), 1):
+            launches = config.launches - number + 1
+            seconds = (schedule.left() - after) / launches
+            if results and seconds < load:
+                self.warnings.append(f"{launches} of {config.launches} launches were left out: {_NO_TIME}")
+                break
             task = LatencyTask(
                 checkpoint=str(self.models.checkpoint),
                 bundle=str(self.models.bundle),
@@ -199,25 +274,60 @@ class _Benchmark:
                 batch=config.batch,
                 threads=self.threads,
                 rounds=last - first,
-                min_rounds=math.ceil(MIN_ROUNDS / config.launches),
+                min_rounds=1,
                 warmup=config.warmup,
-                max_seconds=60 * config.max_minutes / config.launches,
+                max_seconds=seconds,
                 seed=config.seed + number * 1_000_000,
+                end=time.time() + seconds,
             )
             what = f"measuring latency, launch {number} of {config.launches}"
-            results.append(run_worker(task, functools.partial(self.progress, what)))
+            try:
+                results.append(run_worker(task, self._rounds_progress(what, launches, seconds), self.stop))
+            except ProviderUnavailable:
+                if not self.stop.requested:
+                    raise
+            if self.stop.requested:
+                break
+        if not results:
+            raise Terminated
+        schedule.expect(rounds=0.0)
         return results
 
+    def _rounds_progress(self, what: str, launches: int, seconds: float) -> Count:
+        """Return the progress of a launch, which says how long it and those behind it still take."""
+        begun: list[float] = []
+
+        def report(done: int, total: int) -> None:
+            begun.append(time.monotonic())
+            if done:
+                a_round = (begun[-1] - begun[0]) / done
+                rest = min(a_round * (total - done), seconds)
+                self.schedule.expect(rounds=rest + (launches - 1) * min(a_round * total, seconds))
+            self.progress(what, done, total)
+
+        return report
+
     def _cold_starts(self, name: str) -> list[ColdStart]:
-        count, results = self.config.cold_starts, []
+        count = self.config.cold_starts
+        results: list[ColdStart] = []
         for number in range(count):
+            expected = _START_SECONDS + self.load_seconds.get(name, 0.0)
+            if results:
+                expected = results[-1].seconds["total"]
+            if self.stop.requested or self.schedule.left() < expected:
+                if not self.stop.requested:
+                    self.warnings.append(f"{number} cold starts of {name}, not {count}: {_NO_TIME}")
+                break
             batch = max(self.config.batch) if number == count - 1 else 1
             try:
-                results.append(
-                    measure_cold_start(
-                        name, self.models, prompt=PROMPTS[0], batch=batch, threads=self.threads
+                with self.stop.raises():
+                    results.append(
+                        measure_cold_start(
+                            name, self.models, prompt=PROMPTS[0], batch=batch, threads=self.threads
+                        )
                     )
-                )
+            except Terminated:
+                break
             except ProviderUnavailable as error:
                 self.warnings.append(f"no cold start of {name}: {error}")
                 return []

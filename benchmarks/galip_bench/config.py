@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from galip_runtime.backends.devices import MOST_THREADS
 from galip_runtime.errors import UsageError
 
-__all__ = ["FID_SETS", "MIN_ROUNDS", "BenchConfig"]
+__all__ = ["FID_SETS", "QUICK", "BenchConfig"]
 
 FID_SETS = 5
 """Disjoint sets of seeds, whose spread gives a change of FID its interval."""
 
-MIN_ROUNDS = 12
-"""Rounds that are measured however long they take."""
+QUICK = {
+    "batch": (1,), "launches": 2, "rounds": 24, "warmup": 1, "cold_starts": 1, "pictures": 16,
+    "max_minutes": 2.0,
+}  # fmt: skip
+"""Options of `--quick`: what can be said in two minutes."""
 
 _BOUNDS = {
     "launches": (1, 1000),
@@ -51,8 +54,10 @@ class BenchConfig:
     """In each round every subject generates a batch of each size."""
     warmup: int = 2
     """Rounds of each process before those, not counted."""
-    max_minutes: float = 3.0
-    """Rounds end after this time, but not before there are `MIN_ROUNDS`."""
+    max_minutes: float = 10.0
+    """The whole run ends after this time, not counting FID: subjects, rounds and cold starts that there is no
+    time for are left out. At least the reference and a subject get one round.
+    """
     cold_starts: int = 2
     """Fresh processes a subject; 0: none. The last one's memory is that of the largest batch."""
     pictures: int = 100

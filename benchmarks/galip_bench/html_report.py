@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from galip_bench.formatting import pictures_of
-from galip_bench.notes import headlines, notes, warnings
-from galip_bench.plots import COLOURS, distributions, html_text, memory, quality, scaling
+from galip_bench.notes import answer, head, headlines, notes, warnings
+from galip_bench.plots import COLOURS, LINE, bars, distributions, html_text, memory, quality, scaling
 from galip_bench.report import Report
 from galip_bench.tables import tables
 
@@ -35,18 +35,30 @@ th { color: var(--soft); font-weight: 500; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0;
   background: var(--paper); }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 0 32px; }
-svg { display: block; width: 100%; height: auto; }
+.head { color: var(--soft); font-size: 13px; margin: 0; overflow-wrap: anywhere; }
+.answer { font-size: 19px; line-height: 1.35; margin: 14px 0 0; overflow-wrap: anywhere; }
+.lines li { overflow-wrap: anywhere; }
+.bars { list-style: none; padding: 0; font-size: 14px; } .bars li { margin: 0 0 8px; }
+.bars span { display: inline-block; min-width: 190px; max-width: 100%; overflow-wrap: anywhere; }
+.bars i { display: block; height: 9px; min-width: 2px; border-radius: 2px; }
+.plot { display: grid; grid-template-columns: max-content minmax(140px, 1fr) max-content; gap: 0 8px;
+  padding-top: 8px; }
+.left, .right { font: 12px/LINEpx system-ui, sans-serif; white-space: nowrap; }
+.left { text-align: right; } .left div, .right div { height: LINEpx; } .soft { color: var(--soft); }
+svg { display: block; width: 100%; overflow: visible; }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg text.soft { fill: var(--soft); }
 svg .grid { stroke: var(--line); fill: none; } svg .dot { fill-opacity: .4; }
 svg .mark { stroke: var(--mark); stroke-width: 2; }
-SUBJECTS svg .path { fill: none; stroke-width: 2; }
+SUBJECTS svg .path { stroke-width: 2; }
 .warning { border-left: 3px solid var(--c1); padding-left: 10px; }
 @page { size: A4; margin: 12mm; }
 @media print { :root { --ink: #000; --soft: #444; --line: #ccc; --paper: #fff; --mark: #000; LIGHT }
   body { padding: 0; max-width: none; font-size: 10px; } h1 { font-size: 16px; }
   h2 { font-size: 11px; margin: 0 0 2px; }
   section { margin-top: 9px; break-inside: avoid; } table { font-size: 9px; } th, td { padding: 1.5px 5px; }
-  code, .notes li { font-size: 8.5px; } .scroll { overflow: visible; }
+  code, .notes li, .head { font-size: 8.5px; } .answer { font-size: 13px; margin: 6px 0 0; }
+  .bars { font-size: 10px; } .bars li { margin: 0 0 3px; } .bars i, svg * { print-color-adjust: exact; }
+  .scroll { overflow: visible; }
   th:first-child, td:first-child { position: static; }
   .plots { break-before: page; grid-template-columns: 1fr 1fr; gap: 0 20px; } }
 """
@@ -54,15 +66,20 @@ SUBJECTS svg .path { fill: none; stroke-width: 2; }
 
 def html_report(report: Report) -> str:
     """Return the text of the file."""
+    batch = report.config.batch[0]
     sections = "".join(_section(title, _table(columns, rows)) for title, columns, rows in tables(report))
     banners = "".join(f'<p class="warning">{html_text(warning)}.</p>' for warning in warnings(report))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>galip bench</title><style>{_style()}</style></head><body>"
-        f"<h1>galip bench</h1><code>{html_text(report.command)}</code>{banners}{_list(headlines(report))}"
+        f"<title>galip bench: {html_text(report.models.checkpoint.name)}</title><style>{_style()}</style>"
+        f'</head><body><h1>galip bench</h1><p class="head">{html_text(head(report))}</p>'
+        f'<p class="answer">{html_text(answer(report))}.</p>{banners}'
+        f"{_section(f'Time for {pictures_of(batch)}, to PNG (median)', bars(report, batch))}"
+        f"{_section('Each bundle', _list(headlines(report))) if headlines(report) else ''}"
         f'{sections}<div class="plots">{"".join(_plots(report))}</div>'
-        f"<section><h2>Measured on</h2>{_list(notes(report), 'notes')}</section></body></html>\n"
+        f"<section><h2>Measured on</h2>{_list(notes(report), 'notes')}"
+        f"<code>{html_text(report.command)}</code></section></body></html>\n"
     )
 
 
@@ -87,11 +104,12 @@ def _style() -> str:
         for word, theme in (("LIGHT", _LIGHT), ("DARK", _DARK))
     }
     colours["SUBJECTS"] = " ".join(
-        f"svg .c{number} {{ fill: var(--c{number}); stroke: none; }} svg .path.c{number} "
-        f"{{ stroke: var(--c{number}); }}"
+        f"svg .c{number} {{ fill: var(--c{number}); }} svg .path.c{number} {{ stroke: var(--c{number}); }} "
+        f".right .c{number} {{ color: var(--c{number}); }} "
+        f".bars .c{number} {{ background: var(--c{number}); }}"
         for number in range(COLOURS)
     )
-    style = _STYLE
+    style = _STYLE.replace("LINEpx", f"{LINE}px")
     for word, rules in colours.items():
         style = style.replace(word, rules)
     return style

@@ -101,12 +101,14 @@ def measure_latency(
     min_rounds: int = 1,
     max_seconds: float = math.inf,
     seed: int = 0,
+    is_over: Callable[[], bool] = lambda: False,
     progress: Callable[[int], object] = lambda done: None,
 ) -> tuple[Samples, dict[str, str]]:
     """Measure rounds of all `models` at all sizes of `batches`: A B C A B C …
 
     Each round has prompts and noise of its own. Rounds end after `max_seconds`, but not before there are
-    `min_rounds` of the `rounds`. `progress` gets the number of finished rounds, with those of `warmup`.
+    `min_rounds` of the `rounds`. Once `is_over()` says so, they end as soon as there is one, even without
+    those of `warmup`. `progress` gets the number of finished rounds, with those of `warmup`.
 
     Returns the samples, and by name what went wrong: such a model has no samples, and the others go on.
     """
@@ -119,6 +121,10 @@ def measure_latency(
             start = time.monotonic()
         if number >= min_rounds and time.monotonic() - start > max_seconds:
             break
+        if number != 0 and is_over():
+            if number > 0:
+                break
+            continue
         for batch in batches:
             batch_prompts = [prompts[(first + row) % len(prompts)] for row in range(batch)]
             seeds = [seed + first + row for row in range(batch)]

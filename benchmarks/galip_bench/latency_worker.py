@@ -7,10 +7,13 @@ therefore divided among several processes, each of which loads all subjects anew
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from galip_runtime.errors import ProviderUnavailable
 
 from galip_bench.models import Models
+from galip_bench.schedule import Stop
 
 if TYPE_CHECKING:
     from galip.progress import Count
@@ -39,11 +43,14 @@ class LatencyTask:
     threads: int
     rounds: int
     min_rounds: int
-    """Rounds that are measured however long they take."""
+    """Rounds that are measured unless a signal or `end` comes before."""
     warmup: int
     max_seconds: float
+    """Rounds end after so many seconds, but not before there are `min_rounds`."""
     seed: int
     """First seed of its pictures."""
+    end: float = math.inf
+    """Time (seconds since the epoch) after which nothing begins but the first round."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,12 @@ class WorkerResult:
     """Share of the CPUs' time that others took meanwhile; None if unknown."""
 
 
-def run_worker(task: LatencyTask, progress: Count = lambda done, total: None) -> WorkerResult:
+def run_worker(
+    task: LatencyTask, progress: Count = lambda done, total: None, stop: Stop | None = None
+) -> WorkerResult:
     """Run `task` in a process and wait for it. `progress` counts rounds, with those of the warm-up.
+
+    If `stop` gets its signal, the result is what the process has measured by then.
 
     Raises `ProviderUnavailable`, with the last line of the process's stderr, if it fails.
     """
@@ -71,11 +82,12 @@ def run_worker(task: LatencyTask, progress: Count = lambda done, total: None) ->
         )  # fmt: skip
         assert process.stdout
         try:
-            for line in process.stdout:
-                answer = json.loads(line)
-                if "done" in answer:
-                    progress(answer["done"], task.warmup + task.rounds)
-            code = process.wait()
+            with (stop or Stop()).hands_over(process):
+                for line in process.stdout:
+                    answer = json.loads(line)
+                    if "done" in answer:
+                        progress(answer["done"], task.warmup + task.rounds)
+                code = process.wait()
         finally:
             process.kill()
             process.wait()
@@ -95,6 +107,8 @@ def main() -> None:
     from galip_bench.prompts import PROMPTS
     from galip_bench.subjects import load
 
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not mix with the answers
     task = LatencyTask(**json.loads(sys.argv[1]))
@@ -119,6 +133,7 @@ def main() -> None:
         warmup=task.warmup,
         max_seconds=task.max_seconds,
         seed=task.seed,
+        is_over=lambda: bool(stopped) or time.time() > task.end,
         progress=report_progress,
     )
     result = {"samples": samples, "failed": failed, "others": others.share() if others else None}

@@ -76,8 +76,8 @@ def _without_empty_columns(table: TextTable) -> TextTable:
 
 
 def _latency(report: Report, batch: int) -> TextTable:
-    columns = ["subject", "min", "mean", "p50", "95 %", "p90", "p95", "p99"]
-    columns += [f"× {report.reference}", "95 %", "another run"]
+    columns = ["subject", "p50", f"× {report.reference}", "95 %", "another run"]  # first: a phone shows them
+    columns += ["p50, 95 %", "min", "mean", "p90", "p95", "p99"]
     rows = []
     for name, subject in report.subjects.items():
         if (latency := subject.latency.get(str(batch))) is None:
@@ -88,12 +88,12 @@ def _latency(report: Report, batch: int) -> TextTable:
         rows.append(
             [
                 name,
-                *map(format_ms, (total.min, total.mean, total.p50)),
-                f"{format_ms(low)}–{format_ms(high)}",
-                *map(format_ms, (total.p90, total.p95, total.p99)),
+                format_ms(total.p50),
                 f"{ratio.median:.3f}",
                 NONE if is_reference else _between(ratio.interval_95),
                 NONE if is_reference else _between(ratio.rerun_interval_95),
+                f"{format_ms(low)}–{format_ms(high)}",
+                *map(format_ms, (total.min, total.mean, total.p90, total.p95, total.p99)),
             ]
         )
     rounds = f"{sum(report.launches)} rounds in {len(report.launches)} processes"

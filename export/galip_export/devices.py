@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterable, Sequence
 
 from galip_runtime.backends.devices import available_devices, computes_in
 from galip_runtime.backends.libraries import import_onnxruntime
@@ -13,21 +12,59 @@ from galip_runtime.backends.tables import PRECISIONS as RUNTIME_PRECISIONS
 from galip_runtime.backends.tables import supports
 from galip_runtime.errors import ProviderUnavailable
 
-from galip_export.precisions import PRECISIONS
+from galip_export.precisions import PRECISIONS, check_precisions
 
-__all__ = ["EMULATED", "check_verifiable", "verified_on"]
+__all__ = ["ALL", "EMULATED", "check_verifiable", "choose_precisions", "verified_on", "why_not_verifiable"]
 
+ALL = "all"
+"""in place of precisions: those that can be verified here"""
 EMULATED = "emulated"
 """in place of a device: on the CPU in fp32, with every number rounded as in fp16"""
 
 
+def choose_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
+    """Return `precisions`, each once, with `ALL` replaced by those that can be verified here.
+
+    Raises UsageError for an unknown one and for none, ProviderUnavailable as `check_verifiable`.
+    """
+    names = [precisions] if isinstance(precisions, str) else list(precisions)
+    if ALL in names:
+        names = [name for name in names if name != ALL] + _verifiable()
+    chosen = check_precisions(names)
+    check_verifiable(chosen)
+    return chosen
+
+
 def check_verifiable(precisions: Sequence[str]) -> None:
-    """Raise ProviderUnavailable for a precision that cannot be verified here, and so not be exported."""
-    for name in precisions:
-        if not verified_on(name):
-            _explain(name)
-    if any(PRECISIONS[name].calibrated for name in precisions):
-        import_onnxruntime()  # which calibrates
+    """Raise ProviderUnavailable for precisions that cannot be verified here, and so not be exported."""
+    reasons = {name: reason for name in precisions if (reason := why_not_verifiable(name))}
+    if reasons:
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise ProviderUnavailable(
+            f"not every precision can be verified here, and so be exported. {told}. This machine exports "
+            f"{', '.join(_verifiable())}; all of them are --precision {ALL}"
+        )
+
+
+def why_not_verifiable(precision: str) -> str | None:
+    """Return why `precision` cannot be verified here, and so not be exported, or None.
+
+    Raises ProviderUnavailable where nothing runs graphs.
+    """
+    if not verified_on(precision):
+        if "openvino" in available_devices() and supports(precision, "openvino"):
+            return f"this CPU does not compute in it, which takes {RUNTIME_PRECISIONS[precision].cpu_needs}"
+        return "nothing here computes in it; pip install 'galip-runtime[openvino-native]'"
+    if PRECISIONS[precision].calibrated:
+        try:
+            import_onnxruntime()
+        except ProviderUnavailable as error:
+            return f"onnxruntime calibrates it: {error}"
+    return None
+
+
+def _verifiable() -> list[str]:
+    return [name for name in PRECISIONS if why_not_verifiable(name) is None]
 
 
 def verified_on(precision: str) -> list[str]:
@@ -44,16 +81,3 @@ def verified_on(precision: str) -> list[str]:
 @functools.cache
 def _cuda_works() -> bool:
     return "cuda" in available_devices() and why_not("cuda") is None
-
-
-def _explain(precision: str) -> NoReturn:
-    """Raise ProviderUnavailable for a precision that nothing here computes in."""
-    if "openvino" in available_devices() and supports(precision, "openvino"):
-        raise ProviderUnavailable(
-            f"{precision} cannot be verified here: this CPU does not compute in it, which takes "
-            f"{RUNTIME_PRECISIONS[precision].cpu_needs}. Export it elsewhere, or without it"
-        )
-    raise ProviderUnavailable(
-        f"nothing here computes in {precision}, so that it could not be verified: pip install "
-        "'galip-runtime[openvino-native]', or export without it"
-    )

@@ -37,10 +37,10 @@ from galip.clip import clip_tokenizer
 from galip.model import Galip
 from galip.progress import Progress, no_progress
 from galip_export.calibration import generator_samples, text_samples
-from galip_export.devices import check_verifiable
+from galip_export.devices import choose_precisions
 from galip_export.engines import build_engines
 from galip_export.parity import GraphParity, PictureParity, verify_bundle
-from galip_export.precisions import PRECISIONS, check_precisions, graph_file, text_precisions
+from galip_export.precisions import PRECISIONS, graph_file, text_precisions
 from galip_export.progress import Stage
 from galip_export.rewrites import check_rewrites
 from galip_export.staging import staged_bundle, write
@@ -112,6 +112,7 @@ def export_bundle(
     """Export the GALIP `checkpoint` to the new folder `out`, verified against eager PyTorch.
 
     `out` appears whole at the end or not at all; with `overwrite` it replaces a bundle or an empty folder.
+    `precisions` may be `all`: those that can be verified on this machine.
     `rewrites`: `exact`, the generator computes the same with less work; `none`, it is as in the checkpoint.
     `engines`: the TensorRT engines to build from the graphs in fp16, or in fp32 if fp16 is not exported.
     The same checkpoint gives the same graphs, byte for byte; in int8 on the same kind of machine.
@@ -123,8 +124,7 @@ def export_bundle(
     nothing here computes in a precision or builds engines.
     """
     started, report = time.perf_counter(), progress or no_progress
-    names = check_precisions(precisions)
-    check_verifiable(names)
+    names = choose_precisions(precisions)
     check_rewrites(rewrites)
     builder = _engine_builder(engines, out, names) if engines else None
     info = read_info(checkpoint)

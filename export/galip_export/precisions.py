@@ -92,7 +92,7 @@ def check_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
         problem = (
             f"precision {', '.join(map(repr, unknown))} is not known" if unknown else "no precision was named"
         )
-        raise UsageError(f"{problem}; there are: {', '.join(PRECISIONS)}")
+        raise UsageError(f"{problem}; there are: {', '.join(PRECISIONS)}, all")
     return tuple(dict.fromkeys(names))
 
 

@@ -55,8 +55,19 @@ def bench(
     ] = 51,
     warmup: Annotated[int, typer.Option(help="Rounds per process before those, not counted.")] = 2,
     max_minutes: Annotated[
-        float, typer.Option(help="Stop the rounds after so many minutes, but not before there are twelve.")
-    ] = 3.0,
+        float,
+        typer.Option(
+            help="Minutes that the whole may take, but for FID. What there is no time for is left out."
+        ),
+    ] = 10.0,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Two minutes: one picture at a time, fewer rounds, pictures and processes. Options that you "
+            "give count.",
+        ),
+    ] = False,
     cold_starts: Annotated[
         int, typer.Option(help="Fresh processes per subject, for cold start and memory; 0: none.")
     ] = 2,
@@ -124,22 +135,28 @@ def bench(
     tolerance: Annotated[
         float, typer.Option(help="Fraction by which a subject may be slower in --compare.")
     ] = 0.05,
-) -> None:
+) -> int | None:
     """Measure latency, cold start, memory, parity and FID of eager PyTorch and the bundle on this machine.
 
-    The subjects take turns, round by round. Times are from prompt to PNG in memory.
+    The subjects take turns, round by round. Times are from prompt to PNG in memory. SIGTERM ends the run with
+    a report of what it has measured, and exit code 130.
     """
     options = locals()
     if compare is not None:
-        return _compare(*compare, tolerance)
-    from galip_bench.config import BenchConfig
+        _compare(*compare, tolerance)
+        return None
+    from galip_bench.config import QUICK, BenchConfig
     from galip_bench.report import read_report
+    from galip_bench.schedule import Schedule, Stop
 
     _check_targets(worst, json, html, markdown)
     if repeat is None:
         values: dict[str, Any] = {field.name: options[field.name] for field in fields(BenchConfig)}
         names = tuple(name.strip() for name in subjects.split(",") if name.strip())
         values |= {"subjects": names, "batch": _batch_sizes(batch), "exclude": tuple(exclude or ())}
+        if quick:
+            defaults = {field.name: field.default for field in fields(BenchConfig)}
+            values |= {name: value for name, value in QUICK.items() if values[name] == defaults[name]}
         config, before = BenchConfig(**values), None
     else:
         before = read_report(repeat)
@@ -147,14 +164,16 @@ def bench(
     _check_paths(config)
     from galip_bench.benchmark import run
 
-    with ProgressBar() as progress:
-        report = run(config, pictures=worst, progress=progress)
-    if before is not None and report.models != before.models:
-        report.warnings.append(f"checkpoint or bundle is not the same as when {repeat} was measured")
-    _write(report, json, html, markdown)
+    schedule = Schedule(config.max_minutes)
+    with Stop() as stop:
+        with ProgressBar(schedule) as progress:
+            report = run(config, pictures=worst, progress=progress, schedule=schedule, stop=stop)
+        if before is not None and report.models != before.models:
+            report.warnings.append(f"checkpoint or bundle is not the same as when {repeat} was measured")
+        _write(report, json, html, markdown)
     if broken := report.not_finite():
         raise QualityGateFailed(f"NaN or infinity in pictures of {', '.join(broken)}")
-    return None
+    return 130 if stop.requested else None
 
 
 def _check_targets(worst: Path | None, *files: Path | None) -> None:

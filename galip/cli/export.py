@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from galip_export.precisions import describe_precisions
 from galip_export.rewrite_names import check_rewrites
+from galip_runtime import console
 from galip_runtime.errors import UsageError
 
 from galip.cli.options import Json
@@ -23,20 +24,10 @@ __all__ = ["export"]
 _BATCHES = "1,4,16"
 
 
-def _checked_model(model: Path | None) -> Path | None:
-    """Return `model` if it is a folder or a checkpoint that can be exported. Needs no PyTorch."""
-    from galip.checkpoint_info import read_galip_info
-
-    if model is not None and not model.is_dir():
-        read_galip_info(model, needs=("text", "generator"))
-    return model
-
-
 def export(
     model: Annotated[
         Path | None,
         typer.Argument(
-            callback=_checked_model,
             help="Checkpoint (.safetensors), or a bundle to build engines for. Default: the shipped model.",
             show_default=False,
         ),
@@ -45,8 +36,8 @@ def export(
     precision: Annotated[
         str | None,
         typer.Option(
-            help=f"Precisions, separated by commas: {describe_precisions()}. Default: fp32; with --trt "
-            "fp32,fp16.",
+            help=f"Precisions, separated by commas: {describe_precisions()}; all: those that this machine "
+            "can verify. Default: fp32; with --trt fp32,fp16.",
             show_default=False,
         ),
     ] = None,
@@ -87,19 +78,26 @@ def export(
     other than fp32 also on 256 pictures. If the bundle is farther from the model than its precisions allow,
     or engines that should be in fp16 are not, nothing is written (exit code 3).
     """
-    from galip_export import export_bundle
-    from galip_export.engines import add_engines
     from galip_export.tensorrt_builder import build_options
-
-    from galip.assets import default_checkpoint
 
     options = build_options(trt_batch, trt_arch, trt_refit, trt_compatible)
     if not trt and options != build_options(_BATCHES):
         raise UsageError(
             "--trt-batch, --trt-arch, --trt-refit and --trt-compatible are for engines: add --trt"
         )
+    is_bundle = model is not None and model.is_dir()
+    precisions = () if is_bundle else _precisions(precision or ("fp32,fp16" if trt else "fp32"))
+    if model is not None and not is_bundle:
+        from galip.checkpoint_info import read_galip_info
+
+        read_galip_info(model, needs=("text", "generator"))
+    from galip_export import export_bundle
+    from galip_export.engines import add_engines
+
+    from galip.assets import default_checkpoint
+
     with ProgressBar() as progress:
-        if model is not None and model.is_dir():
+        if model is not None and is_bundle:
             if not trt or precision is not None or rewrites != "exact":
                 raise UsageError(
                     f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has; "
@@ -114,17 +112,34 @@ def export(
                 is_report=True,
             )
             return
-        precisions = precision or ("fp32,fp16" if trt else "fp32")
         report = export_bundle(
             model or default_checkpoint(),
             out,
-            precisions=tuple(name.strip() for name in precisions.split(",")),
+            precisions=precisions,
             rewrites=rewrites,
             engines=options if trt else None,
             overwrite=overwrite,
             progress=progress,
         )
     emit(report.to_dict(), json, *_report_lines(report), is_report=True)
+
+
+def _precisions(text: str) -> tuple[str, ...]:
+    """Return the precisions that --precision names. Says on stderr which ones `all` leaves out, and why.
+
+    Needs no PyTorch, so that what cannot be exported is refused at once. Raises as `choose_precisions`.
+    """
+    from galip_export.devices import ALL, choose_precisions, why_not_verifiable
+    from galip_export.precisions import PRECISIONS
+
+    names = [name.strip() for name in text.split(",")]
+    chosen = choose_precisions(names)
+    if ALL in names:
+        console.message(f"precisions: {', '.join(chosen)}")
+        for name in PRECISIONS:
+            if name not in chosen:
+                console.message(f"without {name}: {why_not_verifiable(name)}")
+    return chosen
 
 
 def _report_lines(report: ExportReport) -> list[str]:

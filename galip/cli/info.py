@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,9 +25,13 @@ _NO_DIGEST = (
     "none: the bundle was exported before manifests had a digest, so some changes to it would go unnoticed"
 )
 
+_MAKERS = ("galip", "torch", "onnx", "onnxruntime")
+"""Distributions that the summary names, of those that made a bundle."""
+
 
 def info(
     path: Annotated[Path, typer.Argument(help="A bundle folder or a checkpoint.")],
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print everything that is known of it.")] = False,
     json: Json = False,
 ) -> None:
     """Describe a bundle or checkpoint: what it holds and where it came from."""
@@ -34,6 +39,8 @@ def info(
     is_bundle = os.path.isdir(path) or path.name == "manifest.json"
     facts = _bundle_facts(path) if is_bundle else _checkpoint_facts(path)
     readable = {**facts, "digest": facts["digest"] or _NO_DIGEST} if "digest" in facts else facts
+    if not verbose:
+        readable = _bundle_summary(readable) if is_bundle else _checkpoint_summary(readable)
     emit(facts, json, *_nested_lines(readable))
 
 
@@ -139,6 +146,81 @@ def _checkpoint_facts(path: Path) -> dict[str, Any]:
         "config": dataclasses.asdict(checkpoint.config),
         "note": checkpoint.note,
     }
+
+
+def _bundle_summary(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the eight lines that tell what a bundle is, from its facts."""
+    size, source, versions = facts["dimensions"], facts["source"], facts["versions"]
+    makers = (f"{name} {versions[name]}" for name in _MAKERS if name in versions)
+    return {
+        "kind": f"bundle, pictures of {size['image_width']} × {size['image_height']} pixels",
+        "size": f"{_megabytes(sum(file['size'] for file in facts['files'].values()))} in "
+        f"{len(facts['files'])} files, none of them altered",
+        "precisions": ", ".join(facts["graphs"]["generator"]),
+        "engines": ", ".join(map(_engine_summary, facts["engines"].items())) or "none",
+        "parity with eager PyTorch": "; ".join(_parity_summary(facts["parity"])) or "not in the bundle",
+        "source": f"{source['name']:.80}, sha256 {source['sha256']}",
+        "made with": ", ".join(makers) or "not said",
+        "digest": facts["digest"],
+    }
+
+
+def _engine_summary(engine: tuple[str, Mapping[str, Any]]) -> str:
+    plan, facts = engine
+    return plan if facts["fits_graph"] else f"{plan} (of another graph; build it again)"
+
+
+def _parity_summary(parity: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the worst figure of each precision: of its pictures where they were compared."""
+    texts: dict[str, str] = {}
+    for name, figures in parity.items():
+        what, precision, *_ = name.split(" ")
+        if what == "pictures":
+            worst, count = _decibels(figures["psnr_min"]), figures["pictures"]
+            texts[precision] = f"{precision} {worst} at worst of {count} pictures"
+        elif what == "generator" and not texts.get(precision, "").endswith("pictures"):
+            texts[precision] = (
+                f"{precision} {_decibels(figures['psnr_db'])} at worst, {figures['relative']:.1e} of its std"
+            )
+    return list(texts.values())
+
+
+def _decibels(psnr: float | None) -> str:
+    return "equal" if psnr is None else f"{psnr:.1f} dB"
+
+
+def _checkpoint_summary(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the eight lines that tell what a checkpoint is, from its facts."""
+    parameters, config, note = facts["parameters"], facts["config"], facts["note"]
+    if "generator" in config:
+        side = config["generator"]["sizes"][-1]
+        kind, clip = f"{facts['kind']}, pictures of {side} × {side} pixels", config["clip"]
+    else:
+        kind, clip = facts["kind"], config
+    image, text = clip["image"], clip["text"]
+    return {
+        "kind": kind,
+        "size": f"{_megabytes(facts['bytes'])}, {sum(parameters.values()):,} parameters",
+        "parts": "; ".join(f"{part} {count:,}" for part, count in parameters.items()),
+        "precision": ", ".join(facts["dtypes"]),
+        "CLIP": f"pictures of {image['image_size']} pixels in patches of {image['patch_size']}; "
+        f"{text['context_length']} tokens of {text['merges']:,} merges",
+        "parity": "none; what `galip export` makes of it is compared with it",
+        "source": _source(note),
+        "more": "--verbose shows the config and how it was trained",
+    }
+
+
+def _source(note: Mapping[str, Any]) -> str:
+    """Return where the weights came from, as the file's writer noted it."""
+    told = {**note, **note["train"]} if isinstance(note.get("train"), dict) else note
+    words = {"converted_from": "converted from", "sha256": "sha256", "data": "trained on", "step": "step"}
+    parts = [f"{text} {told[key]!s:.80}" for key, text in words.items() if told.get(key) not in (None, "")]
+    return ", ".join(parts) or "not noted"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def _nested_lines(facts: dict[str, Any], indent: int = 0) -> list[str]:

@@ -33,7 +33,9 @@ def _bar(share: float) -> str:
 class ProgressBar:
     """`progress(stage, done, total)` on stderr: a bar on a terminal, elsewhere a line every few seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: object = "") -> None:
+        """`note`: what stands behind each line, as `str` gives it then; a run's time left, for example."""
+        self._note = note
         self._is_terminal = sys.stderr.isatty()
         self._stage, self._printed = "", 0.0
 
@@ -48,8 +50,9 @@ class ProgressBar:
         count = f" {done}/{total}" if total > 1 else ""
         bar = f" {_bar(done / total)}" if total > 1 else ""
         name = console.escape(stage)
+        note = f"; {text}" if (text := str(self._note)) else ""
         print(
-            f"\r\x1b[K{name}{bar}{count}" if self._is_terminal else f"{name}{count}",
+            f"\r\x1b[K{name}{bar}{count}{note}" if self._is_terminal else f"{name}{count}{note}",
             file=sys.stderr,
             end="" if self._is_terminal else "\n",
             flush=True,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,6 +134,8 @@ class _Evaluation:
         config, count = self.config, self.count
         subject = self._extract_subject()
         reference = self._extract_reference()
+        if config.save_statistics:
+            self.progress("writing the statistics", 0, 1)
         if config.save_statistics and (self.fabric is None or self.fabric.is_global_zero):
             subject.statistics.save(Path(config.save_statistics))
         inputs = figures.MetricInputs(
@@ -149,7 +152,11 @@ class _Evaluation:
         results: dict[str, float] = {}
         for name in METRICS:
             if name in config.metrics:
-                results |= getattr(figures, name)(inputs)
+                stage = f"computing {name}"
+                self.progress(stage, 0, 1)
+                counted = replace(inputs, progress=partial(self.progress, stage))
+                results |= getattr(figures, name)(counted)
+        self.progress("done", 1, 1)
         return results
 
     def _extract_subject(self) -> PictureFeatures:

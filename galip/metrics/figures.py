@@ -20,6 +20,7 @@ from galip.metrics.inception import quantize
 from galip.metrics.pictures import GeneratedPictures, batches, check_finite
 from galip.metrics.psnr import psnr
 from galip.metrics.statistics import Statistics
+from galip.progress import Count
 
 __all__ = [
     "MetricInputs",
@@ -53,6 +54,8 @@ class MetricInputs:
     batch_size: int
     warnings: list[str] = field(default_factory=list)
     """A metric may add to them."""
+    progress: Count = lambda done, total: None
+    """A metric that generates pictures counts them."""
 
 
 def fid(inputs: MetricInputs) -> dict[str, float]:
@@ -126,6 +129,7 @@ def seed_psnr(inputs: MetricInputs) -> dict[str, float]:
     values: list[float] = []
     for indices, a in batches(sets[0], len(captions), inputs.batch_size, 0, 1):
         b = sets[1].batch(indices)
+        inputs.progress(len(indices) + len(values), len(captions))
         check_finite(sets[0].not_finite + sets[1].not_finite, 2 * len(captions))
         decibels = psnr(quantize(a).cpu().numpy(), quantize(b).cpu().numpy(), 255)
         values += np.minimum(decibels, _EQUAL_PICTURES).tolist()

@@ -78,7 +78,7 @@ def with_subject(monkeypatch):
 def no_workers(monkeypatch):
     """Latency is not measured but made up, for subjects that exist only in this process."""
 
-    def made_up(task, progress=None):
+    def made_up(task, progress=None, stop=None):
         seconds = {"generator": [1.0] * task.rounds, "total": [1.0] * task.rounds}
         samples = {name: {str(size): seconds for size in task.batch} for name in task.subjects}
         return WorkerResult(samples, {}, None)

@@ -269,7 +269,7 @@ def test_a_model_that_fails_does_not_stop_the_others(tiny_checkpoint):
 
 
 def test_a_subject_that_fails_has_no_latency(config, monkeypatch):
-    def failing(task, progress=None):
+    def failing(task, progress=None, stop=None):
         seconds = {"generator": [1.0] * task.rounds, "total": [1.0] * task.rounds}
         samples = {"eager-fp32": {str(size): seconds for size in task.batch}}
         return WorkerResult(samples, {MEASURED: "MemoryError at batch 2: no more"}, None)

@@ -55,12 +55,12 @@ COMMANDS = {
     "--protocol --size --clip --inception --batch-size --seed --save-statistics --cache --no-cache --device "
     "--precision --threads --json",
     "bench": "--bundle --plain-bundle --model --subjects --batch --threads --launches --rounds --warmup "
-    "--max-minutes --cold-starts --pictures --fid --against --split --exclude --captions --inception --seed "
-    "--worst --json --html --markdown --repeat --compare --tolerance",
+    "--max-minutes --quick --cold-starts --pictures --fid --against --split --exclude --captions --inception "
+    "--seed --worst --json --html --markdown --repeat --compare --tolerance",
     "export": "MODEL --out --precision --rewrites --trt --trt-batch --trt-arch --trt-refit --trt-compatible "
     "--overwrite --json",
     "convert": "RELEASED --out --clip --allow-missing-text --json",
-    "info": "PATH --json",
+    "info": "PATH --verbose --json",
     "doctor": "--json",
     "data check": "PATH --layout --split --sheet --decode --no-decode --json",
     "data icons": "--out --size --from --skin-tones --no-skin-tones --exclude-group --json",

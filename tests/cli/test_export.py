@@ -1,10 +1,15 @@
 """`galip export` and `galip convert`."""
 
 import json
+import subprocess
+import sys
 
 import galip_export
+import galip_export.devices
 import galip_export.engines
+import pytest
 import torch
+from galip_export.precisions import PRECISIONS
 from galip_runtime.errors import UsageError
 
 import galip.convert
@@ -39,9 +44,58 @@ def test_trt_asks_for_fp16(run, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(galip_export, "export_bundle", export)
     run("export", tiny_checkpoint, "--out", tmp_path / "a")
     run("export", tiny_checkpoint, "--out", tmp_path / "a", "--trt")
-    run("export", tiny_checkpoint, "--out", tmp_path / "a", "--trt", "--precision", "fp16, int8")
+    run("export", tiny_checkpoint, "--out", tmp_path / "a", "--trt", "--precision", "fp16, w16a32")
     engines = galip_export.BuildOptions()
-    assert calls == [(("fp32",), None), (("fp32", "fp16"), engines), (("fp16", "int8"), engines)]
+    assert calls == [(("fp32",), None), (("fp32", "fp16"), engines), (("fp16", "w16a32"), engines)]
+
+
+@pytest.fixture
+def without_openvino(monkeypatch):
+    monkeypatch.setattr(galip_export.devices, "available_devices", lambda: ["cpu"])
+
+
+def test_all_precisions_are_those_of_this_machine(run, tiny_checkpoint, tmp_path, monkeypatch):
+    calls = []
+
+    def export(*arguments, precisions, **options):
+        calls.append(precisions)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(galip_export, "export_bundle", export)
+    here = [name for name in PRECISIONS if galip_export.devices.why_not_verifiable(name) is None]
+    run("export", tiny_checkpoint, "--out", tmp_path / "a", "--precision", "all")
+    assert calls == [tuple(here)]
+    monkeypatch.setattr(galip_export.devices, "available_devices", lambda: ["cpu"])
+    err = run("export", tiny_checkpoint, "--out", tmp_path / "a", "--precision", "all")[2]
+    assert calls[1:] == [("fp32", "w16a32", "fp16")]
+    assert "bf16" in err
+    assert "int8" in err
+
+
+@pytest.mark.usefixtures("without_openvino")
+@pytest.mark.parametrize("precisions", ["bf16", "int8,bf16,fp32", "all,bf16"])
+def test_a_precision_that_cannot_be_is_refused_before_the_work(fail, tmp_path, precisions):
+    started = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(galip_export, "export_bundle", lambda *_, **__: started.append(1))
+        err = fail(5, "export", tmp_path / "x", "--out", tmp_path / "a", "--precision", precisions)
+    assert started == []
+    assert "fp32, w16a32, fp16" in err
+    assert all(name in err for name in precisions.split(",") if name in ("bf16", "int8"))
+
+
+def test_an_unknown_precision_is_refused_without_pytorch(tmp_path):
+    code = f"""
+import sys
+from galip.cli import main
+try:
+    main(["export", "x", "--out", {str(tmp_path / "a")!r}, "--precision", "fp64"])
+except SystemExit as done:
+    print(done.code, [name for name in ("torch", "onnx", "onnxscript") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 []\n"
+    assert "'fp64'" in done.stderr
 
 
 def test_convert(run, tiny_checkpoint, tmp_path, monkeypatch):

@@ -5,6 +5,10 @@ import json
 import pytest
 from runtime.stub_bundle import make_stub_bundle, relist
 
+from galip.checkpoint import save_clip
+from galip.clip import build_clip
+from galip.presets import preset
+
 
 def test_info_on_a_checkpoint(run, tiny_checkpoint):
     code, out, err = run("info", tiny_checkpoint, "--json")
@@ -17,7 +21,7 @@ def test_info_on_a_checkpoint(run, tiny_checkpoint):
     assert facts["bytes"] == tiny_checkpoint.stat().st_size
     assert set(facts["parameters"]) == set(facts["parts"])
     assert 4 * sum(facts["parameters"].values()) < facts["bytes"] < 5 * sum(facts["parameters"].values())
-    code, out, err = run("info", tiny_checkpoint)
+    code, out, err = run("info", tiny_checkpoint, "--verbose")
     assert (code, err) == (0, "")
     assert "kind: galip checkpoint" in out.splitlines()
     assert "    noise_dim: 8" in out.splitlines()
@@ -65,7 +69,11 @@ def test_info_tells_the_worst_parity_of_each_graph(run, tmp_path):
         "generator fp16 on cpu": worst,
         "pictures int8 on openvino": shown,
     }
-    assert "psnr_db: 85" in run("info", bundle)[1]
+    assert "psnr_db: 85" in run("info", bundle, "--verbose")[1]
+    (line,) = [line for line in run("info", bundle)[1].splitlines() if line.startswith("parity")]
+    assert "fp32 85.0 dB" in line
+    assert "int8 38.0 dB" in line
+    assert "256 pictures" in line
 
 
 def test_info_tells_the_manifest_s_digest_or_that_there_is_none(run, tmp_path):
@@ -79,6 +87,37 @@ def test_info_tells_the_manifest_s_digest_or_that_there_is_none(run, tmp_path):
     path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
     assert json.loads(run("info", bundle, "--json")[1])["digest"] is None
     assert "digest: none" in run("info", bundle)[1]
+
+
+def test_info_is_eight_lines_unless_all_is_asked_for(run, bundle, tiny_checkpoint, tiny_clip):
+    for path, values in (
+        (bundle, ["8 × 8", "fp32", "none", json.loads((bundle / "manifest.json").read_text())["digest"]]),
+        (tiny_checkpoint, [f"{tiny_checkpoint.stat().st_size / 1e6:.1f} MB", "28 × 28", "F32", "generator"]),
+        (tiny_clip, ["clip checkpoint", "F32", "text"]),
+    ):
+        code, out, err = run("info", path)
+        assert (code, err, len(out.splitlines())) == (0, "", 8)
+        assert [value for value in values if value not in out] == []
+        assert len(run("info", path, "--verbose")[1].splitlines()) > 8
+        assert run("info", path, "--verbose", "--json") == run("info", path, "--json")
+
+
+@pytest.mark.parametrize(
+    ("note", "values"),
+    [
+        ({}, []),
+        ({"converted_from": "x.pth", "sha256": "abc", "clip": None}, ["x.pth", "abc"]),
+        ({"train": {"data": "icons", "steps": 9}, "step": 7}, ["icons", "7"]),
+        ({"train": [1], "step": {"a": "b\nc"}}, ["b"]),
+    ],
+)
+def test_info_tells_where_weights_came_from_whatever_the_note_holds(run, tmp_path, note, values):
+    path = tmp_path / "model.safetensors"
+    save_clip(path, build_clip(preset("tiny").clip), preset("tiny").clip, note=note)
+    code, out, err = run("info", path)
+    assert (code, err, len(out.splitlines())) == (0, "", 8)
+    (line,) = [line for line in out.splitlines() if line.startswith("source: ")]
+    assert [value for value in values if value not in line] == []
 
 
 @pytest.mark.parametrize(
