@@ -24,20 +24,10 @@ __all__ = ["export"]
 _BATCHES = "1,4,16"
 
 
-def _checked_model(model: Path | None) -> Path | None:
-    """Return `model` if it is a folder or a checkpoint that can be exported. Needs no PyTorch."""
-    from galip.checkpoint_info import read_galip_info
-
-    if model is not None and not model.is_dir():
-        read_galip_info(model, needs=("text", "generator"))
-    return model
-
-
 def export(
     model: Annotated[
         Path | None,
         typer.Argument(
-            callback=_checked_model,
             help="Checkpoint (.safetensors), or a bundle to build engines for. Default: the shipped model.",
             show_default=False,
         ),
@@ -97,6 +87,10 @@ def export(
         )
     is_bundle = model is not None and model.is_dir()
     precisions = () if is_bundle else _precisions(precision or ("fp32,fp16" if trt else "fp32"))
+    if model is not None and not is_bundle:
+        from galip.checkpoint_info import read_galip_info
+
+        read_galip_info(model, needs=("text", "generator"))
     from galip_export import export_bundle
     from galip_export.engines import add_engines
 

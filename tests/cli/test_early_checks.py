@@ -61,6 +61,7 @@ MISTAKES = [
     (2, "cudda", ["evaluate", "tiny.safetensors", "--against", "photos", "--device", "cudda"]),
     (4, "nope", ["export", "nope", "--out", "b"]),
     (4, "page.pth", ["export", "page.pth", "--out", "b"]),
+    (2, "fp17", ["export", "tiny.safetensors", "--precision", "fp17", "--out", "b"]),
     (2, "exat", ["export", "tiny.safetensors", "--rewrites", "exat", "--out", "b"]),
     (4, "nope", ["generate", "x", "--bundle", "nope", "--out", "x.png"]),
     (4, "nope", ["generate", "x", "--model", "nope", "--out", "x.png"]),
