@@ -95,7 +95,7 @@ def _seconds(report: Report, name: str, batch: int) -> float:
 
 def _times(factor: float) -> str:
     """Return a factor with two or three digits: 1.70, 5, 16."""
-    return f"{factor:.2f}" if factor < 2 else f"{factor:.{int(factor < 10)}f}".removesuffix(".0")
+    return f"{factor:.2f}" if factor < 1.995 else f"{factor:.{int(factor < 10)}f}".removesuffix(".0")
 
 
 def _cold_start(subject: SubjectReport, reference: SubjectReport) -> Sequence[str]:

@@ -126,6 +126,7 @@ def test_the_scale_of_psnr_where_few_pictures_differ(result, decibels):
         ({"median": 0.625, "rerun_interval_95": (0.6, 0.65)}, "1.60× faster", ["1.54 to 1.67×"]),
         ({"median": 0.625, "rerun_interval_95": (0.3, 1.2)}, "1.60× faster", ["0.83 to 3.3×", "repeat"]),
         ({"median": 3.0, "rerun_interval_95": (2.0, 3.5)}, "3× slower", ["2 to 3.5×"]),
+        ({"median": 0.25, "rerun_interval_95": (0.2, 0.5001)}, "4× faster", [" 2 to 5×", "repeat"]),
         ({"median": 1.01, "rerun_interval_95": (0.9, 1.1)}, "as fast", ["0.91 to 1.11×"]),
         ({"median": 0.5, "interval_95": (0.4, 0.6), "rerun_interval_95": None}, "2× faster",
          ["1.67 to 2.5×", "one process"]),
