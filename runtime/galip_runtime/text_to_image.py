@@ -338,10 +338,10 @@ def _no_progress(done: int, total: int) -> None:
 
 
 def _one_of(seed: int | None, seeds: _Seeds | None) -> _Seeds | None:
-    """Return whichever is given. Raises UsageError if both are."""
+    """Return whichever is given. Raises UsageError if both are, or `seed` is not a seed."""
     if seed is not None and seeds is not None:
         raise UsageError("give `seed` for one or `seeds` for several, not both")
-    return seeds if seed is None else seed
+    return seeds if seed is None else check_seed(seed)
 
 
 def _repeated(rows: Floats, count: int) -> Floats:

@@ -17,7 +17,7 @@ def test_options(tiny_bundle, monkeypatch):
     for of_batches in result["seconds"].values():
         assert list(of_batches) == ["1", "16", "64"]
         assert all(len(samples) == 2 and min(samples) > 0 for samples in of_batches.values())
-    asked = [session.asked["CUDAExecutionProvider"] for session in CudaSession.made]
+    asked = [session.providers["CUDAExecutionProvider"] for session in CudaSession.sessions]
     for changed, change in zip(asked, gpu_options.CHANGES.values(), strict=True):
         assert changed == {**asked[0], **change}
     table = gpu_options.table([result]).splitlines()

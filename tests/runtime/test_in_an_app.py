@@ -66,6 +66,10 @@ def test_seed_and_seeds(model):
             call()
     with expect_error(UsageError, "seed", "seeds"):
         model.noise()
+    for call in (model.noise, lambda **seed: model.generate("red", **seed)):
+        for seed in ([1], 1.5, -1):
+            with expect_error(UsageError, "seed"):
+                call(seed=seed)
 
 
 def test_progress_and_cancelling(model):
