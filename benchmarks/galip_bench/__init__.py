@@ -6,8 +6,11 @@ report = run(BenchConfig(bundle="demo/bundle", batch=(1, 8)))
 report.subjects["bundle-cpu-fp32"].latency["1"].ratio
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from galip_runtime._renamed import RenamedModules
 
 if TYPE_CHECKING:
     from galip_bench.benchmark import run
@@ -24,3 +27,16 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"galip_bench.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+sys.meta_path.append(
+    RenamedModules(
+        {
+            "galip_bench.bench": "galip_bench.benchmark",
+            "galip_bench.fresh": "galip_bench.cold_start",
+            "galip_bench.html": "galip_bench.html_report",
+            "galip_bench.launch": "galip_bench.latency_worker",
+            "galip_bench.summary": "galip_bench.statistics",
+        }
+    )
+)

@@ -4,7 +4,10 @@ Nothing heavy is imported before one of the names below is used.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+from galip_runtime._renamed import RenamedModules
 
 if TYPE_CHECKING:
     from galip_export.comparison import Comparison, compare
@@ -49,3 +52,19 @@ def __getattr__(name: str) -> Any:
             globals()[name] = value
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+sys.meta_path.append(
+    RenamedModules(
+        {
+            "galip_export.bundle": "galip_export.export",
+            "galip_export.graph_check": "galip_export.check",
+            "galip_export.half": "galip_export.mixed_precision",
+            "galip_export.onnx_export": "galip_export.trace",
+            "galip_export.precision": "galip_export.precisions",
+            "galip_export.quantise": "galip_export.quantization",
+            "galip_export.tensorrt": "galip_export.tensorrt_builder",
+            "galip_export.verify": "galip_export.parity",
+        }
+    )
+)

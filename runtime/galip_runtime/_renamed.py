@@ -1,8 +1,8 @@
-"""Modules and their contents under the names that they had in 0.1; to be removed after the next release."""
+"""Modules and what they hold under their names of 0.1, until the next release."""
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -26,27 +26,31 @@ _RENAMED = {
 
 
 class RenamedModules(MetaPathFinder, Loader):
-    """Finds a module by its old name, with a DeprecationWarning; asked only where no module has the name."""
+    """Finds modules by their old names, with a DeprecationWarning, where no module has the name."""
+
+    def __init__(self, names: Mapping[str, str] = _RENAMED) -> None:
+        """`names`: old to new, in full; by default those of galip_runtime."""
+        self._names = names
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec of a renamed module; None for all others."""
-        return ModuleSpec(fullname, self) if fullname in _RENAMED else None
+        """Return the spec of a renamed module, None for all others."""
+        return ModuleSpec(fullname, self) if fullname in self._names else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """An empty one: `exec_module` puts the renamed module in its place."""
+        """Return an empty module; `exec_module` replaces it by the renamed one."""
         return ModuleType(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Let the old name stand for the module itself, so that both are one."""
-        name = module.__name__
-        warnings.warn(f"{name} is now {_RENAMED[name]}", DeprecationWarning, stacklevel=2)
-        sys.modules[name] = import_module(_RENAMED[name])
+        """Let the old name stand for the renamed module itself, so that both are one."""
+        old, new = module.__name__, self._names[module.__name__]
+        warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=2)
+        sys.modules[old] = import_module(new)
 
 
 def renamed(module: str, names: dict[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a module some of whose names are others now: old to new."""
+    """Return the `__getattr__` of `module`, some of whose `names` changed: old to new."""
 
     def get(name: str) -> Any:
         if name not in names:
