@@ -56,9 +56,7 @@ def bench(
     warmup: Annotated[int, typer.Option(help="Rounds per process before those, not counted.")] = 2,
     max_minutes: Annotated[
         float,
-        typer.Option(
-            help="Minutes that the whole may take, but for FID. What there is no time for is left out."
-        ),
+        typer.Option(help="Minutes for the whole run, except FID. Whatever does not fit is left out."),
     ] = 10.0,
     quick: Annotated[
         bool,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,7 +33,7 @@ MAX_NAME_BYTES = 255
 """Of one file or folder name; no common file system allows more."""
 
 
-class FileSource:
+class FileSource(ABC):
     """A split with a file for each picture. A layout says where a picture and its captions are."""
 
     layout = ""
@@ -42,13 +43,13 @@ class FileSource:
         self.split, self.keys = split, keys
         self.left_out = LeftOut()
 
+    @abstractmethod
     def file(self, index: int) -> Path:
         """Return the file of picture `index`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the captions of picture `index`. Raises `BrokenPicture` if there is none."""
-        raise NotImplementedError
 
     def meta(self, index: int) -> dict[str, Any]:
         """Return what else is known: nothing, by default."""
