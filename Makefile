@@ -1,4 +1,4 @@
-# make setup | demo | test | fuzz | lint | docs | wheels | default-model | readme
+# make setup | demo | test | test-js | fuzz | lint | docs | wheels | default-model | readme
 # make bench | bench-cpu | bench-full | bench-fid | bench-training
 # make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
 # Each sets up .venv first if it is missing, those for a GPU .venv-gpu.
@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
-.PHONY: setup demo test fuzz lint docs wheels default-model readme clean
+.PHONY: setup demo test test-js fuzz lint docs wheels default-model readme clean
 .PHONY: bench bench-cpu bench-full bench-fid bench-training test-gpu bench-gpu
 .DELETE_ON_ERROR:
 
@@ -34,6 +34,26 @@ demo: setup
 # CUDA provider without a GPU, on a stub of CUDA; that onnxruntime excludes the CPU's.
 test: setup $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-provider/.ready)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+	$(MAKE) test-js
+
+# The JavaScript runtime: its build, its types and its tests, which read tests/vectors and the shipped model's bundle.
+JS := runtime/js
+NODE := $(shell node -p 'parseInt(process.versions.node) < 20 ? "" : process.execPath' 2>/dev/null)
+ifeq ($(NODE),)
+test-js:
+	@echo "SKIPPED: the JavaScript tests. They need Node 20 or newer, which was not found"
+else
+test-js: $(JS)/node_modules/.ready build/js/bundle/manifest.json
+	cd $(JS) && npm run --silent build && npm run --silent check
+	GALIP_BUNDLE=$(CURDIR)/build/js/bundle $(NODE) --test --test-reporter=dot tests/js/*.test.mjs
+endif
+
+$(JS)/node_modules/.ready: $(JS)/package-lock.json
+	cd $(JS) && ONNXRUNTIME_NODE_INSTALL=skip npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+build/js/bundle/manifest.json: galip/assets/default.safetensors | setup
+	$(BIN)/galip export --precision fp32,w16a32 --out $(@D) --overwrite
 
 # Damaged, forged and hostile input, kills and threads, as many as fit in the time; FUZZ_SEED is drawn and printed.
 FUZZ_MINUTES ?= 10

@@ -139,11 +139,11 @@ export async function openEngine(
       };
       return new LocalEngine(info, tokenizer, started);
     } catch (error) {
-      if (!(error instanceof ProviderUnavailable) || device === devices.at(-1)) throw error;
+      if (!(error instanceof ProviderUnavailable)) throw error;
       passedOver.push(error.message);
     }
   }
-  throw new ProviderUnavailable(`${platform.name} has no device`);
+  throw new ProviderUnavailable(passedOver.join("\n  "));
 }
 
 class LocalEngine implements Engine {
