@@ -2,6 +2,7 @@
 
 import { messageOf, ProviderUnavailable } from "./errors.js";
 import type { Device, OrtModule, Platform } from "./runners/devices.js";
+import { wideSplits } from "./runners/splits.js";
 
 const MOST_THREADS = 4;
 
@@ -17,8 +18,17 @@ export function browser(onnxruntime: string | undefined): Platform {
     name: "this browser",
     devices: hasWebGpu ? ["webgpu", "wasm"] : ["wasm"],
     threads: threadCount,
-    async load(device, threads) {
-      if (device === "webgpu") await checkAdapter();
+    async provider(device, graph) {
+      if (device !== "webgpu") return device;
+      const buffers = (await requestAdapter()).limits.maxStorageBuffersPerShaderStage;
+      return { name: device, forceCpuNodeNames: wideSplits(graph, buffers - 1) }; // one is the input
+    },
+    async load(device, threads, isNamed) {
+      if (device === "webgpu" && (await requestAdapter()).info?.isFallbackAdapter && !isNamed) {
+        throw new ProviderUnavailable(
+          "this browser has no graphics card for WebGPU and computes it on the CPU",
+        );
+      }
       const ort = await importOnnxruntime(device, onnxruntime);
       ort.env.wasm.numThreads = threads;
       ort.env.logLevel = "fatal";
@@ -39,10 +49,17 @@ function threadCount(_: Device, wanted: number | undefined): { count: number; re
   };
 }
 
-async function checkAdapter(): Promise<void> {
-  const gpu = (navigator as unknown as { gpu: { requestAdapter(): Promise<unknown> } }).gpu;
-  if (!(await gpu.requestAdapter()))
-    throw new ProviderUnavailable("this browser has WebGPU, but no graphics card for it");
+/** What we need of `GPUAdapter`, which TypeScript's library does not have yet. */
+interface Adapter {
+  readonly limits: { readonly maxStorageBuffersPerShaderStage: number };
+  readonly info?: { readonly isFallbackAdapter?: boolean };
+}
+
+async function requestAdapter(): Promise<Adapter> {
+  const { gpu } = navigator as unknown as { gpu: { requestAdapter(): Promise<Adapter | null> } };
+  const adapter = await gpu.requestAdapter();
+  if (adapter) return adapter;
+  throw new ProviderUnavailable("this browser has WebGPU, but no graphics card for it");
 }
 
 async function importOnnxruntime(device: Device, folder: string | undefined): Promise<OrtModule> {

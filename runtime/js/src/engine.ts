@@ -5,7 +5,7 @@ import type { Dimensions, Manifest } from "./bundle/manifest.js";
 import { type Progress, readFiles, readManifest } from "./bundle/reading.js";
 import type { BundleSource } from "./bundle/sources.js";
 import { FileRefused, messageOf, ProviderUnavailable } from "./errors.js";
-import { noise, NOISE_DEFINITION } from "./noise.js";
+import { NOISE_DEFINITION } from "./noise.js";
 import { toPixels } from "./picture.js";
 import {
   candidates,
@@ -14,7 +14,9 @@ import {
   type OrtModule,
   type Platform,
 } from "./runners/devices.js";
+import { runGenerator, type SelfCheck } from "./runners/selfCheck.js";
 import { Session, type SessionSpec } from "./runners/session.js";
+import { type Sessions, startSessions } from "./runners/start.js";
 import { padded, Tokenizer } from "./text/tokenizer.js";
 import { VERSION } from "./version.js";
 
@@ -51,14 +53,6 @@ export interface Info {
   readonly versions: Readonly<Record<string, string>>;
 }
 
-/** Two devices' pictures of the same, compared. */
-export interface SelfCheck {
-  /** dB */
-  readonly psnr: number;
-  /** of 255 */
-  readonly largestDifference: number;
-}
-
 /** A prompt's sentence vector. */
 export interface Encoded {
   readonly sentence: Float32Array;
@@ -77,14 +71,8 @@ export interface Engine {
   close(): Promise<void>;
 }
 
-interface Sessions {
-  readonly textEncoder: Session;
-  readonly generator: Session;
-}
-
 const MAX_VOCABULARY_BYTES = 64 * 2 ** 20;
 const CACHED_SENTENCES = 1024;
-const LEAST_PSNR = 60;
 
 /**
  * Load a bundle. Nothing is parsed before it is verified.
@@ -115,8 +103,13 @@ export async function openEngine(
   for (const device of devices) {
     const threads = platform.threads(device, wishes.threads);
     try {
-      const ort = await platform.load(device, threads.count);
-      const started = await start(ort, files, names, manifest.dimensions, device, threads.count);
+      const ort = await platform.load(device, threads.count, wishes.device !== "auto");
+      const open = async (spec: SessionSpec, on: Device): Promise<Session> => {
+        const graph = files.get(spec.file)!;
+        const settings = { device: on, provider: await platform.provider(on, graph), threads: threads.count };
+        return Session.open(ort, graph, spec, settings);
+      };
+      const started = await startSessions(open, names, manifest.dimensions, device, wishes.device !== "auto");
       signal?.throwIfAborted();
       const { textEncoder, generator } = started;
       const info: Info = {
@@ -179,72 +172,6 @@ class LocalEngine implements Engine {
     await this.sessions.textEncoder.close();
     await this.sessions.generator.close();
   }
-}
-
-/**
- * Start both graphs. The text encoder takes whole numbers of 64 bits, which WebGPU does not have: WebAssembly
- * runs it there. A WebGPU that draws another picture than WebAssembly is ProviderUnavailable.
- */
-async function start(
-  ort: OrtModule,
-  files: ReadonlyMap<string, Uint8Array>,
-  names: { textEncoder: string; generator: string },
-  dimensions: Dimensions,
-  device: Device,
-  threads: number,
-): Promise<Sessions & { selfCheck: SelfCheck | undefined }> {
-  const opened: Session[] = [];
-  const open = async (spec: SessionSpec, on: Device): Promise<Session> => {
-    const session = await Session.open(ort, files.get(spec.file)!, spec, on, threads);
-    opened.push(session);
-    return session;
-  };
-  const { sentenceDim, imageHeight, imageWidth } = dimensions;
-  const text = { file: names.textEncoder, inputs: ["tokens"], output: "sentence", shape: [1, sentenceDim] };
-  const image = {
-    file: names.generator,
-    inputs: ["noise", "sentence"],
-    output: "image",
-    shape: [1, 3, imageHeight, imageWidth],
-  };
-  try {
-    const textEncoder = await open(text, device === "webgpu" ? "wasm" : device);
-    const generator = await open(image, device);
-    if (device !== "webgpu") return { textEncoder, generator, selfCheck: undefined };
-    const reference = await open(image, "wasm");
-    const selfCheck = await compare(generator, reference, dimensions);
-    await reference.close();
-    return { textEncoder, generator, selfCheck };
-  } catch (error) {
-    await Promise.all(opened.map((session) => session.close()));
-    throw error;
-  }
-}
-
-/** Compare two devices' pictures of seed 0 and a sentence vector of seed 1. Throws ProviderUnavailable. */
-async function compare(session: Session, reference: Session, dimensions: Dimensions): Promise<SelfCheck> {
-  const [z] = noise(0, dimensions.noiseDim);
-  const [e] = noise(1, dimensions.sentenceDim);
-  const [a, b] = [await runGenerator(session, z!, e!), await runGenerator(reference, z!, e!)].map(toPixels);
-  let [squares, largestDifference] = [0, 0];
-  a!.forEach((value, i) => {
-    const difference = Math.abs(value - b![i]!);
-    squares += difference * difference;
-    largestDifference = Math.max(largestDifference, difference);
-  });
-  const psnr = 10 * Math.log10((255 * 255 * a!.length * 0.75) / Math.max(squares, 1e-3)); // alpha never differs
-  if (psnr >= LEAST_PSNR) return { psnr, largestDifference };
-  throw new ProviderUnavailable(
-    `${session.device} draws another picture than ${reference.device}: their PSNR is ${psnr.toFixed(1)} dB, and it ` +
-      `must be ${LEAST_PSNR}; use device wasm`,
-  );
-}
-
-function runGenerator(session: Session, noise: Float32Array, sentence: Float32Array): Promise<Float32Array> {
-  return session.run({
-    noise: { data: noise, shape: [1, noise.length] },
-    sentence: { data: sentence, shape: [1, sentence.length] },
-  });
 }
 
 function readTokenizer(data: Uint8Array, manifest: Manifest): Tokenizer {

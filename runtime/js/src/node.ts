@@ -42,6 +42,9 @@ const NODE: Platform = {
     const most = device === "wasm" ? MOST_WASM_THREADS : Infinity;
     return { count: wanted ?? Math.min(availableParallelism(), most) };
   },
+  async provider(device) {
+    return device;
+  },
   async load(device, threads) {
     const ort = await importOnnxruntime(device);
     if (device === "wasm") ort.env.wasm.numThreads = threads;

@@ -23,6 +23,11 @@ _SPACES = "".join(chr(code) for code in _ALL if chr(code).isspace())
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of what the tables are taken from."""
+    return {"unicode": unicodedata.unidata_version, "regex": version("regex"), "ftfy": version("ftfy")}
+
+
 def tables() -> dict[str, object]:
     """Return every table by its name in TypeScript."""
     letters, numbers, others = (
@@ -35,11 +40,7 @@ def tables() -> dict[str, object]:
     skipped = {*_ALL} - letters - numbers - others - spaces
     assert {code for code in _ALL if chr(code).isalnum()} == (letters | numbers) & assigned
     return {
-        "VERSIONS": {
-            "unicode": unicodedata.unidata_version,
-            "regex": version("regex"),
-            "ftfy": version("ftfy"),
-        },
+        "VERSIONS": versions(),
         "ASSIGNED": _ranges(assigned),
         "LETTERS": _ranges(letters),
         "NUMBERS": _ranges(numbers),

@@ -15,13 +15,18 @@ export type Device = keyof typeof DEVICES;
 /** onnxruntime's packages have this much in common. */
 export type OrtModule = Pick<typeof Ort, "InferenceSession" | "Tensor" | "env">;
 
+/** onnxruntime's name of a provider, with its options. */
+export type Provider = Ort.InferenceSession.ExecutionProviderConfig;
+
 /** Where we run: a browser or Node. */
 export interface Platform {
   readonly name: string;
   /** The devices that there can be, the one that `auto` tries first at the front. */
   readonly devices: readonly Device[];
-  /** Import the onnxruntime for a device. Throws ProviderUnavailable. */
-  load(device: Device, threads: number): Promise<OrtModule>;
+  /** Import the onnxruntime for a device, which the user named or not. Throws ProviderUnavailable. */
+  load(device: Device, threads: number, isNamed: boolean): Promise<OrtModule>;
+  /** Return onnxruntime's provider for a graph on a device. */
+  provider(device: Device, graph: Uint8Array): Promise<Provider>;
   /** Return how many threads to use, and why not more where there is a reason. */
   threads(device: Device, wanted: number | undefined): { count: number; reason?: string };
 }

@@ -2,7 +2,7 @@
 
 import type { InferenceSession, Tensor } from "onnxruntime-common";
 import { FileRefused, messageOf, ProviderUnavailable, QualityGateFailed } from "../errors.js";
-import type { Device, OrtModule } from "./devices.js";
+import type { Device, OrtModule, Provider } from "./devices.js";
 
 /** An input of a run. */
 export interface Input {
@@ -18,6 +18,13 @@ export interface SessionSpec {
   readonly output: string;
   /** Sizes of the output. */
   readonly shape: readonly number[];
+}
+
+/** How onnxruntime is to run a graph. */
+export interface SessionSettings {
+  readonly device: Device;
+  readonly provider: Provider;
+  readonly threads: number;
 }
 
 /** Runs one graph on one device. */
@@ -39,13 +46,12 @@ export class Session {
     ort: OrtModule,
     bytes: Uint8Array,
     spec: SessionSpec,
-    device: Device,
-    threads: number,
+    { device, provider, threads }: SessionSettings,
   ): Promise<Session> {
     let session: InferenceSession;
     try {
       session = await ort.InferenceSession.create(bytes, {
-        executionProviders: [device],
+        executionProviders: [provider],
         intraOpNumThreads: threads,
         interOpNumThreads: 1,
         logSeverityLevel: 4, // errors are thrown with the same text
