@@ -18,11 +18,17 @@ export function make<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
-/** Show a picture on a canvas. */
-export function show(canvas: HTMLCanvasElement, picture: ImageData): void {
-  canvas.width = picture.width;
-  canvas.height = picture.height;
-  canvas.getContext("2d")!.putImageData(picture, 0, 0);
+/** Show a picture on a canvas; `scale`: how many times larger, smoothly. */
+export function show(canvas: HTMLCanvasElement, picture: ImageData, scale = 1): void {
+  const { width, height } = picture;
+  const size = { width: width * scale, height: height * scale };
+  if (canvas.width !== size.width || canvas.height !== size.height) Object.assign(canvas, size);
+  const context = canvas.getContext("2d")!;
+  if (scale === 1) return context.putImageData(picture, 0, 0);
+  const small = new OffscreenCanvas(width, height);
+  small.getContext("2d")!.putImageData(picture, 0, 0);
+  context.imageSmoothingQuality = "high"; // CSS would show the pixels' edges
+  context.drawImage(small, 0, 0, size.width, size.height);
 }
 
 /** Let the browser save bytes as a file. */

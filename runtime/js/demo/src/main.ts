@@ -5,27 +5,32 @@ import { offerBundles } from "./bundles.js";
 import { Completions } from "./completions.js";
 import { find, save, show } from "./dom.js";
 import { complete, type Known, knownTo, splitPrompt } from "./known.js";
-import { describe, intoPolygon, polygon, type Recipe, recipeOf, roundTrip, stylePoint } from "./mixing.js";
+import {
+  describe,
+  intoPolygon,
+  polygon,
+  type Recipe,
+  recipeOf,
+  roundTrip,
+  SQUARE,
+  stylePoint,
+  subject,
+} from "./mixing.js";
 import { goOffline } from "./offline.js";
 import { Pad } from "./pad.js";
 import { Painter } from "./painter.js";
 import { Recent } from "./recent.js";
-import { fromHash, NO_TRUNCATION, type Point, START, type State, toHash } from "./state.js";
+import { fromHash, NO_TRUNCATION, START, type State, toHash } from "./state.js";
 import { Studio } from "./studio.js";
 
 const FRAMES = 42;
 const FRAME_TIME = 90; // ms
 const SETTLED = 900; // ms without a change until a picture counts as recent
 const IDLE = 200; // ms without a change until the pad's small pictures are drawn again
+const SHOWN = 1024; // pixels of the large picture
 const RADIUS = 0.36; // of the style pad's polygon, as a share of its width
 const INSET = 0.16; // of the square between four prompts
-const SQUARE: readonly Point[] = [
-  [0, 0],
-  [1, 0],
-  [0, 1],
-  [1, 1],
-];
-const PLACES = ["top left", "top right", "bottom left", "bottom right"];
+const PLACES = ["top left", "top right", "bottom right", "bottom left"];
 
 const canvas = find<HTMLCanvasElement>("#picture");
 const prompt = find<HTMLInputElement>("#prompt");
@@ -52,6 +57,7 @@ const recent = new Recent(set);
 const cornerPad = new Pad(find("#corner-pad"), {
   corners: SQUARE,
   labels: PLACES,
+  hideLabels: true,
   toShare: ([x, y]) => [INSET + (1 - 2 * INSET) * x, INSET + (1 - 2 * INSET) * y],
   fromShare: ([x, y]) => [(x - INSET) / (1 - 2 * INSET), (y - INSET) / (1 - 2 * INSET)],
   clamp: ([x, y]) => [Math.min(Math.max(x, 0), 1), Math.min(Math.max(y, 0), 1)],
@@ -90,8 +96,9 @@ async function draw(wish: State): Promise<void> {
   const recipe = recipeOf(wish, known);
   const picture = await studio!.paint(recipe);
   last = { state: wish, recipe, picture };
-  show(canvas, picture);
-  canvas.ariaLabel = find("#caption").textContent = describe(recipe);
+  show(canvas, picture, Math.max(1, Math.round(SHOWN / picture.width)));
+  canvas.ariaLabel = describe(recipe);
+  find("#caption").textContent = subject(recipe);
   canvas.dataset["drawn"] = String(++drawn);
   canvas.dataset["state"] = toHash(wish);
   find("#how").textContent = how(studio!);

@@ -11,7 +11,16 @@ export interface Recipe {
   readonly truncation: number | undefined;
 }
 
+/** The corners of the square between four prompts, clockwise from the top left. */
+export const SQUARE: readonly Point[] = [
+  [0, 0],
+  [1, 0],
+  [1, 1],
+  [0, 1],
+];
+
 const LEAST = 0.002; // a weight that nobody sees
+const MOST_NAMED = 3;
 
 /** Return the corners of a regular polygon around (0, 0) at distance 1, from the top on, clockwise. */
 export function polygon(count: number): Point[] {
@@ -44,7 +53,7 @@ function styleParts(state: State, known: Known): { prompt: string; weight: numbe
 }
 
 function cornerParts({ corners, corner: [x, y] }: State): { prompt: string; weight: number }[] {
-  const weights = [(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y];
+  const weights = [(1 - x) * (1 - y), x * (1 - y), x * y, (1 - x) * y];
   return corners.map((prompt, i) => ({ prompt, weight: weights[i]! }));
 }
 
@@ -95,13 +104,7 @@ export function intoPolygon(point: Point, corners: readonly Point[]): Point {
 
 /** Return the states of a round trip: along the pad's edge, while the walk goes to the second seed and back. */
 export function roundTrip(state: State, known: Known, count: number): State[] {
-  const square: Point[] = [
-    [0, 0],
-    [1, 0],
-    [1, 1],
-    [0, 1],
-  ];
-  const corners = state.mode === "corners" ? square : polygon(known.styles.length);
+  const corners = state.mode === "corners" ? SQUARE : polygon(known.styles.length);
   const { thing } = splitPrompt(state.prompt, known);
   return Array.from({ length: count }, (_, i) => {
     const walk = 1 - Math.abs(1 - (2 * i) / count);
@@ -117,14 +120,27 @@ export function roundTrip(state: State, known: Known, count: number): State[] {
   });
 }
 
-/** Say in words what is drawn. */
-export function describe({ parts, seeds, walk, truncation }: Recipe): string {
+/** Say in words what is drawn: "a fox, 60% flat + 40% noto". */
+export function subject({ parts }: Recipe): string {
+  if (parts.length === 1) return parts[0]!.prompt;
+  const prompts = parts.map(({ prompt }) => prompt.split(/, (?=[^,]*$)/));
+  const [head] = prompts[0]!;
+  const sameThing = prompts.every(([thing, style]) => thing === head && style !== undefined);
   const total = parts.reduce((sum, { weight }) => sum + weight, 0);
-  const names = [...parts].sort((a, b) => b.weight - a.weight).slice(0, 3);
-  const text = names.map(({ prompt, weight }) =>
-    parts.length === 1 ? prompt : `${Math.round((100 * weight) / total)}% ${prompt}`,
-  );
-  const seed = walk === 0 ? seeds[0] : walk === 1 ? seeds[1] : `${seeds[0]} to ${seeds[1]}`;
-  const cut = truncation === undefined ? "" : `, truncation ${truncation}`;
-  return `${text.join(" + ")}${parts.length > 3 ? " + …" : ""}, seed ${seed}${cut}`;
+  const names = parts.map(({ prompt, weight }, i) => {
+    const name = sameThing ? prompts[i]![1]!.replace(/ style$/, "") : prompt;
+    return { name, percent: Math.round((100 * weight) / total) };
+  });
+  names.sort((a, b) => b.percent - a.percent);
+  const most = names.slice(0, MOST_NAMED).map(({ name, percent }) => `${percent}% ${name}`);
+  const rest = names.length > MOST_NAMED ? " + …" : "";
+  return `${sameThing ? `${head}, ` : ""}${most.join(" + ")}${rest}`;
+}
+
+/** Say in words how a picture is drawn: its subject, its seed, its truncation. */
+export function describe(recipe: Recipe): string {
+  const { seeds, walk, truncation } = recipe;
+  const between = `${Math.round(100 * walk)}% of the way from seed ${seeds[0]} to ${seeds[1]}`;
+  const seed = walk === 0 ? `seed ${seeds[0]}` : walk === 1 ? `seed ${seeds[1]}` : between;
+  return `${subject(recipe)}, ${seed}${truncation === undefined ? "" : `, truncation ${truncation}`}`;
 }

@@ -5,9 +5,11 @@ import type { Point } from "./state.js";
 
 /** What a pad is for. */
 export interface PadOptions {
-  /** The corners in the pad's own units. */
+  /** The corners in the pad's own units, clockwise. */
   readonly corners: readonly Point[];
   readonly labels: readonly string[];
+  /** Whether the labels are for screen readers alone. */
+  readonly hideLabels?: boolean;
   /** From the pad's units to shares of its width and height. */
   readonly toShare: (point: Point) => Point;
   readonly fromShare: (share: Point) => Point;
@@ -35,7 +37,8 @@ export class Pad {
     const { corners, labels, toShare } = options;
     this.pictures = corners.map(() => make("canvas", { width: 1, height: 1 }));
     this.spots = corners.map((corner, i) => {
-      const spot = make("button", { type: "button", className: "spot" }, this.pictures[i]!, labels[i]!);
+      const label = make("span", { className: options.hideLabels ? "unseen" : "" }, labels[i]!);
+      const spot = make("button", { type: "button", className: "spot" }, this.pictures[i]!, label);
       this.place(spot, toShare(corner));
       spot.addEventListener("click", () => this.move(corner));
       return spot;

@@ -8,7 +8,7 @@ export interface State {
   readonly prompt: string;
   /** On the style pad: its centre is (0, 0), the styles are at distance 1. */
   readonly style: Point;
-  /** Top left, top right, bottom left, bottom right. */
+  /** Clockwise from the top left. */
   readonly corners: readonly string[];
   /** In the square between them: from (0, 0), top left, to (1, 1). */
   readonly corner: Point;
@@ -23,7 +23,7 @@ export const START: State = {
   mode: "styles",
   prompt: "an automobile",
   style: [0.22, -0.62],
-  corners: ["a red apple, 3D style", "a red heart, flat style", "fire, twemoji style", "a house, noto style"],
+  corners: ["a red apple, 3D style", "a red heart, flat style", "a house, noto style", "fire, twemoji style"],
   corner: [0.5, 0.5],
   seeds: ["7", "8"],
   walk: 0,
