@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
 import { pathToFileURL } from "node:url";
+import { gzipSync } from "node:zlib";
 import { FileRefused, load, ProviderUnavailable, UsageError } from "../../runtime/js/dist/node.js";
 import {
   asBlobs,
@@ -256,6 +257,14 @@ test("a server that has not all, stops in the middle, sends too much or is gone"
   await serving(files(longer), (address) => assert.rejects(load(address), refused("generator.onnx")));
   const gone = await serving(files(whole), async (address) => address);
   await assert.rejects(load(gone), refused("Check the connection"));
+});
+
+test("a server that lets .gz arrive unpacked is told from a damaged file", async () => {
+  const answer = (name, response) => {
+    if (name.endsWith(".gz")) response.setHeader("content-encoding", "gzip");
+    files(bundleFiles().set("vocabulary.gz", gzipSync("i n\n".repeat(500))))(name, response);
+  };
+  await serving(answer, (address) => assert.rejects(load(address), refused("Content-Encoding")));
 });
 
 test("loading stops when its signal says so", async () => {
