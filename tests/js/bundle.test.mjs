@@ -172,6 +172,29 @@ test("a graph that is none, or another one, is refused though its hash is right"
   }
 });
 
+test("a vocabulary that is no gzip, is cut, lies about its size or is no text is refused", async () => {
+  const bomb = gzipSync(Buffer.alloc(100 * 2 ** 20));
+  const liar = Buffer.from(bomb);
+  liar.writeUInt32LE(10, liar.length - 4);
+  const texts = [
+    Buffer.from("i n"),
+    gzipSync("i n\n").subarray(0, -9),
+    bomb,
+    liar,
+    gzipSync(Buffer.of(255, 254)),
+    Buffer.alloc(0),
+  ];
+  for (const bytes of texts) {
+    const map = restated(({ files }) => {
+      files["vocabulary.gz"] = {
+        sha256: createHash("sha256").update(bytes).digest("hex"),
+        size: bytes.length,
+      };
+    });
+    await assert.rejects(load(asBlobs(map.set("vocabulary.gz", bytes))), refused("vocabulary"));
+  }
+});
+
 test("a bundle of a newer format is refused by its version", async () => {
   await assert.rejects(
     load(asBlobs(restated((document) => (document.format_version = 2)))),

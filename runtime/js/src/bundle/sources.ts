@@ -154,8 +154,9 @@ export async function download(
       cache: entry && !fresh ? "default" : "no-cache",
       signal: signal ?? null,
     });
-    if (!response.ok)
+    if (!response.ok) {
       throw new FileRefused(`${url.href} cannot be read: the server answers ${response.status}`);
+    }
     return await readAll(response, url, most, report);
   } catch (error) {
     signal?.throwIfAborted();
