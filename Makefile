@@ -38,6 +38,7 @@ test: setup $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-prov
 
 # The JavaScript runtime: its build, its types and its tests, which read tests/vectors and the shipped model's bundle.
 JS := runtime/js
+CHROMIUM ?= $(firstword $(wildcard /usr/bin/chromium /usr/bin/chromium-browser /usr/bin/google-chrome))
 NODE := $(shell node -p 'parseInt(process.versions.node) < 20 ? "" : process.execPath' 2>/dev/null)
 ifeq ($(NODE),)
 test-js:
@@ -45,7 +46,8 @@ test-js:
 else
 test-js: $(JS)/node_modules/.ready build/js/bundle/manifest.json
 	cd $(JS) && npm run --silent build && npm run --silent check
-	GALIP_BUNDLE=$(CURDIR)/build/js/bundle $(NODE) --test --test-reporter=dot tests/js/*.test.mjs
+	@[ -n "$(CHROMIUM)" ] || echo "SKIPPED: the tests in a browser. CHROMIUM=PATH names a Chromium; Debian's package has one"
+	GALIP_BUNDLE=$(CURDIR)/build/js/bundle CHROMIUM=$(CHROMIUM) $(NODE) --test --test-reporter=dot tests/js/*.test.mjs
 endif
 
 $(JS)/node_modules/.ready: $(JS)/package-lock.json

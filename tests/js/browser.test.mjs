@@ -220,6 +220,17 @@ describe("in Chromium", { skip: !chromiumPath && "no Chromium was found; CHROMIU
     assert.ok(result.ends.filter((end) => end === "AbortError").length >= 18);
   });
 
+  test("a page that is closed in the middle of a load leaves nothing broken", async () => {
+    await inPage(({ load }, options) => {
+      void load("bundle/", { ...options, onProgress: () => (window.hasBegun = true) });
+    });
+    await page.waitForFunction(() => window.hasBegun);
+    await page.close();
+    await open("");
+    await draws();
+    assert.deepEqual(problems, []);
+  });
+
   test("a lone surrogate is U+FFFD in the worker, too", async () => {
     const equal = await inPage(async ({ load }, options) => {
       const model = await load("bundle/", options);

@@ -14,10 +14,8 @@ const ISOLATION = {
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-embedder-policy": "require-corp",
 };
-const PLACES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-
-/** Chromium's path; undefined where there is none. */
-export const chromiumPath = process.env.CHROMIUM ?? PLACES.find((path) => existsSync(path));
+/** Chromium's path, which the Makefile finds; empty where there is none. */
+export const chromiumPath = process.env.CHROMIUM ?? "";
 
 export async function launchChromium(...args) {
   const { chromium } = require("playwright-core");

@@ -92,8 +92,9 @@ class FolderSource implements BundleSource {
 
   async read(file: string, { limit, signal, report }: Reading): Promise<Uint8Array> {
     const path = join(this.name, file);
-    if ((await this.size(file)) > limit)
+    if ((await this.size(file)) > limit) {
       throw new FileRefused(`${path} has more than ${limit} bytes: ${REPAIR}`);
+    }
     await this.checkLink(path);
     try {
       const bytes = await readFile(path, { signal });

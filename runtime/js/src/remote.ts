@@ -50,19 +50,19 @@ function ask<R extends Request>(
   onProgress?: (progress: Progress) => void,
   signal?: AbortSignal,
 ): Promise<Results[R["kind"]]> {
-  return new Promise((resolve, reject) => {
-    signal?.throwIfAborted();
-    signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
-    worker.onerror = (event) => {
-      reject(
-        new ProviderUnavailable(`the worker cannot start: ${event.message ?? "its file cannot be loaded"}`),
-      );
-    };
-    worker.onmessage = ({ data }: MessageEvent<Reply>) => {
-      if (data.kind === "progress") onProgress?.(data.progress);
-      else if (data.kind === "result") resolve(data.result as Results[R["kind"]]);
-      else reject(receiveError(data.error));
-    };
-    worker.postMessage(request);
-  });
+  let resolve: (result: Results[R["kind"]]) => void;
+  let reject: (error: unknown) => void;
+  const promise = new Promise<Results[R["kind"]]>((...settle) => ([resolve, reject] = settle));
+  worker.onerror = (event) => {
+    reject(new ProviderUnavailable(`the worker fails: ${event.message ?? "its file cannot be loaded"}`));
+  };
+  worker.onmessage = ({ data }: MessageEvent<Reply>) => {
+    if (data.kind === "progress") onProgress?.(data.progress);
+    else if (data.kind === "result") resolve(data.result as Results[R["kind"]]);
+    else reject(receiveError(data.error));
+  };
+  const stop = (): void => reject(signal?.reason);
+  signal?.addEventListener("abort", stop);
+  worker.postMessage(request);
+  return promise.finally(() => signal?.removeEventListener("abort", stop));
 }
