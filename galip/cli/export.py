@@ -32,12 +32,14 @@ def export(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder to create: the bundle.")] = ...,  # type: ignore[assignment]
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to create: the bundle.", show_default=False)
+    ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
             help=f"Precisions, separated by commas: {describe_precisions()}; all: those that this machine "
-            "can verify. Default: fp32; with --trt fp32,fp16.",
+            "can verify. Default: fp32; with --trt fp32,fp16; with --web w16a32.",
             show_default=False,
         ),
     ] = None,
@@ -69,10 +71,22 @@ def export(
         bool,
         typer.Option("--trt-compatible", help="Build engines that later minor versions of TensorRT can run."),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")] = False,
+    web: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to create: a page that draws in the browser, with the bundle in it, for any file "
+            "server. Without --out, MODEL may be a bundle as it is; default: the shipped one.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle at --out and the page at --web.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Export a checkpoint to a verified bundle of ONNX graphs, and TensorRT engines with --trt.
+
+    --web writes a page with the bundle in it.
 
     Every export is compared with eager PyTorch on several prompts, seeds and batch sizes; each precision
     other than fp32 also on 256 pictures. If the bundle is farther from the model than its precisions allow,
@@ -86,7 +100,17 @@ def export(
             "--trt-batch, --trt-arch, --trt-refit and --trt-compatible are for engines: add --trt"
         )
     is_bundle = model is not None and model.is_dir()
-    precisions = () if is_bundle else _precisions(precision or ("fp32,fp16" if trt else "fp32"))
+    if web is not None:
+        from galip_export.web import check_site, write_site
+
+        check_site(web, overwrite=overwrite)
+    if out is None:
+        if trt or precision is not None or rewrites != "exact" or (model is not None and not is_bundle):
+            raise UsageError("this exports a checkpoint: name the folder for its bundle, --out")
+        _write_page(model, web, overwrite, json)
+        return
+    standard = "fp32,fp16" if trt else "fp32" if web is None else "w16a32"
+    precisions = () if is_bundle else _precisions(precision or standard)
     if model is not None and not is_bundle:
         from galip.checkpoint_info import read_galip_info
 
@@ -100,8 +124,8 @@ def export(
         if model is not None and is_bundle:
             if not trt or precision is not None or rewrites != "exact":
                 raise UsageError(
-                    f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has; "
-                    "for anything else give the checkpoint"
+                    f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has, "
+                    "and --web without --out makes a page of it; for anything else give the checkpoint"
                 )
             records = add_engines(model, out, options, overwrite=overwrite, progress=progress)
             emit(
@@ -121,7 +145,26 @@ def export(
             overwrite=overwrite,
             progress=progress,
         )
-    emit(report.to_dict(), json, *_report_lines(report), is_report=True)
+    lines = _report_lines(report)
+    if web is not None:
+        lines.append(_page_line(web, write_site(out, web, overwrite=overwrite)))
+    emit(report.to_dict(), json, *lines, is_report=True)
+
+
+def _write_page(bundle: Path | None, web: Path | None, overwrite: bool, json: bool) -> None:
+    """Write a page with `bundle`, None for the shipped one, to the folder `web`. Raises as `write_site`."""
+    from galip_export.web import write_site
+
+    from galip.assets import default_bundle
+
+    if web is None:
+        raise UsageError("name the folder to create: --out for the bundle, --web for a page with it")
+    size = write_site(bundle or default_bundle(), web, overwrite=overwrite)
+    emit({"web": str(web), "bytes": size}, json, _page_line(web, size), is_report=True)
+
+
+def _page_line(web: Path, size: int) -> str:
+    return f"{web}: page and bundle, {size / 1e6:.0f} MB, for any file server (https or localhost)"
 
 
 def _precisions(text: str) -> tuple[str, ...]:

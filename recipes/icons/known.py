@@ -1,6 +1,6 @@
 """What the shipped model knows, for the page: its styles, and its things as prompts, the commonest first.
 
-    PYTHONPATH=recipes python -m icons.known --data data/icons128 --out runtime/js/demo/known.json
+PYTHONPATH=recipes python -m icons.known --data data/icons128 --out runtime/js/demo/known.json
 """
 
 import argparse

@@ -60,7 +60,7 @@ COMMANDS = {
     "--max-minutes --quick --cold-starts --pictures --fid --against --split --exclude --captions --inception "
     "--seed --worst --json --html --markdown --repeat --compare --tolerance",
     "export": "MODEL --out --precision --rewrites --trt --trt-batch --trt-arch --trt-refit --trt-compatible "
-    "--overwrite --json",
+    "--web --overwrite --json",
     "convert": "RELEASED --out --clip --allow-missing-text --json",
     "info": "PATH --verbose --json",
     "doctor": "--json",

@@ -12,12 +12,8 @@ const name = ours + VERSION;
 
 self.addEventListener("install", (event) => {
   const requests = FILES.map((file) => new Request(new URL(file, scope), { cache: "reload" }));
-  event.waitUntil(
-    caches
-      .open(name)
-      .then((cache) => cache.addAll(requests))
-      .then(() => self.skipWaiting()),
-  );
+  // a new version waits until the page is closed: its worker would not know the old page's messages
+  event.waitUntil(caches.open(name).then((cache) => cache.addAll(requests)));
 });
 
 self.addEventListener("activate", (event) => {

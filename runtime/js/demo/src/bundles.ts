@@ -33,12 +33,13 @@ export function offerBundles(chosen: (bundle: BundlePlace) => void): void {
 }
 
 /** Return a folder's files by path, a ZIP archive, or the files that were dropped together. */
-async function dropped(transfer: DataTransfer): Promise<BundlePlace | undefined> {
-  const entries = [...transfer.items]
-    .map((item) => item.webkitGetAsEntry())
-    .filter((entry) => entry !== null);
+async function dropped({ items }: DataTransfer): Promise<BundlePlace | undefined> {
+  const found = [...items].map((item) => ({ entry: item.webkitGetAsEntry(), file: item.getAsFile() })); // at once
   const files = new Map<string, File>();
-  for (const entry of entries) await collect(entry, files);
+  for (const { entry, file } of found) {
+    if (entry?.isDirectory) await collect(entry, files);
+    else if (file) files.set(file.name, file);
+  }
   const [first] = files.values();
   return files.size === 1 && first!.name !== "manifest.json" ? first : files.size ? files : undefined;
 }

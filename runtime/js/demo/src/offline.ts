@@ -1,7 +1,7 @@
 /** The service worker: it keeps the page for use offline, and adds the headers that threads need. */
 
 const RELOADED = "galip reloaded";
-const PATIENCE = 3000; // ms
+const PATIENCE = 8000; // ms
 
 /**
  * Let the service worker take over, and say whether the page works offline from now on.
@@ -11,27 +11,27 @@ const PATIENCE = 3000; // ms
  */
 export async function goOffline(): Promise<boolean> {
   if (!("serviceWorker" in navigator)) return false;
+  const { serviceWorker } = navigator;
   try {
-    await navigator.serviceWorker.register("sw.js");
-    await navigator.serviceWorker.ready;
+    const { active } = await serviceWorker.register("sw.js");
+    // one that is there already passes over a page that was reloaded past all caches
+    if (!serviceWorker.controller && !active) await takenOver(serviceWorker);
   } catch {
     return false; // forbidden, as in some private windows: the page works, only not offline
   }
-  await takenOver();
   if (!crossOriginIsolated && !sessionStorage.getItem(RELOADED)) {
     sessionStorage.setItem(RELOADED, "yes");
     location.reload();
     return new Promise(() => undefined);
   }
   sessionStorage.removeItem(RELOADED);
-  return navigator.serviceWorker.controller !== null;
+  return serviceWorker.controller !== null;
 }
 
-/** Wait for the service worker to control the page, which it never does after a reload past all caches. */
-function takenOver(): Promise<void> {
-  if (navigator.serviceWorker.controller) return Promise.resolve();
+/** Wait until the service worker controls the page, but not for one that cannot be installed. */
+function takenOver(serviceWorker: ServiceWorkerContainer): Promise<void> {
   return new Promise((resolve) => {
-    navigator.serviceWorker.addEventListener("controllerchange", () => resolve(), { once: true });
+    serviceWorker.addEventListener("controllerchange", () => resolve(), { once: true });
     setTimeout(resolve, PATIENCE);
   });
 }
