@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
+import { gunzipSync } from "node:zlib";
 import { chromiumPath, launchChromium, Site } from "./site.mjs";
-import { bundleFiles, packageFolder, pixelDifference, require, vectors } from "./support.mjs";
+import { bundleFiles, bytesOf, packageFolder, pixelDifference, require, vectors } from "./support.mjs";
 
 const { pictures } = vectors("pictures");
 
@@ -239,6 +240,34 @@ describe("in Chromium", { skip: !chromiumPath && "no Chromium was found; CHROMIU
       return a.join() === b.join();
     });
     assert.ok(equal);
+  });
+
+  test("ids of all captions and noise of all seeds are the vectors' here, too", async () => {
+    site.files.set("captions.json", gunzipSync(bytesOf("captions.json.gz")));
+    site.files.set("noise.json", gunzipSync(bytesOf("noise.json.gz")));
+    site.files.set("merges.txt", gunzipSync(bytesOf("merges.txt.gz")));
+    const { wrong, farthest } = await page.evaluate(async () => {
+      const [{ Tokenizer }, { noise }] = await Promise.all(
+        ["text/tokenizer.js", "noise.js"].map((name) => import(`./dist/${name}`)),
+      );
+      const json = async (name) => (await fetch(name)).json();
+      const { captions, context_length: context } = await json("captions.json");
+      const tokenizer = new Tokenizer(await (await fetch("merges.txt")).text(), context);
+      const wrong = Object.values(captions)
+        .flat()
+        .filter(([caption, ids]) => tokenizer.encode(caption).join() !== ids.join());
+      const bits = (value) => new Int32Array(Float32Array.of(value).buffer)[0];
+      let farthest = 0;
+      for (const [seed, , hex] of (await json("noise.json")).rows) {
+        noise(seed, 8)[0].forEach((value, i) => {
+          const expected = parseInt(hex.slice(8 * i, 8 * i + 8), 16) | 0;
+          farthest = Math.max(farthest, Math.abs(bits(value) - expected));
+        });
+      }
+      return { wrong, farthest };
+    });
+    assert.deepEqual(wrong, []);
+    assert.ok(farthest <= 1, `${farthest} units in the last place`);
   });
 
   test("the example page draws and follows its form", async () => {

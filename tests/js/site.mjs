@@ -55,8 +55,13 @@ export class Site {
   }
 
   packaged(path) {
-    const [folder, name] = path.split("/");
-    const place = { "galip-runtime": "dist/web", onnxruntime: "node_modules/onnxruntime-web/dist" }[folder];
+    const [folder, ...names] = path.split("/");
+    const name = names.join("/");
+    const place = {
+      "galip-runtime": "dist/web",
+      dist: "dist",
+      onnxruntime: "node_modules/onnxruntime-web/dist",
+    }[folder];
     const file = place && name ? join(packageFolder, place, name) : undefined;
     return file && existsSync(file) ? readFileSync(file) : undefined;
   }

@@ -32,7 +32,8 @@ export async function load(bundle: BundlePlace, options: LoadOptions = {}): Prom
   const source = isPath(bundle)
     ? await openPath(bundle instanceof URL ? fileURLToPath(bundle) : bundle)
     : await openPlace(asPlace(bundle, pathToFileURL("./").href), false, onProgress, signal);
-  return new Model(await openEngine(source, wishes, NODE, onProgress, signal), onWarning);
+  const engine = await openEngine(source, wishes, NODE, onProgress, signal);
+  return new Model(engine, (data, width, height) => ({ data, width, height }), onWarning);
 }
 
 const NODE: Platform = {
