@@ -42,6 +42,8 @@ for (const name of COPIED) cpSync(join(root, "demo", name), join(out, name));
 for (const name of ["LICENSE", "NOTICE", "licenses"]) {
   cpSync(join(root, name), join(out, name), { recursive: true });
 }
+cpSync(join(root, "node_modules/fflate/LICENSE"), join(out, "licenses", "fflate.txt"));
+cpSync(join(root, "demo/onnxruntime.txt"), join(out, "licenses", "onnxruntime.txt"));
 const distribution = dirname(createRequire(import.meta.url).resolve("onnxruntime-web/wasm"));
 for (const name of ONNXRUNTIME) cpSync(join(distribution, name), join(out, "onnxruntime", name));
 
