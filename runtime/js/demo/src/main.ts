@@ -93,16 +93,17 @@ function render(): void {
 }
 
 async function draw(wish: State): Promise<void> {
+  const painting = studio!;
   const recipe = recipeOf(wish, known);
-  const picture = await studio!.paint(recipe);
+  const picture = await painting.paint(recipe);
   last = { state: wish, recipe, picture };
   show(canvas, picture, Math.max(1, Math.round(SHOWN / picture.width)));
   canvas.ariaLabel = describe(recipe);
   find("#caption").textContent = subject(recipe);
   canvas.dataset["drawn"] = String(++drawn);
   canvas.dataset["state"] = toHash(wish);
-  find("#how").textContent = how(studio!);
-  const warning = studio!.warningOf(recipe);
+  find("#how").textContent = how(painting);
+  const warning = painting.warningOf(recipe);
   if (warning) tell(warning, "drawing");
   else if (message.dataset["about"] === "drawing") message.hidden = true;
 }

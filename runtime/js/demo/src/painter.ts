@@ -5,10 +5,10 @@ export type Job = () => Promise<void>;
 
 export class Painter<Wish> {
   private newest: { readonly wish: Wish } | undefined;
-  private queued: Job[] = [];
+  private readonly queued: { readonly job: Job; readonly abandon: () => void }[] = [];
   private waiting: Job[] = [];
-  private readonly abandoned: (() => void)[] = [];
-  private running: Promise<void> | undefined;
+  private running: Promise<void> = Promise.resolve();
+  private isRunning = false;
 
   /** `draw` draws a wish; `failed` is told of what it throws. */
   constructor(
@@ -25,8 +25,10 @@ export class Painter<Wish> {
   /** Return what `job` returns, once it is its turn: after the newest wish. Throws AbortError if it is stopped. */
   between<T>(job: () => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.queued.push(() => job().then(resolve, reject));
-      this.abandoned.push(() => reject(new DOMException("another model is loaded", "AbortError")));
+      this.queued.push({
+        job: () => job().then(resolve, reject),
+        abandon: () => reject(new DOMException("another model is loaded", "AbortError")),
+      });
       this.start();
     });
   }
@@ -40,23 +42,25 @@ export class Painter<Wish> {
   /** Forget everything that has not begun, and return once what has begun is done. */
   async stop(): Promise<void> {
     this.newest = undefined;
-    this.queued = [];
+    for (const { abandon } of this.queued.splice(0)) abandon();
     this.waiting = [];
     await this.running;
-    for (const abandon of this.abandoned.splice(0)) abandon(); // those that are done take no notice
   }
 
   private start(): void {
-    this.running ??= this.run().finally(() => {
-      this.running = undefined;
-    });
+    if (this.isRunning) return;
+    this.isRunning = true;
+    this.running = this.run();
   }
 
   private async run(): Promise<void> {
     for (;;) {
       const wished = this.newest;
-      const job = wished ? undefined : (this.queued.shift() ?? this.waiting.shift());
-      if (!wished && !job) return;
+      const job = wished ? undefined : (this.queued.shift()?.job ?? this.waiting.shift());
+      if (!wished && !job) {
+        this.isRunning = false; // at once: what is wished from now on starts it again
+        return;
+      }
       this.newest = undefined;
       try {
         await (wished ? this.draw(wished.wish) : job!());
