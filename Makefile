@@ -54,7 +54,7 @@ $(JS)/node_modules/.ready: $(JS)/package-lock.json
 	cd $(JS) && ONNXRUNTIME_NODE_INSTALL=skip npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-build/js/bundle/manifest.json: galip/assets/default.safetensors | setup
+build/js/bundle/manifest.json: galip/assets/default.safetensors $(wildcard export/galip_export/*.py) | setup
 	$(BIN)/galip export --precision fp32,w16a32 --out $(@D) --overwrite
 
 # Damaged, forged and hostile input, kills and threads, as many as fit in the time; FUZZ_SEED is drawn and printed.
