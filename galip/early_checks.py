@@ -6,7 +6,6 @@ files hold is checked where they are read.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from galip_runtime.bundle.manifest import MANIFEST_NAME, read_manifest
 from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import check_writable, open_regular
 
+from galip.assets import checkpoint_path
 from galip.checkpoint_info import is_galip_checkpoint, read_galip_info, read_info
 from galip.clip_tags import find_pretrained, is_clip_path
 from galip.config import ClipConfig, GalipConfig
@@ -62,17 +62,18 @@ def check_clip(clip: str, required: ClipConfig | None = None) -> None:
     Raises `FileRefused` for a path that holds no weights and for a tag that is out of reach, `UsageError` for
     an unknown tag or other dimensions.
     """
-    if not is_clip_path(clip):
-        find_pretrained(clip).check_reachable()
-    elif is_galip_checkpoint(Path(clip)):
-        info = read_info(Path(clip))
+    path = checkpoint_path(clip)
+    if is_galip_checkpoint(path):
+        info = read_info(path)
         if required is not None:
             config = info.config.clip if isinstance(info.config, GalipConfig) else info.config
             check_same_towers(clip, config, required)
-    elif os.path.isdir(clip):
-        weights_in(Path(clip))
+    elif not is_clip_path(clip):
+        find_pretrained(clip).check_reachable()
+    elif path.is_dir():
+        weights_in(path)
     else:
-        _check_weights(Path(clip))
+        _check_weights(path)
 
 
 def check_same_towers(source: str, config: ClipConfig, required: ClipConfig) -> None:
@@ -107,7 +108,7 @@ def check_training(config: GanConfig, resume: bool) -> None:
     check_run(Path(config.out), resume)
     check_clip(config.clip, shape.clip)
     if config.init:
-        read_galip_info(Path(config.init), needs=("generator",))
+        read_galip_info(checkpoint_path(config.init), needs=("generator",))
     recognise(Path(config.data), config.layout)
     if config.evaluate_every and config.evaluate_against:
         check_reference(Path(config.evaluate_against))

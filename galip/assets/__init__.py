@@ -12,7 +12,10 @@ from galip_runtime.errors import FileRefused, UsageError
 
 from galip.progress import Progress, no_progress
 
-__all__ = ["STYLES", "default_bundle", "default_checkpoint"]
+__all__ = ["DEFAULT", "STYLES", "checkpoint_path", "default_bundle", "default_checkpoint"]
+
+DEFAULT = "default"
+"""What `--clip` and `--init` call the shipped checkpoint."""
 
 STYLES = (
     "3D style",
@@ -34,6 +37,11 @@ _EXPORT_VERSION = 4
 def default_checkpoint() -> Path:
     """Return the path of the shipped checkpoint."""
     return Path(__file__).parent / "default.safetensors"
+
+
+def checkpoint_path(source: str) -> Path:
+    """Return the path that `source` is, or that of the shipped checkpoint if it is `DEFAULT`."""
+    return default_checkpoint() if source == DEFAULT else Path(source)
 
 
 def default_bundle(progress: Progress = no_progress) -> Path:

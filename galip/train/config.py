@@ -108,15 +108,17 @@ class GanConfig:
 
     data: str = _required("Folder of captioned pictures, in any layout of --layout.")
     clip: str = _required(
-        "CLIP's towers: a checkpoint of ours (of CLIP or GALIP), a file of OpenAI, transformers or open_clip "
-        "or a folder with one, or an open_clip MODEL:TAG."
+        "CLIP's towers: default (the shipped model's), a checkpoint of ours (of CLIP or GALIP), a file of "
+        "OpenAI, transformers or open_clip or a folder with one, or an open_clip MODEL:TAG."
     )
     out: str = _required("Folder of the run; model.safetensors is written there.")
     init: str = _option(
-        "", "GALIP checkpoint whose generator and discriminator to begin with; one of smaller pictures grows."
+        "",
+        "GALIP checkpoint whose generator and discriminator to begin with, or default (the shipped model); "
+        "one of smaller or larger pictures gives the blocks that both have.",
     )
     model: str = _option(
-        "default", "Shape of generator and discriminator: default, released, tiny or table3-ROW."
+        "default", "Shape of generator and discriminator: default, default-64, released, tiny or table3-ROW."
     )
     layout: str = _option("auto", f"How the data is laid out: auto, {', '.join(LAYOUTS)}.")
     crop: str = _option(

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from galip_runtime.errors import UsageError
 
+from galip.assets import checkpoint_path
 from galip.checkpoint import load_galip
 from galip.config import GalipConfig
 from galip.model import Galip
@@ -30,7 +31,7 @@ def create_model(config: GanConfig) -> Galip:
     torch.manual_seed(config.seed)
     model = Galip(shape)
     if config.init:
-        _load_initial_weights(model, Path(config.init))
+        _load_initial_weights(model, checkpoint_path(config.init))
     model.use_towers(towers.text, towers.image)
     return model
 
@@ -38,13 +39,13 @@ def create_model(config: GanConfig) -> Galip:
 def _load_initial_weights(model: Galip, path: Path) -> None:
     """Load the generator of the checkpoint at `path`, and its discriminator if it has one, into `model`.
 
-    From a generator of smaller pictures `model` takes the blocks they share; the rest stays random.
+    From a generator of smaller or larger pictures `model` takes the blocks they share; the rest stays random.
     """
     other = load_galip(path)
-    if other.config != model.config and not _extends(model.config, other.config):
+    if not _same_but_size(model.config, other.config):
         raise UsageError(
             f"{path} has another shape than the preset: {other.config}. It may differ only in having fewer "
-            "blocks, for smaller pictures"
+            "or more blocks at its end, for smaller or larger pictures"
         )
     ours = model.generator.state_dict()
     shared = {
@@ -57,12 +58,16 @@ def _load_initial_weights(model: Galip, path: Path) -> None:
         model.discriminator.load_state_dict(other.discriminator.state_dict())
 
 
-def _extends(larger: GalipConfig, smaller: GalipConfig) -> bool:
-    """Return whether `larger` is `smaller` with further blocks at its end."""
-    ends = smaller.generator
-    cut = dataclasses.replace(
-        larger.generator,
-        channels=larger.generator.channels[: len(ends.channels)],
-        sizes=larger.generator.sizes[: len(ends.sizes)],
+def _same_but_size(one: GalipConfig, other: GalipConfig) -> bool:
+    """Return whether one of the models is the other with further blocks at its end."""
+    blocks = min(len(one.generator.sizes), len(other.generator.sizes))
+    return _cut(one, blocks) == _cut(other, blocks)
+
+
+def _cut(config: GalipConfig, blocks: int) -> GalipConfig:
+    """Return `config` with the first generation blocks only."""
+    generator = config.generator
+    channels, sizes = generator.channels[: blocks + 1], generator.sizes[:blocks]
+    return dataclasses.replace(
+        config, generator=dataclasses.replace(generator, channels=channels, sizes=sizes)
     )
-    return dataclasses.replace(larger, generator=cut) == smaller

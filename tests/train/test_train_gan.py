@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from error_checks import expect_error
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
 from PIL import Image
 from safetensors.torch import load_file
 from train.layout_fixtures import WRITERS
 
 from galip import losses
+from galip.assets import default_checkpoint
 from galip.checkpoint import PARTS, load_galip, read_info, save_galip
 from galip.data.layouts import LAYOUTS
 from galip.model import Galip
@@ -471,25 +473,54 @@ def test_beginning_with_a_checkpoint(config, tiny_checkpoint, tmp_path):
         train(dataclasses.replace(config("c"), clip=str(other)), echo=quiet)
 
 
-def test_a_checkpoint_of_smaller_pictures_grows(config, tmp_path, tiny_checkpoint):
-    """All but the last block and the convolution to RGB is the smaller one's."""
-    begun = load_galip(tiny_checkpoint, needs=PARTS)
-    smaller = preset("tiny")
-    ends = dataclasses.replace(smaller.generator, channels=(16, 16, 12), sizes=(8, 16))
-    small = Galip(dataclasses.replace(smaller, generator=ends))
-    small.use_towers(begun.text, begun.image)
-    path = tmp_path / "small.safetensors"
-    save_galip(path, small)
+def resized(sizes, channels, tiny_checkpoint):
+    """Return a tiny model of other pictures with the towers of `tiny_checkpoint`."""
+    begun, shape = load_galip(tiny_checkpoint, needs=PARTS), preset("tiny")
+    generator = dataclasses.replace(shape.generator, channels=channels, sizes=sizes)
+    model = Galip(dataclasses.replace(shape, generator=generator))
+    model.use_towers(begun.text, begun.image)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("sizes", "channels", "shared"),
+    [((8, 16), (16, 16, 12), {"0", "1"}), ((8, 16, 28, 56), (16, 16, 12, 8, 4), {"0", "1", "2"})],
+)
+def test_a_checkpoint_of_other_pictures(config, tmp_path, tiny_checkpoint, sizes, channels, shared):
+    """All blocks that both have are the checkpoint's; the convolution to RGB is not."""
+    other = resized(sizes, channels, tiny_checkpoint)
+    path = tmp_path / "other.safetensors"
+    save_galip(path, other)
     model = create_model(dataclasses.replace(config(), init=str(path)))
-    taken = {name for name, value in small.generator.state_dict().items() if not name.startswith("to_rgb.")}
-    assert taken
+    ours, theirs = model.generator.state_dict(), other.generator.state_dict()
+    taken = {name for name in ours.keys() & theirs if not name.startswith("to_rgb.")}
+    assert {name.split(".")[1] for name in taken if name.startswith("blocks.")} == shared
     for name in taken:
-        assert torch.equal(model.generator.state_dict()[name], small.generator.state_dict()[name])
-    assert {name.split(".")[1] for name in model.generator.state_dict() if name.startswith("blocks")} == {
-        *"012"
-    }
-    for name, value in small.discriminator.state_dict().items():
+        assert torch.equal(ours[name], theirs[name]), name
+    for name, value in other.discriminator.state_dict().items():
         assert torch.equal(model.discriminator.state_dict()[name], value)
+
+
+def test_a_checkpoint_whose_blocks_differ(config, tmp_path, tiny_checkpoint):
+    path = tmp_path / "other.safetensors"
+    save_galip(path, resized((8, 28), (16, 16, 12), tiny_checkpoint))
+    with expect_error(UsageError, path):
+        create_model(dataclasses.replace(config(), init=str(path)))
+
+
+def test_the_shipped_model_begins_one_of_smaller_pictures(config, monkeypatch, tmp_path):
+    """`default` is the shipped checkpoint, also where a file has that name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").write_text("not this one")
+    model = create_model(dataclasses.replace(config(model="default-64"), clip="default", init="default"))
+    shipped = load_galip(default_checkpoint(), needs=PARTS)
+    for name, value in shipped.text.state_dict().items():
+        assert torch.equal(model.text.state_dict()[name], value)
+    first = "blocks.3."
+    names = [name for name in model.generator.state_dict() if name.startswith(first)]
+    assert names
+    for name in names:
+        assert torch.equal(model.generator.state_dict()[name], shipped.generator.state_dict()[name])
 
 
 def test_what_is_not_there(config, tmp_path, tiny_checkpoint):
