@@ -15,6 +15,7 @@ from galip.data.loader import LoaderConfig, TrainingLoader
 from galip.model import Galip
 from galip.train.checkpointing import load_state, save, state_of
 from galip.train.config import GanConfig
+from galip.train.expectations import expectations
 from galip.train.fabric import check_batch_size, make_fabric
 from galip.train.initialization import create_model
 from galip.train.run import Run
@@ -55,6 +56,9 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
             run.echo(line)
         validation = Validation(config, trainer, run) if config.evaluate_every else None
         start = run.restore(partial(load_state, trainer))
+        if not start:
+            for line in expectations(config):
+                run.echo(line)
 
         def validate(done: int, saved: bool) -> None:
             if validation and (done % config.evaluate_every == 0 or done == config.steps):
