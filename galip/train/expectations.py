@@ -10,7 +10,7 @@ COLOUR_PICTURES = 2_000
 """Pictures of the warm-up after which samples have the right colours, if it begins with the shipped model."""
 OUTLINE_PICTURES = 8_000
 """The same for outlines that one recognises."""
-FRESH_START = 6
+FRESH_START = 5
 """How many times as long both take from random weights."""
 
 
