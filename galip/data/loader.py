@@ -24,6 +24,7 @@ from galip.data.layouts.shards import count_pictures, left_beside, shards_of_spl
 from galip.data.sources import open_source, recognise
 from galip.data.stream import START, Place, ShardStream
 from galip.data.workers import check_shared_memory, iterate, next_result
+from galip.differences import describe_differences
 
 __all__ = ["Batch", "LoaderConfig", "TrainingLoader"]
 
@@ -202,11 +203,11 @@ class TrainingLoader:
 
         Raises `UsageError` if the data, or a stream's number of ranks or workers, differs.
         """
-        now, then = self._identity(), state["data"]
-        if then != now:
+        now = self._identity()
+        if changes := describe_differences(state["data"], now, "now"):
             raise UsageError(
-                f"the run began with {_listed(then)}, and now it has {_listed(now)}; go on with the "
-                "same data, --workers and number of processes, or begin a new run (--init takes the weights)"
+                f"the run began with other data or processes: {changes}; go on with the same data, --workers "
+                "and number of processes, or begin a new run (--init takes the weights)"
             )
         self.close()
         if now["kind"] == "stream":
@@ -243,7 +244,3 @@ def _choose(source: Source, config: LoaderConfig) -> torch.Tensor:
             f"{list(config.exclude)}; exclude less"
         )
     return torch.tensor(indices)
-
-
-def _listed(identity: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in identity.items())

@@ -10,6 +10,7 @@ from galip_runtime.errors import UsageError
 
 from galip.checkpoint import load_galip
 from galip.config import GalipConfig
+from galip.differences import describe_differences
 from galip.model import Galip
 from galip.presets import preset
 from galip.towers import load_towers
@@ -43,8 +44,8 @@ def _load_initial_weights(model: Galip, path: Path) -> None:
     other = load_galip(path)
     if other.config != model.config and not _extends(model.config, other.config):
         raise UsageError(
-            f"{path} has another shape than the preset: {other.config}. It may differ only in having fewer "
-            "blocks, for smaller pictures"
+            f"{path} has another shape than the preset: {describe_differences(other.config, model.config)}. "
+            "It may differ only in having fewer blocks, for smaller pictures"
         )
     ours = model.generator.state_dict()
     shared = {

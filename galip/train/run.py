@@ -112,9 +112,10 @@ class Run:
         except GalipError:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            why = self.folder.changes({"model"}) or str(error).splitlines()[0]
             raise UsageError(
-                f"{newest_state(self.out)} is of another model ({str(error).splitlines()[0]}); resume with "
-                "the command and --model that began the run, or choose another --out"
+                f"{newest_state(self.out)} is of another model ({why}); resume with the command and --model "
+                "that began the run, or choose another --out"
             ) from error
         if state.get("meter"):
             self.log.restore(state["meter"])
