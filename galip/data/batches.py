@@ -25,7 +25,15 @@ from galip.data.decode import BrokenPicture
 from galip.data.sampler import BatchSampler, generator_for
 from galip.data.stream import START, Item, Place, ShardStream
 
-__all__ = ["ATTEMPTS", "Batch", "BatchOptions", "BatchResult", "SourceBatches", "StreamBatches"]
+__all__ = [
+    "ATTEMPTS",
+    "Batch",
+    "BatchOptions",
+    "BatchResult",
+    "SourceBatches",
+    "StreamBatches",
+    "decode_item",
+]
 
 ATTEMPTS = 100
 """Broken pictures in a row after which a batch is given up."""
@@ -195,10 +203,11 @@ class StreamBatches(_BatchDataset):
         number = self.options.rank * self.lanes + lane
         for item, place in self.stream.lane(number, self.places[lane]):
             self.places[lane] = place
-            yield -1, partial(_decode, item)
+            yield -1, partial(decode_item, item)
 
 
-def _decode(item: Item) -> CaptionedPicture:
+def decode_item(item: Item) -> CaptionedPicture:
+    """Decode what a stream brings. Raises `BrokenPicture`."""
     if isinstance(item, BrokenPicture):
         raise item
     return CaptionedPicture(item.key, item.encoded.decode(), item.captions, item.meta)

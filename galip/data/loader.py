@@ -5,20 +5,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from galip_runtime.errors import UsageError
 from galip_runtime.tokenizer import MAX_PROMPT_LENGTH, Tokenizer
+from numpy.typing import NDArray
 
-from galip.data.batches import ATTEMPTS, Batch, BatchOptions, BatchResult, SourceBatches, StreamBatches
+from galip.data.batches import (
+    ATTEMPTS,
+    Batch,
+    BatchOptions,
+    BatchResult,
+    SourceBatches,
+    StreamBatches,
+    decode_item,
+)
 from galip.data.broken_pictures import BrokenPictureCounter
-from galip.data.captioned import Source
+from galip.data.captioned import CaptionedPicture, Source
 from galip.data.conditions import excluded
-from galip.data.crop import CROPS
+from galip.data.crop import CROPS, to_square
 from galip.data.decode import MAX_BROKEN, BrokenPicture
 from galip.data.layouts.shards import count_pictures, left_beside, shards_of_split
 from galip.data.sources import open_source, recognise
@@ -30,6 +41,8 @@ __all__ = ["Batch", "LoaderConfig", "TrainingLoader"]
 
 STREAM_FROM = 2 * 2**30
 """Bytes of shards above which `stream="auto"` streams."""
+SEARCHED = 2_000
+"""Pictures that `real_pictures` looks through at most."""
 
 
 @dataclass(frozen=True)
@@ -138,16 +151,36 @@ class TrainingLoader:
         firsts = (captions[0] for captions in self._captions())
         return list(itertools.islice((text for text in firsts if len(text) <= MAX_PROMPT_LENGTH), count))
 
+    def real_pictures(self, captions: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+        """Return a picture uint8 (S, S, 3) of each of `captions` that one of the first pictures has, with it.
+
+        They are cropped in the middle, whatever `crop` is.
+        """
+        found = dict[str, NDArray[np.uint8]]()
+        for texts, load in itertools.islice(self._pictures(), SEARCHED):
+            for caption in [caption for caption in captions if caption in texts and caption not in found]:
+                with contextlib.suppress(BrokenPicture):
+                    square = to_square(load().picture, self._options.size, "exact")
+                    found[caption] = square.transpose(1, 2, 0)
+            if len(found) == len(set(captions)):
+                break
+        return {caption: found[caption] for caption in captions if caption in found}
+
     def _captions(self) -> Iterator[tuple[str, ...]]:
         """Yield the captions of the pictures that have any, in order."""
+        return (captions for captions, _ in self._pictures())
+
+    def _pictures(self) -> Iterator[tuple[tuple[str, ...], Callable[[], CaptionedPicture]]]:
+        """Yield the captions of the pictures that have any, in order, each with how to load the picture."""
         if isinstance(self._batches, StreamBatches):
             for item in self._batches.stream.in_order():
                 if not isinstance(item, BrokenPicture):
-                    yield item.captions
+                    yield item.captions, partial(decode_item, item)
             return
+        source = self._batches.source
         for index in self._batches.chosen.tolist():
             with contextlib.suppress(BrokenPicture):  # it is counted when its turn comes
-                yield self._batches.source.captions(index)
+                yield source.captions(index), partial(source.__getitem__, index)
 
     def batch(self, step: int) -> Batch:
         """Return this rank's rows of step `step`; steps are asked for one after the other.

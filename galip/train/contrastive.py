@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from galip.clip import ImageTower, TextTower, build_clip, clip_tokenizer, import
 from galip.data.sampler import BatchSampler, generator_for
 from galip.presets import preset
 from galip.train.augment import POSE_DIMS, pose, to_float
+from galip.train.commands import after_train_clip
 from galip.train.config import ContrastiveConfig
 from galip.train.fabric import make_fabric
 from galip.train.in_memory import InMemoryPictures
@@ -48,17 +49,32 @@ def train_clip(
             config.save_every,
             trainer.step,
             lambda done, saving, stopping: run.save_state(trainer.state(done)) if saving else None,
+            trainer.learning_rates,
         )
     if config.whiten:
         echo("whitening sentence vectors, training the image tower's head again")
         trainer.whiten()
     accuracy = trainer.held_out()
-    figures = "  ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
-    echo(f"held-out: {figures}" if accuracy else "no pictures held out (val-*.tar) to evaluate the towers on")
-    out = Path(config.out) / "clip.safetensors"
+    echo(_in_words(accuracy))
+    path = Path(config.out) / "clip.safetensors"
     note = {"train_clip": asdict(config), "held_out": accuracy}
-    save_clip(out, trainer.clip, trainer.clip_config, note=note)
-    return out
+    save_clip(path, trainer.clip, trainer.clip_config, note=note)
+    echo(f"finished after step {max(start, config.steps)}; the towers are in {path}")
+    for line in after_train_clip(config, path):
+        echo(line)
+    return path
+
+
+def _in_words(accuracy: Mapping[str, float]) -> str:
+    """Return the figures of `retrieval`, or that there are none, as a sentence for the log."""
+    if not accuracy:
+        return "no pictures are held out (split val) to evaluate the towers on"
+    pictures, group = (f"{accuracy[name]:.0f}" for name in ("pictures", "of"))
+    right, found = (f"{accuracy[name]:.1%}" for name in ("caption_of_picture", "picture_of_caption"))
+    return (
+        f"held out: {pictures} pictures; among {group} at a time {right} of the pictures find their caption "
+        f"and {found} of the captions their picture ({1 / accuracy['of']:.1%} by chance)"
+    )
 
 
 class ContrastiveTrainer:
@@ -114,6 +130,10 @@ class ContrastiveTrainer:
         with torch.no_grad():
             clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         return {"loss": loss, "logit_scale": clip.logit_scale.exp()}
+
+    def learning_rates(self) -> dict[str, float]:
+        """Return the learning rate of the last step."""
+        return {"towers": float(self.optimizer.param_groups[0]["lr"])}
 
     def whiten(self) -> None:
         """Whiten the text tower's sentence vectors and fit the image tower's head to them."""

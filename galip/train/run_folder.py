@@ -14,12 +14,14 @@ from galip_runtime.errors import UsageError
 from galip_runtime.files import lock_folder, remove_leftovers, write_atomically
 
 from galip.differences import describe_differences
+from galip.train.commands import changed_options
 from galip.train.options import stored_options
 from galip.train.states import STATES, newest_state
 from galip.train.training_log import LogFile
 
 __all__ = ["FIXED", "SAMPLES", "RunFolder"]
 
+CONFIG = "config.json"
 SAMPLES = "samples"
 """Folder of the sample grids within the run's."""
 FIXED = frozenset({"batch_size", "seed"})
@@ -49,23 +51,25 @@ class RunFolder:
                 raise UsageError(
                     f"{self.path} already holds a run; --resume continues it, or choose another --out"
                 )
+            step = int(state.stem) if state else 0
             if state:
+                self.echo(f"resuming {self.path} after step {step}")
                 self._check_changes()
             else:
                 self.write_config()
-            step = int(state.stem) if state else 0
             LogFile(self.path / "log.jsonl").remove_after(step)
         except OSError as error:
             raise UsageError(
                 f"cannot write to {self.path}: {error.strerror}; choose a folder you may write to"
             ) from error
-        self.echo(f"resolved config: {json.dumps(asdict(self.config))}")
+        self.echo(f"options: {changed_options(self.config)}")
+        self.echo(f"the other options have their defaults; all of them are in {self.path / CONFIG}")
         return step
 
     def write_config(self) -> None:
-        """Write `config.json`."""
+        """Write all options to `config.json`."""
         text = json.dumps(asdict(self.config), indent=1) + "\n"
-        write_atomically(self.path / "config.json", text.encode())
+        write_atomically(self.path / CONFIG, text.encode())
 
     def close(self) -> None:
         """Let another training use the folder."""

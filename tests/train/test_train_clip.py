@@ -71,7 +71,7 @@ def test_what_it_writes(config, logged, tiny_data):
     note = read_info(path).note
     assert note["train_clip"]["batch_size"] == 10
     assert note["held_out"]["pictures"] == 9
-    assert any("held-out" in line for line in echoed)
+    assert any("held out: 9 pictures" in line for line in echoed)
     assert all(math.isfinite(value) for line in logged(run.out) for value in line.values())
     data = InMemoryPictures(tiny_data, "val", 28, clip_tokenizer(64, 16))
     image, text = ImageTower(clip.visual, towers, "clip"), TextTower(clip)
@@ -119,7 +119,7 @@ def test_without_held_out_pictures(config, tiny_data, tmp_path):
     echoed = []
     path = train_clip(dataclasses.replace(config(steps=1), data=str(data)), echo=echoed.append)
     assert read_info(path).note["held_out"] == {}
-    assert any("no pictures held out" in line for line in echoed)
+    assert any("no pictures are held out" in line for line in echoed)
 
 
 def test_broken_held_out_pictures_are_told_before_training(config, tiny_data, tmp_path):
