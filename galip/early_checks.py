@@ -119,8 +119,7 @@ def check_contrastive(config: ContrastiveConfig, resume: bool) -> None:
     """Check the paths and names in the options of `galip train-clip`. Raises `UsageError`."""
     preset(config.model)
     check_run(Path(config.out), resume)
-    if not Path(config.data).is_dir():
-        recognise(Path(config.data))
+    recognise(Path(config.data), config.layout)
 
 
 def check_run(out: Path, resume: bool) -> None:

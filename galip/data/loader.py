@@ -27,12 +27,11 @@ from galip.data.batches import (
     decode_item,
 )
 from galip.data.broken_pictures import BrokenPictureCounter
-from galip.data.captioned import CaptionedPicture, Source
-from galip.data.conditions import excluded
+from galip.data.captioned import CaptionedPicture
 from galip.data.crop import CROPS, to_square
 from galip.data.decode import MAX_BROKEN, BrokenPicture
 from galip.data.layouts.shards import count_pictures, left_beside, shards_of_split
-from galip.data.sources import open_source, recognise
+from galip.data.sources import choose, open_source, recognise
 from galip.data.stream import START, Place, ShardStream
 from galip.data.workers import check_shared_memory, iterate, next_result
 from galip.differences import describe_differences
@@ -119,7 +118,9 @@ class TrainingLoader:
             self._count, total = count_pictures(path, config.split), None
         else:
             source = open_source(path, config.split, self._layout)
-            self._batches = SourceBatches(self._options, source, _choose(source, config))
+            self._batches = SourceBatches(
+                self._options, source, torch.tensor(choose(source, config.exclude, path))
+            )
             self._count = total = len(self._batches.chosen)
         self._places: list[Place] = [START] * lanes
         self._broken = BrokenPictureCounter(config.max_broken, total)
@@ -264,16 +265,3 @@ def _is_streamed(config: LoaderConfig, layout: str) -> bool:
     return (
         sum(shard.stat().st_size for shard in shards_of_split(Path(config.data), config.split)) > STREAM_FROM
     )
-
-
-def _choose(source: Source, config: LoaderConfig) -> torch.Tensor:
-    """Return numbers int64 (count) of the pictures that `exclude` leaves. Raises `UsageError` for none."""
-    if not config.exclude:
-        return torch.arange(len(source))
-    indices = [index for index in range(len(source)) if not excluded(source.meta(index), config.exclude)]
-    if not indices:
-        raise UsageError(
-            f"{config.data} has no pictures in split {config.split!r} after leaving out "
-            f"{list(config.exclude)}; exclude less"
-        )
-    return torch.tensor(indices)

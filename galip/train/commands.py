@@ -66,7 +66,7 @@ def after_train(config: GanConfig, model: Path, prompts: Iterable[str]) -> list[
     against, layout = config.evaluate_against or config.data, config.layout
     others = ["--layout", layout] if layout != "auto" and not config.evaluate_against else []
     others += [] if config.evaluate_split == "train" else ["--split", config.evaluate_split]
-    others += [word for condition in config.exclude for word in ("--exclude", condition)]
+    others += _option("exclude", config.exclude)
     grid = ["galip", "sample-grid", *shown, "--model", str(model), "--out", str(out / "grid.png")]
     return _aligned(
         {
@@ -82,6 +82,9 @@ def after_train_clip(config: ContrastiveConfig, clip: Path) -> list[str]:
     """Return lines of what to do with the trained towers in `clip`."""
     out = Path(config.out)
     words = ["galip", "train", "--data", config.data, "--clip", str(clip), "--model", config.model]
+    others = {name: getattr(config, name) for name in ("layout", "crop", "max_broken", "exclude")}
+    for name, value in others.items():
+        words += [] if value == getattr(ContrastiveConfig, name) else _option(name, value)
     return _aligned(
         {
             "train GALIP with them": shlex.join([*words, "--out", f"{out}-galip"]),

@@ -121,6 +121,13 @@ def test_a_stop_says_how_to_go_on(run, monkeypatch):
     assert "stopped" not in run(*arguments)[2]
 
 
+@pytest.mark.parametrize("name", ["layout", "crop", "max_broken"])
+def test_both_trainings_read_data_by_the_same_options(name):
+    fields = [config.__dataclass_fields__[name] for config in (GanConfig, ContrastiveConfig)]
+    assert fields[0].default == fields[1].default
+    assert fields[0].metadata == fields[1].metadata
+
+
 def test_train_clip_is_one_process(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", "from galip.cli import main; main()", "train-clip",
