@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import groupby
 from typing import NamedTuple
 
 __all__ = ["Label", "in_words", "label_of"]
@@ -47,9 +46,10 @@ def in_words(scalars: Mapping[str, float], spec: str = ".3f") -> str:
 
     `spec`: how numbers are formatted.
     """
-    groups = groupby(scalars.items(), lambda item: label_of(item[0]).group)
+    groups: dict[str, list[str]] = {}
+    for name, value in scalars.items():
+        label = label_of(name)
+        groups.setdefault(label.group, []).append(f"{label.words} {value:{spec}}")
     return " · ".join(
-        (f"{group}: " if group else "")
-        + ", ".join(f"{label_of(name).words} {value:{spec}}" for name, value in members)
-        for group, members in groups
+        f"{group}: {', '.join(members)}" if group else ", ".join(members) for group, members in groups.items()
     )

@@ -121,6 +121,8 @@ def test_losses_in_words():
         "discriminator: real 0.980, mismatched 0.500, fake 1.000, penalty 0.000 · "
         "generator: adversarial 0.250, CLIP similarity 0.125"
     )
+    mixed = {"pixel": 0.5, "d_real": 1.0, "g_adv": 0.25}  # at the end of the warm-up
+    assert in_words(mixed) == "generator: pixel distance 0.500, adversarial 0.250 · discriminator: real 1.000"
     assert in_words({"fid": 31.25, "new": 2.0}, ".4g") == "evaluation: FID 31.25 · new 2"
 
 
