@@ -19,6 +19,7 @@ from galip.checkpoint_info import is_galip_checkpoint, read_galip_info, read_inf
 from galip.clip_tags import find_pretrained, is_clip_path
 from galip.config import ClipConfig, GalipConfig
 from galip.data.sources import recognise
+from galip.differences import describe_differences
 from galip.headers import is_weights, weights_in
 from galip.presets import preset
 
@@ -80,7 +81,8 @@ def check_same_towers(source: str, config: ClipConfig, required: ClipConfig) -> 
     """Raise `UsageError` unless the towers of `source` have the dimensions `required`."""
     if config != required:
         raise UsageError(
-            f"{source} has towers {config}, the preset wants {required}; give those trained for it"
+            f"{source} has other towers than the preset: {describe_differences(config, required)}; give "
+            "towers of the preset's shape"
         )
 
 
@@ -118,8 +120,7 @@ def check_contrastive(config: ContrastiveConfig, resume: bool) -> None:
     """Check the paths and names in the options of `galip train-clip`. Raises `UsageError`."""
     preset(config.model)
     check_run(Path(config.out), resume)
-    if not Path(config.data).is_dir():
-        recognise(Path(config.data))
+    recognise(Path(config.data), config.layout)
 
 
 def check_run(out: Path, resume: bool) -> None:

@@ -72,7 +72,8 @@ def sample_grid(
     pictures = model.generate(
         [text for text in texts for _ in seeds], seeds * len(texts), truncation=truncation
     )
-    sheet = labelled_sheet(pictures, texts, seeds) if labels else grid(pictures, columns=count)
+    columns = [f"seed {number}" for number in seeds]
+    sheet = labelled_sheet(pictures, texts, columns) if labels else grid(pictures, columns=count)
     save_picture(sheet, out, model.metadata(texts, seeds, truncation) if metadata else None)
     emit(
         {"file": str(out), "prompts": texts, "seeds": seeds, "truncation": truncation},

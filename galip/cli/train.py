@@ -46,4 +46,4 @@ def train(
     check_training(resolved, resume)
     from galip.train.gan import train
 
-    return run_training(train, resolved, resume, json)
+    return run_training("train", train, resolved, resume, json, preset)

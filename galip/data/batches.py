@@ -25,7 +25,16 @@ from galip.data.decode import BrokenPicture
 from galip.data.sampler import BatchSampler, generator_for
 from galip.data.stream import START, Item, Place, ShardStream
 
-__all__ = ["ATTEMPTS", "Batch", "BatchOptions", "BatchResult", "SourceBatches", "StreamBatches"]
+__all__ = [
+    "ATTEMPTS",
+    "Batch",
+    "BatchOptions",
+    "BatchResult",
+    "SourceBatches",
+    "StreamBatches",
+    "decode_item",
+    "encode_captions",
+]
 
 ATTEMPTS = 100
 """Broken pictures in a row after which a batch is given up."""
@@ -129,20 +138,13 @@ class _BatchDataset(IterableDataset[BatchResult]):
                 sample = load()
                 caption = sample.captions[int(choice * len(sample.captions))]
                 caption = "" if dropout < options.caption_dropout else caption
-                tokens = self._tokens(caption, sample.key)
+                tokens = encode_captions(options.tokenizer, [caption], sample.key)[0]
             except BrokenPicture as error:
                 result.broken.append((number, str(error)))
                 continue
             is_mirrored = options.flip and mirror < 0.5
             return to_square(sample.picture, options.size, options.crop, x, y, is_mirrored), tokens, caption
         return None
-
-    def _tokens(self, caption: str, key: str) -> NDArray[np.int64]:
-        try:
-            row: NDArray[np.int64] = self.options.tokenizer.encode(caption)[0]
-            return row
-        except UsageError as error:
-            raise BrokenPicture(f"{key}: its caption cannot be used: {error}") from error
 
 
 class SourceBatches(_BatchDataset):
@@ -195,10 +197,21 @@ class StreamBatches(_BatchDataset):
         number = self.options.rank * self.lanes + lane
         for item, place in self.stream.lane(number, self.places[lane]):
             self.places[lane] = place
-            yield -1, partial(_decode, item)
+            yield -1, partial(decode_item, item)
 
 
-def _decode(item: Item) -> CaptionedPicture:
+def encode_captions(tokenizer: Tokenizer, captions: Sequence[str], key: str) -> NDArray[np.int64]:
+    """Return tokens (captions, context) of the captions of picture `key`. Raises `BrokenPicture` if one can't
+    be encoded.
+    """
+    try:
+        return tokenizer.encode(captions)
+    except UsageError as error:
+        raise BrokenPicture(f"{key}: its caption cannot be used: {error}") from error
+
+
+def decode_item(item: Item) -> CaptionedPicture:
+    """Decode what a stream brings. Raises `BrokenPicture`."""
     if isinstance(item, BrokenPicture):
         raise item
     return CaptionedPicture(item.key, item.encoded.decode(), item.captions, item.meta)

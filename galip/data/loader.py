@@ -5,30 +5,43 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from galip_runtime.errors import UsageError
 from galip_runtime.tokenizer import MAX_PROMPT_LENGTH, Tokenizer
+from numpy.typing import NDArray
 
-from galip.data.batches import ATTEMPTS, Batch, BatchOptions, BatchResult, SourceBatches, StreamBatches
+from galip.data.batches import (
+    ATTEMPTS,
+    Batch,
+    BatchOptions,
+    BatchResult,
+    SourceBatches,
+    StreamBatches,
+    decode_item,
+)
 from galip.data.broken_pictures import BrokenPictureCounter
-from galip.data.captioned import Source
-from galip.data.conditions import excluded
-from galip.data.crop import CROPS
+from galip.data.captioned import CaptionedPicture
+from galip.data.crop import CROPS, to_square
 from galip.data.decode import MAX_BROKEN, BrokenPicture
 from galip.data.layouts.shards import count_pictures, left_beside, shards_of_split
-from galip.data.sources import open_source, recognise
+from galip.data.sources import choose, open_source, recognise
 from galip.data.stream import START, Place, ShardStream
 from galip.data.workers import check_shared_memory, iterate, next_result
+from galip.differences import describe_differences
 
 __all__ = ["Batch", "LoaderConfig", "TrainingLoader"]
 
 STREAM_FROM = 2 * 2**30
 """Bytes of shards above which `stream="auto"` streams."""
+SEARCHED = 2_000
+"""Pictures that `real_pictures` looks through at most."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,9 @@ class TrainingLoader:
             self._count, total = count_pictures(path, config.split), None
         else:
             source = open_source(path, config.split, self._layout)
-            self._batches = SourceBatches(self._options, source, _choose(source, config))
+            self._batches = SourceBatches(
+                self._options, source, torch.tensor(choose(source, config.exclude, path))
+            )
             self._count = total = len(self._batches.chosen)
         self._places: list[Place] = [START] * lanes
         self._broken = BrokenPictureCounter(config.max_broken, total)
@@ -137,16 +152,36 @@ class TrainingLoader:
         firsts = (captions[0] for captions in self._captions())
         return list(itertools.islice((text for text in firsts if len(text) <= MAX_PROMPT_LENGTH), count))
 
+    def real_pictures(self, captions: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+        """Return a picture uint8 (S, S, 3) of each of `captions` that one of the first pictures has, with it.
+
+        They are cropped in the middle, whatever `crop` is.
+        """
+        found = dict[str, NDArray[np.uint8]]()
+        for texts, load in itertools.islice(self._pictures(), SEARCHED):
+            for caption in [caption for caption in captions if caption in texts and caption not in found]:
+                with contextlib.suppress(BrokenPicture):
+                    square = to_square(load().picture, self._options.size, "exact")
+                    found[caption] = square.transpose(1, 2, 0)
+            if len(found) == len(set(captions)):
+                break
+        return {caption: found[caption] for caption in captions if caption in found}
+
     def _captions(self) -> Iterator[tuple[str, ...]]:
         """Yield the captions of the pictures that have any, in order."""
+        return (captions for captions, _ in self._pictures())
+
+    def _pictures(self) -> Iterator[tuple[tuple[str, ...], Callable[[], CaptionedPicture]]]:
+        """Yield the captions of the pictures that have any, in order, each with how to load the picture."""
         if isinstance(self._batches, StreamBatches):
             for item in self._batches.stream.in_order():
                 if not isinstance(item, BrokenPicture):
-                    yield item.captions
+                    yield item.captions, partial(decode_item, item)
             return
+        source = self._batches.source
         for index in self._batches.chosen.tolist():
             with contextlib.suppress(BrokenPicture):  # it is counted when its turn comes
-                yield self._batches.source.captions(index)
+                yield source.captions(index), partial(source.__getitem__, index)
 
     def batch(self, step: int) -> Batch:
         """Return this rank's rows of step `step`; steps are asked for one after the other.
@@ -202,11 +237,11 @@ class TrainingLoader:
 
         Raises `UsageError` if the data, or a stream's number of ranks or workers, differs.
         """
-        now, then = self._identity(), state["data"]
-        if then != now:
+        now = self._identity()
+        if changes := describe_differences(state["data"], now, "now"):
             raise UsageError(
-                f"the run began with {_listed(then)}, and now it has {_listed(now)}; go on with the "
-                "same data, --workers and number of processes, or begin a new run (--init takes the weights)"
+                f"the run began with other data or processes: {changes}; go on with the same data, --workers "
+                "and number of processes, or begin a new run (--init takes the weights)"
             )
         self.close()
         if now["kind"] == "stream":
@@ -230,20 +265,3 @@ def _is_streamed(config: LoaderConfig, layout: str) -> bool:
     return (
         sum(shard.stat().st_size for shard in shards_of_split(Path(config.data), config.split)) > STREAM_FROM
     )
-
-
-def _choose(source: Source, config: LoaderConfig) -> torch.Tensor:
-    """Return numbers int64 (count) of the pictures that `exclude` leaves. Raises `UsageError` for none."""
-    if not config.exclude:
-        return torch.arange(len(source))
-    indices = [index for index in range(len(source)) if not excluded(source.meta(index), config.exclude)]
-    if not indices:
-        raise UsageError(
-            f"{config.data} has no pictures in split {config.split!r} after leaving out "
-            f"{list(config.exclude)}; exclude less"
-        )
-    return torch.tensor(indices)
-
-
-def _listed(identity: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in identity.items())

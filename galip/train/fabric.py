@@ -23,6 +23,7 @@ __all__ = [
     "any_process",
     "check_batch_size",
     "choose_device",
+    "describe_device",
     "gather_batch",
     "gather_objects",
     "make_fabric",
@@ -108,6 +109,12 @@ def _precision_plugin(name: str, device: str) -> MixedPrecision | None:
     if name == "fp16":
         return _AutocastOnly("16-mixed", device, FlooredScaler(device))
     return _AutocastOnly("bf16-mixed", device)
+
+
+def describe_device(fabric: Fabric) -> str:
+    """Return the devices and the precision of a run in words: `2 x cuda, bf16`."""
+    precision = {"32-true": "fp32", "16-mixed": "fp16", "bf16-mixed": "bf16"}
+    return f"{fabric.world_size} x {fabric.device.type}, {precision[fabric.strategy.precision.precision]}"
 
 
 def check_batch_size(size: int, accumulate: int = 1) -> None:

@@ -14,13 +14,15 @@ from galip.clip import clip_tokenizer
 from galip.data.loader import LoaderConfig, TrainingLoader
 from galip.model import Galip
 from galip.train.checkpointing import load_state, save, state_of
+from galip.train.commands import after_train
 from galip.train.config import GanConfig
 from galip.train.expectations import expectations
-from galip.train.fabric import check_batch_size, make_fabric
+from galip.train.fabric import check_batch_size, describe_device, make_fabric
 from galip.train.initialization import create_model
 from galip.train.run import Run
+from galip.train.samples import SampleGrids
 from galip.train.trainer import Trainer
-from galip.train.validation import Validation
+from galip.train.validation import BEST, Validation
 
 __all__ = ["make_loader", "train"]
 
@@ -51,8 +53,8 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
         ) as run,
     ):
         trainer = Trainer(config, model, loader, fabric)
-        run.echo(f"{loader.describe()}, {_describe(trainer)}")
-        for line in loader.left_out():
+        samples = SampleGrids(trainer, run)
+        for line in (f"data: {loader.describe()}", *loader.left_out(), *_describe(trainer)):
             run.echo(line)
         validation = Validation(config, trainer, run) if config.evaluate_every else None
         start = run.restore(partial(load_state, trainer))
@@ -68,14 +70,30 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
 
         def after(done: int, saving: bool, stopping: bool) -> None:
             if saving:
-                save(run, trainer, done, stopping)
+                save(run, trainer, samples, done, stopping)
             if not stopping:  # otherwise the resumed run makes up for it
                 validate(done, saving)
 
+        if fabric.is_global_zero:
+            samples.begin(start)
         if start and trainer.validated_step < start:
             validate(start, saved=True)
-        run.loop(start, config.steps, config.batch_size, config.save_every, trainer.step, after)
-    return Path(config.out) / "model.safetensors"
+        run.loop(
+            start,
+            config.steps,
+            config.batch_size,
+            config.save_every,
+            trainer.step,
+            after,
+            trainer.learning_rates,
+        )
+        path = run.out / "model.safetensors"
+        run.echo(f"finished after step {max(start, config.steps)}; the model is {path}")
+        if best := trainer.best:
+            run.echo(f"the best by FID, {best['fid']:.4g} after step {best['step']}, is {run.out / BEST}")
+        for line in after_train(config, path, samples.prompts):
+            run.echo(line)
+    return path
 
 
 def make_loader(config: GanConfig, model: Galip, fabric: Fabric) -> TrainingLoader:
@@ -102,14 +120,13 @@ def make_loader(config: GanConfig, model: Galip, fabric: Fabric) -> TrainingLoad
     )
 
 
-def _describe(trainer: Trainer) -> str:
-    """Return the networks' sizes, the devices and the precision, for the log."""
+def _describe(trainer: Trainer) -> list[str]:
+    """Return lines for a log: the networks' sizes, the devices and the precision."""
     sizes = [
         sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6
         for network in (trainer.model.generator, trainer.model.discriminator)
     ]
-    fabric = trainer.fabric
-    return (
-        f"{sizes[0]:.2f} M learned in the generator, {sizes[1]:.2f} M in the discriminator, on "
-        f"{fabric.world_size} x {fabric.device.type}, {fabric.strategy.precision.precision}"
-    )
+    return [
+        f"training {sizes[0]:.2f} M parameters of the generator and {sizes[1]:.2f} M of the discriminator",
+        f"device: {describe_device(trainer.fabric)}",
+    ]

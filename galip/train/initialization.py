@@ -11,6 +11,7 @@ from galip_runtime.errors import UsageError
 from galip.assets import checkpoint_path
 from galip.checkpoint import load_galip
 from galip.config import GalipConfig
+from galip.differences import describe_differences
 from galip.model import Galip
 from galip.presets import preset
 from galip.towers import load_towers
@@ -44,8 +45,8 @@ def _load_initial_weights(model: Galip, path: Path) -> None:
     other = load_galip(path)
     if not _same_but_size(model.config, other.config):
         raise UsageError(
-            f"{path} has another shape than the preset: {other.config}. It may differ only in having fewer "
-            "or more blocks at its end, for smaller or larger pictures"
+            f"{path} has another shape than the preset: {describe_differences(other.config, model.config)}. "
+            "It may differ only in having fewer or more blocks at its end, for smaller or larger pictures"
         )
     ours = model.generator.state_dict()
     shared = {

@@ -47,6 +47,8 @@ MISTAKES = [
                   "--evaluate-against", "other"]),
     (2, "run holds no run", [*TRAIN, "--data", "photos", "--clip", "tiny.safetensors", "--resume"]),
     (2, "nope", ["train-clip", "--data", "nope", "--out", "run"]),
+    (2, "'coc'", ["train-clip", "--data", "photos", "--out", "run", "--layout", "coc"]),
+    (2, "empty", ["train-clip", "--data", "empty", "--out", "run"]),
     (2, "huge", ["train-clip", "--data", "photos", "--out", "run", "--model", "huge"]),
     (4, "nope", ["evaluate", "nope", "--against", "photos"]),
     (4, "page.pth", ["evaluate", "page.pth", "--against", "photos"]),
@@ -86,6 +88,7 @@ MISTAKES = [
 def outcomes(tiny_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("typos")
     (folder / "photos").mkdir()
+    (folder / "empty").mkdir()
     (folder / "photos" / "a.txt").write_text("a bird")
     (folder / "photos" / "a.png").write_bytes(b"")
     (folder / "page.pth").write_text("<html>404</html>")

@@ -24,6 +24,7 @@ from galip.checkpoint import PARTS, load_galip, read_info, save_galip
 from galip.data.layouts import LAYOUTS
 from galip.model import Galip
 from galip.presets import preset
+from galip.sheets import labelled_size
 from galip.train import checkpointing, gan
 from galip.train.collapse import CollapseDetector
 from galip.train.config import GanConfig
@@ -161,7 +162,7 @@ def test_sigint_to_the_command(config, saved):
     assert process.returncode == 130, "".join(lines)
     assert stdout == ""
     assert "Traceback" not in "".join(lines)
-    assert "go on with --resume" in lines[-2]
+    assert f"galip train --resume --out {run.out}" in lines[-2]
     assert "interrupted" in lines[-1]
     done = saved(run.out)["step"]
     assert done >= 3
@@ -177,7 +178,10 @@ def test_a_run_s_folder(config, tiny_clip, saved, logged):
     run = config(sample_prompts=("a red box", "a blue box"), log_every=2)
     path = train(run, echo=echoed.append)
     assert json.loads(Path(run.out, "config.json").read_text())["lr_g"] == 1e-4
-    assert any("resolved config" in line and '"lr_d": 0.0004' in line for line in echoed)
+    (options,) = [line for line in echoed if line.startswith("options: ")]
+    given = {"--sample-prompts 'a red box' --sample-prompts 'a blue box'", "--log-every 2", "--model tiny"}
+    assert all(option in options for option in given)
+    assert "--lr-d" not in options, "it has its default"
     assert [line["step"] for line in logged(run.out)] == [2, 4, 6]
     assert all(math.isfinite(value) for line in logged(run.out) for value in line.values())
     assert set(logged(run.out)[0]) == {
@@ -193,7 +197,8 @@ def test_a_run_s_folder(config, tiny_clip, saved, logged):
     }
     assert any(name.startswith("events.") for name in os.listdir(f"{run.out}/tensorboard"))
     assert sorted(os.listdir(f"{run.out}/samples")) == ["0000003.png", "0000006.png"]
-    assert Image.open(f"{run.out}/samples/0000006.png").size == (4 * 28 + 3 * 2, 2 * 28 + 2)
+    sheet = Image.open(f"{run.out}/samples/0000006.png")
+    assert sheet.size[::-1] == labelled_size(2, 4, 28, 28)
     info = read_info(path)
     assert info.parts == PARTS
     assert info.note["step"] == 6
@@ -422,7 +427,7 @@ def test_every_layout_trains(config, tmp_path, logged, layout):
     echoed = []
     run = dataclasses.replace(config(steps=2, batch_size=2, crop="random", max_broken=0.9), data=str(data))
     train(run, echo=echoed.append)
-    assert any(layout.partition("_")[0] in line for line in echoed if "learned in the generator" in line)
+    assert any(layout.partition("_")[0] in line for line in echoed if line.startswith("data: "))
     assert all(math.isfinite(value) for line in logged(run.out) for value in line.values())
 
 
