@@ -11,11 +11,12 @@ from galip_runtime.tokenizer import as_prompts
 from lightning_fabric import Fabric
 
 from galip.clip import clip_tokenizer
+from galip.data.left_out import LeftOut
 from galip.data.loader import LoaderConfig, TrainingLoader
 from galip.model import Galip
 from galip.train.checkpointing import load_state, save, state_of
 from galip.train.config import GanConfig
-from galip.train.fabric import check_batch_size, make_fabric
+from galip.train.fabric import check_batch_size, gather_objects, make_fabric
 from galip.train.initialization import create_model
 from galip.train.run import Run
 from galip.train.trainer import Trainer
@@ -51,8 +52,18 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
     ):
         trainer = Trainer(config, model, loader, fabric)
         run.echo(f"{loader.describe()}, {_describe(trainer)}")
-        for line in loader.left_out():
-            run.echo(line)
+        told = LeftOut()
+
+        def tell_left_out() -> None:
+            """Say what of the data is not used, as far as a stream has been read, unless it was said."""
+            nonlocal told
+            now = _left_out(loader, fabric)
+            if now != told:
+                for line in now.lines():
+                    run.echo(line)
+            told = now
+
+        tell_left_out()
         validation = Validation(config, trainer, run) if config.evaluate_every else None
         start = run.restore(partial(load_state, trainer))
 
@@ -65,6 +76,7 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
         def after(done: int, saving: bool, stopping: bool) -> None:
             if saving:
                 save(run, trainer, done, stopping)
+                tell_left_out()
             if not stopping:  # otherwise the resumed run makes up for it
                 validate(done, saving)
 
@@ -96,6 +108,14 @@ def make_loader(config: GanConfig, model: Galip, fabric: Fabric) -> TrainingLoad
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
+
+
+def _left_out(loader: TrainingLoader, fabric: Fabric) -> LeftOut:
+    """Return what of the data is not used, as far as all processes have read it. Every process calls this."""
+    total = LeftOut(*loader.left_out.state())
+    for part in gather_objects(fabric, loader.left_out_in_stream):
+        total.add_all(part)
+    return total
 
 
 def _describe(trainer: Trainer) -> str:

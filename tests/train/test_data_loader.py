@@ -229,6 +229,7 @@ def test_a_stream_goes_on_where_it_stopped(shards, tmp_path, monkeypatch, worker
         again = make(shards, **options)
         again.restore(torch.load(tmp_path / "state.pt", weights_only=True), stop)
         assert all(same(again.batch(step), expected[step]) for step in range(stop, 12))
+        assert again.left_out_in_stream.state() == whole.left_out_in_stream.state()
         again.close()
 
 

@@ -117,7 +117,7 @@ def test_too_many_malformed_lines_stop_check_training_and_evaluation(tmp_path):
     (left_out,) = (line for line in report.lines() if "JSON" in line)
     assert ("20 lines" in left_out, "captions.jsonl, line 101" in left_out) == (True, True)
     few, many = (loader(tmp_path, max_broken=share, batch_size=40) for share in (0.2, 0.1))
-    assert few.left_out() == [left_out]
+    assert few.left_out.lines() == [left_out]
     assert [few.batch(step).pictures.shape[0] for step in range(3)] == [40] * 3
     with pytest.raises(QualityGateFailed, match="20 of 120"):
         [many.batch(step) for step in range(4)]

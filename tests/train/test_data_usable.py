@@ -72,11 +72,13 @@ class TestLeftOut:
     def test_training_reports_them(self, tmp_path, stream):
         write_tar(tmp_path / "0.tar", [("a.png", PNG), ("a.txt", b"x"), ("._a.png", b"x")])
         write(tmp_path / "b.tif", PNG)
-        lines = loader(tmp_path, stream=stream).left_out()
-        assert [("b.tif" in line, "._a.png" in line) for line in lines] == [
-            (True, False),
-            *([(False, True)] if stream == "no" else []),
-        ]
+        opened = loader(tmp_path, stream=stream)
+        kinds = {"files beside the tars ending in .tif": 1}
+        within = {"hidden files in tars": 1}
+        assert opened.left_out == (kinds | within if stream == "no" else kinds)
+        for step in range(3):  # three epochs
+            opened.batch(step)
+            assert opened.left_out_in_stream == (within if stream == "yes" else {})
 
 
 class TestCaptions:
