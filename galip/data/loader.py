@@ -20,16 +20,13 @@ from galip.data.captioned import Source
 from galip.data.conditions import excluded
 from galip.data.crop import CROPS
 from galip.data.decode import MAX_BROKEN, BrokenPicture
-from galip.data.layouts.shards import count_pictures, left_beside, shards_of_split
+from galip.data.layouts.shards import count_pictures, is_streamed, left_beside, shards_of_split
 from galip.data.left_out import LeftOut
 from galip.data.sources import open_source, recognise
 from galip.data.stream import START, Place, ShardStream
 from galip.data.workers import check_shared_memory, iterate, next_result
 
 __all__ = ["Batch", "LoaderConfig", "TrainingLoader"]
-
-STREAM_FROM = 2 * 2**30
-"""Bytes of shards above which `stream="auto"` streams."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ class TrainingLoader:
         path, lanes = Path(config.data), max(config.workers, 1)
         self._layout = recognise(path, config.layout)
         self._batches: SourceBatches | StreamBatches
-        if _is_streamed(config, self._layout):
+        if is_streamed(path, config.split, self._layout, config.stream):
             shards = shards_of_split(path, config.split)
             stream = ShardStream(shards, world_size * lanes, config.seed, config.exclude)
             self._batches = StreamBatches(self._options, stream, lanes)
@@ -223,19 +220,6 @@ class TrainingLoader:
     def close(self) -> None:
         """End the workers."""
         self._iterator = None
-
-
-def _is_streamed(config: LoaderConfig, layout: str) -> bool:
-    """Return whether to stream shards. Raises `UsageError` if asked to stream another layout."""
-    if layout != "shards":
-        if config.stream == "yes":
-            raise UsageError(f"{config.data} is of layout {layout}; only shards can be streamed")
-        return False
-    if config.stream != "auto":
-        return config.stream == "yes"
-    return (
-        sum(shard.stat().st_size for shard in shards_of_split(Path(config.data), config.split)) > STREAM_FROM
-    )
 
 
 def _choose(source: Source, config: LoaderConfig) -> torch.Tensor:

@@ -21,6 +21,7 @@ from galip_runtime.errors import FileRefused, UsageError
 
 from galip.data.conditions import excluded
 from galip.data.decode import BrokenPicture
+from galip.data.layouts.shards import check_readers
 from galip.data.left_out import LeftOut
 from galip.data.sampler import generator_for
 from galip.data.shard_reader import RawSample, check_ends, contents_of, raw_sample
@@ -46,11 +47,7 @@ class ShardStream:
     def __init__(self, shards: Sequence[Path], lanes: int, seed: int, exclude: Sequence[str] = ()) -> None:
         """Raises `UsageError` for fewer shards than lanes, `FileRefused` naming truncated shards."""
         check_ends(shards)
-        if len(shards) < lanes:
-            raise UsageError(
-                f"{len(shards)} shards cannot be dealt to {lanes} readers (ranks times workers, each its "
-                "own); lower --workers or start fewer processes, or split the data into more shards."
-            )
+        check_readers(shards, lanes)
         self.shards, self.lanes, self.seed, self.exclude = list(shards), lanes, seed, tuple(exclude)
 
     def shards_of(self, lane: int, epoch: int) -> list[Path]:

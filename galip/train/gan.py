@@ -7,16 +7,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from galip_runtime.tokenizer import as_prompts
 from lightning_fabric import Fabric
 
 from galip.clip import clip_tokenizer
 from galip.data.left_out import LeftOut
 from galip.data.loader import LoaderConfig, TrainingLoader
+from galip.early_checks import check_batch_size, check_prompts
 from galip.model import Galip
 from galip.train.checkpointing import load_state, save, state_of
 from galip.train.config import GanConfig
-from galip.train.fabric import check_batch_size, gather_objects, make_fabric
+from galip.train.fabric import gather_objects, make_fabric
 from galip.train.initialization import create_model
 from galip.train.run import Run
 from galip.train.trainer import Trainer
@@ -34,7 +34,7 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
     that doesn't fit.
     """
     check_batch_size(config.batch_size, config.accumulate)
-    as_prompts(config.sample_prompts)  # refused now, not after the first steps
+    check_prompts(config.sample_prompts)  # refused now, not after the first steps
     fabric = make_fabric(config.device, config.precision)
     model = create_model(config)
     loader = make_loader(config, model, fabric)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import torch
-from galip_runtime.errors import UsageError
 
 from galip.checkpoint import load_galip
-from galip.config import GalipConfig
+from galip.early_checks import check_initial
 from galip.model import Galip
 from galip.presets import preset
 from galip.towers import load_towers
@@ -40,12 +38,8 @@ def _load_initial_weights(model: Galip, path: Path) -> None:
 
     From a generator of smaller pictures `model` takes the blocks they share; the rest stays random.
     """
+    check_initial(path, model.config)
     other = load_galip(path)
-    if other.config != model.config and not _extends(model.config, other.config):
-        raise UsageError(
-            f"{path} has another shape than the preset: {other.config}. It may differ only in having fewer "
-            "blocks, for smaller pictures"
-        )
     ours = model.generator.state_dict()
     shared = {
         name: value
@@ -55,14 +49,3 @@ def _load_initial_weights(model: Galip, path: Path) -> None:
     model.generator.load_state_dict(ours | shared)
     if other.discriminator is not None:
         model.discriminator.load_state_dict(other.discriminator.state_dict())
-
-
-def _extends(larger: GalipConfig, smaller: GalipConfig) -> bool:
-    """Return whether `larger` is `smaller` with further blocks at its end."""
-    ends = smaller.generator
-    cut = dataclasses.replace(
-        larger.generator,
-        channels=larger.generator.channels[: len(ends.channels)],
-        sizes=larger.generator.sizes[: len(ends.sizes)],
-    )
-    return dataclasses.replace(larger, generator=cut) == smaller
