@@ -56,7 +56,7 @@ class BenchConfig:
     """Rounds of each process before those, not counted."""
     max_minutes: float = 10.0
     """The whole run ends after this time, not counting FID: subjects, rounds and cold starts that there is no
-    time for are left out. At least the reference and a subject get one round.
+    time for are left out, those that take too long cut. At least the reference and a subject get one round.
     """
     cold_starts: int = 2
     """Fresh processes a subject; 0: none. The last one's memory is that of the largest batch."""

@@ -22,6 +22,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from galip.data.captioned import CaptionedPicture, Source
 from galip.data.crop import to_square
 from galip.data.decode import BrokenPicture
+from galip.data.left_out import LeftOut
 from galip.data.sampler import BatchSampler, generator_for
 from galip.data.stream import START, Item, Place, ShardStream
 
@@ -82,6 +83,8 @@ class BatchResult:
     lane: int = 0
     place: Place = START
     """Where a stream's lane stands after this batch."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What a stream's lane met on the way, in its first epoch, and did not use."""
 
 
 Candidate = tuple[int, Callable[[], CaptionedPicture]]
@@ -174,17 +177,19 @@ class StreamBatches(_BatchDataset):
         super().__init__(options)
         self.stream, self.lanes = stream, lanes
         self.places: list[Place] = [START] * lanes
+        self._left_out: list[LeftOut] = []
         self._iterators: dict[int, Iterator[Candidate]] = {}
 
     def __iter__(self) -> Iterator[BatchResult]:
-        self._iterators = {}  # from the places again
+        self._iterators, self._left_out = {}, [LeftOut() for _ in range(self.lanes)]  # from the places again
         return super().__iter__()
 
     def fill(self, step: int, result: BatchResult) -> None:
-        """Make a batch as any other, and put the lane's new place into `result`."""
+        """Make a batch as any other, and put the lane's new place and what it left out into `result`."""
         result.lane = step % self.lanes
         super().fill(step, result)
         result.place = self.places[result.lane]
+        result.left_out = self._left_out[result.lane].take()
 
     def candidates(self, step: int, row: int) -> Iterator[Candidate]:
         """Return whatever the lane brings next."""
@@ -195,7 +200,7 @@ class StreamBatches(_BatchDataset):
 
     def _walk(self, lane: int) -> Iterator[Candidate]:
         number = self.options.rank * self.lanes + lane
-        for item, place in self.stream.lane(number, self.places[lane]):
+        for item, place in self.stream.lane(number, self.places[lane], self._left_out[lane]):
             self.places[lane] = place
             yield -1, partial(decode_item, item)
 

@@ -30,7 +30,8 @@ from galip.data.broken_pictures import BrokenPictureCounter
 from galip.data.captioned import CaptionedPicture
 from galip.data.crop import CROPS, to_square
 from galip.data.decode import MAX_BROKEN, BrokenPicture
-from galip.data.layouts.shards import count_pictures, left_beside, shards_of_split
+from galip.data.layouts.shards import count_pictures, is_streamed, left_beside, shards_of_split
+from galip.data.left_out import LeftOut
 from galip.data.sources import choose, open_source, recognise
 from galip.data.stream import START, Place, ShardStream
 from galip.data.workers import check_shared_memory, iterate, next_result
@@ -38,8 +39,6 @@ from galip.differences import describe_differences
 
 __all__ = ["Batch", "LoaderConfig", "TrainingLoader"]
 
-STREAM_FROM = 2 * 2**30
-"""Bytes of shards above which `stream="auto"` streams."""
 SEARCHED = 2_000
 """Pictures that `real_pictures` looks through at most."""
 
@@ -81,7 +80,12 @@ class LoaderConfig:
 
 
 class TrainingLoader:
-    """One rank's batches, step after step, with exact resume."""
+    """One rank's batches, step after step, with exact resume.
+
+    `left_out`: what lies in the data and is not used; of a stream what lies beside its shards, while
+    `left_out_in_stream` is what this rank has met within them, each shard once. The latter is complete when
+    the first epoch is.
+    """
 
     def __init__(
         self, config: LoaderConfig, *, size: int, tokenizer: Tokenizer, rank: int = 0, world_size: int = 1
@@ -111,18 +115,21 @@ class TrainingLoader:
         path, lanes = Path(config.data), max(config.workers, 1)
         self._layout = recognise(path, config.layout)
         self._batches: SourceBatches | StreamBatches
-        if _is_streamed(config, self._layout):
+        if is_streamed(path, config.split, self._layout, config.stream):
             shards = shards_of_split(path, config.split)
             stream = ShardStream(shards, world_size * lanes, config.seed, config.exclude)
             self._batches = StreamBatches(self._options, stream, lanes)
             self._count, total = count_pictures(path, config.split), None
+            self.left_out = left_beside(path, config.split)
         else:
             source = open_source(path, config.split, self._layout)
             self._batches = SourceBatches(
                 self._options, source, torch.tensor(choose(source, config.exclude, path))
             )
             self._count = total = len(self._batches.chosen)
+            self.left_out = source.left_out
         self._places: list[Place] = [START] * lanes
+        self.left_out_in_stream = LeftOut()
         self._broken = BrokenPictureCounter(config.max_broken, total)
         self._next = 0
         self._iterator: Iterator[BatchResult] | None = None
@@ -140,12 +147,6 @@ class TrainingLoader:
         counts = [len(captions) for captions in itertools.islice(self._captions(), 100)]
         mean = f", {sum(counts) / len(counts):.1f} captions each" if counts else ""
         return f"{self._count:,} pictures (layout {self._layout}, {self.config.split}){mean}"
-
-    def left_out(self) -> list[str]:
-        """Return lines for a log: what lies in the data and is not used. Of a stream: beside its shards."""
-        if isinstance(self._batches, SourceBatches):
-            return self._batches.source.left_out.lines()
-        return left_beside(Path(self.config.data), self.config.split).lines()
 
     def sample_captions(self, count: int) -> list[str]:
         """Return the first pictures' first captions that the tokenizer takes."""
@@ -203,6 +204,7 @@ class TrainingLoader:
         if result.batch is None:
             raise self._broken.all_broken(ATTEMPTS)
         self._places[result.lane] = result.place
+        self.left_out_in_stream.add_all(result.left_out)
         self._next = step + 1
         return result.batch
 
@@ -216,6 +218,7 @@ class TrainingLoader:
         return {
             "data": self._identity(),
             "places": [list(place) for place in self._places],
+            "left_out": self.left_out_in_stream.state(),
             **self._broken.state(),
         }
 
@@ -246,22 +249,10 @@ class TrainingLoader:
         self.close()
         if now["kind"] == "stream":
             self._places = [(place[0], place[1], place[2], place[3]) for place in state["places"]]
+        self.left_out_in_stream = LeftOut(*state.get("left_out", ()))  # older states have none
         self._broken.restore(state)
         self._next = step
 
     def close(self) -> None:
         """End the workers."""
         self._iterator = None
-
-
-def _is_streamed(config: LoaderConfig, layout: str) -> bool:
-    """Return whether to stream shards. Raises `UsageError` if asked to stream another layout."""
-    if layout != "shards":
-        if config.stream == "yes":
-            raise UsageError(f"{config.data} is of layout {layout}; only shards can be streamed")
-        return False
-    if config.stream != "auto":
-        return config.stream == "yes"
-    return (
-        sum(shard.stat().st_size for shard in shards_of_split(Path(config.data), config.split)) > STREAM_FROM
-    )

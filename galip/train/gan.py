@@ -7,17 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from galip_runtime.tokenizer import as_prompts
 from lightning_fabric import Fabric
 
 from galip.clip import clip_tokenizer
+from galip.data.left_out import LeftOut
 from galip.data.loader import LoaderConfig, TrainingLoader
+from galip.early_checks import check_batch_size, check_prompts
 from galip.model import Galip
 from galip.train.checkpointing import load_state, save, state_of
 from galip.train.commands import after_train
 from galip.train.config import GanConfig
 from galip.train.expectations import expectations
-from galip.train.fabric import check_batch_size, describe_device, make_fabric
+from galip.train.fabric import describe_device, gather_objects, make_fabric
 from galip.train.initialization import create_model
 from galip.train.run import Run
 from galip.train.samples import SampleGrids
@@ -36,7 +37,7 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
     that doesn't fit.
     """
     check_batch_size(config.batch_size, config.accumulate)
-    as_prompts(config.sample_prompts)  # refused now, not after the first steps
+    check_prompts(config.sample_prompts)  # refused now, not after the first steps
     fabric = make_fabric(config.device, config.precision)
     model = create_model(config)
     loader = make_loader(config, model, fabric)
@@ -54,8 +55,20 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
     ):
         trainer = Trainer(config, model, loader, fabric)
         samples = SampleGrids(trainer, run)
-        for line in (f"data: {loader.describe()}", *loader.left_out(), *_describe(trainer)):
+        for line in (f"data: {loader.describe()}", *_describe(trainer)):
             run.echo(line)
+        told = LeftOut()
+
+        def tell_left_out() -> None:
+            """Say what of the data is not used, as far as a stream has been read, unless it was said."""
+            nonlocal told
+            now = _left_out(loader, fabric)
+            if now != told:
+                for line in now.lines():
+                    run.echo(line)
+            told = now
+
+        tell_left_out()
         validation = Validation(config, trainer, run) if config.evaluate_every else None
         start = run.restore(partial(load_state, trainer))
         if not start:
@@ -71,6 +84,7 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
         def after(done: int, saving: bool, stopping: bool) -> None:
             if saving:
                 save(run, trainer, samples, done, stopping)
+                tell_left_out()
             if not stopping:  # otherwise the resumed run makes up for it
                 validate(done, saving)
 
@@ -118,6 +132,14 @@ def make_loader(config: GanConfig, model: Galip, fabric: Fabric) -> TrainingLoad
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
+
+
+def _left_out(loader: TrainingLoader, fabric: Fabric) -> LeftOut:
+    """Return what of the data is not used, as far as all processes have read it. Every process calls this."""
+    total = LeftOut(*loader.left_out.state())
+    for part in gather_objects(fabric, loader.left_out_in_stream):
+        total.add_all(part)
+    return total
 
 
 def _describe(trainer: Trainer) -> list[str]:

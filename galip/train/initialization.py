@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import torch
-from galip_runtime.errors import UsageError
 
 from galip.assets import checkpoint_path
 from galip.checkpoint import load_galip
-from galip.config import GalipConfig
-from galip.differences import describe_differences
+from galip.early_checks import check_initial
 from galip.model import Galip
 from galip.presets import preset
 from galip.towers import load_towers
@@ -42,12 +39,8 @@ def _load_initial_weights(model: Galip, path: Path) -> None:
 
     From a generator of smaller or larger pictures `model` takes the blocks they share; the rest stays random.
     """
+    check_initial(path, model.config)
     other = load_galip(path)
-    if not _same_but_size(model.config, other.config):
-        raise UsageError(
-            f"{path} has another shape than the preset: {describe_differences(other.config, model.config)}. "
-            "It may differ only in having fewer or more blocks at its end, for smaller or larger pictures"
-        )
     ours = model.generator.state_dict()
     shared = {
         name: value
@@ -57,18 +50,3 @@ def _load_initial_weights(model: Galip, path: Path) -> None:
     model.generator.load_state_dict(ours | shared)
     if other.discriminator is not None:
         model.discriminator.load_state_dict(other.discriminator.state_dict())
-
-
-def _same_but_size(one: GalipConfig, other: GalipConfig) -> bool:
-    """Return whether one of the models is the other with further blocks at its end."""
-    blocks = min(len(one.generator.sizes), len(other.generator.sizes))
-    return _cut(one, blocks) == _cut(other, blocks)
-
-
-def _cut(config: GalipConfig, blocks: int) -> GalipConfig:
-    """Return `config` with the first generation blocks only."""
-    generator = config.generator
-    channels, sizes = generator.channels[: blocks + 1], generator.sizes[:blocks]
-    return dataclasses.replace(
-        config, generator=dataclasses.replace(generator, channels=channels, sizes=sizes)
-    )

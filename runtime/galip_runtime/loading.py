@@ -41,7 +41,7 @@ from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
 from galip_runtime.model import Model
 from galip_runtime.tokenizer import Tokenizer
 
-__all__ = ["load"]
+__all__ = ["choose_precision", "load"]
 
 _log = logging.getLogger("galip_runtime")
 
@@ -81,7 +81,7 @@ def load(
     manifest = read_manifest(path)
     name, gpu = parse_device(device)
     check_fallback(fallback, name)
-    precisions = {graph: _choose_precision(manifest, graph, precision, name) for graph in GRAPHS}
+    precisions = {graph: choose_precision(manifest, graph, precision, name) for graph in GRAPHS}
     devices = candidates(name, precisions["generator"])
     check_files(path, manifest)
     engines = _engines(path, manifest, precisions, gpu) if name != "auto" and runs_engines(name) else {}
@@ -120,8 +120,11 @@ def _reload(folder: str, manifest: str, requested: Mapping[str, Any]) -> Model:
     return model
 
 
-def _choose_precision(manifest: Manifest, graph: str, precision: str, device: str) -> str:
-    """Return the precision of `graph` to use; the text encoder may have fewer than the generator."""
+def choose_precision(manifest: Manifest, graph: str, precision: str, device: str) -> str:
+    """Return the precision of `graph` to use; the text encoder may have fewer than the generator.
+
+    Raises UsageError for one that the bundle does not have.
+    """
     specs = manifest.graphs[graph]
     offered = sorted(manifest.graphs["generator"])
     if not isinstance(precision, str) or precision not in ("auto", *offered):

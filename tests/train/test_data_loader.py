@@ -22,6 +22,7 @@ from galip.data.batches import BatchResult
 from galip.data.broken_pictures import BrokenPictureCounter
 from galip.data.crop import to_square
 from galip.data.decode import FORMATS
+from galip.data.layouts import shards as shard_layout
 from galip.data.loader import LoaderConfig, TrainingLoader
 from galip.data.workers import LoaderFailed
 
@@ -229,6 +230,7 @@ def test_a_stream_goes_on_where_it_stopped(shards, tmp_path, monkeypatch, worker
         again = make(shards, **options)
         again.restore(torch.load(tmp_path / "state.pt", weights_only=True), stop)
         assert all(same(again.batch(step), expected[step]) for step in range(stop, 12))
+        assert again.left_out_in_stream.state() == whole.left_out_in_stream.state()
         again.close()
 
 
@@ -249,7 +251,7 @@ def test_a_stream_tells_what_it_is(shards, monkeypatch):
     assert loader.describe() == "24 pictures in 4 shards, streamed (readers: 1)"
     assert loader.sample_captions(2) == ["a red disc number 0", "a green disc number 1"]
     assert "layout shards" in make(shards).describe()
-    monkeypatch.setattr(loaders, "STREAM_FROM", 1000)
+    monkeypatch.setattr(shard_layout, "STREAM_FROM", 1000)
     assert "streamed" in make(shards).describe()
     assert "streamed" not in make(shards, stream="no").describe()
 

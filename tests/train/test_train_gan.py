@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from error_checks import expect_error
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
 from PIL import Image
 from safetensors.torch import load_file
-from train.layout_fixtures import WRITERS
+from train.layout_fixtures import WRITERS, write_shards
 
 from galip import losses
 from galip.assets import default_checkpoint
@@ -443,6 +444,30 @@ def test_what_is_left_out_is_said_and_a_refused_caption_keeps_the_state(config, 
     train(run, echo=echoed.append)
     assert [line for line in echoed if "notes.md" in line and ".md" in line]
     assert saved(run.out)["step"] == 2
+
+
+def test_what_a_stream_leaves_out_is_said_once_it_is_known(config, tmp_path):
+    shards = write_shards(tmp_path / "shards", 3, 4)
+    for number in range(3):
+        with tarfile.open(shards / f"{number:05}.tar", "a") as tar:
+            tar.addfile(tarfile.TarInfo(f"{number}.mp3"))
+    (shards / "notes.md").write_text("x")
+    echoed = []
+    options = {"steps": 6, "batch_size": 4, "save_every": 1, "stream": "yes"}
+    train(dataclasses.replace(config(**options), data=str(shards)), echo=echoed.append)
+    lines = [line for line in echoed if line.startswith("left out: ")]
+    beside = [line for line in lines if "notes.md" in line]
+    assert len(beside) == len(lines) - len(beside) + 1  # at the start, too
+    assert lines[0] == beside[0]
+    assert "3 files in tars ending in .mp3" in lines[-1]
+    assert all(f"{number}.mp3" in lines[-1] for number in range(3))
+    before = len(echoed)
+    train(
+        dataclasses.replace(config(**options | {"steps": 8}), data=str(shards)),
+        resume=True,
+        echo=echoed.append,
+    )
+    assert lines[-1] in echoed[before:]
 
 
 def test_fp16_keeps_its_loss_scale(config, saved):

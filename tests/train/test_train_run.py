@@ -17,7 +17,8 @@ from PIL import Image
 from galip.clip import clip_tokenizer
 from galip.data.crop import crop_from, to_square, uncropped
 from galip.data.sampler import BatchSampler, generator_for
-from galip.train import augment, fabric
+from galip.early_checks import check_batch_size
+from galip.train import augment
 from galip.train import run as runs
 from galip.train.config import ContrastiveConfig, GanConfig
 from galip.train.ema import EMA
@@ -329,13 +330,13 @@ def test_without_tensorboard(tmp_path, monkeypatch):
 
 
 def test_a_batch_that_processes_cannot_share(monkeypatch):
-    fabric.check_batch_size(2)
+    check_batch_size(2)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    fabric.check_batch_size(8)
-    fabric.check_batch_size(8, accumulate=2)
+    check_batch_size(8)
+    check_batch_size(8, accumulate=2)
     for size, accumulate in ((6, 1), (9, 1), (4, 2)):
         with pytest.raises(UsageError, match=rf"\b{size}\b.*\b4\b"):
-            fabric.check_batch_size(size, accumulate)
+            check_batch_size(size, accumulate)
 
 
 def test_the_newest_states_are_kept(start):
