@@ -14,7 +14,10 @@ from galip.train.run import Run
 from galip.train.samples import SampleGrids
 from galip.train.trainer import Trainer
 
-__all__ = ["checkpoint_note", "load_state", "save", "state_of"]
+__all__ = ["MODEL", "checkpoint_note", "load_state", "save", "state_of"]
+
+MODEL = "model.safetensors"
+"""The newest model in a run's folder."""
 
 
 def state_of(trainer: Trainer, step: int) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def save(run: Run, trainer: Trainer, samples: SampleGrids, step: int, stopping: 
     if trainer.fabric.is_global_zero:
         with trainer.ema.applied(trainer.model.generator):
             note = checkpoint_note(trainer, step)
-            save_galip(run.out / "model.safetensors", trainer.model, note=note)
+            save_galip(run.out / MODEL, trainer.model, note=note)
     if not stopping:
         run.save_state(state_of(trainer, step))
     if trainer.fabric.is_global_zero:

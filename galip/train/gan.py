@@ -10,16 +10,16 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from galip.clip import clip_tokenizer
-from galip.data.left_out import LeftOut
 from galip.data.loader import LoaderConfig, TrainingLoader
 from galip.early_checks import check_batch_size, check_prompts
 from galip.model import Galip
-from galip.train.checkpointing import load_state, save, state_of
+from galip.train.checkpointing import MODEL, load_state, save, state_of
 from galip.train.commands import after_train
 from galip.train.config import GanConfig
 from galip.train.expectations import expectations
-from galip.train.fabric import describe_device, gather_objects, make_fabric
+from galip.train.fabric import describe_device, make_fabric
 from galip.train.initialization import create_model
+from galip.train.left_out_log import LeftOutLog
 from galip.train.run import Run
 from galip.train.samples import SampleGrids
 from galip.train.trainer import Trainer
@@ -57,18 +57,8 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
         samples = SampleGrids(trainer, run)
         for line in (f"data: {loader.describe()}", *_describe(trainer)):
             run.echo(line)
-        told = LeftOut()
-
-        def tell_left_out() -> None:
-            """Say what of the data is not used, as far as a stream has been read, unless it was said."""
-            nonlocal told
-            now = _left_out(loader, fabric)
-            if now != told:
-                for line in now.lines():
-                    run.echo(line)
-            told = now
-
-        tell_left_out()
+        left_out = LeftOutLog(loader, fabric, run.echo)
+        left_out.report()
         validation = Validation(config, trainer, run) if config.evaluate_every else None
         start = run.restore(partial(load_state, trainer))
         if not start:
@@ -84,7 +74,7 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
         def after(done: int, saving: bool, stopping: bool) -> None:
             if saving:
                 save(run, trainer, samples, done, stopping)
-                tell_left_out()
+                left_out.report()
             if not stopping:  # otherwise the resumed run makes up for it
                 validate(done, saving)
 
@@ -101,13 +91,8 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
             after,
             trainer.learning_rates,
         )
-        path = run.out / "model.safetensors"
-        run.echo(f"finished after step {max(start, config.steps)}; the model is {path}")
-        if best := trainer.best:
-            run.echo(f"the best by FID, {best['fid']:.4g} after step {best['step']}, is {run.out / BEST}")
-        for line in after_train(config, path, samples.prompts):
-            run.echo(line)
-    return path
+        _report_end(run, trainer, samples, max(start, config.steps))
+    return run.out / MODEL
 
 
 def make_loader(config: GanConfig, model: Galip, fabric: Fabric) -> TrainingLoader:
@@ -134,14 +119,6 @@ def make_loader(config: GanConfig, model: Galip, fabric: Fabric) -> TrainingLoad
     )
 
 
-def _left_out(loader: TrainingLoader, fabric: Fabric) -> LeftOut:
-    """Return what of the data is not used, as far as all processes have read it. Every process calls this."""
-    total = LeftOut(*loader.left_out.state())
-    for part in gather_objects(fabric, loader.left_out_in_stream):
-        total.add_all(part)
-    return total
-
-
 def _describe(trainer: Trainer) -> list[str]:
     """Return lines for a log: the networks' sizes, the devices and the precision."""
     sizes = [
@@ -152,3 +129,13 @@ def _describe(trainer: Trainer) -> list[str]:
         f"training {sizes[0]:.2f} M parameters of the generator and {sizes[1]:.2f} M of the discriminator",
         f"device: {describe_device(trainer.fabric)}",
     ]
+
+
+def _report_end(run: Run, trainer: Trainer, samples: SampleGrids, steps: int) -> None:
+    """Say where the model is after `steps` steps, and what to do with it."""
+    path = run.out / MODEL
+    run.echo(f"finished after step {steps}; the model is {path}")
+    if best := trainer.best:
+        run.echo(f"the best by FID, {best['fid']:.4g} after step {best['step']}, is {run.out / BEST}")
+    for line in after_train(trainer.config, path, samples.prompts):
+        run.echo(line)

@@ -105,7 +105,6 @@ MISTAKES = [
     (2, "val", [*TRAIN, "--data", "val_only", "--clip", "tiny.safetensors"]),
     (2, "cannot write to page.pth", ["train", "--out", "page.pth", *TRAIN_SHARDS[3:]]),
     (2, "another shape", [*TRAIN_SHARDS, "--init", "other.safetensors"]),
-    (2, "photos has no shards", ["train-clip", "--data", "photos", "--out", "run"]),
     (2, "width>", ["train-clip", "--data", "shards", "--out", "run", "--exclude", "width>"]),
     (2, "cannot write to page.pth/run", ["train-clip", "--data", "shards", "--out", "page.pth/run"]),
     (2, "'fp16'", ["evaluate", "bundle", "--against", "photos", "--precision", "fp16"]),
