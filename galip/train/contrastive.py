@@ -35,7 +35,7 @@ def train_clip(
     """Train CLIP's two towers; returns the path of `clip.safetensors`.
 
     Raises `TrainingStopped` after a stop signal (the state is saved), `QualityGateFailed` if the loss
-    becomes NaN, `UsageError` or `FileRefused` for data that doesn't fit.
+    becomes NaN or too many pictures are broken, `UsageError` or `FileRefused` for data that doesn't fit.
     """
     echo(f"reading the pictures of {config.data} into memory")
     trainer = ContrastiveTrainer(config)
@@ -44,9 +44,9 @@ def train_clip(
     ) as run:
         parameters = sum(p.numel() for p in trainer.clip.parameters()) / 1e6
         for line in (f"data: {trainer.data.describe()}", *trainer.data.source.left_out.lines()):
-            echo(line)
-        echo(f"training {parameters:.2f} M parameters of the towers")
-        echo(f"device: {describe_device(trainer.fabric)}")
+            run.echo(line)
+        run.echo(f"training {parameters:.2f} M parameters of the towers")
+        run.echo(f"device: {describe_device(trainer.fabric)}")
         start = run.restore(trainer.restore)
         run.loop(
             start,
@@ -58,16 +58,16 @@ def train_clip(
             trainer.learning_rates,
         )
     if config.whiten:
-        echo("whitening sentence vectors, training the image tower's head again")
+        run.echo("whitening sentence vectors, training the image tower's head again")
         trainer.whiten()
     accuracy = trainer.held_out()
-    echo(_in_words(accuracy))
+    run.echo(_in_words(accuracy))
     path = Path(config.out) / "clip.safetensors"
     note = {"train_clip": asdict(config), "held_out": accuracy}
     save_clip(path, trainer.clip, trainer.clip_config, note=note)
-    echo(f"finished after step {max(start, config.steps)}; the towers are in {path}")
+    run.echo(f"finished after step {max(start, config.steps)}; the towers are in {path}")
     for line in after_train_clip(config, path):
-        echo(line)
+        run.echo(line)
     return path
 
 
