@@ -1,4 +1,4 @@
-# make setup | demo | test | fuzz | lint | docs | wheels | default-model | readme
+# make setup | demo | test | fuzz | lint | docs | wheels | default-model | default-bundle | readme
 # make bench | bench-cpu | bench-full | bench-fid | bench-training
 # make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
 # Each sets up .venv first if it is missing, those for a GPU .venv-gpu.
@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
-.PHONY: setup demo test fuzz lint docs wheels default-model readme clean
+.PHONY: setup demo test fuzz lint docs wheels default-model default-bundle readme clean
 .PHONY: bench bench-cpu bench-full bench-fid bench-training test-gpu bench-gpu
 .DELETE_ON_ERROR:
 
@@ -74,6 +74,12 @@ default-model: setup
 	for stage in galip rivals; do OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) \
 		$(MAKE_DEFAULT) $$stage --data data/icons128 --runs runs/default || exit; done
 	$(BIN)/python $(MAKE_DEFAULT) judge --data data/icons128 --runs runs/default
+	$(MAKE) default-bundle
+
+# Its bundle, which the runtime's wheel carries: after a change of the model or of what the exporter makes of it.
+DEFAULT_BUNDLE := runtime/default_bundle/galip_default_bundle/bundle
+default-bundle: setup
+	$(BIN)/galip export --precision w16a32 --out $(DEFAULT_BUNDLE) --overwrite
 
 # `bench` is the default suite on the shipped model, for this machine (5 minutes on two cores). `bench-cpu` and
 # `bench-full` are what the READMEs say of speed, memory and parity: every way to run on a CPU, with what was left out

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from galip_runtime.errors import UsageError
 
-from galip.cli.output import ProgressBar
-
 if TYPE_CHECKING:
     from galip_runtime import TextToImage
 
@@ -37,11 +35,6 @@ def load_model(
         return load_eager(checkpoint, device, precision, threads)
     import galip_runtime
 
-    from galip.assets import default_bundle
-
-    if bundle is None:
-        with ProgressBar() as progress:
-            bundle = default_bundle(progress)
     return galip_runtime.load(bundle, device=device, precision=precision, threads=threads, fallback=fallback)
 
 

@@ -133,7 +133,7 @@ MISTAKES = {
     "no command": (["data"], ["galip data --help"]),
     "unknown option": (["info", "x", "--colour"], ["--colour", "galip info --help"]),
     "missing option": (["train", "--data", "x"], ["--clip", "--out"]),
-    "missing argument": (["info"], ["'path'", "galip info --help"]),
+    "missing argument": (["convert", "--out", "x"], ["'released'", "galip convert --help"]),
     "missing value": (["export", "--out"], ["'--out'"]),
     "one too many": (["info", "x", "y"], ["(y)"]),
     "no number": (["generate", "x", "--count", "two"], ["--count"]),
