@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from error_checks import assert_names
 from galip_runtime import __main__ as command
+from galip_runtime.install import requirements
 from galip_runtime.noise import MAX_SEED
 from PIL import Image
 from stub_bundle import make_stub_bundle
@@ -77,7 +78,7 @@ def test_a_sampled_seed_is_printed_and_repeats_the_picture(shared_bundle, tmp_pa
         (["--precision", "int4"], 2, ["int4", "bf16", "fp16", "fp32", "int8"]),
         (["-o", "a.txt"], 2, [".txt", ".png"]),
         (["-o", "/nowhere/a.png"], 2, ["/nowhere"]),
-        (["--device", "cuda"], 5, ["cuda", "galip-runtime[gpu]"]),
+        (["--device", "cuda"], 5, ["cuda", *requirements("gpu")]),
     ],
     ids=str,
 )
