@@ -39,7 +39,7 @@ class BenchConfig:
     model: str = ""
     """Checkpoint that eager PyTorch runs. Empty: the shipped one; `bundle` must then come from it."""
     bundle: str = ""
-    """Bundle exported from it. Empty: one is exported for the run; the shipped model's is in the cache."""
+    """Bundle exported from it. Empty: the shipped model's, in w16a32; for `model`, an export in fp32."""
     plain_bundle: str = ""
     """Bundle exported with `--rewrites none`, to measure as well. Empty: none."""
     subjects: tuple[str, ...] = ()

@@ -103,7 +103,10 @@ def select(subjects: Sequence[Subject], names: Sequence[str]) -> list[Subject]:
     """
     known = {subject.name: subject for subject in subjects}
     if unknown := [name for name in names if name not in known]:
-        raise UsageError(f"no subject {', '.join(unknown)}; there are {', '.join(known)}")
+        raise UsageError(
+            f"no subject {', '.join(unknown)}; there are {', '.join(known)}. A bundle is measured in the "
+            "precisions that it has: galip export --precision fp32,w16a32 --out BUNDLE, then --bundle BUNDLE"
+        )
     for name in names:
         if known[name].unavailable:
             raise ProviderUnavailable(f"{name} can't be measured here: {known[name].unavailable}")

@@ -24,7 +24,9 @@ def bench(
     bundle: Annotated[
         str,
         typer.Option(
-            metavar="BUNDLE", help="Bundle folder. Default: exported for the run.", show_default=False
+            metavar="BUNDLE",
+            help="Bundle folder. Default: the shipped model's, in w16a32; with --model, an export of it.",
+            show_default=False,
         ),
     ] = "",
     plain_bundle: Annotated[

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 from galip_runtime.errors import UsageError
 
-from galip.cli.output import ProgressBar
-
 if TYPE_CHECKING:
     from galip_runtime import TextToImage
 
@@ -43,12 +41,8 @@ def load_model(
         return load_eager(checkpoint, device, precision, threads)
     import galip_runtime
     from galip_runtime.bundle.manifest import read_manifest
+    from galip_runtime.shipped import read_default_manifest
 
-    from galip.assets import default_bundle
-
-    if bundle is None:
-        with ProgressBar() as progress:
-            bundle = default_bundle(progress)
-    dimensions = read_manifest(bundle).dimensions
+    dimensions = (read_default_manifest() if bundle is None else read_manifest(bundle)).dimensions
     check_size(dimensions.image_height, dimensions.image_width)
     return galip_runtime.load(bundle, device=device, precision=precision, threads=threads, fallback=fallback)

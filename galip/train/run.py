@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from galip_runtime.errors import GalipError, ProviderUnavailable, UsageError
+from galip_runtime.install import install_extra
 from lightning_fabric import Fabric
 from torch import Tensor
 
@@ -56,7 +57,7 @@ class Run:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ProviderUnavailable(
-                "training needs tensorboard, which is not installed: pip install 'galip[train]'"
+                f"training needs tensorboard, which is not installed: {install_extra('train', 'galip')}"
             ) from error
         step = self.folder.open(resume)
         writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=step + 1 if step else None)
