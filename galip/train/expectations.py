@@ -24,16 +24,23 @@ def expectations(config: GanConfig) -> list[str]:
     )
     lines = []
     if warm:
-        slower = 1 if config.init else FRESH_START
-        colours, outlines = (
-            -(-pictures * slower // config.batch_size) for pictures in (COLOUR_PICTURES, OUTLINE_PICTURES)
-        )
         lines.append(
             f"to step {warm}: warm-up, the generator learns to redraw the real pictures from their captions; "
-            f"colours after about {colours} steps, outlines after about {outlines}"
+            f"{_sights(config, warm)}"
         )
     if paired > warm:
         lines.append(f"to step {paired}: GALIP's losses too, the paired ones fade out; edges become sharper")
     if steps > max(warm, paired):
         lines.append(f"to step {steps}: GALIP's losses alone")
     return lines
+
+
+def _sights(config: GanConfig, warm: int) -> str:
+    """Return when a warm-up of `warm` steps shows what."""
+    slower = 1 if config.init else FRESH_START
+    colours, outlines = (
+        -(-pictures * slower // config.batch_size) for pictures in (COLOUR_PICTURES, OUTLINE_PICTURES)
+    )
+    if outlines > warm:
+        return f"too short for outlines, which take about {outlines} steps"
+    return f"colours after about {colours} steps, outlines after about {outlines}"

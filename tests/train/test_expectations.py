@@ -28,9 +28,16 @@ def test_a_line_a_phase(quick):
 def test_more_time_from_random_weights_and_less_with_larger_batches(quick):
     _, colours, outlines = steps_named(expectations(quick())[0])
     assert colours < outlines < 1650
-    _, slow_colours, slow_outlines = steps_named(expectations(quick(init=""))[0])
+    fresh = quick(init="", steps=4000, warmup_steps=3000)
+    _, slow_colours, slow_outlines = steps_named(expectations(fresh)[0])
     assert (slow_colours, slow_outlines) == (5 * colours, 5 * outlines)
     assert steps_named(expectations(quick(batch_size=32))[0])[2] == -(-outlines // 2)
+
+
+def test_outlines_are_not_promised_to_a_short_warm_up(quick):
+    line = expectations(quick(warmup_steps=499))[0]
+    assert steps_named(line) == [499, 500]
+    assert "too short" in line
 
 
 def test_phases_after_the_last_step_are_not_announced(quick):
