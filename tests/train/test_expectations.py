@@ -28,7 +28,8 @@ def test_a_line_a_phase(quick):
 def test_more_time_from_random_weights_and_less_with_larger_batches(quick):
     _, colours, outlines = steps_named(expectations(quick())[0])
     assert colours < outlines < 1650
-    _, slow_colours, slow_outlines = steps_named(expectations(quick(init="", warmup_steps=3000))[0])
+    fresh = quick(init="", steps=4000, warmup_steps=3000)
+    _, slow_colours, slow_outlines = steps_named(expectations(fresh)[0])
     assert (slow_colours, slow_outlines) == (5 * colours, 5 * outlines)
     assert steps_named(expectations(quick(batch_size=32))[0])[2] == -(-outlines // 2)
 
