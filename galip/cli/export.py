@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ from galip.cli.options import Json
 from galip.cli.output import ProgressBar, emit
 
 if TYPE_CHECKING:
-    from galip_export import ExportReport
+    from galip_export import BuildOptions, ExportReport
     from galip_runtime.backends.engines import EngineRecord
 
 __all__ = ["export"]
@@ -101,43 +102,40 @@ def export(
         )
     is_bundle = model is not None and model.is_dir()
     if web is not None:
-        from galip_export.web import check_site, write_site
+        from galip_export.web import check_site
 
         check_site(web, overwrite=overwrite)
     if out is None:
-        if trt or precision is not None or rewrites != "exact" or (model is not None and not is_bundle):
-            raise UsageError("this exports a checkpoint: name the folder for its bundle, --out")
+        is_checkpoint = model is not None and not is_bundle
+        if web is None or trt or precision is not None or rewrites != "exact" or is_checkpoint:
+            raise UsageError(
+                "name the folder to create for the bundle, --out; --web alone makes a page of a bundle as it is"
+            )
         _write_page(model, web, overwrite, json)
         return
-    standard = "fp32,fp16" if trt else "fp32" if web is None else "w16a32"
-    precisions = () if is_bundle else _precisions(precision or standard)
-    if model is not None and not is_bundle:
-        from galip.checkpoint_info import read_galip_info
-
-        read_galip_info(model, needs=("text", "generator"))
-    from galip_export import export_bundle
-    from galip_export.engines import add_engines
-
+    if model is not None and is_bundle:
+        if not trt or precision is not None or rewrites != "exact":
+            raise UsageError(
+                f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has, and --web "
+                "without --out makes a page of it; for anything else give the checkpoint"
+            )
+        _add_engines(model, out, options, overwrite, json)
+        return
     from galip.assets import default_checkpoint
 
+    checkpoint = default_checkpoint() if model is None else model
+    standard = "fp32,fp16" if trt else "fp32" if web is None else "w16a32"
+    precisions = _precisions(precision or standard)
+    _check_early(checkpoint, out, overwrite)
+    if trt:
+        from galip_export.engines import engine_builder
+
+        engine_builder(options, out, precisions)
+    from galip_export import export_bundle
+
     with ProgressBar() as progress:
-        if model is not None and is_bundle:
-            if not trt or precision is not None or rewrites != "exact":
-                raise UsageError(
-                    f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has, "
-                    "and --web without --out makes a page of it; for anything else give the checkpoint"
-                )
-            records = add_engines(model, out, options, overwrite=overwrite, progress=progress)
-            emit(
-                {"bundle": str(out), "engines": [dataclasses.asdict(record) for record in records]},
-                json,
-                f"{out}: engines built",
-                *map(_engine_line, records),
-                is_report=True,
-            )
-            return
         report = export_bundle(
-            model or default_checkpoint(),
+            checkpoint,
             out,
             precisions=precisions,
             rewrites=rewrites,
@@ -147,24 +145,52 @@ def export(
         )
     lines = _report_lines(report)
     if web is not None:
+        from galip_export.web import write_site
+
         lines.append(_page_line(web, write_site(out, web, overwrite=overwrite)))
     emit(report.to_dict(), json, *lines, is_report=True)
 
 
-def _write_page(bundle: Path | None, web: Path | None, overwrite: bool, json: bool) -> None:
+def _write_page(bundle: Path | None, web: Path, overwrite: bool, json: bool) -> None:
     """Write a page with `bundle`, None for the shipped one, to the folder `web`. Raises as `write_site`."""
     from galip_export.web import write_site
 
     from galip.assets import default_bundle
 
-    if web is None:
-        raise UsageError("name the folder to create: --out for the bundle, --web for a page with it")
     size = write_site(bundle or default_bundle(), web, overwrite=overwrite)
     emit({"web": str(web), "bytes": size}, json, _page_line(web, size), is_report=True)
 
 
 def _page_line(web: Path, size: int) -> str:
     return f"{web}: page and bundle, {size / 1e6:.0f} MB, for any file server (https or localhost)"
+
+
+def _add_engines(bundle: Path, out: Path, options: BuildOptions, overwrite: bool, json: bool) -> None:
+    from galip_export.engines import add_engines
+
+    with ProgressBar() as progress:
+        records = add_engines(bundle, out, options, overwrite=overwrite, progress=progress)
+    emit(
+        {"bundle": str(out), "engines": [dataclasses.asdict(record) for record in records]},
+        json,
+        f"{out}: engines built",
+        *map(_engine_line, records),
+        is_report=True,
+    )
+
+
+def _check_early(checkpoint: Path, out: Path, overwrite: bool) -> None:
+    """Raise `FileRefused` and `UsageError`, before PyTorch is imported, for paths that cannot be used."""
+    from galip_export.staging import check_target
+
+    from galip.checkpoint_info import read_galip_info
+    from galip.early_checks import check_folder
+
+    read_galip_info(checkpoint, needs=("text", "generator"))
+    target = Path(os.path.abspath(out))
+    check_target(target, overwrite)
+    if not target.is_dir():
+        check_folder(target)
 
 
 def _precisions(text: str) -> tuple[str, ...]:
