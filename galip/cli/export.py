@@ -109,15 +109,16 @@ def export(
         is_checkpoint = model is not None and not is_bundle
         if web is None or trt or precision is not None or rewrites != "exact" or is_checkpoint:
             raise UsageError(
-                "name the folder to create for the bundle, --out; --web alone makes a page of a bundle as it is"
+                "name the folder to create for the bundle, --out; --web alone makes a page of a bundle that "
+                "there is"
             )
         _write_page(model, web, overwrite, json)
         return
     if model is not None and is_bundle:
         if not trt or precision is not None or rewrites != "exact":
             raise UsageError(
-                f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has, and --web "
-                "without --out makes a page of it; for anything else give the checkpoint"
+                f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has, and "
+                "--web without --out makes a page of it; for anything else give the checkpoint"
             )
         _add_engines(model, out, options, overwrite, json)
         return
