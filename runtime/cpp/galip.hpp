@@ -6,9 +6,9 @@
 //     prompt -> cleaned text -> ids -> text encoder -> sentence vector --+
 //     seed -> Philox -> Box-Muller -> noise -----------------------------+-> generator -> image -> pixels
 //
-// Ids, noise and rounding are those of the Python runtime: docs/bundle.md specifies them. What is not implemented
-// is refused; README.md lists it. Define GALIP_WITH_OPENVINO or GALIP_WITH_ONNXRUNTIME, or both.
-// `is_suspicious` and `fix_line` follow ftfy 6.3.1, Copyright 2023 Robyn Speer, Apache License 2.0: see NOTICE.
+// docs/bundle.md specifies all steps; what is not implemented is refused, see README.md. Define
+// GALIP_WITH_OPENVINO or GALIP_WITH_ONNXRUNTIME, or both. `is_suspicious` and `fix_line` follow ftfy 6.3.1,
+// Copyright 2023 Robyn Speer, Apache License 2.0: see NOTICE.
 
 #pragma once
 
@@ -29,7 +29,6 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
-#include <unordered_map>
 #include <variant>
 #include <vector>
 
@@ -44,40 +43,38 @@
 namespace galip {
 
 using nlohmann::json;
+using Text = icu::UnicodeString;
+using Floats = std::vector<float>;
+using Ids = std::vector<std::int64_t>;
+using std::map, std::string, std::vector;
 
-// ---- errors: names and exit codes of the Python runtime ----------------------------------------------------
-
+// ---- errors: names and exit codes of the Python runtime ---------------------------------------------------
 /// Base of all errors raised on purpose; its message is written for the user.
 struct Error : std::runtime_error {
     const char* name;
     int exit_code;
-    Error(const char* name, int exit_code, const std::string& text)
+    Error(const char* name, int exit_code, const string& text)
         : std::runtime_error(text), name(name), exit_code(exit_code) {}
 };
 /// An argument, value or prompt that cannot be used.
-struct UsageError : Error { UsageError(const std::string& text) : Error("UsageError", 2, text) {} };
+struct UsageError : Error { UsageError(const string& s) : Error("UsageError", 2, s) {} };
 /// Numbers that are not finite.
-struct QualityGateFailed : Error {
-    QualityGateFailed(const std::string& text) : Error("QualityGateFailed", 3, text) {}
-};
+struct QualityGateFailed : Error { QualityGateFailed(const string& s) : Error("QualityGateFailed", 3, s) {} };
 /// A file that is missing, broken, altered, unsafe or of another kind.
-struct FileRefused : Error { FileRefused(const std::string& text) : Error("FileRefused", 4, text) {} };
+struct FileRefused : Error { FileRefused(const string& s) : Error("FileRefused", 4, s) {} };
 /// A device that is not available here, or that failed.
 struct ProviderUnavailable : Error {
-    ProviderUnavailable(const std::string& text) : Error("ProviderUnavailable", 5, text) {}
+    ProviderUnavailable(const string& s) : Error("ProviderUnavailable", 5, s) {}
 };
 
+// ---- text -------------------------------------------------------------------------------------------------
 /// Return the beginning of a text, quoted, in ASCII.
-inline std::string shortly(const std::string& text) {
+inline string shortly(const string& text) {
     return json(text.substr(0, 80)).dump(-1, ' ', true, json::error_handler_t::replace);
 }
 
-// ---- text -------------------------------------------------------------------------------------------------
-
-using Text = icu::UnicodeString;
-
 inline void check_icu(UErrorCode status) {
-    if (U_FAILURE(status)) throw ProviderUnavailable(std::string("ICU failed: ") + u_errorName(status));
+    if (U_FAILURE(status)) throw ProviderUnavailable(string("ICU failed: ") + u_errorName(status));
 }
 
 /// A compiled regular expression.
@@ -123,34 +120,29 @@ class Pattern {
     std::shared_ptr<icu::RegexPattern> pattern_;
 };
 
-// ---- bundle: a file is verified before anything parses it ---------------------------------------------------
-
+// ---- bundle: a file is verified before anything parses it -------------------------------------------------
 /// Return the SHA-256 of bytes in hexadecimal digits.
-inline std::string sha256(const std::string& bytes) {
+inline string sha256(const string& bytes) {
     std::array<unsigned char, 32> hash{};
     if (!EVP_Digest(bytes.data(), bytes.size(), hash.data(), nullptr, EVP_sha256(), nullptr))
         throw ProviderUnavailable("OpenSSL does not compute SHA-256");
-    std::string digits;
-    for (unsigned char byte : hash)
-        digits += {"0123456789abcdef"[byte >> 4], "0123456789abcdef"[byte & 15]};
+    string digits;
+    for (unsigned char byte : hash) digits += {"0123456789abcdef"[byte >> 4], "0123456789abcdef"[byte & 15]};
     return digits;
 }
 
-/// Of the manifest's definition of the noise that `noise` computes.
-inline const char* const NOISE_SHA256 = "2844d689896cc15272f9a9779a3c09ae4b3f785c44f53e4779cabe15ec615da0";
-
 /// Return what a gzip file holds, at most 64 MiB. Throws FileRefused.
-inline std::string gunzip(std::string bytes) {
+inline string gunzip(string bytes) {
     z_stream stream{};
     if (inflateInit2(&stream, 16 + MAX_WBITS) != Z_OK) throw std::bad_alloc();
     const std::unique_ptr<z_stream, int (*)(z_stream*)> owner(&stream, inflateEnd);
-    std::string text(std::size_t{64} << 20, '\0');
+    string text(std::size_t{64} << 20, '\0');
     stream.next_in = reinterpret_cast<Bytef*>(bytes.data());
     stream.avail_in = static_cast<uInt>(bytes.size());
     stream.next_out = reinterpret_cast<Bytef*>(text.data());
     stream.avail_out = static_cast<uInt>(text.size());
     if (inflate(&stream, Z_FINISH) != Z_STREAM_END)
-        throw FileRefused("the tokenizer's vocabulary is not gzipped text of at most 64 MiB: export it again");
+        throw FileRefused("the tokenizer's vocabulary is not gzipped text of at most 64 MiB");
     return text.substr(0, stream.total_out);
 }
 
@@ -162,60 +154,64 @@ class Bundle {
         try {
             parse(read_file("manifest.json", 1 << 20));
         } catch (const json::exception& error) {
-            refuse("manifest.json", std::string("is not valid JSON, or lacks a field: ") + error.what());
+            refuse("manifest.json", string("is not valid JSON, or lacks a field: ") + error.what());
         }
     }
 
     /// Return the bytes of a listed file. Throws FileRefused unless they are what the manifest lists.
-    std::string read(const std::string& name) const {
+    string read(const string& name) const {
         const auto& [hash, size] = files_.at(name);
-        const std::string bytes = read_file(name, size);
+        const string bytes = read_file(name, size);
         if (bytes.size() != size || sha256(bytes) != hash)
             refuse(name, "is not the file that the manifest lists, of " + std::to_string(size) +
-                             " bytes and the sha256 " + hash + ": it was cut short or altered");
+                             " bytes and sha256 " + hash + ": it was cut short or altered");
         return bytes;
     }
 
     std::size_t image_height, image_width, noise_dim, sentence_dim, context_length;
-    std::string digest, tokenizer;
-    std::map<std::string, std::map<std::string, std::string>> graphs;  // graph -> precision -> file
+    string digest, tokenizer;
+    map<string, map<string, string>> graphs;  // graph -> precision -> file
 
   private:
-    [[noreturn]] void refuse(const std::string& name, const std::string& reason) const {
+    [[noreturn]] void refuse(const string& name, const string& reason) const {
         throw FileRefused((folder_ / name).string() + " " + reason +
                           ". Copy the bundle again from where it came, or export it again with this version");
     }
 
     /// Return the bytes of a regular file, the first `limit` + 1 at most. Throws FileRefused.
-    std::string read_file(const std::string& name, std::uint64_t limit) const {
+    string read_file(const string& name, std::uint64_t limit) const {
         namespace fs = std::filesystem;
         std::error_code error;
-        const fs::path target = fs::canonical(folder_ / name, error), inside = fs::relative(target, folder_, error);
-        if (!fs::is_regular_file(target, error)) refuse(name, "is missing or not a regular file");  // others block
+        const fs::path target = fs::canonical(folder_ / name, error);
+        const fs::path inside = fs::relative(target, folder_, error);
+        if (!fs::is_regular_file(target, error)) refuse(name, "is missing or not a regular file");
         if (inside.empty() || *inside.begin() == "..") refuse(name, "is a link out of the bundle");
         std::ifstream file(target, std::ios::binary);
-        std::string bytes(std::min<std::uint64_t>(fs::file_size(target, error), limit + 1), '\0');
-        if (error || !file.read(bytes.data(), static_cast<std::streamsize>(bytes.size())))
-            refuse(name, "cannot be read");
+        string bytes(std::min<std::uint64_t>(fs::file_size(target, error), limit + 1), '\0');
+        if (error || !file.read(bytes.data(), std::streamsize(bytes.size()))) refuse(name, "cannot be read");
         return bytes;
     }
 
-    void parse(const std::string& text) {
-        const json manifest = json::parse(text);
-        const auto check = [this](bool holds, const std::string& reason) {
+    void parse(const string& text) {
+        const auto check = [this](bool holds, const string& reason) {
             if (!holds) refuse("manifest.json", reason);
         };
-        check(manifest.is_object() && manifest.value("format", json()) == "galip-bundle", "is no bundle's manifest");
+        const json manifest = json::parse(text, [&](int depth, json::parse_event_t, const json&) {
+            check(depth < 100, "is nested too deeply");  // for recursive functions
+            return true;
+        });
+        check(manifest.is_object() && manifest.value("format", "") == "galip-bundle", "is no bundle's");
         const json& version = manifest.at("format_version");
-        check(version == 1, "has the format version " + version.dump() + ", and this program reads version 1");
+        check(version == 1, "has format version " + version.dump() + ", and this program reads version 1");
         digest = manifest.at("digest");
-        const std::size_t line = text.find("  \"digest\": \"" + digest + "\",\n");  // which is not in the sum
-        check(digest.size() == 64 && line != std::string::npos, "has no digest: it was altered");
-        check(sha256(std::string(text).erase(line, 80)) == digest, "does not match its digest: it was altered");
-        check(sha256(manifest.at("noise").dump()) == NOISE_SHA256, "has a noise that this program does not compute");
+        const std::size_t line = text.find("  \"digest\": \"" + digest + "\",\n");  // which it leaves out
+        check(digest.size() == 64 && line != string::npos, "has no digest: it was altered");
+        check(sha256(string(text).erase(line, 80)) == digest, "does not match its digest: it was altered");
+        const string implemented = "2844d689896cc15272f9a9779a3c09ae4b3f785c44f53e4779cabe15ec615da0";
+        check(sha256(manifest.at("noise").dump()) == implemented, "has a noise that is unknown here");
         const auto whole = [&](const json& value, std::uint64_t least, std::uint64_t most) {
             const bool fits = value.is_number_unsigned() && value >= least && value <= most;
-            check(fits, "has a size that is not a whole number from " + std::to_string(least) + " on: " + value.dump());
+            check(fits, "has the size " + value.dump() + ", which is no whole number in the range allowed");
             return value.get<std::uint64_t>();
         };
         const json& dimensions = manifest.at("dimensions");
@@ -231,7 +227,7 @@ class Bundle {
                   "lists the file " + shortly(name) + ", whose path could lead out of the folder or hide");
             files_[name] = {entry.at("sha256"), whole(entry.at("size"), 0, std::uint64_t{1} << 33)};
         }
-        const auto listed = [&](const std::string& name) {
+        const auto listed = [&](const string& name) {
             check(files_.count(name), "does not list the file " + shortly(name));
             return name;
         };
@@ -242,11 +238,10 @@ class Bundle {
     }
 
     std::filesystem::path folder_;
-    std::map<std::string, std::pair<std::string, std::uint64_t>> files_;  // name -> sha256, size
+    map<string, std::pair<string, std::uint64_t>> files_;  // name -> sha256, size
 };
 
-// ---- cleaning: ftfy's fix_text, white space, lower case ------------------------------------------------------
-
+// ---- cleaning: ftfy's fix_text, white space, lower case ---------------------------------------------------
 /// Change each part of `text` that Unicode 14 has: for other characters, Python has no tables.
 template <class Change>
 Text each_known(const Text& text, Change change) {
@@ -257,14 +252,13 @@ Text each_known(const Text& text, Change change) {
 inline Text normalized(const Text& text, const char* form) {
     UErrorCode status = U_ZERO_ERROR;
     const auto* normalizer = icu::Normalizer2::getInstance(nullptr, form, UNORM2_COMPOSE, status);
-    const Text result = U_SUCCESS(status) ? normalizer->normalize(text, status) : text;
     check_icu(status);
-    return result;
+    return normalizer->normalize(text, status);
 }
 
 /// Return whether ftfy would take a line for text that was read in the wrong encoding.
 inline bool is_suspicious(const Text& line) {
-    static const std::map<char16_t, Text> classes = {
+    static const map<char16_t, Text> classes = {
         {u'B', u"¦¤¨¬¯¸ƒˆˇ˘˛˜†‡‰⌐◊\uFFFDªº"}, {u'C', u"¢£¥₧€"}, {u'E', u"®»˝”›™"}, {u'P', u"¶§"},
         {u'G', u"α-ωάέήίΰа-џÞΑ-ΩΆΈΉΊΌΎΏΪΫЁ-Я"}, {u'H', u"α-ωάέήίΰа-џ"}, {u'K', u"Ò-ÖÙ-Üò-öø-üŐŌŪŲ°"},
         {u'L', u"ßà-ñăąāćčďđęěēėğģįīķĺľłļœŕśşšťüźżžґﬁﬂ"}, {u'N', u"²³¹±¼½¾×µ÷⁄∂∆∏∑√∞∩∫≈≠≡≤≥№"},
@@ -287,24 +281,26 @@ inline bool is_suspicious(const Text& line) {
 /// Repair a line as ftfy does. Throws UsageError where ftfy or HTML would read other characters.
 inline Text fix_line(Text line) {
     // numbers, names that end in a semicolon, and those that HTML knows without one
-    static const Pattern references(u"&(#[0-9xX]|[0-9A-Za-z]+;|AMP|COPY|ETH|GT|LT|QUOT|REG|THORN|AElig|Ccedil|Oslash|"
-        u"[AEIOUYaeiouy]acute|[AEIOUaeiou](circ|grave|uml)|[ANOano]tilde|[Aa]ring|aelig|ac(irc|ute)|amp|brvbar|"
-        u"c(cedil|edil|ent|opy|urren)|d(eg|ivide)|eth|frac(12|14|34)|gt|i(excl|quest)|l(aquo|t)|m(acr|icro|iddot)|"
-        u"n(bsp|ot)|o(rd[fm]|slash)|p(ara|lusmn|ound)|quot|r(aquo|eg)|s(ect|hy|up[123]|zlig)|t(horn|imes)|uml|y(en|uml))");
+    static const Pattern references(u"&(#[0-9xX]|[0-9A-Za-z]+;|AMP|COPY|ETH|GT|LT|QUOT|REG|THORN|AElig|"
+        u"Ccedil|Oslash|[AEIOUYaeiouy]acute|[AEIOUaeiou](circ|grave|uml)|[ANOano]tilde|[Aa]ring|aelig|"
+        u"ac(irc|ute)|amp|brvbar|c(cedil|edil|ent|opy|urren)|d(eg|ivide)|eth|frac(12|14|34)|gt|i(excl|quest)|"
+        u"l(aquo|t)|m(acr|icro|iddot)|n(bsp|ot)|o(rd[fm]|slash)|p(ara|lusmn|ound)|quot|r(aquo|eg)|"
+        u"s(ect|hy|up[123]|zlig)|t(horn|imes)|uml|y(en|uml))");
     static const Pattern not_ascii(u"[^\\x00-\\x7F]"), widths(  // and ligatures
         u"[\\u0132\\u0133\\u0149\\u01C4-\\u01CC\\u01F1-\\u01F3\\u3000\\uFB00-\\uFB04\\uFB06\\uFF01-\\uFFEF]");
-    static const std::vector<std::pair<Pattern, Text>> replacements = {
-        {Pattern(u"\uFB05"), u"ſt"}, {Pattern(u"[\\u201C-\\u201F]"), u"\""}, {Pattern(u"[\\u02BC\\u2018-\\u201B]"), u"'"},
-        {Pattern(u"\\r\\n|[\\r\\u2028\\u2029]"), u"\n"}, {Pattern(u"\\x1B\\[[[\\p{Nd}&[:age=14.0:]];]*[a-zA-Z]"), u""},  // terminals'
+    static const vector<std::pair<Pattern, Text>> replacements = {
+        {Pattern(u"\uFB05"), u"ſt"}, {Pattern(u"[\\u201C-\\u201F]"), u"\""},
+        {Pattern(u"[\\u02BC\\u2018-\\u201B]"), u"'"}, {Pattern(u"\\r\\n|[\\r\\u2028\\u2029]"), u"\n"},
+        {Pattern(u"\\x1B\\[[[\\p{Nd}&[:age=14.0:]];]*[a-zA-Z]"), u""},  // a terminal's escape
         {Pattern(u"[\\x00-\\x08\\x0B\\x0E-\\x1F\\x7F\\u206A-\\u206F\\uFEFF\\uFFF9-\\uFFFC]"), u""}};
     for (Text before; before != line;) {
         before = line;
         if (references.found(line))
-            throw UsageError("the prompt has an HTML character reference (such as \"&eacute;\" or \"&lt\"), which this "
-                             "program does not read: write the character itself, and a space after \"&\"");
+            throw UsageError("the prompt has an HTML character reference, such as \"&eacute;\" or \"&lt\", "
+                             "which is not read here: write the character itself, and a space after \"&\"");
         if (not_ascii.found(line) && is_suspicious(line))
             throw UsageError("the prompt looks like text that was read in the wrong encoding, or has control "
-                             "characters from U+0080 on, which this program does not repair: write plain UTF-8");
+                             "characters from U+0080 on, which this program does not repair: correct it");
         line = widths.replace(line, [](const Text& part) { return normalized(part, "nfkc"); });
         for (const auto& [pattern, replacement] : replacements)
             line = pattern.replace(line, [&text = replacement](const Text&) { return text; });
@@ -314,12 +310,12 @@ inline Text fix_line(Text line) {
 }
 
 /// Return the text that the tokenizer splits. Throws UsageError.
-inline Text clean(const std::string& prompt) {
+inline Text clean(const string& prompt) {
     static const Pattern lines(u"[^\\n]*\\n|[^\\n]+"), unknown(u"[\\p{Cn}-[:Noncharacter_Code_Point:]]");
-    static const Pattern spaces(u"[\\t-\\r\\x1C-\\x20\\x85\\u00A0\\u1680\\u2000-\\u200A\\u2028\\u2029\\u202F\\u205F\\u3000]+");
+    static const Pattern spaces(u"[\\t-\\r\\x1C-\\x20\\x85\\p{Z}]+");
     Text text = Text::fromUTF8(prompt);
-    if (std::string valid; text.toUTF8String(valid) != prompt) throw UsageError("the prompt is not valid UTF-8");
-    if (text.countChar32() > 100'000) throw UsageError("the prompt has more than 100,000 characters: use a sentence");
+    if (string valid; text.toUTF8String(valid) != prompt) throw UsageError("the prompt is not valid UTF-8");
+    if (text.countChar32() > 100'000) throw UsageError("the prompt has more than 100,000 characters");
     text = lines.replace(text, fix_line);
     text = spaces.replace(text, [](const Text&) { return u" "; }).trim();
     if (U_ICU_VERSION_MAJOR_NUM < 78 && unknown.found(text))  // 78 has Unicode 17
@@ -328,18 +324,15 @@ inline Text clean(const std::string& prompt) {
     return each_known(text, [](Text part) { return part.toLower(icu::Locale::getRoot()); });
 }
 
-// ---- tokenizer: CLIP's byte-pair encoding -------------------------------------------------------------------
-
-using Ids = std::vector<std::int64_t>;
-
-/// Byte-pair encoding with a list of merges. Ids: 256 bytes, the same at the end of a word, merges, start, end.
+// ---- tokenizer: CLIP's byte-pair encoding -----------------------------------------------------------------
+/// Byte-pair encoding. Ids: 256 bytes, the same at the end of a word, one a merge, start, end.
 class Tokenizer {
   public:
     /// `merges`: a merge a line, two symbols with a space between. Throws FileRefused for a broken list.
-    Tokenizer(const std::string& merges, std::size_t context_length) : context_length_(context_length) {
-        std::unordered_map<std::string, std::int64_t> ids;
-        const auto add = [&](const std::string& symbol) { return ids.emplace(symbol, ids.size()).second; };
-        std::vector<std::string> symbols;
+    Tokenizer(const string& merges, std::size_t context_length) : context_length_(context_length) {
+        map<string, std::int64_t> ids;
+        const auto add = [&](const string& symbol) { return ids.emplace(symbol, ids.size()).second; };
+        vector<string> symbols;
         for (bool printable : {true, false}) {  // in Latin-1: these stand for themselves and come first
             for (int byte = 0; byte < 256; byte++) {
                 if ((byte > 0x20 && byte != 0xAD && (byte < 0x7F || byte > 0xA0)) != printable) continue;
@@ -349,27 +342,27 @@ class Tokenizer {
             }
         }
         for (const char* end : {"", "</w>"})
-            for (const std::string& symbol : symbols) add(symbol + end);
+            for (const string& symbol : symbols) add(symbol + end);
         std::istringstream lines(merges);
-        for (std::string line, first, second, more; std::getline(lines, line);) {
+        for (string line, first, second, more; std::getline(lines, line);) {
             std::istringstream words(line);
-            const bool joins = words >> first >> second && !(words >> more) && ids.count(first) && ids.count(second);
-            if (!joins || !add(first + second))
-                throw FileRefused("the tokenizer's vocabulary is broken: " + shortly(line) + " is no merge like CLIP's");
+            const bool are_two = words >> first >> second && !(words >> more);
+            if (!are_two || !ids.count(first) || !ids.count(second) || !add(first + second))
+                throw FileRefused("the tokenizer's vocabulary is broken: " + shortly(line) + " is no merge");
             merges_[{ids[first], ids[second]}] = ids[first + second];
         }
         start_ = static_cast<std::int64_t>(ids.size());
     }
 
-    /// Return start, caption, end: at most `context_length` ids, with the caption cut to fit. Throws UsageError.
-    Ids encode(const std::string& prompt) const {
+    /// Return start, caption, end: at most `context_length` ids, the caption cut to fit. Throws UsageError.
+    Ids encode(const string& prompt) const {
         // "ſ" is an "s" where case is ignored; CLIP's tokenizer skips U+0345
         static const Text letter = u"[\\p{L}&[:age=17.0:]]", number = u"[\\p{N}&[:age=17.0:]]";
-        static const Pattern words(Text(u"<[sſ]tart_of_text>|<end_of_text>|'[sſ]|'t|'re|'ve|'m|'ll|'d|") + letter +
-                                   u"+|" + number + u"|[^ \\u0345" + letter + number + u"]+");
+        static const Text some = u"<[sſ]tart_of_text>|<end_of_text>|'[sſ]|'t|'re|'ve|'m|'ll|'d|";
+        static const Pattern words(some + letter + u"+|" + number + u"|[^ \\u0345" + letter + number + u"]+");
         Ids ids{start_};
         words.each(clean(prompt), [&](const Text& match, int32_t) {
-            std::string word;
+            string word;
             const Ids part = encode_word(match.toUTF8String(word));
             ids.insert(ids.end(), part.begin(), part.end());
             return ids.size() < context_length_ - 1;
@@ -381,9 +374,8 @@ class Tokenizer {
 
   private:
     /// Merge the pair that is first in the list, wherever it is, until none is left.
-    Ids encode_word(const std::string& word) const {
-        if (word == "<start_of_text>") return {start_};
-        if (word == "<end_of_text>") return {start_ + 1};
+    Ids encode_word(const string& word) const {
+        if (word == "<start_of_text>" || word == "<end_of_text>") return {start_ + (word[1] == 'e')};
         constexpr std::int64_t none = INT64_MAX;
         Ids ids;
         for (char byte : word) ids.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
@@ -396,24 +388,20 @@ class Tokenizer {
             std::int64_t first = none;
             for (std::size_t i = 0; i < ids.size(); i++) first = std::min(first, merge_at(i));
             if (first == none) return ids;
-            std::size_t end = 0;
-            for (std::size_t i = 0; i < ids.size(); end++) {
-                const bool joins = merge_at(i) == first;
-                ids[end] = joins ? first : ids[i];
-                i += joins ? 2 : 1;
-            }
-            ids.resize(end);
+            Ids merged;
+            for (std::size_t i = 0; i < ids.size(); i += merge_at(i) == first ? 2 : 1)
+                merged.push_back(merge_at(i) == first ? first : ids[i]);
+            ids = merged;
         }
     }
 
     std::size_t context_length_;
     std::int64_t start_;
     std::array<std::int64_t, 256> byte_ids_{};
-    std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> merges_;
+    map<std::pair<std::int64_t, std::int64_t>, std::int64_t> merges_;
 };
 
-// ---- noise and pixels ---------------------------------------------------------------------------------------
-
+// ---- noise and pixels -------------------------------------------------------------------------------------
 /// Compute Philox 4x32-10 (Salmon et al., SC 2011): the four words of a block.
 inline std::array<std::uint32_t, 4> philox(std::uint64_t block, std::uint64_t seed) {
     const auto low = [](std::uint64_t value) { return static_cast<std::uint32_t>(value); };
@@ -427,15 +415,14 @@ inline std::array<std::uint32_t, 4> philox(std::uint64_t block, std::uint64_t se
 }
 
 /// Return `dim` standard normal numbers, which depend on the seed alone.
-inline std::vector<float> noise(std::uint64_t seed, std::size_t dim) {
-    std::vector<float> row;
+inline Floats noise(std::uint64_t seed, std::size_t dim) {
+    Floats row;
     for (std::uint64_t block = 0; row.size() < dim; block++) {
         const std::array<std::uint32_t, 4> words = philox(block, seed);
         for (std::size_t i : {0, 2}) {  // Box-Muller in float64
             const double radius = std::sqrt(-2 * std::log((words[i] + 0.5) / 4294967296.0));
             const double angle = 6.283185307179586 * ((words[i + 1] + 0.5) / 4294967296.0);
-            row.push_back(static_cast<float>(radius * std::cos(angle)));
-            row.push_back(static_cast<float>(radius * std::sin(angle)));
+            for (double value : {std::cos(angle), std::sin(angle)}) row.push_back(float(radius * value));
         }
     }
     row.resize(dim);
@@ -445,12 +432,12 @@ inline std::vector<float> noise(std::uint64_t seed, std::size_t dim) {
 /// Pixels in RGB, row by row.
 struct Picture {
     std::size_t width, height;
-    std::vector<std::uint8_t> pixels;
+    vector<std::uint8_t> pixels;
 };
 
 /// Convert an image (3, H, W): [-1, 1] becomes 0 to 255, in float32, halves rounded to even numbers.
-inline Picture to_picture(const std::vector<float>& image, std::size_t width, std::size_t height) {
-    Picture picture{width, height, std::vector<std::uint8_t>(image.size())};
+inline Picture to_picture(const Floats& image, std::size_t width, std::size_t height) {
+    Picture picture{width, height, vector<std::uint8_t>(image.size())};
     const std::size_t size = width * height;
     for (std::size_t i = 0; i < image.size(); i++) {
         const float value = (std::clamp(image[i], -1.0f, 1.0f) + 1.0f) * 127.5f;
@@ -459,33 +446,32 @@ inline Picture to_picture(const std::vector<float>& image, std::size_t width, st
     return picture;
 }
 
-// ---- graphs: float32 on the CPU -----------------------------------------------------------------------------
-
+// ---- graphs: float32 on the CPU ---------------------------------------------------------------------------
 /// An input with one row, (1, n).
 struct Input {
     const char* name;
-    std::variant<Ids, std::vector<float>> row;
+    std::variant<Ids, Floats> row;
 };
 
 /// A graph with one output. It throws what its library throws.
 struct Graph {
     virtual ~Graph() = default;
-    virtual std::vector<float> run(const std::vector<Input>& inputs, const char* output) = 0;
+    virtual Floats run(const vector<Input>& inputs, const char* output) = 0;
 };
 
 #ifdef GALIP_WITH_OPENVINO
 struct OpenvinoGraph : Graph {
-    explicit OpenvinoGraph(const std::string& onnx) {
+    explicit OpenvinoGraph(const string& onnx) {
         static ov::frontend::FrontEndManager frontends;
         static ov::Core& core = *new ov::Core;  // never freed: on CPUs with AMX, the next signal would crash
         std::istringstream stream(onnx);
         const auto frontend = frontends.load_by_framework("onnx");
         const auto model = frontend->convert(frontend->load(static_cast<std::istream*>(&stream)));
-        const auto float32 = ov::hint::inference_precision(ov::element::f32);
-        request = core.compile_model(model, "CPU", float32).create_infer_request();
+        request = core.compile_model(model, "CPU", ov::hint::inference_precision(ov::element::f32))
+                      .create_infer_request();
     }
 
-    std::vector<float> run(const std::vector<Input>& inputs, const char* output) override {
+    Floats run(const vector<Input>& inputs, const char* output) override {
         for (const Input& input : inputs) {
             const auto set = [&](const auto& row) {
                 using Value = typename std::decay_t<decltype(row)>::value_type;
@@ -506,15 +492,15 @@ struct OpenvinoGraph : Graph {
 
 #ifdef GALIP_WITH_ONNXRUNTIME
 struct OnnxruntimeGraph : Graph {
-    explicit OnnxruntimeGraph(const std::string& onnx) {
-        static Ort::Env environment(ORT_LOGGING_LEVEL_FATAL, "galip");  // errors are thrown with the same text
+    explicit OnnxruntimeGraph(const string& onnx) {
+        static Ort::Env environment(ORT_LOGGING_LEVEL_FATAL, "galip");  // errors are thrown
         environment.DisableTelemetryEvents();
         session = Ort::Session(environment, onnx.data(), onnx.size(), Ort::SessionOptions());
     }
 
-    std::vector<float> run(const std::vector<Input>& inputs, const char* output) override {
-        std::vector<const char*> names;
-        std::vector<Ort::Value> tensors;
+    Floats run(const vector<Input>& inputs, const char* output) override {
+        vector<const char*> names;
+        vector<Ort::Value> tensors;
         for (const Input& input : inputs) {
             const auto add = [&](const auto& row) {
                 using Value = typename std::decay_t<decltype(row)>::value_type;
@@ -535,15 +521,14 @@ struct OnnxruntimeGraph : Graph {
 };
 #endif
 
-// ---- model --------------------------------------------------------------------------------------------------
-
+// ---- model ------------------------------------------------------------------------------------------------
 /// A bundle's model on the CPU, for one thread at a time.
 class Model {
   public:
     /// `device`: "openvino", "cpu" (onnxruntime), or "auto" for the first that was built in.
     /// `precision`: "fp32" or "w16a32". Throws FileRefused, UsageError, ProviderUnavailable.
-    explicit Model(const std::filesystem::path& folder, const std::string& device = "auto",
-                   const std::string& precision = "fp32")
+    explicit Model(const std::filesystem::path& folder, const string& device = "auto",
+                   const string& precision = "fp32")
         : bundle(folder), tokenizer(gunzip(bundle.read(bundle.tokenizer)), bundle.context_length) {
         const auto& encoders = bundle.graphs.at("text_encoder");
         text_encoder_ = open(encoders, device, encoders.count(precision) ? precision : "fp32");
@@ -551,21 +536,21 @@ class Model {
     }
 
     /// Return a prompt's sentence vector. Throws UsageError, ProviderUnavailable, QualityGateFailed.
-    std::vector<float> encode_text(const std::string& prompt) {
+    Floats encode_text(const string& prompt) {
         Ids ids = tokenizer.encode(prompt);
         ids.resize(std::min((ids.size() + 7) / 8 * 8, bundle.context_length));  // padded with zeros
         return run(*text_encoder_, {{"tokens", ids}}, "sentence", bundle.sentence_dim);
     }
 
     /// Return an image (3, H, W), nominally in [-1, 1]. Throws ProviderUnavailable, QualityGateFailed.
-    std::vector<float> decode(const std::vector<float>& noise, const std::vector<float>& sentence) {
-        const std::size_t size = 3 * bundle.image_height * bundle.image_width;
-        return run(*generator_, {{"noise", noise}, {"sentence", sentence}}, "image", size);
+    Floats decode(const Floats& noise, const Floats& sentence) {
+        return run(*generator_, {{"noise", noise}, {"sentence", sentence}}, "image",
+                   3 * bundle.image_height * bundle.image_width);
     }
 
     /// Return the picture of a prompt and a seed. Throws as `encode_text` and `decode`.
-    Picture generate(const std::string& prompt, std::uint64_t seed) {
-        const std::vector<float> image = decode(noise(seed, bundle.noise_dim), encode_text(prompt));
+    Picture generate(const string& prompt, std::uint64_t seed) {
+        const Floats image = decode(noise(seed, bundle.noise_dim), encode_text(prompt));
         return to_picture(image, bundle.image_width, bundle.image_height);
     }
 
@@ -573,12 +558,12 @@ class Model {
     const Tokenizer tokenizer;
 
   private:
-    std::unique_ptr<Graph> open(const std::map<std::string, std::string>& files, const std::string& device,
-                                const std::string& precision) const {
+    std::unique_ptr<Graph> open(const map<string, string>& files, const string& device,
+                                const string& precision) const {
         if ((precision != "fp32" && precision != "w16a32") || !files.count(precision))
             throw UsageError("there is no precision " + shortly(precision) +
                              ": choose fp32 or w16a32, whichever the bundle has, or export it with both");
-        const std::string onnx = bundle.read(files.at(precision));
+        const string onnx = bundle.read(files.at(precision));
         try {
 #ifdef GALIP_WITH_OPENVINO
             if (device == "openvino" || device == "auto") return std::make_unique<OpenvinoGraph>(onnx);
@@ -590,19 +575,19 @@ class Model {
             throw ProviderUnavailable(files.at(precision) + " cannot be loaded: " + error.what());
         }
         if (device == "openvino" || device == "cpu")
-            throw ProviderUnavailable("this program was built without device " + device + ": see its README.md");
+            throw ProviderUnavailable("this program was built without " + device + ": see its README.md");
         throw UsageError("there is no device " + shortly(device) + ": choose openvino, cpu or auto");
     }
 
-    static std::vector<float> run(Graph& graph, const std::vector<Input>& inputs, const std::string& output,
+    static Floats run(Graph& graph, const vector<Input>& inputs, const string& output,
                                   std::size_t size) {
-        std::vector<float> result;
+        Floats result;
         try {
             result = graph.run(inputs, output.c_str());
         } catch (const std::exception& error) {
             throw ProviderUnavailable("the device failed to compute the " + output + ": " + error.what());
         }
-        if (result.size() != size) throw FileRefused("the " + output + " is not as large as the manifest says");
+        if (result.size() != size) throw FileRefused("the " + output + " has not the manifest's size");
         if (!std::all_of(result.begin(), result.end(), [](float value) { return std::isfinite(value); }))
             throw QualityGateFailed("the " + output + " is not finite: use fp32, or export the bundle again");
         return result;

@@ -17,21 +17,23 @@ const char* const USAGE =
     "\n"
     "  SEED         from 0 to 18446744073709551615; the same seed gives the same picture\n"
     "  --device     openvino, cpu (onnxruntime) or auto, the first that was built in  [default: auto]\n"
-    "  --precision  fp32, w16a32 or auto  [default: auto]\n"
+    "  --precision  fp32 or w16a32  [default: fp32]\n"
     "\n"
-    "Exit codes: 0 done, 1 unexpected, 2 usage, 3 the picture is not finite, 4 a file is refused, 5 the device is\n"
-    "not available.";
+    "Exit codes: 0 done, 1 unexpected, 2 usage, 3 the picture is not finite, 4 a file is refused,\n"
+    "5 the device is not available.";
 
 struct Options {
     std::vector<std::string> positional;
-    std::string device = "auto", precision = "auto";
+    std::string device = "auto", precision = "fp32";
 };
 
 Options parse(const std::vector<std::string>& words) {
     Options options;
     for (std::size_t i = 0; i < words.size(); i++) {
         const bool is_option = words[i] == "--device" || words[i] == "--precision";
-        if (is_option && i + 1 == words.size()) throw galip::UsageError(words[i] + " needs a name\n\n" + USAGE);
+        if (is_option && i + 1 == words.size()) throw galip::UsageError(words[i] + " needs a name");
+        if (!is_option && words[i].substr(0, 2) == "--")
+            throw galip::UsageError("there is no option " + galip::shortly(words[i]) + ": see --help");
         if (words[i] == "--device") {
             options.device = words[++i];
         } else if (words[i] == "--precision") {
@@ -41,7 +43,7 @@ Options parse(const std::vector<std::string>& words) {
         }
     }
     if (options.positional.size() != 4)
-        throw galip::UsageError(std::string("give a bundle, a prompt, a seed and the picture's file\n\n") + USAGE);
+        throw galip::UsageError("give a bundle, a prompt, a seed and the picture's file: see --help");
     return options;
 }
 
@@ -68,7 +70,7 @@ std::string chunk(const std::string& type, const std::string& data) {
 }
 
 std::string text_chunk(const std::string& keyword, const std::string& text) {
-    return chunk("iTXt", keyword + std::string(5, '\0') + text);  // not compressed, no language, no translation
+    return chunk("iTXt", keyword + std::string(5, '\0') + text);  // no compression, language or translation
 }
 
 /// Return a picture as the bytes of a PNG file that says how it was drawn.
@@ -81,12 +83,13 @@ std::string encode_png(const galip::Picture& picture, const std::map<std::string
     }
     uLongf size = compressBound(lines.size());
     std::string compressed(size, '\0');
-    if (compress2(reinterpret_cast<Bytef*>(compressed.data()), &size, reinterpret_cast<const Bytef*>(lines.data()),
-                  lines.size(), 9) != Z_OK)
+    auto* target = reinterpret_cast<Bytef*>(compressed.data());
+    if (compress2(target, &size, reinterpret_cast<const Bytef*>(lines.data()), lines.size(), 9) != Z_OK)
         throw std::bad_alloc();
     compressed.resize(size);
     const std::string rgb8("\x08\x02\0\0\0", 5);
-    std::string png = "\x89PNG\r\n\x1A\n" + chunk("IHDR", big_endian(picture.width) + big_endian(picture.height) + rgb8);
+    const std::string size_of_picture = big_endian(picture.width) + big_endian(picture.height);
+    std::string png = "\x89PNG\r\n\x1A\n" + chunk("IHDR", size_of_picture + rgb8);
     for (const auto& [keyword, text] : metadata) png += text_chunk(keyword, text);
     return png + chunk("IDAT", compressed) + chunk("IEND", "");
 }
@@ -94,26 +97,24 @@ std::string encode_png(const galip::Picture& picture, const std::map<std::string
 /// Write a file, whole or not at all.
 void write_whole(const std::string& path, const std::string& bytes) {
     const std::string temporary = path + ".part";
-    {
-        std::ofstream file(temporary, std::ios::binary);
-        file << bytes;
-        file.close();
-        if (file && std::rename(temporary.c_str(), path.c_str()) == 0) return;
-    }
+    std::ofstream file(temporary, std::ios::binary);
+    file << bytes;
+    file.close();
+    if (file && std::rename(temporary.c_str(), path.c_str()) == 0) return;
     const std::string reason = std::strerror(errno);
     std::remove(temporary.c_str());
     throw galip::UsageError(path + " cannot be written: " + reason);
 }
 
 void draw(const Options& options) {
-    const std::string &folder = options.positional[0], &prompt = options.positional[1], &path = options.positional[3];
+    const std::string &prompt = options.positional[1], &path = options.positional[3];
     const std::uint64_t seed = parse_seed(options.positional[2]);
     if (path.size() < 5 || path.substr(path.size() - 4) != ".png")
         throw galip::UsageError("the picture's file has to end in .png, and it is " + galip::shortly(path));
-    galip::Model model(folder, options.device, options.precision);
+    galip::Model model(options.positional[0], options.device, options.precision);
     const galip::Picture picture = model.generate(prompt, seed);
-    const std::string digits = std::to_string(seed);
-    write_whole(path, encode_png(picture, {{"prompt", prompt}, {"seed", digits}, {"bundle", model.bundle.digest}}));
+    const std::string digits = std::to_string(seed), digest = model.bundle.digest;
+    write_whole(path, encode_png(picture, {{"prompt", prompt}, {"seed", digits}, {"bundle", digest}}));
     std::cout << path << ": seed " << digits << '\n';
 }
 

@@ -1,4 +1,4 @@
-// What the header computes, for test_cpp.py. Each line of the input is JSON, and so is each line of the output.
+// What the header computes, for test_cpp.py. Each line of the input and of the output is JSON.
 //
 //     vectors tokens MERGES.gz CONTEXT     [bytes of a caption in hexadecimal] -> ids, or an error's name
 //     vectors noise                        [seed, dim] -> words of two blocks, and noise
