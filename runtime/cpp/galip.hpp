@@ -69,8 +69,8 @@ struct ProviderUnavailable : Error {
 
 // ---- text -------------------------------------------------------------------------------------------------
 /// Return the beginning of a text, quoted, in ASCII.
-inline string shortly(const string& text) {
-    return json(text.substr(0, 80)).dump(-1, ' ', true, json::error_handler_t::replace);
+inline string shortly(const string& text, std::size_t limit = 80) {
+    return json(text.substr(0, limit)).dump(-1, ' ', true, json::error_handler_t::replace);
 }
 
 inline void check_icu(UErrorCode status) {
@@ -154,7 +154,7 @@ class Bundle {
         try {
             parse(read_file("manifest.json", 1 << 20));
         } catch (const json::exception& error) {
-            refuse("manifest.json", string("is not valid JSON, or lacks a field: ") + error.what());
+            refuse("manifest.json", "is not valid JSON, or lacks a field: " + shortly(error.what(), 200));
         }
     }
 

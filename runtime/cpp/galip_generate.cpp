@@ -106,6 +106,14 @@ void write_whole(const std::string& path, const std::string& bytes) {
     throw galip::UsageError(path + " cannot be written: " + reason);
 }
 
+/// Return a text without what could control a terminal.
+std::string printable(std::string text) {
+    for (char& byte : text) {
+        if ((byte >= 0 && byte < 0x20 && byte != '\n') || byte == 0x7F) byte = '?';
+    }
+    return text;
+}
+
 void draw(const Options& options) {
     const std::string &prompt = options.positional[1], &path = options.positional[3];
     const std::uint64_t seed = parse_seed(options.positional[2]);
@@ -130,10 +138,10 @@ int main(int count, char** words) {
         }
         return 0;
     } catch (const galip::Error& error) {
-        std::cerr << error.name << ": " << error.what() << '\n';
+        std::cerr << error.name << ": " << printable(error.what()) << '\n';
         return error.exit_code;
     } catch (const std::exception& error) {
-        std::cerr << "unexpected: " << error.what() << '\n';
+        std::cerr << "unexpected: " << printable(error.what()) << '\n';
         return 1;
     }
 }
