@@ -165,7 +165,8 @@ def test_ids_of_nearly_every_code_point(tokens):
         pairs = list(zip(captions, found, strict=True))
         ids = [make_vectors.row_of(tokenizer, caption) if row is None else row for caption, row in pairs]
         digest = hashlib.sha256(json.dumps(ids, separators=(",", ":")).encode()).hexdigest()
-        assert digest == expected or not (same_tables or None not in found), hex(start)
+        if same_tables or None not in found:
+            assert digest == expected, hex(start)
 
 
 def test_noise(ask):
@@ -207,6 +208,7 @@ def check_pictures(ask, bundle, precision, pictures):
         assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.filterwarnings("ignore::galip_runtime.PromptCut")  # the stub's context is short
 @pytest.mark.parametrize("precision", BARS)
 def test_pictures(precision, ask, stub):
     check_pictures(ask, stub, precision, vectors("pictures")["pictures"])
