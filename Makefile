@@ -1,32 +1,39 @@
-# make setup | demo | test | test-js | test-cpp | fuzz | lint | docs | wheels | default-model | readme
+# make setup | demo | test | test-js | test-cpp | fuzz | lint | docs | wheels | default-model | default-bundle | readme
 # make bench | bench-cpu | bench-full | bench-fid | bench-training
 # make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
-# Each sets up .venv first if it is missing, those for a GPU .venv-gpu.
+# Each sets up .venv first if it is missing, those for a GPU .venv-gpu; demo installs no tools for development.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
-.PHONY: setup demo test test-js test-cpp cpp-packages fuzz lint docs wheels default-model readme clean
+.PHONY: setup demo test test-js test-cpp cpp-packages fuzz lint docs wheels default-model default-bundle readme clean
 .PHONY: bench bench-cpu bench-full bench-fid bench-training test-gpu bench-gpu
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready
 
-# $(1): the folder, $(2): the extra with the onnxruntime that it is to have
-define set-up
+PIP_INSTALL := bin/pip install --disable-pip-version-check
+
+define create-venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; try make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(1)
-	$(1)/bin/pip install --quiet --disable-pip-version-check $(TORCH) -e "./runtime[$(2),image]" -e ".[$(2),dev]"
 endef
 
-.venv/.ready: pyproject.toml runtime/pyproject.toml
-	$(call set-up,.venv,cpu)
+.venv/.demo: pyproject.toml runtime/pyproject.toml
+	@echo "Installing PyTorch, galip and its runtime in .venv: 1.3 GB, 1 to 5 minutes" \
+		"(several GB more where pip takes PyTorch for NVIDIA GPUs, as it does on Linux)"
+	$(call create-venv,.venv)
+	.venv/$(PIP_INSTALL) $(TORCH) -e "./runtime[cpu,image]" -e .
 	@touch $@
 
-demo: setup
+.venv/.ready: .venv/.demo
+	.venv/$(PIP_INSTALL) -e ".[cpu,dev]"
+	@touch $@
+
+demo: .venv/.demo
 	$(BIN)/galip export --out demo/bundle --overwrite
 	$(BIN)/galip generate $(PROMPTS) --bundle demo/bundle --count 4 --seed 1 --out demo/pictures.png
 
@@ -37,29 +44,28 @@ test: setup $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-prov
 		--ignore tests/cpp
 	$(MAKE) test-js test-cpp
 
-# The JavaScript runtime: its build, its types and its tests, which read tests/vectors and the shipped model's bundle.
+# The JavaScript runtime: its build, its types and its tests, also in Chromium where there is one.
 JS := runtime/js
+CHROMIUM ?= $(firstword $(wildcard /usr/bin/chromium /usr/bin/chromium-browser /usr/bin/google-chrome))
 NODE := $(shell node -p 'parseInt(process.versions.node) < 20 ? "" : process.execPath' 2>/dev/null)
 ifeq ($(NODE),)
 test-js:
 	@echo "SKIPPED: the JavaScript tests. They need Node 20 or newer, which was not found"
 else
-test-js: $(JS)/node_modules/.ready build/js/bundle/manifest.json
+test-js: $(JS)/node_modules/.ready
 	cd $(JS) && npm run --silent build && npm run --silent check
-	GALIP_BUNDLE=$(CURDIR)/build/js/bundle $(NODE) --test --test-reporter=dot tests/js/*.test.mjs
+	@[ -n "$(CHROMIUM)" ] || echo "SKIPPED: the tests in a browser. CHROMIUM=PATH names a Chromium; Debian's package has one"
+	CHROMIUM=$(CHROMIUM) $(NODE) --test --test-reporter=dot tests/js/*.test.mjs
 endif
 
 $(JS)/node_modules/.ready: $(JS)/package-lock.json
 	cd $(JS) && ONNXRUNTIME_NODE_INSTALL=skip npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-build/js/bundle/manifest.json: galip/assets/default.safetensors | setup
-	$(BIN)/galip export --precision fp32,w16a32 --out $(@D) --overwrite
-
 # The example in C++. Debian's packages for it are installed where that is allowed; without them the tests are skipped.
 CPP_PACKAGES := g++ cmake libicu-dev libssl-dev nlohmann-json3-dev zlib1g-dev
-test-cpp: setup cpp-packages build/js/bundle/manifest.json
-	OMP_NUM_THREADS=1 GALIP_BUNDLE=$(CURDIR)/build/js/bundle $(BIN)/python -m pytest -q tests/cpp
+test-cpp: setup cpp-packages
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cpp
 
 cpp-packages:
 	@dpkg -s $(CPP_PACKAGES) > /dev/null 2>&1 || \
@@ -77,7 +83,7 @@ fuzz: setup
 
 .venv-provider/.ready: runtime/pyproject.toml
 	$(PYTHON) -m venv .venv-provider
-	@.venv-provider/bin/pip install --quiet --disable-pip-version-check "onnxruntime-gpu>=1.27" numpy regex ftfy \
+	@.venv-provider/$(PIP_INSTALL) --quiet "onnxruntime-gpu>=1.27" numpy regex ftfy \
 		"nvidia-cuda-runtime==13.*" "nvidia-cuda-crt==13.*" && touch $@ || \
 		echo "onnxruntime-gpu is not available: tests/provider is skipped"
 
@@ -105,6 +111,12 @@ default-model: setup
 	for stage in galip rivals; do OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) \
 		$(MAKE_DEFAULT) $$stage --data data/icons128 --runs runs/default || exit; done
 	$(BIN)/python $(MAKE_DEFAULT) judge --data data/icons128 --runs runs/default
+	$(MAKE) default-bundle
+
+# Its bundle, which the runtime's wheel carries: after a change of the model or of what the exporter makes of it.
+DEFAULT_BUNDLE := runtime/default_bundle/galip_default_bundle/bundle
+default-bundle: setup
+	$(BIN)/galip export --precision w16a32 --out $(DEFAULT_BUNDLE) --overwrite
 
 # `bench` is the default suite on the shipped model, for this machine (5 minutes on two cores). `bench-cpu` and
 # `bench-full` are what the READMEs say of speed, memory and parity: every way to run on a CPU, with what was left out
@@ -161,9 +173,10 @@ GPU_READY := $(if $(filter .venv-gpu/%,$(GPU_PYTHON)),.venv-gpu/.ready)
 GPU_SUBJECTS ?= eager-fp16,compiled-fp32,bundle-cuda-fp32,bundle-cuda-fp16
 
 .venv-gpu/.ready: pyproject.toml runtime/pyproject.toml
-	$(call set-up,.venv-gpu,gpu)
-	.venv-gpu/bin/pip install --quiet --disable-pip-version-check "onnxruntime-gpu[cuda,cudnn]"
-	-.venv-gpu/bin/pip install --quiet --disable-pip-version-check -e "./runtime[trt]"
+	$(call create-venv,.venv-gpu)
+	.venv-gpu/$(PIP_INSTALL) $(TORCH) -e "./runtime[gpu,image]" -e ".[gpu,dev]"
+	.venv-gpu/$(PIP_INSTALL) "onnxruntime-gpu[cuda,cudnn]"
+	-.venv-gpu/$(PIP_INSTALL) -e "./runtime[trt]"
 	@touch $@
 
 test-gpu: $(GPU_READY)

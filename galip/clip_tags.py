@@ -112,7 +112,8 @@ def find_pretrained(clip: str) -> PretrainedClip:
         raise UsageError(
             f"{clip!r:.200} is neither a file or folder nor weights of open_clip, which has no {tag!r:.80} "
             f"for {model!r:.80}; it has {sorted(known.get(model, {})) or 'no such model'}. Give a file or "
-            f"folder with CLIP's weights, or MODEL:TAG such as {DEFAULT_MODEL}:openai"
+            f"folder with CLIP's weights, MODEL:TAG such as {DEFAULT_MODEL}:openai, or default for the "
+            "shipped model's towers"
         )
     return found
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from galip_runtime.backends.devices import thread_count
 from galip_runtime.bundle.manifest import Dimensions
-from galip_runtime.errors import ProviderUnavailable
 from galip_runtime.text_to_image import TextToImage
 from numpy.typing import NDArray
 from torch import Tensor
 
 from galip.checkpoint import load_galip
 from galip.clip import clip_tokenizer
-from galip.early_checks import check_eager_options
+from galip.early_checks import USE_CPU, check_eager_options
 from galip.model import Galip
+from galip.torch_build import no_cuda
 
 __all__ = ["EagerModel", "load_eager"]
 
@@ -84,10 +84,10 @@ def load_eager(
     `threads` applies to the whole process. Raises `FileRefused` if the checkpoint is unusable or lacks the
     text tower or generator, `ProviderUnavailable` without CUDA, `UsageError` for another device or precision.
     """
-    check_eager_options(device, precision)
+    check_eager_options(device, precision, threads)
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
-        raise ProviderUnavailable(f"PyTorch {torch.__version__} finds no CUDA device; use --device cpu")
+        raise no_cuda(USE_CPU)
     if threads is not None:
         torch.set_num_threads(thread_count(threads))
     model = load_galip(path, needs=("text", "generator"))

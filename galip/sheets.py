@@ -1,4 +1,4 @@
-"""Sheets of generated pictures, labelled with their prompts and seeds."""
+"""Sheets of pictures, labelled with their prompts and seeds."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ SMALLEST_CELL = 96
 
 
 def labelled_sheet(
-    pictures: NDArray[np.uint8], prompts: Sequence[str], seeds: Sequence[int]
+    pictures: NDArray[np.uint8], rows: Sequence[str], columns: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """Lay out pictures uint8 (P·S, H, W, 3), a row per prompt and a column per seed → (H', W', 3) on white.
+    """Lay out pictures uint8 (R·C, H, W, 3) with the labels of their R rows (prompts) and C columns (seeds)
+    → (H', W', 3) on white.
 
     Small pictures are enlarged by a whole factor. Characters that Pillow's own font lacks appear as boxes.
     """
@@ -31,29 +32,29 @@ def labelled_sheet(
     cells = pictures.repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = cells.shape[1:3]
     left, top = MARGIN + LABEL_WIDTH + GAP, MARGIN + LINE_HEIGHT + GAP
-    size = labelled_size(len(prompts), len(seeds), *pictures.shape[1:3])
+    size = labelled_size(len(rows), len(columns), *pictures.shape[1:3])
     sheet = Image.new("RGB", size[::-1], "white")
     draw = ImageDraw.Draw(sheet)
-    for column, seed in enumerate(seeds):
-        label = _shortened(f"seed {seed}", width, font)
+    for column, text in enumerate(columns):
+        label = _shortened(text, width, font)
         x = left + column * (width + GAP) + (width - font.getlength(label)) / 2
         draw.text((x, MARGIN), label, fill="#767676", font=font)
-    for row, prompt in enumerate(prompts):
+    for row, text in enumerate(rows):
         y = top + row * (height + GAP)
-        lines = _wrapped(prompt, font)[: max(height // LINE_HEIGHT, 1)]
+        lines = _wrapped(text, font)[: max(height // LINE_HEIGHT, 1)]
         for number, line in enumerate(lines):
             line_y = y + (height - len(lines) * LINE_HEIGHT) / 2 + number * LINE_HEIGHT
             draw.text((left - 2 * GAP - font.getlength(line), line_y), line, fill="black", font=font)
-        for column in range(len(seeds)):
-            picture = Image.fromarray(cells[row * len(seeds) + column])
+        for column in range(len(columns)):
+            picture = Image.fromarray(cells[row * len(columns) + column])
             sheet.paste(picture, (left + column * (width + GAP), y))
     return np.asarray(sheet)
 
 
-def labelled_size(prompts: int, seeds: int, height: int, width: int) -> tuple[int, int]:
+def labelled_size(rows: int, columns: int, height: int, width: int) -> tuple[int, int]:
     """Return the height and width of the `labelled_sheet` of pictures of `height` by `width` pixels."""
     cell = [side * _scale(width) + GAP for side in (height, width)]
-    return 2 * MARGIN + LINE_HEIGHT + prompts * cell[0], 2 * MARGIN + LABEL_WIDTH + seeds * cell[1]
+    return 2 * MARGIN + LINE_HEIGHT + rows * cell[0], 2 * MARGIN + LABEL_WIDTH + columns * cell[1]
 
 
 def _scale(width: int) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from galip.assets import checkpoint_path
 from galip.checkpoint import is_galip_checkpoint, load_clip, load_galip, load_weights, read_info
 from galip.clip import ImageTower, TextTower, build_clip
 from galip.clip_files import clip_state_dict
@@ -24,25 +24,27 @@ class Towers:
 
 
 def load_towers(source: str, required: ClipConfig | None = None) -> Towers:
-    """Load CLIP from one of our checkpoints, or from what `clip_state_dict` takes.
+    """Load CLIP from one of our checkpoints, `default` being the shipped one, or from what `clip_state_dict`
+    takes.
 
     `required`: the dimensions it must have. Without it our checkpoints have their own and other sources
     ViT-B/32's. Pictures in [-1, 1] become CLIP's input as CLIP was trained, except with the tower of a GALIP
     that has the released pixel range, which keeps it. Raises `UsageError` for other dimensions, `FileRefused`
     for a broken file.
     """
-    if not is_galip_checkpoint(Path(source)):
+    path = checkpoint_path(source)
+    if not is_galip_checkpoint(path):
         config = required or ClipConfig()
         clip = build_clip(config)
         weights = clip_state_dict(source)
         load_weights(clip, {"logit_scale": clip.logit_scale.detach(), **weights}, source)
         return Towers(TextTower(clip), ImageTower(clip.visual, config, "clip"), config)
-    info = read_info(Path(source))
+    info = read_info(path)
     config = info.config.clip if isinstance(info.config, GalipConfig) else info.config
     if required is not None:
         check_same_towers(source, config, required)
     if info.kind == "galip":
-        model = load_galip(Path(source), needs=("text", "image"))
+        model = load_galip(path, needs=("text", "image"))
         return Towers(model.text, model.image, config)
-    clip, _ = load_clip(Path(source))
+    clip, _ = load_clip(path)
     return Towers(TextTower(clip), ImageTower(clip.visual, config, "clip"), config)

@@ -1,43 +1,41 @@
 """The shipped model is intact, small, described, and does what its card says."""
 
+import importlib.metadata
 import json
 import re
-import shutil
 from pathlib import Path
 
-import galip_export
 import galip_runtime
 import numpy as np
+import onnx
 import pytest
-from galip_runtime import UsageError
+from galip_export import PRECISIONS, export_generator, export_text_encoder
+from galip_export.comparison import picture_psnr
+from galip_export.mixed_precision import store_weights_as_fp16
+from galip_export.prompts import GATE_PROMPTS
+from galip_runtime.bundle.manifest import MANIFEST_NAME, read_manifest, sha256_file, verify_files
 from icons import CARD
 from icons.figures import RIVALS, evaluation_table, rivals_table
 from icons.sources import ICON_SETS
-from runtime.stub_bundle import make_stub_bundle
 
 import galip.assets
 from galip.assets import default_bundle, default_checkpoint
 from galip.checkpoint import PARTS, load_galip, read_info
-from galip.cli.app import _run
+from galip.eager import load_eager
 from galip.presets import preset
 
 ASSETS = Path(galip.assets.__file__).parent
+REMEDY = "the shipped bundle is not the current one: run `make default-bundle` and commit it"
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GALIP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        first = default_bundle()
-        written = (first / "manifest.json").stat().st_mtime_ns
-        assert default_bundle() == first
-        assert (first / "manifest.json").stat().st_mtime_ns == written  # exported once
-        return first
+def model():
+    return galip_runtime.load(device="cpu")
 
 
 @pytest.fixture(scope="module")
-def model(bundle):
-    return galip_runtime.load(bundle, device="cpu")
+def checkpoint():
+    return load_galip(default_checkpoint(), needs=("text", "generator"))
 
 
 def test_is_small_and_whole():
@@ -120,79 +118,39 @@ def test_pictures_lie_on_white(model):
     assert pictures[:, :2].mean() > 235
 
 
-class TestCachedBundle:
-    """The shipped model's bundle in the cache, replaced by a stub."""
+def test_the_bundle_is_whole_and_small():
+    folder = default_bundle()
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    assert {path.name for path in folder.iterdir()} == {MANIFEST_NAME, *manifest.files}
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 17_500_000
+    assert all(set(specs) == {"w16a32"} for specs in manifest.graphs.values())
 
-    @pytest.fixture
-    def exports(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
-        bundles = []
 
-        def export(checkpoint, out, progress):
-            if out.exists():
-                raise UsageError(f"{out} exists already")
-            bundles.append(make_stub_bundle(out))
+def test_the_bundle_is_the_shipped_checkpoint_s():
+    assert read_manifest(default_bundle()).source.sha256 == sha256_file(default_checkpoint()), REMEDY
 
-        monkeypatch.setattr(galip_export, "export_bundle", export)
-        return bundles
 
-    def test_is_exported_once(self, exports):
-        assert default_bundle() == default_bundle()
-        assert len(exports) == 1
+def test_the_bundle_s_pictures_are_the_checkpoint_s(model):
+    eager = load_eager(default_checkpoint(), "cpu")
+    prompts, seeds = GATE_PROMPTS[:24], range(24)
+    pictures = [each.decode(each.noise(seeds), each.encode_text(prompts)) for each in (eager, model)]
+    assert picture_psnr(*pictures).min() >= PRECISIONS["w16a32"].psnr_db
 
-    @pytest.mark.parametrize("name", ["manifest.json", "generator.onnx", "parity.json"])
-    @pytest.mark.parametrize("damage", ["cut", "a bit", "missing", "a folder"])
-    def test_one_that_is_damaged_is_exported_anew(self, exports, name, damage):
-        path = default_bundle() / name
-        data = path.read_bytes()
-        path.unlink()
-        if damage == "a folder":
-            path.mkdir()
-        elif damage != "missing":
-            path.write_bytes(data[:-1] if damage == "cut" else bytes([data[0] ^ 1]) + data[1:])
-        assert (default_bundle() / name).read_bytes() == data
-        assert len(exports) == 2
 
-    def test_what_is_in_its_place_and_no_folder_is_left(self, exports):
-        bundle = default_bundle()
-        shutil.rmtree(bundle)
-        bundle.write_text("mine")
-        with pytest.raises(UsageError, match=bundle.name):
-            default_bundle()
-        assert bundle.read_text() == "mine"
-
-    def test_where_it_cannot_be_written(self, exports, monkeypatch):
-        def full(*_, **__):
-            raise UsageError("cannot write 1 bytes: No space left on device")
-
-        monkeypatch.setattr(galip_export, "export_bundle", full)
-        with pytest.raises(UsageError, match=r"No space left.*GALIP_CACHE.*--bundle"):
-            default_bundle()
-
-    def test_two_at_once(self, exports, monkeypatch):
-        def slower(checkpoint, out, progress):
-            make_stub_bundle(out)
-            raise UsageError(f"{out} exists already")
-
-        monkeypatch.setattr(galip_export, "export_bundle", slower)
-        assert (default_bundle() / "manifest.json").exists()
-
-    @pytest.mark.parametrize("cache", ["a file", "for all", "/proc/nope", "no home"])
-    def test_without_a_cache_that_can_be_trusted(self, exports, monkeypatch, tmp_path, cache):
-        if cache == "a file":
-            (tmp_path / "cache").write_text("")
-        elif cache == "for all":
-            default_bundle()
-            (tmp_path / "cache").chmod(0o777)
-        elif cache == "no home":
-            for name in ("GALIP_CACHE", "XDG_CACHE_HOME"):
-                monkeypatch.delenv(name, raising=False)
-            monkeypatch.setenv("HOME", "nowhere")
-        else:
-            monkeypatch.setenv("GALIP_CACHE", cache)
-        out = tmp_path / "x.png"
-        with pytest.raises(UsageError, match=r"GALIP_CACHE.*--bundle"):
-            default_bundle()
-        for command in (["generate", "a"], ["interpolate", "a", "b"], ["sample-grid", "a"]):
-            assert _run([*command, "--out", str(out)], False) == 2
-        assert not out.exists()
+@pytest.mark.slow
+def test_the_bundle_is_what_the_exporter_makes_now(checkpoint):
+    """With the versions that made it, the graphs are equal to the byte, the exporter's own version aside."""
+    manifest = read_manifest(default_bundle())
+    made = {name: manifest.versions[name] for name in ("torch", "onnx", "onnxscript", "onnxsim", "numpy")}
+    here = {name: importlib.metadata.version(name) for name in made}
+    if made != here:
+        pytest.skip(f"other versions made the bundle: {made}, not {here}")
+    graphs = {"text_encoder": export_text_encoder(checkpoint), "generator": export_generator(checkpoint)}
+    for name, graph in graphs.items():
+        shipped = onnx.load(default_bundle() / manifest.graphs[name]["w16a32"].file)
+        current = store_weights_as_fp16(graph)
+        current.producer_version = shipped.producer_version
+        assert current.SerializeToString(deterministic=True) == shipped.SerializeToString(
+            deterministic=True
+        ), f"{name}: {REMEDY}"

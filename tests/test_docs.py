@@ -13,7 +13,10 @@ import galip_runtime
 import pytest
 import typer.main
 from galip_runtime import errors
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+import galip
 from galip.cli.app import app
 from galip.data.layouts import LAYOUTS
 from galip.metrics.registry import METRICS
@@ -23,6 +26,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 FILES = [*ROOT.glob("*.md"), *PAGES, *(ROOT / folder / "README.md" for folder in ("benchmarks", "runtime"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PROJECTS = {"./runtime": ROOT / "runtime", ".": ROOT}
 LINK = re.compile(r"(?:\]\(|src=\")([^)\s\"]+)[)\"]")
 
 
@@ -102,6 +106,40 @@ def test_there_are_commands_to_check():
     assert len(commands()) > 40
 
 
+def pip_commands():
+    """Return what each `pip install` of the documentation installs, with the file's name."""
+    cases = []
+    for file in FILES:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            for command in re.findall(r"pip install ([^`#]+)", line):
+                words = [word for word in shlex.split(command) if not word.startswith("-")]
+                cases.append(pytest.param(words, id=f"{name_of(file)}: {command.strip()}"))
+    return cases
+
+
+@pytest.mark.parametrize("words", pip_commands())
+def test_what_pip_installs_is_there(words):
+    """A folder of the clone, a wheel of this version, or somebody else's package: galip has no release."""
+    for word in words:
+        place, _, extras = word.removesuffix("]").partition("[")
+        if place in PROJECTS:
+            project = PROJECTS[place]
+        elif wheel := re.fullmatch(r"\./(?:dist/)?galip_runtime-(.+)-py3-none-any\.whl", place):
+            project = PROJECTS["./runtime"]
+            assert wheel[1] == galip_runtime.__version__
+        else:
+            assert canonicalize_name(Requirement(word).name) not in ("galip", "galip-runtime")
+            continue
+        known = tomllib.loads((project / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert set(filter(None, extras.split(","))) <= set(known)
+
+
+def test_no_text_installs_galip_from_an_index():
+    for package in (galip, galip_runtime, galip_export, galip_bench):
+        for file in Path(package.__file__).parent.rglob("*.py"):
+            assert not re.search(r"install\W+galip(-runtime)?\[", file.read_text(encoding="utf-8")), file
+
+
 def test_make_targets_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for file in FILES:
@@ -138,7 +176,7 @@ def test_exit_codes_are_the_errors_own():
 
 
 def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 100
 
 
 @pytest.mark.parametrize(("page", "names"), [("train.md", LAYOUTS), ("evaluate.md", METRICS)])

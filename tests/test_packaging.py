@@ -40,7 +40,8 @@ class Wheel:
 
 
 def build(project, folder):
-    command = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, project]
+    """Build the wheel from the source distribution, as pip does where it has only that."""
+    command = [sys.executable, "-P", "-m", "build", "--no-isolation", "--outdir", folder, project]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stdout + process.stderr
     (path,) = folder.glob("*.whl")
@@ -60,7 +61,7 @@ def runtime(tmp_path_factory):
 def test_top_level_names(galip, runtime):
     """Nothing is called `export`, `runtime`, `benchmarks` or `tests` once installed."""
     assert galip.top_level == {"galip", "galip_export", "galip_bench"}
-    assert runtime.top_level == {"galip_runtime"}
+    assert runtime.top_level == {"galip_runtime", "galip_default_bundle"}
 
 
 def test_the_runtime_needs_neither_torch_nor_onnx(runtime):
@@ -118,6 +119,10 @@ def test_every_file_of_the_packages_is_there(galip, runtime):
     assert galip.names >= exported
     inside = {name.removeprefix("runtime/") for name in tracked_files("runtime/galip_runtime")}
     assert runtime.names >= inside
+    bundle = {
+        name.removeprefix("runtime/default_bundle/") for name in tracked_files("runtime/default_bundle")
+    }
+    assert {name for name in runtime.names if name.startswith("galip_default_bundle/")} == bundle
 
 
 def test_the_shipped_model_is_in_the_wheel(galip):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import shlex
 import sys
 import time
@@ -27,7 +28,7 @@ from galip_bench.models import Models, prepare_models
 from galip_bench.parity import ParityStudy
 from galip_bench.prompts import PROMPTS
 from galip_bench.report import ColdStart, FidParity, Parity, Report, SubjectReport
-from galip_bench.schedule import Schedule, Stop, Terminated
+from galip_bench.schedule import Schedule, Stop, Terminated, TimeIsUp, time_limit
 from galip_bench.subjects import REFERENCE, Subject, all_subjects, is_bundle, select
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ _ALWAYS = 2
 """Subjects that are measured whatever the time: the reference and one more."""
 _PICTURES_SHARE, _COLD_STARTS_SHARE = 0.4, 0.35
 """Shares of the time that is left at most for the pictures, and then at least for cold starts."""
+_CUT_SHARE = 0.5
+"""Share of the time after the pictures that no subject's pictures may take."""
 _START_SECONDS = 3.0
 """Seconds that a fresh process takes to import PyTorch, where that was not measured."""
 
@@ -177,7 +180,8 @@ class _Benchmark:
     def _compare_pictures(self, subjects: Sequence[Subject], fid: FidStudy | None) -> dict[str, _Pictures]:
         """Load one subject after another and compare its pictures with the reference's.
 
-        After the reference come bundles, in case that there is no time for all.
+        After the reference come bundles, in case that there is no time for all. A subject that takes more
+        than its phase has, and half of what is left for the others, is cut.
         """
         config = self.config
         results: dict[str, _Pictures] = {}
@@ -191,10 +195,15 @@ class _Benchmark:
                 continue
             self.progress(f"making pictures with {subject.name}", 0, 1)
             start = time.monotonic()
+            limit = self.schedule.left() - until * _CUT_SHARE if len(results) >= _ALWAYS else math.inf
             try:
-                model = subject.load()
-                self.load_seconds[subject.name] = time.monotonic() - start
-                parity = study.measure(subject.name, model)
+                with time_limit(limit):
+                    model = subject.load()
+                    self.load_seconds[subject.name] = time.monotonic() - start
+                    parity = study.measure(subject.name, model)
+            except TimeIsUp:
+                self.unavailable[subject.name] = f"cut after {limit:.0f} s: {_NO_TIME}"
+                continue
             except Exception as error:  # any kind: each backend has its own
                 if config.subjects or subject.name == REFERENCE:
                     raise
@@ -274,7 +283,7 @@ class _Benchmark:
                 batch=config.batch,
                 threads=self.threads,
                 rounds=last - first,
-                min_rounds=1,
+                min_rounds=0 if results else 1,
                 warmup=config.warmup,
                 max_seconds=seconds,
                 seed=config.seed + number * 1_000_000,
@@ -282,7 +291,11 @@ class _Benchmark:
             )
             what = f"measuring latency, launch {number} of {config.launches}"
             try:
-                results.append(run_worker(task, self._rounds_progress(what, launches, seconds), self.stop))
+                result = run_worker(task, self._rounds_progress(what, launches, seconds), self.stop)
+                if result.cut:
+                    self.warnings.append(f"launch {number} of {config.launches} was cut: {_NO_TIME}")
+                if result.samples or not result.cut:
+                    results.append(result)
             except ProviderUnavailable:
                 if not self.stop.requested:
                     raise
@@ -314,25 +327,38 @@ class _Benchmark:
             expected = _START_SECONDS + self.load_seconds.get(name, 0.0)
             if results:
                 expected = results[-1].seconds["total"]
-            if self.stop.requested or self.schedule.left() < expected:
-                if not self.stop.requested:
-                    self.warnings.append(f"{number} cold starts of {name}, not {count}: {_NO_TIME}")
+            left = self.schedule.left()
+            if self.stop.requested:
+                break
+            if left < expected:
+                self._warn_of_cold_starts(name, number)
                 break
             batch = max(self.config.batch) if number == count - 1 else 1
             try:
                 with self.stop.raises():
                     results.append(
                         measure_cold_start(
-                            name, self.models, prompt=PROMPTS[0], batch=batch, threads=self.threads
+                            name,
+                            self.models,
+                            prompt=PROMPTS[0],
+                            batch=batch,
+                            threads=self.threads,
+                            max_seconds=left,
                         )
                     )
             except Terminated:
+                break
+            except TimeoutError:
+                self._warn_of_cold_starts(name, number)
                 break
             except ProviderUnavailable as error:
                 self.warnings.append(f"no cold start of {name}: {error}")
                 return []
             self.progress(f"cold starts of {name}", number + 1, count)
         return results
+
+    def _warn_of_cold_starts(self, name: str, number: int) -> None:
+        self.warnings.append(f"{number} cold starts of {name}, not {self.config.cold_starts}: {_NO_TIME}")
 
     def _disk_bytes(self, name: str, model: TextToImage) -> int:
         """Return the size of the files that the subject reads."""

@@ -30,21 +30,31 @@ _PRINTED = ("cpu_seconds", "peak_resident_bytes", "anonymous_bytes", "peak_devic
 
 
 def measure_cold_start(
-    name: str, models: Models, *, prompt: str, batch: int = 1, threads: int | None = None
+    name: str,
+    models: Models,
+    *,
+    prompt: str,
+    batch: int = 1,
+    threads: int | None = None,
+    max_seconds: float | None = None,
 ) -> "ColdStart":
     """Start a process for the subject `name` and wait for its first picture, and for `batch` at once.
 
-    Raises `ProviderUnavailable`, with the last line of the process's stderr, if it fails.
+    Raises `ProviderUnavailable`, with the last line of the process's stderr, if it fails, and `TimeoutError`
+    if it takes more than `max_seconds`; it is killed then.
     """
     from galip_bench.report import ColdStart  # not at the top: the process measured here would import it
 
     files = [str(path or "") for path in (models.checkpoint, models.bundle, models.plain_bundle)]
     arguments = [name, *files, prompt, str(batch), str(threads or 0)]
     started = time.time()
-    process = subprocess.run(
-        [sys.executable, "-m", "galip_bench.cold_start", *arguments],
-        capture_output=True, encoding="utf-8", errors="replace", check=False,
-    )  # fmt: skip
+    try:
+        process = subprocess.run(
+            [sys.executable, "-m", "galip_bench.cold_start", *arguments],
+            capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=max_seconds,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"a fresh process with {name} took over {max_seconds:.0f} s") from error
     if process.returncode:
         lines = process.stderr.strip().splitlines()[-1:] or ["nothing"]
         raise ProviderUnavailable(f"a fresh process with {name} failed and said: {lines[0]}")

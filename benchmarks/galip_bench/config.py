@@ -39,7 +39,7 @@ class BenchConfig:
     model: str = ""
     """Checkpoint that eager PyTorch runs. Empty: the shipped one; `bundle` must then come from it."""
     bundle: str = ""
-    """Bundle exported from it. Empty: one is exported for the run; the shipped model's is in the cache."""
+    """Bundle exported from it. Empty: the shipped model's, in w16a32; for `model`, an export in fp32."""
     plain_bundle: str = ""
     """Bundle exported with `--rewrites none`, to measure as well. Empty: none."""
     subjects: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class BenchConfig:
     """Rounds of each process before those, not counted."""
     max_minutes: float = 10.0
     """The whole run ends after this time, not counting FID: subjects, rounds and cold starts that there is no
-    time for are left out. At least the reference and a subject get one round.
+    time for are left out, those that take too long cut. At least the reference and a subject get one round.
     """
     cold_starts: int = 2
     """Fresh processes a subject; 0: none. The last one's memory is that of the largest batch."""

@@ -12,7 +12,7 @@ from galip_runtime.arrays import to_uint8
 from galip_runtime.text_to_image import TextToImage
 from PIL import Image
 
-__all__ = ["PHASES", "CopyTimer", "copy_timer", "measure_latency", "time_phases"]
+__all__ = ["PHASES", "CopyTimer", "Round", "copy_timer", "measure_latency", "time_phases"]
 
 PHASES = ("tokenise", "text", "noise", "generator", "copy", "uint8", "png")
 """Steps from prompts to files.
@@ -22,8 +22,10 @@ none, and onnxruntime's copies are part of `text` and `generator`, which end whe
 There is no `uint8` where the GPU rounds pictures within `generator`.
 """
 
+Round = dict[str, dict[int, dict[str, float]]]
+"""Seconds of a round by subject, batch size and phase. `total` is a phase, too."""
 Samples = dict[str, dict[int, dict[str, list[float]]]]
-"""Seconds of every round by subject, batch size and phase. `total` is a phase, too."""
+"""Those of all rounds."""
 
 
 class CopyTimer:
@@ -103,12 +105,14 @@ def measure_latency(
     seed: int = 0,
     is_over: Callable[[], bool] = lambda: False,
     progress: Callable[[int], object] = lambda done: None,
+    on_round: Callable[[Round, Mapping[str, str]], object] = lambda seconds, failed: None,
 ) -> tuple[Samples, dict[str, str]]:
     """Measure rounds of all `models` at all sizes of `batches`: A B C A B C …
 
     Each round has prompts and noise of its own. Rounds end after `max_seconds`, but not before there are
     `min_rounds` of the `rounds`. Once `is_over()` says so, they end as soon as there is one, even without
-    those of `warmup`. `progress` gets the number of finished rounds, with those of `warmup`.
+    those of `warmup`; what is measured of a further one is dropped. `progress` gets the number of finished
+    rounds, with those of `warmup`, and `on_round` each round that counts and what has gone wrong by then.
 
     Returns the samples, and by name what went wrong: such a model has no samples, and the others go on.
     """
@@ -125,18 +129,33 @@ def measure_latency(
             if number > 0:
                 break
             continue
+        seconds: Round = {}
         for batch in batches:
             batch_prompts = [prompts[(first + row) % len(prompts)] for row in range(batch)]
             seeds = [seed + first + row for row in range(batch)]
             first += batch
             for name in [name for name in models if name not in failed]:
+                if number > 0 and is_over():
+                    return _without(samples, failed), failed
                 try:
                     phases = time_phases(models[name], batch_prompts, seeds, copies[name])
                 except Exception as error:  # any kind: each backend has its own
                     failed[name] = f"{type(error).__name__} at batch {batch}: {error}"
                     continue
-                if number >= 0:
-                    for phase, seconds in phases.items():
-                        samples[name][batch].setdefault(phase, []).append(seconds)
+                seconds.setdefault(name, {})[batch] = phases
+        if number >= 0:
+            _add(samples, seconds)
+            on_round(seconds, failed)
         progress(warmup + number + 1)
-    return {name: sizes for name, sizes in samples.items() if name not in failed}, failed
+    return _without(samples, failed), failed
+
+
+def _add(samples: Samples, seconds: Round) -> None:
+    for name, sizes in seconds.items():
+        for batch, phases in sizes.items():
+            for phase, value in phases.items():
+                samples[name][batch].setdefault(phase, []).append(value)
+
+
+def _without(samples: Samples, failed: Mapping[str, str]) -> Samples:
+    return {name: sizes for name, sizes in samples.items() if name not in failed}

@@ -100,7 +100,7 @@ def _checkpoint_and_bundle(config: BenchConfig, progress: Progress) -> Iterator[
         else:
             raise UsageError(f"give --model, too: the checkpoint that {bundle} was exported from")
     elif not config.model:
-        yield Models(default_checkpoint(), default_bundle(progress))
+        yield Models(default_checkpoint(), default_bundle())
     else:
         from galip_export import export_bundle
 

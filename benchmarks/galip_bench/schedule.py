@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-__all__ = ["Schedule", "Stop", "Terminated"]
+__all__ = ["Schedule", "Stop", "Terminated", "TimeIsUp", "time_limit"]
 
 PATIENCE = 15.0
 """Seconds that a process has to hand over what it measured, before it is killed."""
@@ -63,6 +63,33 @@ class Schedule:
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM came when there was nothing to report yet."""
+
+
+class TimeIsUp(KeyboardInterrupt):
+    """A step took too long. No `Exception`: libraries catch those and go on."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeIsUp` in the block after `seconds`; its work is lost then.
+
+    There is no limit for infinity, in a thread, and on Windows, which has no timer of this kind.
+    """
+    has_timer = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    if not has_timer or seconds == math.inf:
+        yield
+        return
+    previous = signal.signal(signal.SIGALRM, _raise_time_is_up)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _raise_time_is_up(number: int, frame: FrameType | None) -> None:
+    raise TimeIsUp
 
 
 class Stop:

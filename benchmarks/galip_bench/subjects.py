@@ -21,17 +21,30 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from galip.eager import EagerModel
+    from galip_bench.config import BenchConfig
     from galip_bench.models import Models
 
     Tokens = NDArray[np.int64]
 
-__all__ = ["REFERENCE", "RELEASED", "Subject", "all_subjects", "is_bundle", "load", "select"]
+__all__ = [
+    "REFERENCE",
+    "RELEASED",
+    "Subject",
+    "all_subjects",
+    "check_subjects",
+    "is_bundle",
+    "load",
+    "select",
+]
 
 REFERENCE = "eager-fp32"
 """The subject that all others are compared with."""
 
 RELEASED = "released-fp32"
 """Eager PyTorch in the released code's order of operations."""
+
+_EXPORTED = ("fp32",)
+"""Precisions of a bundle that is exported for the run."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,7 @@ def load(name: str, models: Models, threads: int | None = None) -> TextToImage:
 
     Raises `UsageError` for an unknown name, and as `Subject.load`.
     """
-    known = _of_bundles(models, threads) if is_bundle(name) else _of_torch(models.checkpoint, threads)
+    known = _of_bundles(models, threads) if is_bundle(name) else _of_torch(models, threads, _has_cuda())
     for subject in known:
         if subject.name == name:
             return subject.load()
@@ -66,7 +79,21 @@ def load(name: str, models: Models, threads: int | None = None) -> TextToImage:
 
 def all_subjects(models: Models, threads: int | None = None) -> list[Subject]:
     """Return all subjects, the reference first. Those that this machine can't run say why."""
-    return [*_of_torch(models.checkpoint, threads), *_of_bundles(models, threads)]
+    return [*_of_torch(models, threads, _has_cuda()), *_of_bundles(models, threads)]
+
+
+def check_subjects(config: BenchConfig) -> None:
+    """Raise as `select` will for the subjects of `config`, as far as that is known without PyTorch."""
+    from galip.torch_build import may_have_cuda
+    from galip_bench.models import Models
+
+    known = _of_torch(Models(Path(config.model), Path(config.bundle)), None, may_have_cuda())
+    for kind, bundle in (("bundle", config.bundle), ("plain", config.plain_bundle)):
+        if bundle:
+            known += _of_bundle(kind, Path(bundle), _precisions(Path(bundle)), None)
+        elif kind == "bundle":
+            known += _of_bundle(kind, Path(), _EXPORTED, None)
+    select(known, config.subjects)
 
 
 def select(subjects: Sequence[Subject], names: Sequence[str]) -> list[Subject]:
@@ -76,7 +103,10 @@ def select(subjects: Sequence[Subject], names: Sequence[str]) -> list[Subject]:
     """
     known = {subject.name: subject for subject in subjects}
     if unknown := [name for name in names if name not in known]:
-        raise UsageError(f"no subject {', '.join(unknown)}; there are {', '.join(known)}")
+        raise UsageError(
+            f"no subject {', '.join(unknown)}; there are {', '.join(known)}. A bundle is measured in the "
+            "precisions that it has: galip export --precision fp32,w16a32 --out BUNDLE, then --bundle BUNDLE"
+        )
     for name in names:
         if known[name].unavailable:
             raise ProviderUnavailable(f"{name} can't be measured here: {known[name].unavailable}")
@@ -85,25 +115,26 @@ def select(subjects: Sequence[Subject], names: Sequence[str]) -> list[Subject]:
     return [subject for subject in subjects if subject.name in selection]
 
 
-def _of_torch(checkpoint: Path, threads: int | None) -> list[Subject]:
+def _has_cuda() -> bool:
     import torch
 
-    cuda = torch.cuda.is_available()
-    device = "cuda" if cuda else "cpu"
+    return torch.cuda.is_available()
 
+
+def _of_torch(models: Models, threads: int | None, cuda: bool) -> list[Subject]:
     def eager() -> EagerModel:
         from galip.eager import load_eager
 
-        return load_eager(checkpoint, device, threads=threads)
+        return load_eager(models.checkpoint, "cuda" if cuda else "cpu", threads=threads)
 
-    def autocast(dtype: torch.dtype) -> Callable[[], TextToImage]:
+    def autocast(dtype: str) -> Callable[[], TextToImage]:
         return lambda: _autocast(eager(), dtype)
 
     needs_cuda = "" if cuda else "measured only on CUDA; on a CPU, bf16 is the half precision"
     return [
         Subject(REFERENCE, eager),
-        Subject("eager-bf16", autocast(torch.bfloat16)),
-        Subject("eager-fp16", autocast(torch.float16), needs_cuda),
+        Subject("eager-bf16", autocast("bfloat16")),
+        Subject("eager-fp16", autocast("float16"), needs_cuda),
         Subject("compiled-fp32", lambda: _compiled(eager()), _why_not_compiled(cuda)),
         Subject(RELEASED, lambda: _released(eager()), on_request=True),
     ]
@@ -115,14 +146,14 @@ def _why_not_compiled(cuda: bool) -> str:
     return "torch.compile needs a C++ compiler (g++ or clang++); none is on the PATH"
 
 
-def _autocast(model: EagerModel, dtype: Any) -> EagerModel:
+def _autocast(model: EagerModel, dtype: str) -> EagerModel:
     """Return `model`, whose networks now run under autocast."""
     import torch
 
     for network in (model.model.text, model.model.generator):
         assert isinstance(network, torch.nn.Module)
-        network.forward = torch.autocast(model.device, dtype)(network.forward)  # type: ignore[method-assign]
-    return _with_info(model, precision=f"autocast to {str(dtype).removeprefix('torch.')}")
+        network.forward = torch.autocast(model.device, getattr(torch, dtype))(network.forward)  # type: ignore[method-assign]
+    return _with_info(model, precision=f"autocast to {dtype}")
 
 
 def _compiled(model: EagerModel) -> EagerModel:
@@ -155,18 +186,27 @@ def _with_info(model: EagerModel, **more: Any) -> EagerModel:
 
 
 def _of_bundles(models: Models, threads: int | None) -> list[Subject]:
-    plain = _of_bundle("plain", models.plain_bundle, threads) if models.plain_bundle else []
-    return [*_of_bundle("bundle", models.bundle, threads), *plain]
+    bundles = [("bundle", models.bundle), ("plain", models.plain_bundle)]
+    return [
+        subject
+        for kind, bundle in bundles
+        if bundle is not None
+        for subject in _of_bundle(kind, bundle, _precisions(bundle), threads)
+    ]
 
 
-def _of_bundle(kind: str, bundle: Path, threads: int | None) -> list[Subject]:
+def _precisions(bundle: Path) -> list[str]:
+    from galip_runtime.bundle.manifest import read_manifest
+
+    return sorted(read_manifest(bundle).graphs["generator"], key=lambda name: (name != "fp32", name))
+
+
+def _of_bundle(kind: str, bundle: Path, precisions: Sequence[str], threads: int | None) -> list[Subject]:
     import galip_runtime
     from galip_runtime.backends.devices import available_devices
     from galip_runtime.backends.tables import DEVICE_TABLE, supports
-    from galip_runtime.bundle.manifest import read_manifest
 
     available = available_devices()
-    precisions = sorted(read_manifest(bundle).graphs["generator"], key=lambda name: (name != "fp32", name))
 
     def loader(device: str, precision: str) -> Callable[[], TextToImage]:
         return lambda: galip_runtime.load(bundle, device=device, precision=precision, threads=threads)

@@ -11,6 +11,7 @@ from galip_runtime.backends.probe import why_not
 from galip_runtime.backends.tables import PRECISIONS as RUNTIME_PRECISIONS
 from galip_runtime.backends.tables import supports
 from galip_runtime.errors import ProviderUnavailable
+from galip_runtime.install import install_extra
 
 from galip_export.precisions import PRECISIONS, check_precisions
 
@@ -54,7 +55,7 @@ def why_not_verifiable(precision: str) -> str | None:
     if not verified_on(precision):
         if "openvino" in available_devices() and supports(precision, "openvino"):
             return f"this CPU does not compute in it, which takes {RUNTIME_PRECISIONS[precision].cpu_needs}"
-        return "nothing here computes in it; pip install 'galip-runtime[openvino-native]'"
+        return f"nothing here computes in it; {install_extra('openvino-native')}"
     if PRECISIONS[precision].calibrated:
         try:
             import_onnxruntime()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from galip.progress import Progress, no_progress
 from galip_export.staging import staged_bundle, write
 from galip_export.tensorrt_builder import Builder, BuildOptions, profiles
 
-__all__ = ["add_engines", "build_engines", "engine_precision"]
+__all__ = ["add_engines", "build_engines", "engine_builder", "engine_precision"]
 
 _LARGER = 1.3
 """bytes of an engine over the graph's: it has code, too"""
@@ -61,6 +62,21 @@ def add_engines(
         records, files = build_engines(folder, plain, builder, progress)
         write(folder / MANIFEST_NAME, replace(plain, files={**plain.files, **files}).to_json().encode())
     return records
+
+
+def engine_builder(options: BuildOptions, out: Path, precisions: Sequence[str]) -> Builder:
+    """Return the builder of engines for a bundle that is exported to `out` in `precisions`.
+
+    Raises ProviderUnavailable where no package builds engines for the GPU, UsageError where none of the
+    `precisions` is an engine's: what can be known before the export.
+    """
+    builder = Builder(options, out)
+    builder.archs()
+    if not {*PRECISIONS} & {*precisions}:
+        raise UsageError(
+            f"engines are built from graphs in fp16 or fp32, not in {', '.join(precisions)}: add fp16"
+        )
+    return builder
 
 
 def build_engines(

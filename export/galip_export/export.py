@@ -16,7 +16,6 @@ from typing import Any
 
 import onnx
 import torch
-from galip_runtime.backends.engines import PRECISIONS as ENGINE_PRECISIONS
 from galip_runtime.backends.engines import EngineRecord
 from galip_runtime.backends.libraries import backend_versions, has_openvino, import_openvino
 from galip_runtime.bundle.manifest import (
@@ -30,7 +29,6 @@ from galip_runtime.bundle.manifest import (
     graph_contract,
     sha256_file,
 )
-from galip_runtime.errors import UsageError
 
 from galip.checkpoint import CheckpointInfo, load_galip, read_info
 from galip.clip import clip_tokenizer
@@ -38,13 +36,13 @@ from galip.model import Galip
 from galip.progress import Progress, no_progress
 from galip_export.calibration import generator_samples, text_samples
 from galip_export.devices import choose_precisions
-from galip_export.engines import build_engines
+from galip_export.engines import build_engines, engine_builder
 from galip_export.parity import GraphParity, PictureParity, verify_bundle
 from galip_export.precisions import PRECISIONS, graph_file, text_precisions
 from galip_export.progress import Stage
 from galip_export.rewrites import check_rewrites
 from galip_export.staging import staged_bundle, write
-from galip_export.tensorrt_builder import Builder, BuildOptions
+from galip_export.tensorrt_builder import BuildOptions
 from galip_export.trace import OPSET, dimensions, export_generator, export_text_encoder
 
 __all__ = ["ExportReport", "GraphReport", "export_bundle"]
@@ -126,7 +124,7 @@ def export_bundle(
     started, report = time.perf_counter(), progress or no_progress
     names = choose_precisions(precisions)
     check_rewrites(rewrites)
-    builder = _engine_builder(engines, out, names) if engines else None
+    builder = engine_builder(engines, out, names) if engines else None
     info = read_info(checkpoint)
     stored = {PRECISIONS[name].stored for name in names}
     size = sum(round(_fp32_size(info) * PRECISIONS[name].size) for name in stored)
@@ -157,17 +155,6 @@ def export_bundle(
     Stage(report, "done").advance()
     seconds = time.perf_counter() - started
     return ExportReport(out, checkpoint, tuple(writer.graphs), parity, pictures, records, seconds)
-
-
-def _engine_builder(options: BuildOptions, out: Path, precisions: tuple[str, ...]) -> Builder:
-    """Return the builder of TensorRT's engines, or raise what can be known before the export."""
-    builder = Builder(options, out)
-    builder.archs()
-    if not {*ENGINE_PRECISIONS} & {*precisions}:
-        raise UsageError(
-            f"engines are built from graphs in fp16 or fp32, not in {', '.join(precisions)}: add fp16"
-        )
-    return builder
 
 
 def _fp32_size(info: CheckpointInfo) -> int:

@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows, where a folder that a process reads from cannot be replaced anyway
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["staged_bundle", "write"]
+__all__ = ["check_target", "staged_bundle", "write"]
 
 _STAGING = re.compile(r"\.galip-[0-9a-f]{12}")
 _EXCHANGE = 2
@@ -80,7 +80,7 @@ def _prepared(out: Path, overwrite: bool, created: list[Path]) -> Path:
     """Check `out`, create the folders above it, list them in `created`, and return where to stage."""
     try:
         _restore(out)
-        _check_target(out, overwrite)
+        check_target(out, overwrite)
         for folder in [parent for parent in out.parents if not parent.exists()][::-1]:
             folder.mkdir()
             created.append(folder)
@@ -142,8 +142,11 @@ def _check_room(staging: Path, size: int) -> None:
         )
 
 
-def _check_target(out: Path, overwrite: bool) -> None:
-    """Raise UsageError unless `out` is free, or can be replaced without losing anybody's files."""
+def check_target(out: Path, overwrite: bool) -> None:
+    """Raise UsageError unless `out` is free, or can be replaced without losing anybody's files.
+
+    Raises OSError if `out` cannot be listed.
+    """
     if out.is_symlink():
         raise UsageError(f"{out} is a link; name the folder itself")
     if not out.exists():
@@ -191,7 +194,7 @@ def _raise(error: OSError) -> None:
 def _publish(staging: Path, out: Path, overwrite: bool) -> None:
     """Put `staging` in the place of `out`, as a whole if the system lets it be renamed."""
     try:
-        _check_target(out, overwrite)  # again: minutes have passed
+        check_target(out, overwrite)  # again: minutes have passed
         if staging.parent == out:
             _replace_files(staging, out, overwrite)
         elif not overwrite or not out.exists() or not _files(out):
@@ -249,7 +252,7 @@ def _replace_files(staging: Path, out: Path, overwrite: bool) -> None:
     killed one leaves: first the old files go, then the new manifest comes, then the other files.
     """
     with _locked(out):
-        _check_target(out, overwrite)  # another export may have been here while this one waited
+        check_target(out, overwrite)  # another export may have been here while this one waited
         new = _files(staging)
         stale = _files(out) - new
         for name in stale:

@@ -24,7 +24,9 @@ def bench(
     bundle: Annotated[
         str,
         typer.Option(
-            metavar="BUNDLE", help="Bundle folder. Default: exported for the run.", show_default=False
+            metavar="BUNDLE",
+            help="Bundle folder. Default: the shipped model's, in w16a32; with --model, an export of it.",
+            show_default=False,
         ),
     ] = "",
     plain_bundle: Annotated[
@@ -159,7 +161,7 @@ def bench(
     else:
         before = read_report(repeat)
         config = before.config
-    _check_paths(config)
+    _check_early(config)
     from galip_bench.benchmark import run
 
     schedule = Schedule(config.max_minutes)
@@ -187,13 +189,18 @@ def _check_targets(worst: Path | None, *files: Path | None) -> None:
             check_writable(file)
 
 
-def _check_paths(config: BenchConfig) -> None:
-    """Raise FileRefused or UsageError, before PyTorch is imported, for a path that cannot be used."""
+def _check_early(config: BenchConfig) -> None:
+    """Raise `FileRefused`, `UsageError` or `ProviderUnavailable`, before PyTorch is imported, for a path, a
+    subject or a condition that cannot be used.
+    """
+    from galip_bench.subjects import check_subjects
     from galip_runtime.bundle.manifest import read_manifest
     from galip_runtime.files import open_regular
 
     from galip.checkpoint_info import read_galip_info
-    from galip.early_checks import check_captions, check_reference
+    from galip.data.conditions import check_conditions
+    from galip.data.texts import read_captions
+    from galip.early_checks import check_reference
 
     for bundle in filter(None, (config.bundle, config.plain_bundle)):
         read_manifest(Path(bundle))
@@ -204,11 +211,13 @@ def _check_paths(config: BenchConfig) -> None:
             )
         read_galip_info(Path(config.model), needs=("text", "generator"))
     if config.against:
-        check_reference(Path(config.against))
+        check_reference(Path(config.against), split=config.split)
+    check_conditions(config.exclude)
     if config.captions:
-        check_captions(Path(config.captions))
+        read_captions(Path(config.captions))
     if config.inception:
         open_regular(config.inception).close()
+    check_subjects(config)
 
 
 def _write(report: Any, json: Path | None, html: Path | None, markdown: Path | None) -> None:

@@ -69,7 +69,10 @@ def evaluate(
     ] = None,
     clip: Annotated[
         str,
-        typer.Option(help="CLIP that scores: a file, a folder or MODEL:TAG. Default: the checkpoint's own."),
+        typer.Option(
+            help="CLIP that scores: a file, a folder, MODEL:TAG, or default (the shipped towers). If none is "
+            "named, the checkpoint's own."
+        ),
     ] = "",
     inception: Inception = "",
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.")] = 32,

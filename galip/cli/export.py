@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ from galip.cli.options import Json
 from galip.cli.output import ProgressBar, emit
 
 if TYPE_CHECKING:
-    from galip_export import ExportReport
+    from galip_export import BuildOptions, ExportReport
     from galip_runtime.backends.engines import EngineRecord
 
 __all__ = ["export"]
@@ -85,35 +86,28 @@ def export(
         raise UsageError(
             "--trt-batch, --trt-arch, --trt-refit and --trt-compatible are for engines: add --trt"
         )
-    is_bundle = model is not None and model.is_dir()
-    precisions = () if is_bundle else _precisions(precision or ("fp32,fp16" if trt else "fp32"))
-    if model is not None and not is_bundle:
-        from galip.checkpoint_info import read_galip_info
-
-        read_galip_info(model, needs=("text", "generator"))
-    from galip_export import export_bundle
-    from galip_export.engines import add_engines
-
+    if model is not None and model.is_dir():
+        if not trt or precision is not None or rewrites != "exact":
+            raise UsageError(
+                f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has; "
+                "for anything else give the checkpoint"
+            )
+        _add_engines(model, out, options, overwrite, json)
+        return
     from galip.assets import default_checkpoint
 
+    checkpoint = default_checkpoint() if model is None else model
+    precisions = _precisions(precision or ("fp32,fp16" if trt else "fp32"))
+    _check_early(checkpoint, out, overwrite)
+    if trt:
+        from galip_export.engines import engine_builder
+
+        engine_builder(options, out, precisions)
+    from galip_export import export_bundle
+
     with ProgressBar() as progress:
-        if model is not None and is_bundle:
-            if not trt or precision is not None or rewrites != "exact":
-                raise UsageError(
-                    f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has; "
-                    "for anything else give the checkpoint"
-                )
-            records = add_engines(model, out, options, overwrite=overwrite, progress=progress)
-            emit(
-                {"bundle": str(out), "engines": [dataclasses.asdict(record) for record in records]},
-                json,
-                f"{out}: engines built",
-                *map(_engine_line, records),
-                is_report=True,
-            )
-            return
         report = export_bundle(
-            model or default_checkpoint(),
+            checkpoint,
             out,
             precisions=precisions,
             rewrites=rewrites,
@@ -122,6 +116,34 @@ def export(
             progress=progress,
         )
     emit(report.to_dict(), json, *_report_lines(report), is_report=True)
+
+
+def _add_engines(bundle: Path, out: Path, options: BuildOptions, overwrite: bool, json: bool) -> None:
+    from galip_export.engines import add_engines
+
+    with ProgressBar() as progress:
+        records = add_engines(bundle, out, options, overwrite=overwrite, progress=progress)
+    emit(
+        {"bundle": str(out), "engines": [dataclasses.asdict(record) for record in records]},
+        json,
+        f"{out}: engines built",
+        *map(_engine_line, records),
+        is_report=True,
+    )
+
+
+def _check_early(checkpoint: Path, out: Path, overwrite: bool) -> None:
+    """Raise `FileRefused` and `UsageError`, before PyTorch is imported, for paths that cannot be used."""
+    from galip_export.staging import check_target
+
+    from galip.checkpoint_info import read_galip_info
+    from galip.early_checks import check_folder
+
+    read_galip_info(checkpoint, needs=("text", "generator"))
+    target = Path(os.path.abspath(out))
+    check_target(target, overwrite)
+    if not target.is_dir():
+        check_folder(target)
 
 
 def _precisions(text: str) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 import typer.exceptions
-from galip_runtime.errors import GalipError, UsageError
+from galip_runtime.errors import GalipError, ProviderUnavailable, UsageError
+from galip_runtime.install import install_extra
 
 __all__ = ["as_galip_error"]
 
@@ -17,6 +18,11 @@ def as_galip_error(error: Exception) -> GalipError:
     if isinstance(error, typer.exceptions.TyperException):
         command = getattr(getattr(error, "ctx", None), "command_path", "galip")
         return UsageError(f"{error.format_message().rstrip('.')}. See {command} --help.")
+    if isinstance(error, ModuleNotFoundError) and error.name == "lightning_fabric":
+        return ProviderUnavailable(
+            f"lightning-fabric is not installed. For training: {install_extra('train', 'galip')}; for "
+            f"evaluation: {install_extra('eval', 'galip')}"
+        )
     if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
         # The system refused a path that the user named, where no command expected it
         path = os.fsdecode(error.filename)

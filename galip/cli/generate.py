@@ -22,7 +22,7 @@ from galip.cli.options import (
     Truncation,
 )
 from galip.cli.output import emit
-from galip.cli.pictures import load_model, picture_size
+from galip.cli.pictures import load_model
 
 __all__ = ["generate"]
 
@@ -51,13 +51,18 @@ def generate(
     from galip_runtime import seed_series
     from galip_runtime.image import check_size, check_target, grid, grid_size, save_picture
     from galip_runtime.noise import check_truncation
+    from galip_runtime.tokenizer import as_prompts
 
     check_target(out)
     check_truncation(truncation)
+    as_prompts(prompts)
     seeds = seed_series(seed, count)
     columns = count if len(prompts) > 1 and count > 1 else None
-    model = load_model(bundle, checkpoint, device, precision, threads, fallback)
-    check_size(out, *grid_size(len(prompts) * count, *picture_size(model), columns))
+
+    def check(height: int, width: int) -> None:
+        check_size(out, *grid_size(len(prompts) * count, height, width, columns))
+
+    model = load_model(bundle, checkpoint, device, precision, threads, fallback, check)
     texts = [prompt for prompt in prompts for _ in seeds]
     started = time.perf_counter()
     pictures = model.generate(texts, seeds * len(prompts), truncation=truncation)

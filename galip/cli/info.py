@@ -30,11 +30,19 @@ _MAKERS = ("galip", "torch", "onnx", "onnxruntime")
 
 
 def info(
-    path: Annotated[Path, typer.Argument(help="A bundle folder or a checkpoint.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A bundle folder or a checkpoint. Default: the shipped model's bundle.", show_default=False
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print everything that is known of it.")] = False,
     json: Json = False,
 ) -> None:
     """Describe a bundle or checkpoint: what it holds and where it came from."""
+    from galip.assets import default_bundle
+
+    path = default_bundle() if path is None else path
     # `read_manifest` explains to those who name the manifest that it wants the folder
     is_bundle = os.path.isdir(path) or path.name == "manifest.json"
     facts = _bundle_facts(path) if is_bundle else _checkpoint_facts(path)

@@ -19,7 +19,7 @@ from galip.cli.options import (
     Truncation,
 )
 from galip.cli.output import emit
-from galip.cli.pictures import load_model, picture_size
+from galip.cli.pictures import load_model
 
 __all__ = ["interpolate"]
 
@@ -73,8 +73,10 @@ def interpolate(
     )
     from galip_runtime.interpolation import check_corners, check_steps
     from galip_runtime.noise import check_seed, check_truncation
+    from galip_runtime.tokenizer import as_prompts
 
     check_truncation(truncation)
+    as_prompts(prompts)
     seeds = [check_seed(value) for value in seed or seed_series(None, 1)]
     check_corners(len(prompts), len(seeds), square)
     is_square = square or 4 in (len(prompts), len(seeds))
@@ -84,11 +86,14 @@ def interpolate(
         check_target(out, ANIMATIONS)
     else:
         check_target(out)
-    model = load_model(bundle, checkpoint, device, precision, threads, fallback)
-    if is_animation:
-        check_size(out, *picture_size(model), frames=count, kinds=ANIMATIONS)
-    else:
-        check_size(out, *grid_size(count, *picture_size(model), steps))
+
+    def check(height: int, width: int) -> None:
+        if is_animation:
+            check_size(out, height, width, frames=count, kinds=ANIMATIONS)
+        else:
+            check_size(out, *grid_size(count, height, width, steps))
+
+    model = load_model(bundle, checkpoint, device, precision, threads, fallback, check)
     frames = model.interpolate(prompts, steps, seeds=seeds, square=square, truncation=truncation)
     if is_animation:
         save_animation(frames, out)

@@ -28,9 +28,7 @@ __all__ = [
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Bundle = Annotated[
     Path | None,
-    typer.Option(
-        help="Bundle folder. Default: the shipped model's, exported on first use.", show_default=False
-    ),
+    typer.Option(help="Bundle folder. Default: the shipped model's, in w16a32.", show_default=False),
 ]
 Checkpoint = Annotated[
     Path | None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from galip_runtime import console
@@ -30,14 +32,42 @@ def _bar(share: float) -> str:
     return "━" * filled + "╌" * (_WIDTH - filled)
 
 
+_TICK = 1.0
+"""Seconds."""
+
+
+class _Clock:
+    """Calls `show` with the seconds that have passed, every second, until it is stopped."""
+
+    def __init__(self, show: Callable[[int], None]) -> None:
+        self._show, self._stopped = show, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        seconds = 0
+        while not self._stopped.wait(_TICK):
+            seconds += 1
+            self._show(seconds)
+
+    def stop(self) -> None:
+        """Return when `show` will not be called again."""
+        self._stopped.set()
+        self._thread.join()
+
+
 class ProgressBar:
-    """`progress(stage, done, total)` on stderr: a bar on a terminal, elsewhere a line every few seconds."""
+    """`progress(stage, done, total)` on stderr: a bar on a terminal, elsewhere a line every few seconds.
+
+    On a terminal, the seconds are shown of a stage with nothing else to count.
+    """
 
     def __init__(self, note: object = "") -> None:
         """`note`: what stands behind each line, as `str` gives it then; a run's time left, for example."""
         self._note = note
         self._is_terminal = sys.stderr.isatty()
         self._stage, self._printed = "", 0.0
+        self._clock: _Clock | None = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Report that `done` of `total` steps of `stage` are done."""
@@ -45,25 +75,36 @@ class ProgressBar:
         is_new, is_last = stage != self._stage, done >= total
         if not (is_new or is_last or now - self._printed > (0.1 if self._is_terminal else 5.0)):
             return
+        self._stop_clock()
         if self._is_terminal and is_new and self._stage:
             print(file=sys.stderr)
-        count = f" {done}/{total}" if total > 1 else ""
-        bar = f" {_bar(done / total)}" if total > 1 else ""
-        name = console.escape(stage)
+        bar = f" {_bar(done / total)}" if total > 1 and self._is_terminal else ""
+        self._print(stage, f"{bar} {done}/{total}" if total > 1 else "")
+        self._stage, self._printed = stage, now
+        if self._is_terminal and total == 1 and not is_last:
+            self._clock = _Clock(lambda seconds: self._print(stage, f" {seconds} s"))
+
+    def _print(self, stage: str, count: str) -> None:
         note = f"; {text}" if (text := str(self._note)) else ""
+        line = f"{console.escape(stage)}{count}{note}"
         print(
-            f"\r\x1b[K{name}{bar}{count}{note}" if self._is_terminal else f"{name}{count}{note}",
+            f"\r\x1b[K{line}" if self._is_terminal else line,
             file=sys.stderr,
             end="" if self._is_terminal else "\n",
             flush=True,
         )
-        self._stage, self._printed = stage, now
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.stop()
+            self._clock = None
 
     def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *error: object) -> None:
         """End the moving line, so that whatever is printed next, even an error, starts on its own line."""
+        self._stop_clock()
         if self._is_terminal and self._stage:
             print(file=sys.stderr)
         self._stage = ""

@@ -22,7 +22,7 @@ from galip.cli.options import (
     Truncation,
 )
 from galip.cli.output import emit
-from galip.cli.pictures import load_model, picture_size
+from galip.cli.pictures import load_model
 
 __all__ = ["sample_grid"]
 
@@ -55,24 +55,30 @@ def sample_grid(
     from galip_runtime import seed_series
     from galip_runtime.image import check_size, check_target, grid, grid_size, save_picture
     from galip_runtime.noise import check_truncation
+    from galip_runtime.tokenizer import as_prompts
+
+    from galip.sheets import labelled_sheet, labelled_size
 
     check_truncation(truncation)
     texts = [*(prompts or []), *(_read_prompts(prompts_file) if prompts_file else [])]
     if not texts:
         raise UsageError("there are no prompts: give some, or --prompts-file with one per line")
     check_target(out)
+    as_prompts(texts)
     seeds = seed_series(seed, count)
-    model = load_model(bundle, checkpoint, device, precision, threads, fallback)
-    if labels:
-        from galip.sheets import labelled_sheet, labelled_size
 
-        check_size(out, *labelled_size(len(texts), count, *picture_size(model)))
-    else:
-        check_size(out, *grid_size(len(texts) * count, *picture_size(model), count))
+    def check(height: int, width: int) -> None:
+        if labels:
+            check_size(out, *labelled_size(len(texts), count, height, width))
+        else:
+            check_size(out, *grid_size(len(texts) * count, height, width, count))
+
+    model = load_model(bundle, checkpoint, device, precision, threads, fallback, check)
     pictures = model.generate(
         [text for text in texts for _ in seeds], seeds * len(texts), truncation=truncation
     )
-    sheet = labelled_sheet(pictures, texts, seeds) if labels else grid(pictures, columns=count)
+    columns = [f"seed {number}" for number in seeds]
+    sheet = labelled_sheet(pictures, texts, columns) if labels else grid(pictures, columns=count)
     save_picture(sheet, out, model.metadata(texts, seeds, truncation) if metadata else None)
     emit(
         {"file": str(out), "prompts": texts, "seeds": seeds, "truncation": truncation},

@@ -33,4 +33,4 @@ def train_clip(
     check_contrastive(resolved, resume)
     from galip.train.contrastive import train_clip
 
-    return run_training(train_clip, resolved, resume, json)
+    return run_training("train-clip", train_clip, resolved, resume, json)

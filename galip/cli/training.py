@@ -14,15 +14,31 @@ from galip.cli.output import emit
 __all__ = ["run_training"]
 
 
-def run_training(function: Callable[..., Path], config: Any, resume: bool, as_json: bool) -> int:
-    """Train with `function(config)`, print the checkpoint's path and return the exit code."""
+def run_training(
+    command: str,
+    function: Callable[..., Path],
+    config: Any,
+    resume: bool,
+    as_json: bool,
+    preset: str | None = None,
+) -> int:
+    """Train with `function(config)`, print the checkpoint's path and return the exit code.
+
+    `command`: the name of the command; `preset`: of the options, if one was given. Of several processes only
+    the first prints.
+    """
+    from galip.train.commands import resume_command
     from galip.train.stop_signals import TrainingStopped
 
+    is_first = os.environ.get("RANK", "0") == "0"
+    if preset and is_first:
+        console.message(f"preset: {preset}")
     try:
         path = function(config, resume=resume, echo=console.message)
     except TrainingStopped as stop:
-        console.message(stop)
+        if is_first:
+            console.message(stop, f"to go on: {resume_command(command, config.out)}")
         return 130
-    if os.environ.get("RANK", "0") == "0":  # of several processes only the first prints
+    if is_first:
         emit({"checkpoint": str(path)}, as_json, str(path), is_report=True)
     return 0

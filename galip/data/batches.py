@@ -22,10 +22,20 @@ from torch.utils.data import IterableDataset, get_worker_info
 from galip.data.captioned import CaptionedPicture, Source
 from galip.data.crop import to_square
 from galip.data.decode import BrokenPicture
+from galip.data.left_out import LeftOut
 from galip.data.sampler import BatchSampler, generator_for
 from galip.data.stream import START, Item, Place, ShardStream
 
-__all__ = ["ATTEMPTS", "Batch", "BatchOptions", "BatchResult", "SourceBatches", "StreamBatches"]
+__all__ = [
+    "ATTEMPTS",
+    "Batch",
+    "BatchOptions",
+    "BatchResult",
+    "SourceBatches",
+    "StreamBatches",
+    "decode_item",
+    "encode_captions",
+]
 
 ATTEMPTS = 100
 """Broken pictures in a row after which a batch is given up."""
@@ -73,6 +83,8 @@ class BatchResult:
     lane: int = 0
     place: Place = START
     """Where a stream's lane stands after this batch."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What a stream's lane met on the way, in its first epoch, and did not use."""
 
 
 Candidate = tuple[int, Callable[[], CaptionedPicture]]
@@ -129,20 +141,13 @@ class _BatchDataset(IterableDataset[BatchResult]):
                 sample = load()
                 caption = sample.captions[int(choice * len(sample.captions))]
                 caption = "" if dropout < options.caption_dropout else caption
-                tokens = self._tokens(caption, sample.key)
+                tokens = encode_captions(options.tokenizer, [caption], sample.key)[0]
             except BrokenPicture as error:
                 result.broken.append((number, str(error)))
                 continue
             is_mirrored = options.flip and mirror < 0.5
             return to_square(sample.picture, options.size, options.crop, x, y, is_mirrored), tokens, caption
         return None
-
-    def _tokens(self, caption: str, key: str) -> NDArray[np.int64]:
-        try:
-            row: NDArray[np.int64] = self.options.tokenizer.encode(caption)[0]
-            return row
-        except UsageError as error:
-            raise BrokenPicture(f"{key}: its caption cannot be used: {error}") from error
 
 
 class SourceBatches(_BatchDataset):
@@ -172,17 +177,19 @@ class StreamBatches(_BatchDataset):
         super().__init__(options)
         self.stream, self.lanes = stream, lanes
         self.places: list[Place] = [START] * lanes
+        self._left_out: list[LeftOut] = []
         self._iterators: dict[int, Iterator[Candidate]] = {}
 
     def __iter__(self) -> Iterator[BatchResult]:
-        self._iterators = {}  # from the places again
+        self._iterators, self._left_out = {}, [LeftOut() for _ in range(self.lanes)]  # from the places again
         return super().__iter__()
 
     def fill(self, step: int, result: BatchResult) -> None:
-        """Make a batch as any other, and put the lane's new place into `result`."""
+        """Make a batch as any other, and put the lane's new place and what it left out into `result`."""
         result.lane = step % self.lanes
         super().fill(step, result)
         result.place = self.places[result.lane]
+        result.left_out = self._left_out[result.lane].take()
 
     def candidates(self, step: int, row: int) -> Iterator[Candidate]:
         """Return whatever the lane brings next."""
@@ -193,12 +200,23 @@ class StreamBatches(_BatchDataset):
 
     def _walk(self, lane: int) -> Iterator[Candidate]:
         number = self.options.rank * self.lanes + lane
-        for item, place in self.stream.lane(number, self.places[lane]):
+        for item, place in self.stream.lane(number, self.places[lane], self._left_out[lane]):
             self.places[lane] = place
-            yield -1, partial(_decode, item)
+            yield -1, partial(decode_item, item)
 
 
-def _decode(item: Item) -> CaptionedPicture:
+def encode_captions(tokenizer: Tokenizer, captions: Sequence[str], key: str) -> NDArray[np.int64]:
+    """Return tokens (captions, context) of the captions of picture `key`. Raises `BrokenPicture` if one can't
+    be encoded.
+    """
+    try:
+        return tokenizer.encode(captions)
+    except UsageError as error:
+        raise BrokenPicture(f"{key}: its caption cannot be used: {error}") from error
+
+
+def decode_item(item: Item) -> CaptionedPicture:
+    """Decode what a stream brings. Raises `BrokenPicture`."""
     if isinstance(item, BrokenPicture):
         raise item
     return CaptionedPicture(item.key, item.encoded.decode(), item.captions, item.meta)

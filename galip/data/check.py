@@ -65,9 +65,7 @@ class DataReport:
             lines.append(
                 f"size: {common}" if all_same else f"sizes: {smallest} to {largest}, most often {common}"
             )
-        left_out = LeftOut(self.left_out)
-        left_out.examples = self.left_out_examples
-        lines += left_out.lines()
+        lines += LeftOut(self.left_out, self.left_out_examples).lines()
         how = "all decoded" if self.decoded else "only heads read"
         lines.append(f"broken: {self.broken:,} ({self.broken_share:.2%}), {how}")
         lines += [f"  {picture['key']}: {picture['reason']}" for picture in self.first_broken]

@@ -16,9 +16,11 @@ MAX_EXAMPLE = 120
 class LeftOut(Counter[str]):
     """Numbers by kind, and the first few examples of each."""
 
-    def __init__(self, counts: Iterable[str] | dict[str, int] = ()) -> None:
+    def __init__(
+        self, counts: Iterable[str] | dict[str, int] = (), examples: dict[str, list[str]] | None = None
+    ) -> None:
         super().__init__(counts)
-        self.examples: dict[str, list[str]] = {}
+        self.examples = {kind: list(listed) for kind, listed in (examples or {}).items()}
 
     def add(self, kind: str, example: str) -> None:
         """Count one thing."""
@@ -34,6 +36,17 @@ class LeftOut(Counter[str]):
             own = self.examples.setdefault(kind, [])
             own += examples[: MAX_EXAMPLES - len(own)]
 
+    def take(self) -> LeftOut:
+        """Return what was counted, and begin again with nothing."""
+        taken = LeftOut(*self.state())
+        self.clear()
+        self.examples = {}
+        return taken
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return the arguments of an equal one: plain numbers, strings and lists."""
+        return [dict(self), {kind: list(listed) for kind, listed in self.examples.items()}]
+
     def lines(self) -> list[str]:
         """Return a line for each kind, for a terminal or a log."""
         return [f"left out: {count:,} {kind}{self._listed(kind)}" for kind, count in sorted(self.items())]
@@ -44,4 +57,4 @@ class LeftOut(Counter[str]):
         return f" ({', '.join(examples)}{more})" if examples else ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (dict(self),), {"examples": self.examples})
+        return (type(self), tuple(self.state()))

@@ -5,30 +5,42 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from galip_runtime.errors import UsageError
 from galip_runtime.tokenizer import MAX_PROMPT_LENGTH, Tokenizer
+from numpy.typing import NDArray
 
-from galip.data.batches import ATTEMPTS, Batch, BatchOptions, BatchResult, SourceBatches, StreamBatches
+from galip.data.batches import (
+    ATTEMPTS,
+    Batch,
+    BatchOptions,
+    BatchResult,
+    SourceBatches,
+    StreamBatches,
+    decode_item,
+)
 from galip.data.broken_pictures import BrokenPictureCounter
-from galip.data.captioned import Source
-from galip.data.conditions import excluded
-from galip.data.crop import CROPS
+from galip.data.captioned import CaptionedPicture
+from galip.data.crop import CROPS, to_square
 from galip.data.decode import MAX_BROKEN, BrokenPicture
-from galip.data.layouts.shards import count_pictures, left_beside, shards_of_split
-from galip.data.sources import open_source, recognise
+from galip.data.layouts.shards import count_pictures, is_streamed, left_beside, shards_of_split
+from galip.data.left_out import LeftOut
+from galip.data.sources import choose, open_source, recognise
 from galip.data.stream import START, Place, ShardStream
 from galip.data.workers import check_shared_memory, iterate, next_result
+from galip.differences import describe_differences
 
 __all__ = ["Batch", "LoaderConfig", "TrainingLoader"]
 
-STREAM_FROM = 2 * 2**30
-"""Bytes of shards above which `stream="auto"` streams."""
+SEARCHED = 2_000
+"""Pictures that `real_pictures` looks through at most."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,12 @@ class LoaderConfig:
 
 
 class TrainingLoader:
-    """One rank's batches, step after step, with exact resume."""
+    """One rank's batches, step after step, with exact resume.
+
+    `left_out`: what lies in the data and is not used; of a stream what lies beside its shards, while
+    `left_out_in_stream` is what this rank has met within them, each shard once. The latter is complete when
+    the first epoch is.
+    """
 
     def __init__(
         self, config: LoaderConfig, *, size: int, tokenizer: Tokenizer, rank: int = 0, world_size: int = 1
@@ -98,16 +115,21 @@ class TrainingLoader:
         path, lanes = Path(config.data), max(config.workers, 1)
         self._layout = recognise(path, config.layout)
         self._batches: SourceBatches | StreamBatches
-        if _is_streamed(config, self._layout):
+        if is_streamed(path, config.split, self._layout, config.stream):
             shards = shards_of_split(path, config.split)
             stream = ShardStream(shards, world_size * lanes, config.seed, config.exclude)
             self._batches = StreamBatches(self._options, stream, lanes)
             self._count, total = count_pictures(path, config.split), None
+            self.left_out = left_beside(path, config.split)
         else:
             source = open_source(path, config.split, self._layout)
-            self._batches = SourceBatches(self._options, source, _choose(source, config))
+            self._batches = SourceBatches(
+                self._options, source, torch.tensor(choose(source, config.exclude, path))
+            )
             self._count = total = len(self._batches.chosen)
+            self.left_out = source.left_out
         self._places: list[Place] = [START] * lanes
+        self.left_out_in_stream = LeftOut()
         self._broken = BrokenPictureCounter(config.max_broken, total)
         self._next = 0
         self._iterator: Iterator[BatchResult] | None = None
@@ -126,27 +148,41 @@ class TrainingLoader:
         mean = f", {sum(counts) / len(counts):.1f} captions each" if counts else ""
         return f"{self._count:,} pictures (layout {self._layout}, {self.config.split}){mean}"
 
-    def left_out(self) -> list[str]:
-        """Return lines for a log: what lies in the data and is not used. Of a stream: beside its shards."""
-        if isinstance(self._batches, SourceBatches):
-            return self._batches.source.left_out.lines()
-        return left_beside(Path(self.config.data), self.config.split).lines()
-
     def sample_captions(self, count: int) -> list[str]:
         """Return the first pictures' first captions that the tokenizer takes."""
         firsts = (captions[0] for captions in self._captions())
         return list(itertools.islice((text for text in firsts if len(text) <= MAX_PROMPT_LENGTH), count))
 
+    def real_pictures(self, captions: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+        """Return a picture uint8 (S, S, 3) of each of `captions` that one of the first pictures has, with it.
+
+        They are cropped in the middle, whatever `crop` is.
+        """
+        found = dict[str, NDArray[np.uint8]]()
+        for texts, load in itertools.islice(self._pictures(), SEARCHED):
+            for caption in [caption for caption in captions if caption in texts and caption not in found]:
+                with contextlib.suppress(BrokenPicture):
+                    square = to_square(load().picture, self._options.size, "exact")
+                    found[caption] = square.transpose(1, 2, 0)
+            if len(found) == len(set(captions)):
+                break
+        return {caption: found[caption] for caption in captions if caption in found}
+
     def _captions(self) -> Iterator[tuple[str, ...]]:
         """Yield the captions of the pictures that have any, in order."""
+        return (captions for captions, _ in self._pictures())
+
+    def _pictures(self) -> Iterator[tuple[tuple[str, ...], Callable[[], CaptionedPicture]]]:
+        """Yield the captions of the pictures that have any, in order, each with how to load the picture."""
         if isinstance(self._batches, StreamBatches):
             for item in self._batches.stream.in_order():
                 if not isinstance(item, BrokenPicture):
-                    yield item.captions
+                    yield item.captions, partial(decode_item, item)
             return
+        source = self._batches.source
         for index in self._batches.chosen.tolist():
             with contextlib.suppress(BrokenPicture):  # it is counted when its turn comes
-                yield self._batches.source.captions(index)
+                yield source.captions(index), partial(source.__getitem__, index)
 
     def batch(self, step: int) -> Batch:
         """Return this rank's rows of step `step`; steps are asked for one after the other.
@@ -168,6 +204,7 @@ class TrainingLoader:
         if result.batch is None:
             raise self._broken.all_broken(ATTEMPTS)
         self._places[result.lane] = result.place
+        self.left_out_in_stream.add_all(result.left_out)
         self._next = step + 1
         return result.batch
 
@@ -181,6 +218,7 @@ class TrainingLoader:
         return {
             "data": self._identity(),
             "places": [list(place) for place in self._places],
+            "left_out": self.left_out_in_stream.state(),
             **self._broken.state(),
         }
 
@@ -202,48 +240,19 @@ class TrainingLoader:
 
         Raises `UsageError` if the data, or a stream's number of ranks or workers, differs.
         """
-        now, then = self._identity(), state["data"]
-        if then != now:
+        now = self._identity()
+        if changes := describe_differences(state["data"], now, "now"):
             raise UsageError(
-                f"the run began with {_listed(then)}, and now it has {_listed(now)}; go on with the "
-                "same data, --workers and number of processes, or begin a new run (--init takes the weights)"
+                f"the run began with other data or processes: {changes}; go on with the same data, --workers "
+                "and number of processes, or begin a new run (--init takes the weights)"
             )
         self.close()
         if now["kind"] == "stream":
             self._places = [(place[0], place[1], place[2], place[3]) for place in state["places"]]
+        self.left_out_in_stream = LeftOut(*state.get("left_out", ()))  # older states have none
         self._broken.restore(state)
         self._next = step
 
     def close(self) -> None:
         """End the workers."""
         self._iterator = None
-
-
-def _is_streamed(config: LoaderConfig, layout: str) -> bool:
-    """Return whether to stream shards. Raises `UsageError` if asked to stream another layout."""
-    if layout != "shards":
-        if config.stream == "yes":
-            raise UsageError(f"{config.data} is of layout {layout}; only shards can be streamed")
-        return False
-    if config.stream != "auto":
-        return config.stream == "yes"
-    return (
-        sum(shard.stat().st_size for shard in shards_of_split(Path(config.data), config.split)) > STREAM_FROM
-    )
-
-
-def _choose(source: Source, config: LoaderConfig) -> torch.Tensor:
-    """Return numbers int64 (count) of the pictures that `exclude` leaves. Raises `UsageError` for none."""
-    if not config.exclude:
-        return torch.arange(len(source))
-    indices = [index for index in range(len(source)) if not excluded(source.meta(index), config.exclude)]
-    if not indices:
-        raise UsageError(
-            f"{config.data} has no pictures in split {config.split!r} after leaving out "
-            f"{list(config.exclude)}; exclude less"
-        )
-    return torch.tensor(indices)
-
-
-def _listed(identity: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in identity.items())

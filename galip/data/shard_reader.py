@@ -141,12 +141,15 @@ def _count_ending(ending: str, member: Member, left_out: LeftOut) -> None:
     left_out.add(f"files in tars ending in .{ending}", member.name)
 
 
-def contents_of(shard: Path, *, skip: int = 0) -> Iterator[tuple[str, dict[str, bytes] | BrokenPicture]]:
+def contents_of(
+    shard: Path, left_out: LeftOut | None = None, *, skip: int = 0
+) -> Iterator[tuple[str, dict[str, bytes] | BrokenPicture]]:
     """Yield the samples of a tar as (key, {ending: content}), without reading the first `skip`.
 
-    A sample with a member that is too large to read yields a `BrokenPicture` instead.
+    A sample with a member that is too large to read yields a `BrokenPicture` instead. What belongs to no
+    sample is counted in `left_out`, as by `members_of`.
     """
-    for number, (tar, key, sample) in enumerate(members_of(shard)):
+    for number, (tar, key, sample) in enumerate(members_of(shard, left_out)):
         if number < skip:
             continue
         members = {end: sample[end] for end in sample if end in (*PICTURE_ENDINGS, *TEXT_ENDINGS)}
@@ -198,10 +201,15 @@ def picture_ending(shard: Path, key: str, endings: Iterable[str]) -> str:
     return picture
 
 
-def raw_sample(shard: Path, key: str, contents: Mapping[str, bytes]) -> RawSample:
-    """Build a sample from its members' contents. Raises FileRefused if its picture or caption is bad."""
+def raw_sample(
+    shard: Path, key: str, contents: Mapping[str, bytes], left_out: LeftOut | None = None
+) -> RawSample:
+    """Build a sample from its members' contents. Raises FileRefused if its picture or caption is bad.
+
+    Further captions that cannot be used are counted in `left_out`.
+    """
     ending = picture_ending(shard, key, contents)
-    captions, meta = captions_and_meta(shard, key, contents)
+    captions, meta = captions_and_meta(shard, key, contents, left_out)
     return RawSample(shard, key, captions, meta, contents[ending])
 
 

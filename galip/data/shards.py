@@ -1,4 +1,4 @@
-"""WebDataset tars of captioned pictures: write them, read their samples, or decode a split into memory.
+"""WebDataset tars of captioned pictures: write them and read their samples.
 
 `shard_reader` says what a sample consists of.
 """
@@ -9,30 +9,26 @@ import contextlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.errors import UsageError
 from numpy.typing import NDArray
 
 from galip.data.decode import BrokenPicture
-from galip.data.shard_folder import check_sums, check_whole
+from galip.data.shard_folder import check_whole
 from galip.data.shard_reader import RawSample, contents_of, raw_sample
 
 __all__ = [
-    "PictureSet",
     "Sample",
-    "load_pictures",
     "read_metas",
     "read_samples",
     "shard_paths",
     "write_shards",
 ]
-
-Where = Callable[[dict[str, Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -49,18 +45,6 @@ class Sample:
         """All captions, the canonical one first."""
         others = [text for text in self.meta.get("captions", ()) if text != self.caption]
         return [self.caption, *others]
-
-
-@dataclass(frozen=True)
-class PictureSet:
-    """A split in memory: pictures uint8 (N, 3, S, S), every picture's captions and meta."""
-
-    pictures: NDArray[np.uint8]
-    captions: list[list[str]]
-    meta: list[dict[str, Any]]
-
-    def __len__(self) -> int:
-        return len(self.captions)
 
 
 def write_shards(
@@ -136,35 +120,3 @@ def _read(path: Path, split: str) -> Iterator[RawSample]:
             if isinstance(contents, BrokenPicture):
                 raise contents
             yield raw_sample(shard, key, contents)
-
-
-def load_pictures(folder: Path, split: str = "train", *, where: Where | None = None) -> PictureSet:
-    """Decode a whole split into memory; `where` chooses by a sample's meta before its picture is decoded.
-
-    All pictures must be square and of one size S. Raises what `read_samples` raises, FileRefused for another
-    shape or a shard that differs from its record in `dataset.json`, UsageError if no picture is left.
-    """
-    if folder.is_dir():
-        check_sums(folder, shard_paths(folder, split))
-    pictures: list[NDArray[np.uint8]] = []
-    captions: list[list[str]] = []
-    metas: list[dict[str, Any]] = []
-    for raw in _read(folder, split):
-        if where is not None and not where(raw.meta):
-            continue
-        picture = raw.array()
-        height, width, _ = picture.shape
-        expected = pictures[0].shape[1] if pictures else height
-        if not height == width == expected:
-            raise FileRefused(
-                f"{raw.shard}: sample {raw.key} is {width} x {height} pixels; all must be square"
-                f" and of one size ({expected} x {expected} here). Resize them first."
-            )
-        pictures.append(np.ascontiguousarray(picture.transpose(2, 0, 1)))
-        captions.append(list(raw.captions))
-        metas.append(raw.meta)
-    if not pictures:
-        raise UsageError(
-            f"{folder} has no pictures of split {split}" + (" that were asked for." if where else ".")
-        )
-    return PictureSet(np.stack(pictures), captions, metas)

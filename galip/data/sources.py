@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from galip_runtime.errors import FileRefused, UsageError
 
 from galip.data.captioned import Source
+from galip.data.conditions import excluded
 from galip.data.layouts import LAYOUTS, find_layout
 
-__all__ = ["find_split", "list_splits", "open_source", "readable", "recognise"]
+__all__ = ["choose", "find_split", "list_splits", "open_source", "readable", "recognise"]
 
 
 @contextmanager
@@ -76,3 +77,17 @@ def open_source(path: Path, split: str = "train", layout: str = "auto") -> Sourc
     if len(source) == 0:
         raise UsageError(f"{path} (layout {name}) has no pictures in split {split!r}.")
     return source
+
+
+def choose(source: Source, exclude: Sequence[str], path: object) -> list[int]:
+    """Return the numbers of the pictures of `source`, opened from `path`, that `exclude` leaves.
+
+    Raises `UsageError` if there is none, or for a condition that can't be understood.
+    """
+    if not exclude:
+        return [*range(len(source))]
+    indices = [index for index in range(len(source)) if not excluded(source.meta(index), exclude)]
+    if not indices:
+        left_out = f"after leaving out {list(exclude)}; exclude less"
+        raise UsageError(f"{path} has no pictures in split {source.split!r} {left_out}")
+    return indices

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import read_regular
 from galip_runtime.tokenizer import check_prompt
 
@@ -20,6 +21,7 @@ __all__ = [
     "lines_of",
     "numbered_lines",
     "parse_json",
+    "read_captions",
     "read_json",
     "usable_captions",
 ]
@@ -90,6 +92,15 @@ def usable_captions(captions: Iterable[object]) -> tuple[tuple[str, ...], list[o
         else:
             others.append(caption)
     return check_captions(texts), others
+
+
+def read_captions(file: Path) -> tuple[str, ...]:
+    """Read a file that a user names, a caption a line. Raises `UsageError` if it is something else."""
+    try:
+        lines = lines_of(decode_text(read_regular(file, MAX_LIST_BYTES)))
+        return check_captions(lines) if lines else ()
+    except (FileRefused, ValueError) as error:
+        raise UsageError(f"cannot read {file}: {error}; give a text file, a caption a line") from error
 
 
 def parse_json(content: bytes) -> Any:

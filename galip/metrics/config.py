@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from galip_runtime.backends.devices import MOST_THREADS
 from galip_runtime.errors import UsageError
 
-from galip.metrics.registry import METRICS
+from galip.checkpoint_info import is_galip_checkpoint
+from galip.metrics.registry import METRICS, Needs, metrics_that_need
 
-__all__ = ["PROTOCOLS", "EvaluationConfig", "parse_metrics"]
+__all__ = ["PROTOCOLS", "EvaluationConfig", "check_metrics", "parse_metrics"]
 
 PROTOCOLS = {
     "clean": "rounded to 8 bits; bicubic with antialiasing to 299x299 in float as clean-fid; (x - 128) / 128",
@@ -73,6 +75,11 @@ class EvaluationConfig:
     cache: bool = True
     """Keep the reference's features on disk."""
 
+    @property
+    def clip_source(self) -> str:
+        """The CLIP that scores: the one asked for, else the subject's own; empty if it has none."""
+        return self.clip or (self.subject if is_galip_checkpoint(Path(self.subject)) else "")
+
     def __post_init__(self) -> None:
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
@@ -84,6 +91,28 @@ class EvaluationConfig:
             if value is not None and not least <= value <= most:
                 bound = f"{least} or more" if value < least else f"at most {most:,}"
                 raise UsageError(f"{name} is {value!r:.40}; it must be {bound}")
+
+
+def check_metrics(config: EvaluationConfig, has_model: bool) -> None:
+    """Raise `UsageError` for metrics that need what the subject, the reference or the options lack.
+
+    `has_model`: whether the subject generates pictures.
+    """
+    against = Path(config.against)
+    if not has_model and (names := _needing(config, Needs.MODEL)):
+        raise UsageError(f"{names} needs a model, not pictures; leave it out of --metrics")
+    if against.suffix.lower() == ".npz" and (
+        names := _needing(config, Needs.FEATURES | Needs.REFERENCE_EMBEDDINGS)
+    ):
+        raise UsageError(f"{against} has statistics only; {names} needs pictures")
+    if _needing(config, Needs.EMBEDDINGS | Needs.REFERENCE_EMBEDDINGS) and not config.clip_source:
+        raise UsageError(
+            "CLIP score and retrieval need a CLIP: name one with --clip, or evaluate a checkpoint"
+        )
+
+
+def _needing(config: EvaluationConfig, needs: Needs) -> str:
+    return ", ".join(metrics_that_need(set(config.metrics), needs))
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from galip_runtime.errors import UsageError
 
-from galip.checkpoint import is_galip_checkpoint
 from galip.metrics import figures
 from galip.metrics.clip_encoder import CLIP_PREPROCESSING, ClipEncoder
-from galip.metrics.config import EvaluationConfig
+from galip.metrics.config import EvaluationConfig, check_metrics
 from galip.metrics.features import MAX_FEATURES_KEPT, PictureFeatures, all_reduce_sum, extract_features
 from galip.metrics.inception import PROTOCOLS, Inception
 from galip.metrics.pictures import (
@@ -83,7 +82,7 @@ class _Evaluation:
             exclude=config.exclude,
             captioned=bool(self.model and not config.captions) or self._needs(Needs.REFERENCE_EMBEDDINGS),
         )
-        self.reference.check_has_pictures(self._names(Needs.FEATURES | Needs.REFERENCE_EMBEDDINGS))
+        check_metrics(config, has_model=self.model is not None)
         self.subject = self._open_subject(size)
         self.count = min(config.count or len(self.subject), len(self.subject))
         self._check()
@@ -114,8 +113,6 @@ class _Evaluation:
         return GeneratedPictures(self.model, captions, config.seed)
 
     def _check(self) -> None:
-        if self.model is None and (names := self._names(Needs.MODEL)):
-            raise UsageError(f"{', '.join(names)} needs a model, not pictures; leave it out of --metrics")
         for name in self.config.metrics:
             if METRICS[name].min_captions:
                 captions = self.subject.captions[: self.count]
@@ -239,13 +236,8 @@ class _Evaluation:
 
 
 def _load_clip(config: EvaluationConfig, device: torch.device) -> ClipEncoder:
-    """Load the CLIP asked for, or the subject's own. Raises `UsageError` if it has none."""
-    source = config.clip or (config.subject if is_galip_checkpoint(Path(config.subject)) else "")
-    if not source:
-        raise UsageError(
-            "CLIP score and retrieval need a CLIP: name one with --clip, or evaluate a checkpoint"
-        )
-    towers = load_towers(source)
+    """Load the CLIP asked for, or the subject's own."""
+    towers = load_towers(config.clip_source)
     return ClipEncoder(towers.text, towers.image, towers.config.text, config.protocol, device)
 
 

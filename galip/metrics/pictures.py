@@ -13,7 +13,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
-from galip_runtime.files import read_regular
 from galip_runtime.text_to_image import TextToImage
 from numpy.typing import NDArray
 from PIL import Image
@@ -35,7 +34,7 @@ from galip.data.layouts.folder import (
 from galip.data.left_out import LeftOut
 from galip.data.sampler import generator_for
 from galip.data.sources import find_split, open_source, readable
-from galip.data.texts import MAX_LIST_BYTES, check_captions, decode_text, lines_of
+from galip.data.texts import read_captions
 
 __all__ = [
     "GeneratedPictures",
@@ -277,14 +276,7 @@ def _add_example(examples: list[str], error: Exception) -> None:
 
 def captions_of(known: Sequence[str], source: Path | None, count: int, seed: int) -> list[str]:
     """Return `count` captions: those `known` or the lines of the text file `source`, shuffled, repeatedly."""
-    if source is None:
-        known = list(known)
-    else:
-        try:
-            lines = lines_of(decode_text(read_regular(source, MAX_LIST_BYTES)))
-            known = check_captions(lines) if lines else []
-        except (FileRefused, ValueError) as error:
-            raise UsageError(f"cannot read {source}: {error}; give a text file, a caption a line") from error
+    known = known if source is None else read_captions(source)
     if not known:
         raise UsageError(
             "there are no captions to sample from; give a captioned data set or --captions FILE.txt"

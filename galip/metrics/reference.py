@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galip_runtime.errors import UsageError
-
 from galip.data.crop import RESIZED
 from galip.metrics.clip_encoder import ClipEncoder
 from galip.metrics.feature_cache import cache_key, feature_cache, load_features, store_features
@@ -127,11 +125,6 @@ class Reference:
         if use_cache and (fabric is None or fabric.is_global_zero):
             store_features(feature_cache(), key, features)
         return features
-
-    def check_has_pictures(self, metrics: Sequence[str]) -> None:
-        """Raise `UsageError` naming `metrics`, which need pictures, if there are statistics alone."""
-        if self.statistics and metrics:
-            raise UsageError(f"{self.path} has statistics only; {', '.join(metrics)} needs pictures")
 
     def _check_broken(self, features: PictureFeatures, count: int) -> None:
         assert self.pictures is not None

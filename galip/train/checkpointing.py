@@ -5,26 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
-from galip_runtime.arrays import to_uint8
-from galip_runtime.errors import GalipError
-from galip_runtime.image import grid, save_picture
-from galip_runtime.noise import noise as noise_of_seeds
-from numpy.typing import NDArray
 from torch import Tensor
 
 from galip.checkpoint import save_galip
-from galip.clip import clip_tokenizer
 from galip.train.fabric import gather_objects
 from galip.train.run import Run
-from galip.train.run_folder import SAMPLES
+from galip.train.samples import SampleGrids
 from galip.train.trainer import Trainer
 
-__all__ = ["checkpoint_note", "load_state", "picture_grid", "save", "state_of"]
+__all__ = ["MODEL", "checkpoint_note", "load_state", "save", "state_of"]
 
-SAMPLE_SEEDS = 4
-"""Columns of the sample grid."""
+MODEL = "model.safetensors"
+"""The newest model in a run's folder."""
 
 
 def state_of(trainer: Trainer, step: int) -> dict[str, Any]:
@@ -74,7 +67,7 @@ def checkpoint_note(trainer: Trainer, step: int) -> dict[str, Any]:
     return {"train": asdict(config), "step": step, "pictures_seen": step * config.batch_size}
 
 
-def save(run: Run, trainer: Trainer, step: int, stopping: bool) -> None:
+def save(run: Run, trainer: Trainer, samples: SampleGrids, step: int, stopping: bool) -> None:
     """Save the model and a grid of samples, both with the averaged generator, and the state for resume.
 
     The state comes after the model, so that a save that is cut short is done again when the run is resumed.
@@ -89,43 +82,11 @@ def save(run: Run, trainer: Trainer, step: int, stopping: bool) -> None:
     if trainer.fabric.is_global_zero:
         with trainer.ema.applied(trainer.model.generator):
             note = checkpoint_note(trainer, step)
-            save_galip(run.out / "model.safetensors", trainer.model, note=note)
+            save_galip(run.out / MODEL, trainer.model, note=note)
     if not stopping:
         run.save_state(state_of(trainer, step))
     if trainer.fabric.is_global_zero:
-        try:
-            _save_samples(run, trainer, step)
-        except (GalipError, OSError, RuntimeError) as error:  # RuntimeError: torch's, such as out of memory
-            run.echo(f"step {step}: no samples were generated ({error}); the training goes on")
-
-
-def _save_samples(run: Run, trainer: Trainer, step: int) -> None:
-    prompts = list(trainer.config.sample_prompts) or trainer.loader.sample_captions(8)
-    seeds = [*range(SAMPLE_SEEDS)]
-    with trainer.ema.applied(trainer.model.generator):
-        rows = [_generate(trainer, [prompt] * len(seeds), seeds) for prompt in prompts]
-        sheet = picture_grid(torch.cat(rows), columns=SAMPLE_SEEDS)
-    path = run.out / SAMPLES / f"{step:07}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_picture(sheet, path)
-    run.log.log_picture("samples", sheet, step)
-
-
-@torch.no_grad()
-def _generate(trainer: Trainer, prompts: list[str], seeds: list[int]) -> Tensor:
-    """Generate pictures float32 (N, 3, H, W) of N prompts and seeds, with the generator's present weights."""
-    model, device = trainer.model, trainer.fabric.device
-    text = model.config.clip.text
-    tokens = torch.from_numpy(clip_tokenizer(text.merges, text.context_length).encode(prompts))
-    noise = torch.from_numpy(noise_of_seeds(seeds, model.config.generator.noise_dim))
-    with trainer.fabric.autocast():
-        sentence = model.text(tokens.to(device)).float()
-        return model.generator(noise.to(device), sentence).float()
-
-
-def picture_grid(pictures: Tensor, columns: int) -> NDArray[np.uint8]:
-    """Lay out pictures (N, 3, S, S) in [-1, 1] with `columns` in a row: uint8 (H, W, 3)."""
-    return grid(to_uint8(pictures.detach().float().cpu().numpy()), columns=columns)
+        samples.save(step)
 
 
 def _trainable(module: torch.nn.Module) -> dict[str, Tensor]:

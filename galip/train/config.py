@@ -67,56 +67,22 @@ def _check(
 
 
 @dataclass(frozen=True)
-class ContrastiveConfig:
-    """A run of `galip train-clip`."""
-
-    data: str = _required("Folder of WebDataset shards (galip data icons makes one).")
-    out: str = _required("Folder of the run; clip.safetensors is written there.")
-    model: str = _option("default", "Whose CLIP towers to train: default, released or tiny.")
-    steps: int = _option(600, "Optimizer steps.")
-    batch_size: int = _option(256, "Pictures a step.")
-    lr: float = _option(
-        1e-3, "Peak learning rate of AdamW: warm-up over a twentieth of the steps, cosine to zero."
-    )
-    weight_decay: float = _option(0.1, "Weight decay, of matrices only.")
-    patch_dropout: float = _option(
-        0.5, "Share of patches dropped during the first three quarters of the steps."
-    )
-    whiten: bool = _option(
-        False,
-        "At the end whiten the sentence vectors, so that a generator can tell apart what towers trained on "
-        "few pictures hardly do.",
-    )
-    exclude: tuple[str, ...] = _option((), _EXCLUDE)
-    device: str = _option("auto", "auto (CUDA where there is one), cpu or cuda.")
-    precision: str = _option("auto", "auto (bf16 where the hardware multiplies it), bf16 or fp32.")
-    seed: int = _option(0, "Seed of everything random.")
-    log_every: int = _option(20, "Steps between log lines.")
-    save_every: int = _option(200, "Steps between saved states.")
-
-    def __post_init__(self) -> None:
-        _check(self, ("steps", "lr", "log_every", "save_every"), ("weight_decay", "patch_dropout", "seed"))
-        if self.precision == "fp16":
-            raise UsageError("precision is 'fp16'; CLIP's towers train in bf16 or fp32 (or auto)")
-        if self.patch_dropout >= 1:
-            raise UsageError(f"patch_dropout is {self.patch_dropout}; it must be below 1")
-
-
-@dataclass(frozen=True)
 class GanConfig:
     """A run of `galip train`. Departures from GALIP are off by default: pose, paired losses, range."""
 
     data: str = _required("Folder of captioned pictures, in any layout of --layout.")
     clip: str = _required(
-        "CLIP's towers: a checkpoint of ours (of CLIP or GALIP), a file of OpenAI, transformers or open_clip "
-        "or a folder with one, or an open_clip MODEL:TAG."
+        "CLIP's towers: default (the shipped model's), a checkpoint of ours (of CLIP or GALIP), a file of "
+        "OpenAI, transformers or open_clip or a folder with one, or an open_clip MODEL:TAG."
     )
     out: str = _required("Folder of the run; model.safetensors is written there.")
     init: str = _option(
-        "", "GALIP checkpoint whose generator and discriminator to begin with; one of smaller pictures grows."
+        "",
+        "GALIP checkpoint whose generator and discriminator to begin with, or default (the shipped model); "
+        "one of smaller or larger pictures gives the blocks that both have.",
     )
     model: str = _option(
-        "default", "Shape of generator and discriminator: default, released, tiny or table3-ROW."
+        "default", "Shape of generator and discriminator: default, default-64, released, tiny or table3-ROW."
     )
     layout: str = _option("auto", f"How the data is laid out: auto, {', '.join(LAYOUTS)}.")
     crop: str = _option(
@@ -230,3 +196,56 @@ class GanConfig:
         for name in self.diff_augment:
             if name not in DIFF_AUGMENT:
                 raise UsageError(f"diff_augment has {name!r}; choose of {', '.join(DIFF_AUGMENT)}")
+
+
+def _as_in_gan(name: str) -> Any:
+    """Return an option that `galip train` has, too: with the same default and help."""
+    option = GanConfig.__dataclass_fields__[name]
+    return _option(option.default, option.metadata["help"])
+
+
+@dataclass(frozen=True)
+class ContrastiveConfig:
+    """A run of `galip train-clip`."""
+
+    data: str = _required("Folder of captioned pictures, in any layout of --layout.")
+    out: str = _required("Folder of the run; clip.safetensors is written there.")
+    model: str = _option("default", "Whose CLIP towers to train: default, released or tiny.")
+    layout: str = _as_in_gan("layout")
+    crop: str = _as_in_gan("crop")
+    max_broken: float = _as_in_gan("max_broken")
+    steps: int = _option(600, "Optimizer steps.")
+    batch_size: int = _option(256, "Pictures a step.")
+    lr: float = _option(
+        1e-3, "Peak learning rate of AdamW: warm-up over a twentieth of the steps, cosine to zero."
+    )
+    weight_decay: float = _option(0.1, "Weight decay, of matrices only.")
+    patch_dropout: float = _option(
+        0.5, "Share of patches dropped during the first three quarters of the steps."
+    )
+    whiten: bool = _option(
+        False,
+        "At the end whiten the sentence vectors, so that a generator can tell apart what towers trained on "
+        "few pictures hardly do.",
+    )
+    exclude: tuple[str, ...] = _option((), _EXCLUDE)
+    device: str = _option("auto", "auto (CUDA where there is one), cpu or cuda.")
+    precision: str = _option("auto", "auto (bf16 where the hardware multiplies it), bf16 or fp32.")
+    seed: int = _option(0, "Seed of everything random.")
+    log_every: int = _option(20, "Steps between log lines.")
+    save_every: int = _option(200, "Steps between saved states.")
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            ("steps", "lr", "log_every", "save_every"),
+            ("weight_decay", "patch_dropout", "seed", "max_broken"),
+        )
+        if self.crop not in ("exact", "random"):
+            raise UsageError(f"crop is {self.crop!r}; choose exact or random")
+        if self.precision == "fp16":
+            raise UsageError("precision is 'fp16'; CLIP's towers train in bf16 or fp32 (or auto)")
+        if self.patch_dropout >= 1:
+            raise UsageError(f"patch_dropout is {self.patch_dropout}; it must be below 1")
+        if self.max_broken > 1:
+            raise UsageError(f"max_broken is {self.max_broken}; it is a share, 0 to 1")

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from galip_runtime.errors import UsageError
 from torch import Tensor, nn
 
 from galip.checkpoint import save_clip
 from galip.clip import ImageTower, TextTower, build_clip, clip_tokenizer, import_open_clip, run_block
 from galip.data.sampler import BatchSampler, generator_for
+from galip.data.sources import list_splits
 from galip.presets import preset
 from galip.train.augment import POSE_DIMS, pose, to_float
+from galip.train.commands import after_train_clip
 from galip.train.config import ContrastiveConfig
-from galip.train.fabric import make_fabric
+from galip.train.fabric import describe_device, make_fabric
 from galip.train.in_memory import InMemoryPictures
 from galip.train.run import Run
 from galip.train.whitening import MAX_LOGIT_SCALE, refit_image_head, whiten_sentences
@@ -32,14 +35,18 @@ def train_clip(
     """Train CLIP's two towers; returns the path of `clip.safetensors`.
 
     Raises `TrainingStopped` after a stop signal (the state is saved), `QualityGateFailed` if the loss
-    becomes NaN, `UsageError` or `FileRefused` for data that doesn't fit.
+    becomes NaN or too many pictures are broken, `UsageError` or `FileRefused` for data that doesn't fit.
     """
+    echo(f"reading the pictures of {config.data} into memory")
     trainer = ContrastiveTrainer(config)
     with Run(
         Path(config.out), config, trainer.fabric, resume=resume, log_every=config.log_every, echo=echo
     ) as run:
         parameters = sum(p.numel() for p in trainer.clip.parameters()) / 1e6
-        echo(f"{len(trainer.data)} pictures, {parameters:.2f} M parameters")
+        for line in (f"data: {trainer.data.describe()}", *trainer.data.source.left_out.lines()):
+            run.echo(line)
+        run.echo(f"training {parameters:.2f} M parameters of the towers")
+        run.echo(f"device: {describe_device(trainer.fabric)}")
         start = run.restore(trainer.restore)
         run.loop(
             start,
@@ -48,17 +55,32 @@ def train_clip(
             config.save_every,
             trainer.step,
             lambda done, saving, stopping: run.save_state(trainer.state(done)) if saving else None,
+            trainer.learning_rates,
         )
     if config.whiten:
-        echo("whitening sentence vectors, training the image tower's head again")
+        run.echo("whitening sentence vectors, training the image tower's head again")
         trainer.whiten()
     accuracy = trainer.held_out()
-    figures = "  ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
-    echo(f"held-out: {figures}" if accuracy else "no pictures held out (val-*.tar) to evaluate the towers on")
-    out = Path(config.out) / "clip.safetensors"
+    run.echo(_in_words(accuracy))
+    path = Path(config.out) / "clip.safetensors"
     note = {"train_clip": asdict(config), "held_out": accuracy}
-    save_clip(out, trainer.clip, trainer.clip_config, note=note)
-    return out
+    save_clip(path, trainer.clip, trainer.clip_config, note=note)
+    run.echo(f"finished after step {max(start, config.steps)}; the towers are in {path}")
+    for line in after_train_clip(config, path):
+        run.echo(line)
+    return path
+
+
+def _in_words(accuracy: Mapping[str, float]) -> str:
+    """Return the figures of `retrieval`, or that there are none, as a sentence for the log."""
+    if not accuracy:
+        return "no pictures are held out (split val) to evaluate the towers on"
+    pictures, group = (f"{accuracy[name]:.0f}" for name in ("pictures", "of"))
+    right, found = (f"{accuracy[name]:.1%}" for name in ("caption_of_picture", "picture_of_caption"))
+    return (
+        f"held out: {pictures} pictures; among {group} at a time {right} of the pictures find their caption "
+        f"and {found} of the captions their picture ({1 / accuracy['of']:.1%} by chance)"
+    )
 
 
 class ContrastiveTrainer:
@@ -74,19 +96,26 @@ class ContrastiveTrainer:
         self.text = TextTower(self.clip)
         for module in (self.clip, self.image, self.text):
             module.to(self.device)
-        self.data = self._load("train")
-        self.val = self._load("val") if any(Path(config.data).glob("val-*.tar")) else None
+        self.data = self._load("train", config.crop)
+        self.val = self._load("val") if "val" in list_splits(Path(config.data), config.layout) else None
         self.batches = BatchSampler(len(self.data), config.batch_size, config.seed)
         self.optimizer = torch.optim.AdamW(
             _groups(self.clip, config.weight_decay), lr=config.lr, betas=(0.9, 0.98), eps=1e-6
         )
         self.contrastive = import_open_clip().ClipLoss()
 
-    def _load(self, split: str) -> InMemoryPictures:
-        text = self.clip_config.text
-        tokenizer = clip_tokenizer(text.merges, text.context_length)
-        size = self.clip_config.image.image_size
-        return InMemoryPictures(Path(self.config.data), split, size, tokenizer, self.config.exclude)
+    def _load(self, split: str, crop: str = "exact") -> InMemoryPictures:
+        config, text = self.config, self.clip_config.text
+        return InMemoryPictures(
+            Path(config.data),
+            split,
+            self.clip_config.image.image_size,
+            clip_tokenizer(text.merges, text.context_length),
+            config.exclude,
+            layout=config.layout,
+            crop=crop,
+            max_broken=config.max_broken,
+        )
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Update both towers; returns the scalars to log."""
@@ -96,7 +125,8 @@ class ContrastiveTrainer:
             group["lr"] = config.lr * _schedule(step, config.steps)
         indices = self.batches[step]
         uniform = torch.rand(len(indices), POSE_DIMS, generator=rng).to(self.device)
-        pictures = pose(to_float(self.data.pictures[indices].to(self.device)), uniform)  # (N, 3, S, S)
+        views = self.data.views(indices, generator_for(config.seed, "crop", step))
+        pictures = pose(to_float(views.to(self.device)), uniform)  # (N, 3, S, S)
         tokens = self.data.tokens(indices, rng).to(self.device)  # (N, L)
         dropped = config.patch_dropout if step < config.steps * 3 / 4 else 0.0
         with self.fabric.autocast():
@@ -115,6 +145,10 @@ class ContrastiveTrainer:
             clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         return {"loss": loss, "logit_scale": clip.logit_scale.exp()}
 
+    def learning_rates(self) -> dict[str, float]:
+        """Return the learning rate of the last step."""
+        return {"towers": float(self.optimizer.param_groups[0]["lr"])}
+
     def whiten(self) -> None:
         """Whiten the text tower's sentence vectors and fit the image tower's head to them."""
         whiten_sentences(self.text, self.data, self.config.seed)
@@ -130,10 +164,24 @@ class ContrastiveTrainer:
 
     def state(self, step: int) -> dict[str, Any]:
         """Return everything needed to continue exactly after `step` steps."""
-        return {"step": step, "clip": self.clip.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "step": step,
+            "clip": self.clip.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "pictures": len(self.data),
+        }
 
     def restore(self, state: dict[str, Any]) -> int:
-        """Restore a saved state; returns the number of steps done."""
+        """Restore a saved state; returns the number of steps done.
+
+        Raises `UsageError` if it was saved with another number of pictures: the steps' batches would differ.
+        """
+        before = state.get("pictures", len(self.data))  # older states lack it
+        if before != len(self.data):
+            raise UsageError(
+                f"the run began with {before} pictures, and now {self.config.data} has {len(self.data)}; go "
+                "on with the same data, or begin a new run"
+            )
         self.clip.load_state_dict(state["clip"])
         self.optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])

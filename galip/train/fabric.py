@@ -11,23 +11,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from galip_runtime.errors import ProviderUnavailable, UsageError
+from galip_runtime.errors import ProviderUnavailable
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
+from galip.early_checks import TRAIN_ON_CPU, world_size
+from galip.torch_build import no_cuda
+
 __all__ = [
     "MIN_LOSS_SCALE",
     "FlooredScaler",
     "any_process",
-    "check_batch_size",
     "choose_device",
+    "describe_device",
     "gather_batch",
     "gather_objects",
     "make_fabric",
     "mean_over_processes",
-    "world_size",
 ]
 
 MIN_LOSS_SCALE = 64.0
@@ -51,18 +53,10 @@ class _AutocastOnly(MixedPrecision):
         return data
 
 
-def world_size() -> int:
-    """Return how many processes torchrun started for this run; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def choose_device(name: str) -> str:
     """Return `cpu` or `cuda`; `auto` is CUDA if PyTorch finds a device. Raises `ProviderUnavailable`."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise ProviderUnavailable(
-            f"PyTorch {torch.__version__} finds no CUDA device; check the driver and that this is "
-            "a CUDA build of PyTorch, or train with --device cpu"
-        )
+        raise no_cuda(TRAIN_ON_CPU)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
@@ -110,14 +104,10 @@ def _precision_plugin(name: str, device: str) -> MixedPrecision | None:
     return _AutocastOnly("bf16-mixed", device)
 
 
-def check_batch_size(size: int, accumulate: int = 1) -> None:
-    """Raise `UsageError` unless a batch of `size` divides evenly among all processes and their parts."""
-    parts = world_size() * accumulate
-    if size % parts:
-        raise UsageError(
-            f"batch_size is {size}, which {world_size()} processes can't share in {accumulate} parts each; "
-            f"choose a multiple of {parts}"
-        )
+def describe_device(fabric: Fabric) -> str:
+    """Return the devices and the precision of a run in words: `2 x cuda, bf16`."""
+    precision = {"32-true": "fp32", "16-mixed": "fp16", "bf16-mixed": "bf16"}
+    return f"{fabric.world_size} x {fabric.device.type}, {precision[fabric.strategy.precision.precision]}"
 
 
 def any_process(fabric: Fabric, flag: bool) -> bool:

@@ -7,19 +7,23 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from galip_runtime.tokenizer import as_prompts
 from lightning_fabric import Fabric
 
 from galip.clip import clip_tokenizer
 from galip.data.loader import LoaderConfig, TrainingLoader
+from galip.early_checks import check_batch_size, check_prompts
 from galip.model import Galip
-from galip.train.checkpointing import load_state, save, state_of
+from galip.train.checkpointing import MODEL, load_state, save, state_of
+from galip.train.commands import after_train
 from galip.train.config import GanConfig
-from galip.train.fabric import check_batch_size, make_fabric
+from galip.train.expectations import expectations
+from galip.train.fabric import describe_device, make_fabric
 from galip.train.initialization import create_model
+from galip.train.left_out_log import LeftOutLog
 from galip.train.run import Run
+from galip.train.samples import SampleGrids
 from galip.train.trainer import Trainer
-from galip.train.validation import Validation
+from galip.train.validation import BEST, Validation
 
 __all__ = ["make_loader", "train"]
 
@@ -33,7 +37,7 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
     that doesn't fit.
     """
     check_batch_size(config.batch_size, config.accumulate)
-    as_prompts(config.sample_prompts)  # refused now, not after the first steps
+    check_prompts(config.sample_prompts)  # refused now, not after the first steps
     fabric = make_fabric(config.device, config.precision)
     model = create_model(config)
     loader = make_loader(config, model, fabric)
@@ -50,11 +54,16 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
         ) as run,
     ):
         trainer = Trainer(config, model, loader, fabric)
-        run.echo(f"{loader.describe()}, {_describe(trainer)}")
-        for line in loader.left_out():
+        samples = SampleGrids(trainer, run)
+        for line in (f"data: {loader.describe()}", *_describe(trainer)):
             run.echo(line)
+        left_out = LeftOutLog(loader, fabric, run.echo)
+        left_out.report()
         validation = Validation(config, trainer, run) if config.evaluate_every else None
         start = run.restore(partial(load_state, trainer))
+        if not start:
+            for line in expectations(config):
+                run.echo(line)
 
         def validate(done: int, saved: bool) -> None:
             if validation and (done % config.evaluate_every == 0 or done == config.steps):
@@ -64,14 +73,26 @@ def train(config: GanConfig, *, resume: bool = False, echo: Callable[[str], None
 
         def after(done: int, saving: bool, stopping: bool) -> None:
             if saving:
-                save(run, trainer, done, stopping)
+                save(run, trainer, samples, done, stopping)
+                left_out.report()
             if not stopping:  # otherwise the resumed run makes up for it
                 validate(done, saving)
 
+        if fabric.is_global_zero:
+            samples.begin(start)
         if start and trainer.validated_step < start:
             validate(start, saved=True)
-        run.loop(start, config.steps, config.batch_size, config.save_every, trainer.step, after)
-    return Path(config.out) / "model.safetensors"
+        run.loop(
+            start,
+            config.steps,
+            config.batch_size,
+            config.save_every,
+            trainer.step,
+            after,
+            trainer.learning_rates,
+        )
+        _report_end(run, trainer, samples, max(start, config.steps))
+    return run.out / MODEL
 
 
 def make_loader(config: GanConfig, model: Galip, fabric: Fabric) -> TrainingLoader:
@@ -98,14 +119,23 @@ def make_loader(config: GanConfig, model: Galip, fabric: Fabric) -> TrainingLoad
     )
 
 
-def _describe(trainer: Trainer) -> str:
-    """Return the networks' sizes, the devices and the precision, for the log."""
+def _describe(trainer: Trainer) -> list[str]:
+    """Return lines for a log: the networks' sizes, the devices and the precision."""
     sizes = [
         sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6
         for network in (trainer.model.generator, trainer.model.discriminator)
     ]
-    fabric = trainer.fabric
-    return (
-        f"{sizes[0]:.2f} M learned in the generator, {sizes[1]:.2f} M in the discriminator, on "
-        f"{fabric.world_size} x {fabric.device.type}, {fabric.strategy.precision.precision}"
-    )
+    return [
+        f"training {sizes[0]:.2f} M parameters of the generator and {sizes[1]:.2f} M of the discriminator",
+        f"device: {describe_device(trainer.fabric)}",
+    ]
+
+
+def _report_end(run: Run, trainer: Trainer, samples: SampleGrids, steps: int) -> None:
+    """Say where the model is after `steps` steps, and what to do with it."""
+    path = run.out / MODEL
+    run.echo(f"finished after step {steps}; the model is {path}")
+    if best := trainer.best:
+        run.echo(f"the best by FID, {best['fid']:.4g} after step {best['step']}, is {run.out / BEST}")
+    for line in after_train(trainer.config, path, samples.prompts):
+        run.echo(line)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import torch
-from galip_runtime.errors import UsageError
 
+from galip.assets import checkpoint_path
 from galip.checkpoint import load_galip
-from galip.config import GalipConfig
+from galip.early_checks import check_initial
 from galip.model import Galip
 from galip.presets import preset
 from galip.towers import load_towers
@@ -30,7 +29,7 @@ def create_model(config: GanConfig) -> Galip:
     torch.manual_seed(config.seed)
     model = Galip(shape)
     if config.init:
-        _load_initial_weights(model, Path(config.init))
+        _load_initial_weights(model, checkpoint_path(config.init))
     model.use_towers(towers.text, towers.image)
     return model
 
@@ -38,14 +37,10 @@ def create_model(config: GanConfig) -> Galip:
 def _load_initial_weights(model: Galip, path: Path) -> None:
     """Load the generator of the checkpoint at `path`, and its discriminator if it has one, into `model`.
 
-    From a generator of smaller pictures `model` takes the blocks they share; the rest stays random.
+    From a generator of smaller or larger pictures `model` takes the blocks they share; the rest stays random.
     """
+    check_initial(path, model.config)
     other = load_galip(path)
-    if other.config != model.config and not _extends(model.config, other.config):
-        raise UsageError(
-            f"{path} has another shape than the preset: {other.config}. It may differ only in having fewer "
-            "blocks, for smaller pictures"
-        )
     ours = model.generator.state_dict()
     shared = {
         name: value
@@ -55,14 +50,3 @@ def _load_initial_weights(model: Galip, path: Path) -> None:
     model.generator.load_state_dict(ours | shared)
     if other.discriminator is not None:
         model.discriminator.load_state_dict(other.discriminator.state_dict())
-
-
-def _extends(larger: GalipConfig, smaller: GalipConfig) -> bool:
-    """Return whether `larger` is `smaller` with further blocks at its end."""
-    ends = smaller.generator
-    cut = dataclasses.replace(
-        larger.generator,
-        channels=larger.generator.channels[: len(ends.channels)],
-        sizes=larger.generator.sizes[: len(ends.sizes)],
-    )
-    return dataclasses.replace(larger, generator=cut) == smaller

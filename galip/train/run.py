@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from galip_runtime.errors import GalipError, ProviderUnavailable, UsageError
+from galip_runtime.install import install_extra
 from lightning_fabric import Fabric
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from galip.train.fabric import any_process
 from galip.train.run_folder import RunFolder
 from galip.train.states import check_finite, load_newest_state, named_tensors, newest_state, write_state
 from galip.train.stop_signals import StopSignals, TrainingStopped
-from galip.train.training_log import TrainingLog
+from galip.train.training_log import TrainingLog, as_code
 
 __all__ = ["Run"]
 
@@ -48,15 +50,20 @@ class Run:
         fabric.barrier()
 
     def _open(self, resume: bool) -> Any:
-        """Open the folder and return TensorBoard's writer. Raises `ProviderUnavailable` without it."""
+        """Open the folder and return TensorBoard's writer, which has got the options. Raises
+        `ProviderUnavailable` without TensorBoard.
+        """
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ProviderUnavailable(
-                "training needs tensorboard, which is not installed: pip install 'galip[train]'"
+                f"training needs tensorboard, which is not installed: {install_extra('train', 'galip')}"
             ) from error
         step = self.folder.open(resume)
-        return SummaryWriter(str(self.out / "tensorboard"), purge_step=step + 1 if step else None)
+        writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=step + 1 if step else None)
+        options = (f"{name} = {value!r}" for name, value in asdict(self.folder.config).items())
+        writer.add_text("options", as_code(options), step)
+        return writer
 
     def __enter__(self) -> Run:
         self.signals.__enter__()
@@ -77,12 +84,16 @@ class Run:
         save_every: int,
         step: Callable[[int], Mapping[str, Tensor]],
         after: Callable[[int, bool, bool], None],
+        learning_rates: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         """Do the steps from `start` on. `step(index)` returns scalars to log. `after(done, saving, stopping)`
-        runs after each step and saves everything if `saving`, quickly if `stopping`.
+        runs after each step and saves everything if `saving`, quickly if `stopping`. `learning_rates()`
+        returns those of the last step, by network.
 
         Raises `TrainingStopped` after a stop signal, `QualityGateFailed` if a scalar is not finite.
         """
+        if start >= steps:
+            self.echo(f"all steps up to {steps} are done already")
         self.log.start_clock(start)
         for done in range(start + 1, steps + 1):
             try:
@@ -91,13 +102,13 @@ class Run:
                 if self.fabric.world_size == 1 and done - 1 > start and (done - 1) % save_every:
                     after(done - 1, True, True)
                 raise
-            self.log.log_step(done, steps, batch_size, scalars)
+            self.log.log_step(done, steps, batch_size, scalars, learning_rates())
             # only the signal handler sets the flag
             stopping = any_process(self.fabric, self.signals.requested) and done < steps
             with self.log.clock_paused():
                 after(done, done % save_every == 0 or done == steps or stopping, stopping)
             if stopping:
-                raise TrainingStopped(f"stopped after step {done}; go on with --resume")
+                raise TrainingStopped(f"stopped after step {done}; the state is saved")
 
     def restore(self, load: Callable[[dict[str, Any]], int]) -> int:
         """Pass the saved state to `load`, which returns how many steps are done; 0 in a fresh run.
@@ -112,9 +123,10 @@ class Run:
         except GalipError:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            why = self.folder.changes({"model"}) or str(error).splitlines()[0]
             raise UsageError(
-                f"{newest_state(self.out)} is of another model ({str(error).splitlines()[0]}); resume with "
-                "the command and --model that began the run, or choose another --out"
+                f"{newest_state(self.out)} is of another model ({why}); resume with the command and --model "
+                "that began the run, or choose another --out"
             ) from error
         if state.get("meter"):
             self.log.restore(state["meter"])

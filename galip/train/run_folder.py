@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,15 @@ from typing import Any
 from galip_runtime.errors import UsageError
 from galip_runtime.files import lock_folder, remove_leftovers, write_atomically
 
+from galip.differences import describe_differences
+from galip.train.commands import changed_options
 from galip.train.options import stored_options
 from galip.train.states import STATES, newest_state
 from galip.train.training_log import LogFile
 
 __all__ = ["FIXED", "SAMPLES", "RunFolder"]
 
+CONFIG = "config.json"
 SAMPLES = "samples"
 """Folder of the sample grids within the run's."""
 FIXED = frozenset({"batch_size", "seed"})
@@ -48,23 +51,25 @@ class RunFolder:
                 raise UsageError(
                     f"{self.path} already holds a run; --resume continues it, or choose another --out"
                 )
+            step = int(state.stem) if state else 0
             if state:
+                self.echo(f"resuming {self.path} after step {step}")
                 self._check_changes()
             else:
                 self.write_config()
-            step = int(state.stem) if state else 0
             LogFile(self.path / "log.jsonl").remove_after(step)
         except OSError as error:
             raise UsageError(
                 f"cannot write to {self.path}: {error.strerror}; choose a folder you may write to"
             ) from error
-        self.echo(f"resolved config: {json.dumps(asdict(self.config))}")
+        self.echo(f"options: {changed_options(self.config)}")
+        self.echo(f"the other options have their defaults; all of them are in {self.path / CONFIG}")
         return step
 
     def write_config(self) -> None:
-        """Write `config.json`."""
+        """Write all options to `config.json`."""
         text = json.dumps(asdict(self.config), indent=1) + "\n"
-        write_atomically(self.path / "config.json", text.encode())
+        write_atomically(self.path / CONFIG, text.encode())
 
     def close(self) -> None:
         """Let another training use the folder."""
@@ -81,16 +86,22 @@ class RunFolder:
         if lock is not None:
             self._unlock = weakref.finalize(self, os.close, lock)
 
+    def changes(self, names: Collection[str] | None = None) -> str:
+        """Return in words how the options, or those in `names`, differ from those that the run began with."""
+        options = asdict(self.config)
+        first = {
+            name: value
+            for name, value in stored_options(self.path, options).items()
+            if names is None or name in names
+        }
+        return describe_differences(first, {name: options[name] for name in first}, "now")
+
     def _check_changes(self) -> None:
         """Report options that differ from those the run began with. Raises `UsageError` for `FIXED` ones."""
-        options = asdict(self.config)
-        first_options = stored_options(self.path, options)
-        changed = [name for name, value in first_options.items() if options[name] != value]
-        changes = ", ".join(f"{name} {first_options[name]!r}, now {options[name]!r}" for name in changed)
-        if FIXED.intersection(changed):
+        if fixed := self.changes(FIXED):
             raise UsageError(
-                f"the run in {self.path} began with {changes}; keep {' and '.join(sorted(FIXED))}, or "
+                f"the run in {self.path} began with {fixed}; keep {' and '.join(sorted(FIXED))}, or "
                 "begin a new run (--init takes the weights)"
             )
-        if changes:
+        if changes := self.changes():
             self.echo(f"changed since the run began: {changes}")

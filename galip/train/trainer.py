@@ -79,6 +79,11 @@ class Trainer:
         self.ema.update(self.model.generator, step)
         return scalars
 
+    def learning_rates(self) -> dict[str, float]:
+        """Return the learning rates of the last step."""
+        optimizers = {"generator": self.optimizer_g, "discriminator": self.optimizer_d}
+        return {network: float(it.param_groups[0]["lr"]) for network, it in optimizers.items()}
+
     def _set_learning_rates(self, step: int) -> None:
         """Set the config's learning rates and decays, which may differ from a resumed run's."""
         config = self.config

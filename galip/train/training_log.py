@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from galip.train.fabric import mean_over_processes
+from galip.train.labels import in_words, label_of
 from galip.train.states import check_finite
 
-__all__ = ["LogFile", "TrainingLog"]
+__all__ = ["LogFile", "TrainingLog", "as_code"]
+
+
+def as_code(lines: Iterable[str]) -> str:
+    """Return lines in TensorBoard's Markdown: shown as they are, whatever they hold."""
+    return "\n".join(f"    {' '.join(line.splitlines())}" for line in lines)
 
 
 class LogFile:
@@ -94,8 +100,16 @@ class TrainingLog:
         yield
         self._clock += time.monotonic() - start
 
-    def log_step(self, step: int, total: int, batch_size: int, scalars: Mapping[str, Tensor]) -> None:
-        """Add the scalars of `step` (from 1); every `log_every` steps write and print their means.
+    def log_step(
+        self,
+        step: int,
+        total: int,
+        batch_size: int,
+        scalars: Mapping[str, Tensor],
+        learning_rates: Mapping[str, float] | None = None,
+    ) -> None:
+        """Add the scalars of `step` (from 1); every `log_every` steps write and print their means. The step's
+        `learning_rates`, by network, go into TensorBoard alone.
 
         Raises `QualityGateFailed` if one is not finite: the state on disk is then the last good one.
         """
@@ -114,27 +128,35 @@ class TrainingLog:
         seconds, steps = time.monotonic() - self._clock, max(step - self._clock_step, 1)
         self.start_clock(step)
         rate = steps * batch_size / seconds
-        for name, mean in {**means, "pictures_per_second": rate}.items():
-            self.writer.add_scalar(name, mean, step)
+        self._write_scalars({**means, "pictures_per_second": rate}, step)
+        for network, learning_rate in (learning_rates or {}).items():
+            self.writer.add_scalar(f"learning_rate/{network}", learning_rate, step)
         self.file.append({"step": step, "time": time.time(), "pictures_per_second": rate, **means})
         left = int(seconds / steps * (total - step))
-        figures = "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
         self.echo(
-            f"step {step}/{total}  {figures}  {rate:.0f} pictures/s  "
+            f"step {step}/{total}  {in_words(means)} · {rate:.0f} pictures/s, "
             f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         )
 
     def log_figures(self, figures: Mapping[str, float], step: int) -> None:
         """Write and print figures that are not a step's losses, such as FID."""
-        for name, value in figures.items():
-            self.writer.add_scalar(name, value, step)
+        self._write_scalars(figures, step)
         # a run that was killed before it saved that it had validated does so again
         self.file.replace({"step": step, "time": time.time(), **figures}, figures)
-        self.echo(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+        self.echo(f"step {step}  {in_words(figures, '.4g')}")
+
+    def _write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        """Put scalars into TensorBoard, in groups, under the names that `log.jsonl` has."""
+        for name, value in scalars.items():
+            self.writer.add_scalar(f"{label_of(name).group}/{name}".lstrip("/"), value, step)
 
     def log_picture(self, name: str, picture: NDArray[np.uint8], step: int) -> None:
         """Put a picture (H, W, 3) into TensorBoard."""
         self.writer.add_image(name, picture, step, dataformats="HWC")
+
+    def log_lines(self, name: str, lines: Iterable[str], step: int) -> None:
+        """Put lines of text into TensorBoard."""
+        self.writer.add_text(name, as_code(lines), step)
 
     def check_finite(self) -> None:
         """Raise `QualityGateFailed` if a scalar since the last log line is not finite."""

@@ -19,7 +19,10 @@ from galip.train.config import GanConfig
 from galip.train.run import Run
 from galip.train.trainer import Trainer
 
-__all__ = ["Validation"]
+__all__ = ["BEST", "Validation"]
+
+BEST = "best.safetensors"
+"""The checkpoint with the lowest FID so far, in the run's folder."""
 
 MAX_REFERENCES = 10_000
 """Real pictures that FID compares with at most."""
@@ -94,7 +97,7 @@ class Validation:
                 trainer.best = {"step": step, **figures}
                 if self.fabric.is_global_zero:
                     note = {**checkpoint_note(trainer, step), "figures": figures}
-                    save_galip(self.run.out / "best.safetensors", trainer.model, note=note)
+                    save_galip(self.run.out / BEST, trainer.model, note=note)
         if self.fabric.is_global_zero:
             self.run.log.log_figures(figures, step)
         return figures

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import cast
 
 from galip_runtime.errors import GalipError, ProviderUnavailable
+from galip_runtime.install import install_extra
 from PIL import Image
 
 __all__ = ["MARGIN", "load_renderer", "render_all", "render_svg"]
@@ -29,7 +30,7 @@ def load_renderer() -> ModuleType:
         import resvg_py
     except ImportError as error:
         raise ProviderUnavailable(
-            "rendering icons needs the package resvg-py: install galip with its extra [train]."
+            f"rendering icons needs resvg-py, which is not installed: {install_extra('train', 'galip')}"
         ) from error
     return cast(ModuleType, resvg_py)
 

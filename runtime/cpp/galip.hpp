@@ -429,10 +429,9 @@ inline Floats noise(std::uint64_t seed, std::size_t dim) {
     return row;
 }
 
-/// Pixels in RGB, row by row.
 struct Picture {
     std::size_t width, height;
-    vector<std::uint8_t> pixels;
+    vector<std::uint8_t> pixels;  // RGB, row by row
 };
 
 /// Convert an image (3, H, W): [-1, 1] becomes 0 to 255, in float32, halves rounded to even numbers.
@@ -526,13 +525,14 @@ struct OnnxruntimeGraph : Graph {
 class Model {
   public:
     /// `device`: "openvino", "cpu" (onnxruntime), or "auto" for the first that was built in.
-    /// `precision`: "fp32" or "w16a32". Throws FileRefused, UsageError, ProviderUnavailable.
+    /// `precision`: "fp32", "w16a32" or "auto". Throws FileRefused, UsageError, ProviderUnavailable.
     explicit Model(const std::filesystem::path& folder, const string& device = "auto",
-                   const string& precision = "fp32")
+                   const string& precision = "auto")
         : bundle(folder), tokenizer(gunzip(bundle.read(bundle.tokenizer)), bundle.context_length) {
-        const auto& encoders = bundle.graphs.at("text_encoder");
-        text_encoder_ = open(encoders, device, encoders.count(precision) ? precision : "fp32");
-        generator_ = open(bundle.graphs.at("generator"), device, precision);
+        const auto &encoders = bundle.graphs.at("text_encoder"), &generators = bundle.graphs.at("generator");
+        const string chosen = precision != "auto" ? precision : generators.count("fp32") ? "fp32" : "w16a32";
+        text_encoder_ = open(encoders, device, encoders.count(chosen) ? chosen : "fp32");
+        generator_ = open(generators, device, chosen);
     }
 
     /// Return a prompt's sentence vector. Throws UsageError, ProviderUnavailable, QualityGateFailed.

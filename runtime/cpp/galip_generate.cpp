@@ -17,14 +17,14 @@ const char* const USAGE =
     "\n"
     "  SEED         from 0 to 18446744073709551615; the same seed gives the same picture\n"
     "  --device     openvino, cpu (onnxruntime) or auto, the first that was built in  [default: auto]\n"
-    "  --precision  fp32 or w16a32  [default: fp32]\n"
+    "  --precision  fp32, w16a32 or auto  [default: auto]\n"
     "\n"
     "Exit codes: 0 done, 1 unexpected, 2 usage, 3 the picture is not finite, 4 a file is refused,\n"
     "5 the device is not available.";
 
 struct Options {
     std::vector<std::string> positional;
-    std::string device = "auto", precision = "fp32";
+    std::string device = "auto", precision = "auto";
 };
 
 Options parse(const std::vector<std::string>& words) {

@@ -1,6 +1,7 @@
-"""The command `python -m galip_runtime BUNDLE PROMPT... -o FILE`, which needs neither galip nor PyTorch."""
+"""The command `python -m galip_runtime [BUNDLE] PROMPT... -o FILE`, which needs neither galip nor PyTorch."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -8,16 +9,18 @@ from typing import Any, NoReturn
 
 from galip_runtime import console
 from galip_runtime.backends.tables import DEVICES
-from galip_runtime.errors import GalipError, UsageError
+from galip_runtime.errors import FileRefused, GalipError, UsageError
 
 __all__ = ["main"]
 
 _INTERRUPTED = 130
+_SHIPPED = "default"
+"""in place of a bundle's folder"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         result = _run(options)
     except GalipError as error:
@@ -43,34 +46,63 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     from galip_runtime.noise import check_truncation
     from galip_runtime.text_to_image import seed_series
 
+    bundle, prompts = _bundle_and_prompts(options.texts)
     check_target(options.out)
     check_truncation(options.truncation)
     seeds = seed_series(options.seed, options.count)
     # one row a prompt, unless there is only one prompt
-    columns = len(seeds) if len(options.prompts) > 1 < len(seeds) else None
+    columns = len(seeds) if len(prompts) > 1 < len(seeds) else None
     model = load(
-        options.bundle,
+        bundle,
         device=options.device,
         precision=options.precision,
         threads=options.threads,
         fallback=options.fallback,
     )
     side = (model.dimensions.image_height, model.dimensions.image_width)
-    check_size(options.out, *grid_size(len(options.prompts) * len(seeds), *side, columns))
-    prompts = [prompt for prompt in options.prompts for _ in seeds]
+    check_size(options.out, *grid_size(len(prompts) * len(seeds), *side, columns))
+    repeated = [prompt for prompt in prompts for _ in seeds]
     started = time.perf_counter()
-    pictures = model.generate(prompts, seeds * len(options.prompts), truncation=options.truncation)
+    pictures = model.generate(repeated, seeds * len(prompts), truncation=options.truncation)
     seconds = (time.perf_counter() - started) / len(pictures)
-    metadata = model.metadata(options.prompts, seeds, options.truncation) if options.metadata else None
+    metadata = model.metadata(prompts, seeds, options.truncation) if options.metadata else None
     save_picture(grid(pictures, columns), options.out, metadata)
     return {
         "file": options.out,
-        "prompts": prompts,
-        "seeds": seeds * len(options.prompts),
+        "prompts": repeated,
+        "seeds": seeds * len(prompts),
         "seconds": seconds,
         "device": model.settings.device,
         "precision": model.info()["precision"]["generator"],
     }
+
+
+def _bundle_and_prompts(texts: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+    """Divide the command's texts into a bundle's folder, None for the shipped model's, and the prompts.
+
+    A text alone is a prompt. Raises UsageError for a bundle alone, FileRefused if the first of several texts
+    names no bundle.
+    """
+    from galip_runtime.bundle.manifest import MANIFEST_NAME, read_manifest
+    from galip_runtime.shipped import advice
+
+    first, *prompts = texts
+    is_bundle = os.path.exists(os.path.join(first, MANIFEST_NAME))
+    if not prompts:
+        if is_bundle or first == _SHIPPED:
+            raise UsageError(
+                f"{first} is a bundle, and the prompt is missing: say what to show. Where {first!r} is the "
+                f"prompt, write {_SHIPPED} {first!r}"
+            )
+        return None, texts
+    if first == _SHIPPED:
+        return None, prompts
+    if not is_bundle:
+        with advice(
+            FileRefused, f"The first of several texts is the bundle; for the shipped model: {_SHIPPED}"
+        ):
+            read_manifest(first)
+    return first, prompts
 
 
 class _Parser(argparse.ArgumentParser):
@@ -84,12 +116,20 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m galip_runtime",
-        description="Generate pictures from prompts with an exported bundle. Several pictures make one grid.",
+        usage="%(prog)s [BUNDLE] PROMPT ... -o FILE [--seed S] [--count N] [option ...]",
+        description="Generate pictures from prompts, with the shipped model or with a bundle of yours. "
+        "Several pictures make one grid.",
         epilog="Exit codes: 0 done, 1 unexpected, 2 usage, 3 the picture is not finite, 4 a file is refused, "
         "5 the device is not available.",
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="the folder that `galip export` wrote")
-    parser.add_argument("prompts", metavar="PROMPT", nargs="+", help='what to show, such as "a red apple"')
+    parser.add_argument(
+        "texts",
+        metavar="[BUNDLE] PROMPT",
+        nargs="+",
+        help='what to show, such as "a red apple"; before several prompts, and to use a model of yours, the '
+        f"folder that `galip export` wrote, or the word {_SHIPPED} for the shipped model (a folder of that "
+        f"name is ./{_SHIPPED})",
+    )
     parser.add_argument("-o", "--out", metavar="FILE", required=True, help=".png, .jpg or .webp")
     parser.add_argument(
         "--seed",

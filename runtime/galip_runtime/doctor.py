@@ -22,6 +22,7 @@ from galip_runtime.hardware import (
     has_cpu_features,
     usable_cpus,
 )
+from galip_runtime.install import install_extra
 
 __all__ = ["examine"]
 
@@ -118,7 +119,7 @@ def _onnxruntime() -> dict[str, Any]:
         report["problem"] = (
             f"{' and '.join(builds)} are installed into the same folder: the last one installed is the one "
             f"that runs, and removing either breaks the other. pip uninstall -y {' '.join(builds)}, then "
-            f"pip install 'galip-runtime[{extra}]'"
+            f"{install_extra(extra)}"
         )
     return report
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from galip_runtime.errors import UsageError
 from galip_runtime.files import check_writable, write_atomically
+from galip_runtime.install import install_extra
 
 __all__ = [
     "as_pil_images",
@@ -172,7 +173,7 @@ def _pillow() -> ModuleType:
         import PIL.Image
     except ImportError as error:
         raise UsageError(
-            f"writing pictures needs Pillow ({error}): pip install 'galip-runtime[image]', "
-            "or use the arrays that generate returns"
+            f"writing pictures needs Pillow ({error}): {install_extra('image')}, or use the arrays that "
+            "generate returns"
         ) from error
     return PIL.Image

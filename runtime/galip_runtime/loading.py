@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +40,23 @@ from galip_runtime.bundle.onnx_memory import memory_limit
 from galip_runtime.cache import optional_cache
 from galip_runtime.errors import FileRefused, ProviderUnavailable, UsageError
 from galip_runtime.model import Model
+from galip_runtime.shipped import EXPORT, REPAIR, advice, default_bundle
 from galip_runtime.tokenizer import Tokenizer
 
-__all__ = ["load"]
+__all__ = ["choose_precision", "load"]
 
 _log = logging.getLogger("galip_runtime")
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
     *,
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
     fallback: bool = False,
 ) -> Model:
-    """Load the bundle in the folder `path`.
+    """Load the bundle in the folder `path`; None for the shipped model's, which comes with the runtime.
 
     `device`: `auto`, or a device of the README's table. `auto` takes the first of cuda, openvino and cpu that
     is installed, starts, and computes in the precision; any other is that device or an error. `cuda:1`,
@@ -70,19 +72,32 @@ def load(
     another, as `galip export` does, but not be written to. Records of what was verified, and what OpenVINO
     compiled, are stored under `GALIP_CACHE`, by default galip's folder in the user's cache.
 
-    Raises FileRefused for a bundle that is not whole and as it was exported, ProviderUnavailable where the
-    device is not available, UsageError for an unknown device or precision, for a precision that the device
-    does not compute in, and for `fallback` on a device that has none.
+    Raises FileRefused for a bundle that is not whole and as it was exported and for a shipped one that is not
+    installed, ProviderUnavailable where the device is not available, UsageError for an unknown device or
+    precision, for a precision that the device does not compute in, and for `fallback` on a device that has
+    none.
     """
+    if path is None:
+        bundle = default_bundle()
+        with advice(FileRefused, REPAIR):
+            return _load(bundle, EXPORT, device, precision, threads, fallback)
     if not isinstance(path, str | os.PathLike):
         raise UsageError(f"a bundle's path is a str or a Path, not {short_repr(path)}")
-    folder = Path(path).absolute()
+    return _load(Path(path), None, device, precision, threads, fallback)
+
+
+def _load(
+    path: Path, other_precisions: str | None, device: str, precision: str, threads: int | None, fallback: bool
+) -> Model:
+    """Load a bundle as `load` does. `other_precisions`: how to have it in a precision that it lacks."""
+    folder = path.absolute()
     count = thread_count(threads)
     manifest = read_manifest(path)
     name, gpu = parse_device(device)
     check_fallback(fallback, name)
-    precisions = {graph: _choose_precision(manifest, graph, precision, name) for graph in GRAPHS}
-    devices = candidates(name, precisions["generator"])
+    with advice(UsageError, other_precisions) if other_precisions else nullcontext():
+        precisions = {graph: choose_precision(manifest, graph, precision, name) for graph in GRAPHS}
+        devices = candidates(name, precisions["generator"])
     check_files(path, manifest)
     engines = _engines(path, manifest, precisions, gpu) if name != "auto" and runs_engines(name) else {}
     files, remember = _opened(folder, manifest, precisions, engines)
@@ -108,7 +123,7 @@ def load(
         requested = {"device": device, "precision": precision, "threads": threads}
         if fallback:
             requested["fallback"] = True
-        return Model(Path(path), manifest, tokenizer, runners, settings, requested, _reload, passed_over)
+        return Model(path, manifest, tokenizer, runners, settings, requested, _reload, passed_over)
     raise AssertionError("there is a device to try, or an error")
 
 
@@ -120,8 +135,11 @@ def _reload(folder: str, manifest: str, requested: Mapping[str, Any]) -> Model:
     return model
 
 
-def _choose_precision(manifest: Manifest, graph: str, precision: str, device: str) -> str:
-    """Return the precision of `graph` to use; the text encoder may have fewer than the generator."""
+def choose_precision(manifest: Manifest, graph: str, precision: str, device: str) -> str:
+    """Return the precision of `graph` to use; the text encoder may have fewer than the generator.
+
+    Raises UsageError for one that the bundle does not have.
+    """
     specs = manifest.graphs[graph]
     offered = sorted(manifest.graphs["generator"])
     if not isinstance(precision, str) or precision not in ("auto", *offered):

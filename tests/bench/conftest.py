@@ -70,6 +70,7 @@ def with_subject(monkeypatch):
         monkeypatch.setattr(
             benchmark, "all_subjects", lambda *a: [*subjects(*a)[:keep], benchmark.Subject(name, load)]
         )
+        monkeypatch.setattr("galip_bench.subjects.check_subjects", lambda config: None)
 
     return add
 

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from galip_bench import benchmark, latency, run, subjects
+from galip_bench import BenchConfig, benchmark, latency, run, subjects
 from galip_bench.html_report import html_report
 from galip_bench.latency import PHASES, copy_timer, measure_latency, time_phases
 from galip_bench.latency_report import machine_noise
 from galip_bench.latency_worker import WorkerResult
 from galip_bench.machine import Gpu
 from galip_bench.markdown_report import latency_summary, markdown_report
+from galip_bench.models import prepare_models
 from galip_bench.tables import tables
 from galip_export import export_bundle
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
 
+from galip.assets import default_bundle, default_checkpoint
 from galip.checkpoint import save_galip
 from galip.eager import load_eager
 from galip.model import Galip
@@ -408,3 +410,13 @@ def test_a_reference_with_nan_is_refused(config, monkeypatch):
     monkeypatch.setattr("galip_bench.parity.generate_raw", lambda *_: broken)
     with pytest.raises(QualityGateFailed, match="eager-fp32"):
         run(config(rounds=1))
+
+
+def test_without_a_bundle_it_is_the_shipped_one():
+    with prepare_models(BenchConfig()) as models:
+        assert (models.checkpoint, models.bundle) == (default_checkpoint(), default_bundle())
+        assert models.is_pair
+        default = {subject.name for subject in subjects.select(subjects.all_subjects(models), [])}
+        assert {"eager-fp32", "bundle-cpu-w16a32"} <= default
+        with pytest.raises(UsageError, match=r"bundle-cpu-fp32.*galip export.*--bundle"):
+            subjects.select(subjects.all_subjects(models), ["bundle-cpu-fp32"])

@@ -1,7 +1,9 @@
 """How long a run may take, how long it says it will, and what is left of it when it is stopped."""
 
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,7 +15,7 @@ import pytest
 from galip_bench import benchmark, read_report, run
 from galip_bench.latency import measure_latency
 from galip_bench.latency_worker import LatencyTask, run_worker
-from galip_bench.schedule import Schedule, Stop, Terminated
+from galip_bench.schedule import Schedule, Stop, Terminated, TimeIsUp, time_limit
 from galip_runtime.errors import ProviderUnavailable
 
 from galip.eager import load_eager
@@ -80,6 +82,79 @@ def test_rounds_end_when_they_are_over_with_one_at_least(tiny_checkpoint):
         progress=calls.append,
     )  # fmt: skip
     assert len(calls) == 5
+
+
+def test_what_is_measured_of_a_round_that_is_over_is_dropped(tiny_checkpoint):
+    models = {name: load_eager(tiny_checkpoint, "cpu") for name in "AB"}
+    decoded, decode = [], models["A"].decode
+
+    def counted(noise, sentence):
+        decoded.append(len(noise))
+        return decode(noise, sentence)
+
+    models["A"].decode = counted
+    delivered = []
+    samples, _ = measure_latency(
+        models, ["a"], batches=(1, 2), rounds=50, warmup=0, is_over=lambda: len(decoded) == 5,
+        on_round=lambda seconds, failed: delivered.append(set(seconds)),
+    )  # fmt: skip
+    assert decoded == [1, 2, 1, 2, 1]
+    assert {len(sizes[batch]["total"]) for sizes in samples.values() for batch in (1, 2)} == {2}
+    assert delivered == [{"A", "B"}] * 2
+
+
+def test_a_step_that_takes_too_long_is_cut():
+    start = time.monotonic()
+    with pytest.raises(TimeIsUp), time_limit(0.1), contextlib.suppress(Exception):  # as a library would
+        time.sleep(60)
+    assert time.monotonic() - start < 30
+    with time_limit(0.1):
+        pass
+    with time_limit(math.inf):
+        time.sleep(0.3)  # no timer is left behind
+
+
+def test_a_subject_whose_pictures_take_too_long_is_cut(config, no_workers, with_subject):
+    """The others are measured, and the report says what was cut."""
+    with_subject("endless", lambda: time.sleep(3600))
+    report = run(config(subjects=("endless", MEASURED), rounds=2, max_minutes=0.2))
+    assert list(report.subjects) == ["eager-fp32", MEASURED]
+    assert report.unavailable["endless"].startswith("cut after ")
+    assert report.subjects[MEASURED].latency
+
+
+def test_a_launch_that_was_cut_is_named_and_one_without_a_round_left_out(config, no_workers, monkeypatch):
+    made_up, tasks = benchmark.run_worker, []
+
+    def cut(task, progress=None, stop=None):
+        tasks.append(task)
+        result = made_up(task)
+        return dataclasses.replace(result, cut=True, samples=result.samples if len(tasks) < 3 else {})
+
+    monkeypatch.setattr(benchmark, "run_worker", cut)
+    report = run(config(launches=3, rounds=6))
+    assert report.launches == [2, 2]
+    assert [task.min_rounds for task in tasks] == [1, 0, 0]
+    assert [warning.split(" cut")[0] for warning in report.warnings] == [
+        f"launch {n} of 3 was" for n in (1, 2, 3)
+    ]
+
+
+def test_a_cold_start_that_takes_too_long_is_cut(config, no_workers, monkeypatch):
+    monkeypatch.setattr(benchmark, "_START_SECONDS", 0.0)
+    plain, limits = benchmark.measure_cold_start, []
+
+    def slow(name, models, *, max_seconds, **options):
+        limits.append(max_seconds)
+        return plain(name, models, max_seconds=0.01, **options)
+
+    monkeypatch.setattr(benchmark, "measure_cold_start", slow)
+    report = run(config(cold_starts=2, max_minutes=5))
+    assert all(0 < seconds <= 300 for seconds in limits)
+    assert all(subject.fresh == [] for subject in report.subjects.values())
+    assert [warning.split(":")[0] for warning in report.warnings] == [
+        f"0 cold starts of {name}, not 2" for name in ("eager-fp32", MEASURED)
+    ]
 
 
 def test_the_progress_tells_the_time_left(config, no_workers):

@@ -9,10 +9,12 @@ import galip_export.engines
 import pytest
 import typer.main
 from galip_runtime.backends.tables import DEVICES
-from galip_runtime.errors import QualityGateFailed
+from galip_runtime.errors import ProviderUnavailable, QualityGateFailed
+from galip_runtime.install import install_extra
 from runtime.stub_bundle import make_stub_bundle
 
 from galip.cli.app import app
+from galip.cli.failures import as_galip_error
 
 COMMAND = [sys.executable, "-c", "from galip.cli import main; main()"]
 
@@ -133,7 +135,7 @@ MISTAKES = {
     "no command": (["data"], ["galip data --help"]),
     "unknown option": (["info", "x", "--colour"], ["--colour", "galip info --help"]),
     "missing option": (["train", "--data", "x"], ["--clip", "--out"]),
-    "missing argument": (["info"], ["'path'", "galip info --help"]),
+    "missing argument": (["convert", "--out", "x"], ["'released'", "galip convert --help"]),
     "missing value": (["export", "--out"], ["'--out'"]),
     "one too many": (["info", "x", "y"], ["(y)"]),
     "no number": (["generate", "x", "--count", "two"], ["--count"]),
@@ -288,3 +290,10 @@ def test_every_command_refuses_a_manifest_that_was_altered(fail, tmp_path, chang
     ):
         assert "manifest.json" in fail(4, *command), command
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle"]
+
+
+def test_a_command_whose_extra_is_not_installed_says_what_to_install():
+    error = as_galip_error(ModuleNotFoundError("no such module", name="lightning_fabric"))
+    assert type(error) is ProviderUnavailable
+    for extra in ("train", "eval"):
+        assert install_extra(extra, "galip") in str(error)

@@ -42,6 +42,7 @@ def test_trt_asks_for_fp16(run, tiny_checkpoint, tmp_path, monkeypatch):
         raise UsageError("enough")
 
     monkeypatch.setattr(galip_export, "export_bundle", export)
+    monkeypatch.setattr(galip_export.engines, "engine_builder", lambda *_: None)  # needs no GPU here
     run("export", tiny_checkpoint, "--out", tmp_path / "a")
     run("export", tiny_checkpoint, "--out", tmp_path / "a", "--trt")
     run("export", tiny_checkpoint, "--out", tmp_path / "a", "--trt", "--precision", "fp16, w16a32")

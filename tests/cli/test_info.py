@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from galip_runtime.bundle.manifest import sha256_file
 from runtime.stub_bundle import make_stub_bundle, relist
 
+from galip.assets import default_checkpoint
 from galip.checkpoint import save_clip
 from galip.clip import build_clip
 from galip.presets import preset
@@ -42,6 +44,12 @@ def test_info_on_a_bundle(run, bundle):
     assert facts["dimensions"]["image_width"] == 8
     assert set(facts["graphs"]) == {"text_encoder", "generator"}
     assert "kind: bundle" in run("info", bundle)[1]
+
+
+def test_without_a_path_it_is_the_shipped_bundle(run):
+    code, out, _ = run("info", "--json")
+    assert code == 0
+    assert json.loads(out)["source"]["sha256"] == sha256_file(default_checkpoint())
 
 
 def test_info_tells_the_worst_parity_of_each_graph(run, tmp_path):

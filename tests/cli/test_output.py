@@ -2,9 +2,11 @@
 
 import io
 import sys
+import time
 
 import pytest
 
+from galip.cli import output
 from galip.cli.output import ProgressBar
 
 
@@ -31,3 +33,16 @@ def test_progress(monkeypatch, stream, expected):
         progress("writing", 1, 2)  # too soon
         progress("writing", 2, 2)
     assert sys.stderr.getvalue() == expected
+
+
+def test_a_clock_where_there_is_nothing_to_count(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(output, "_TICK", 0.01)
+    with ProgressBar() as progress:
+        progress("reading", 0, 1)
+        while "reading 2 s" not in sys.stderr.getvalue():
+            time.sleep(0.01)
+        progress("writing", 1, 2)
+        written = sys.stderr.getvalue()
+        time.sleep(0.05)
+        assert sys.stderr.getvalue() == written

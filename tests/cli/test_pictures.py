@@ -2,14 +2,11 @@
 
 import json
 
-import galip_export
-import galip_export.engines
 import numpy as np
 from galip_runtime.bundle.manifest import read_manifest
 from PIL import Image
-from runtime.stub_bundle import make_stub_bundle
 
-from galip import assets
+from galip.assets import default_bundle
 
 
 def test_generate(run, bundle, tmp_path):
@@ -93,19 +90,13 @@ def test_eager_pictures(run, tiny_checkpoint, tmp_path):
     assert "28x28" in out
 
 
-def test_without_a_bundle_the_shipped_model_is_exported_once(run, tmp_path, monkeypatch):
-    exported = []
-
-    def export_bundle(checkpoint, out, **options):
-        exported.append((checkpoint, out))
-        make_stub_bundle(out)
-
-    monkeypatch.setattr(galip_export, "export_bundle", export_bundle)
-    monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
-    for name in ("a.png", "b.png"):
-        code, _, err = run("generate", "a red apple", "--out", tmp_path / name, "--device", "cpu")
+def test_without_a_bundle_it_is_the_shipped_model(run, tmp_path):
+    for command in (["generate", "a car"], ["interpolate", "a car", "a rose"], ["sample-grid", "a car"]):
+        code, _, err = run(*command, "--out", tmp_path / "a.png", "--device", "cpu", "--seed", 7)
         assert code == 0, err
-    ((checkpoint, out),) = exported
-    assert checkpoint == assets.default_checkpoint()
-    assert out.parent == tmp_path / "cache"
-    assert out.name.startswith("default-")
+        assert Image.open(tmp_path / "a.png").text["bundle"] == read_manifest(default_bundle()).digest
+
+
+def test_the_shipped_model_in_another_precision_has_to_be_exported(fail, tmp_path):
+    err = fail(2, "generate", "a car", "--precision", "fp32", "--out", tmp_path / "a.png")
+    assert "galip export --precision fp32 --out BUNDLE" in err

@@ -13,6 +13,7 @@ import pytest
 from galip import early_checks
 from galip.train import contrastive, gan
 from galip.train.config import ContrastiveConfig, GanConfig
+from galip.train.stop_signals import TrainingStopped
 
 
 def test_resume_without_the_other_options(run, tiny_data, tiny_clip, tmp_path, one_thread):
@@ -90,6 +91,41 @@ def test_options_are_the_config_s_fields(run, fail, monkeypatch, tmp_path, comma
     (tmp_path / "a out" / "states" / "0000001.pt").touch()
     assert run(command, *options, "--resume")[0] == 0
     assert configs.pop() == (dataclasses.replace(plain, **values), True)
+
+
+def test_the_preset_is_named_by_the_first_process(run, monkeypatch):
+    monkeypatch.setattr(gan, "train", lambda config, resume, echo: Path("x"))
+    monkeypatch.setattr(early_checks, "check_training", lambda config, resume: None)
+    arguments = ["train", "--data", "d", "--clip", "c", "--out", "o"]
+    assert "preset: icons" in run(*arguments, "--preset", "icons")[2].splitlines()
+    assert "preset" not in run(*arguments)[2]
+    monkeypatch.setenv("RANK", "1")
+    assert run(*arguments, "--preset", "icons") == (0, "", "")
+
+
+def test_a_stop_says_how_to_go_on(run, monkeypatch):
+    def stopped(config, resume, echo):
+        raise TrainingStopped("stopped after step 3")
+
+    monkeypatch.setattr(gan, "train", stopped)
+    monkeypatch.setattr(early_checks, "check_training", lambda config, resume: None)
+    arguments = ["train", "--data", "d", "--clip", "c", "--out", "my run"]
+    code, out, err = run(*arguments)
+    assert (code, out) == (130, "")
+    assert "galip train --resume --out 'my run'" in err
+    started = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0"}
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    assert "torchrun --nproc-per-node=2 -m galip train --resume --out 'my run'" in run(*arguments)[2]
+    monkeypatch.setenv("RANK", "1")
+    assert "stopped" not in run(*arguments)[2]
+
+
+@pytest.mark.parametrize("name", ["layout", "crop", "max_broken"])
+def test_both_trainings_read_data_by_the_same_options(name):
+    fields = [config.__dataclass_fields__[name] for config in (GanConfig, ContrastiveConfig)]
+    assert fields[0].default == fields[1].default
+    assert fields[0].metadata == fields[1].metadata
 
 
 def test_train_clip_is_one_process(tmp_path):

@@ -22,4 +22,4 @@ def test_without_rewrites(tiny_checkpoint, tmp_path, device):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("device", ["cpu", "openvino"])
 def test_of_the_shipped_model(device, threads):
-    check_batches(default_bundle(), device, threads)
+    check_batches(default_bundle(), device, threads, precision="w16a32")

@@ -9,12 +9,17 @@ from galip_export.mixed_precision import to_fp16
 from galip_export.tensorrt_builder import Builder
 from galip_runtime.bundle.manifest import GRAPHS, read_manifest
 
-from galip.assets import default_bundle
+from galip.assets import default_checkpoint
 
 
 @pytest.fixture(scope="module")
 def exported(released_checkpoint, tmp_path_factory):
     return export_bundle(released_checkpoint, tmp_path_factory.mktemp("released") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def exported_shipped(tmp_path_factory):
+    return export_bundle(default_checkpoint(), tmp_path_factory.mktemp("shipped") / "bundle")
 
 
 @pytest.mark.slow
@@ -40,7 +45,7 @@ def test_the_released_model_s_pictures(golden, exported):
 @pytest.mark.parametrize("model", ["released", "shipped"])
 def test_engines(model, precision, request, tmp_path):
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-    source = default_bundle() if model == "shipped" else request.getfixturevalue("exported").bundle
+    source = request.getfixturevalue("exported" if model == "released" else "exported_shipped").bundle
     builder = Builder(BuildOptions((1, 4), ("8.6", "8.9")), tmp_path / "bundle")
     manifest = read_manifest(source)
     for graph in GRAPHS:

@@ -148,7 +148,7 @@ def test_exports_at_once_leave_one_of_them_whole(old, new, tmp_path, monkeypatch
 
 
 def test_another_export_comes_between_check_and_rename(old, new, tmp_path, monkeypatch):
-    out, check, calls = tmp_path / "here" / "other", staging._check_target, []
+    out, check, calls = tmp_path / "here" / "other", staging.check_target, []
 
     def check_then_copy(*arguments):
         check(*arguments)
@@ -156,7 +156,7 @@ def test_another_export_comes_between_check_and_rename(old, new, tmp_path, monke
         if len(calls) == 2:  # the second check is the last before `out` is put in place
             shutil.copytree(old, out)
 
-    monkeypatch.setattr(staging, "_check_target", check_then_copy)
+    monkeypatch.setattr(staging, "check_target", check_then_copy)
     with pytest.raises(UsageError, match=re.escape(str(out))):
         export(new, out, overwrite=False)
     assert state_of(out) == "old"

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
 import { pathToFileURL } from "node:url";
+import { gzipSync } from "node:zlib";
 import { FileRefused, load, ProviderUnavailable, UsageError } from "../../runtime/js/dist/node.js";
 import {
   asBlobs,
@@ -171,6 +172,29 @@ test("a graph that is none, or another one, is refused though its hash is right"
   }
 });
 
+test("a vocabulary that is no gzip, is cut, lies about its size or is no text is refused", async () => {
+  const bomb = gzipSync(Buffer.alloc(100 * 2 ** 20));
+  const liar = Buffer.from(bomb);
+  liar.writeUInt32LE(10, liar.length - 4);
+  const texts = [
+    Buffer.from("i n"),
+    gzipSync("i n\n").subarray(0, -9),
+    bomb,
+    liar,
+    gzipSync(Buffer.of(255, 254)),
+    Buffer.alloc(0),
+  ];
+  for (const bytes of texts) {
+    const map = restated(({ files }) => {
+      files["vocabulary.gz"] = {
+        sha256: createHash("sha256").update(bytes).digest("hex"),
+        size: bytes.length,
+      };
+    });
+    await assert.rejects(load(asBlobs(map.set("vocabulary.gz", bytes))), refused("vocabulary"));
+  }
+});
+
 test("a bundle of a newer format is refused by its version", async () => {
   await assert.rejects(
     load(asBlobs(restated((document) => (document.format_version = 2)))),
@@ -256,6 +280,14 @@ test("a server that has not all, stops in the middle, sends too much or is gone"
   await serving(files(longer), (address) => assert.rejects(load(address), refused("generator.onnx")));
   const gone = await serving(files(whole), async (address) => address);
   await assert.rejects(load(gone), refused("Check the connection"));
+});
+
+test("a server that lets .gz arrive unpacked is told from a damaged file", async () => {
+  const answer = (name, response) => {
+    if (name.endsWith(".gz")) response.setHeader("content-encoding", "gzip");
+    files(bundleFiles().set("vocabulary.gz", gzipSync("i n\n".repeat(500))))(name, response);
+  };
+  await serving(answer, (address) => assert.rejects(load(address), refused("Content-Encoding")));
 });
 
 test("loading stops when its signal says so", async () => {

@@ -1,11 +1,13 @@
 // Devices: what is tried, the self-check of WebGPU, and the nodes that it cannot run.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { ProviderUnavailable } from "../../runtime/js/dist/errors.js";
 import { candidates } from "../../runtime/js/dist/runners/devices.js";
 import { compare } from "../../runtime/js/dist/runners/selfCheck.js";
 import { wideSplits } from "../../runtime/js/dist/runners/splits.js";
+import { shippedBundle } from "./support.mjs";
 
 const platform = { name: "this browser", devices: ["webgpu", "wasm"] };
 const dimensions = { noiseDim: 4, sentenceDim: 4, imageHeight: 2, imageWidth: 2, contextLength: 8 };
@@ -72,8 +74,7 @@ test("splits into too many parts are found among other nodes and numbers of all 
   assert.throws(() => wideSplits(Buffer.of(8, 255), 9), RangeError);
 });
 
-const bundle = process.env.GALIP_BUNDLE;
-test("splits of the shipped model", { skip: !bundle && "GALIP_BUNDLE is not set" }, () => {
-  const names = wideSplits(readFileSync(`${bundle}/generator.onnx`), 9);
+test("splits of the shipped model", () => {
+  const names = wideSplits(readFileSync(join(shippedBundle, "generator.w16a32.onnx")), 9);
   assert.ok(names.length > 0 && names.every((name) => name.startsWith("conditioning/Split")));
 });

@@ -1,7 +1,7 @@
 // The package: what is in it, and that browsers get nothing of Node.
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
@@ -71,23 +71,36 @@ for (const entry of ["browser.js", "worker.js"]) {
   });
 }
 
-test("types of both entries are found by TypeScript", () => {
-  for (const [module, resolution] of [
-    ["NodeNext", "NodeNext"],
-    ["ESNext", "bundler"],
-  ]) {
-    const options = [
-      "--module",
-      module,
-      "--moduleResolution",
-      resolution,
-      "--target",
-      "ES2022",
-      "--types",
-      "node",
-    ];
-    const command = ["tsc", "--ignoreConfig", "--noEmit", "--strict", ...options, "examples/useGalip.ts"];
-    execFileSync("npx", command, { cwd: packageFolder });
+test("TypeScript finds each entry's own types", () => {
+  const folder = mkdtempSync(join(packageFolder, "dist", "types-"));
+  try {
+    for (const [resolution, module, picture] of [
+      ["NodeNext", "NodeNext", "Picture"],
+      ["bundler", "ESNext", "ImageData"],
+    ]) {
+      const file = join(folder, `${resolution}.ts`);
+      const lines = [
+        'import { load, type Picture } from "galip-runtime";',
+        "const model = await load(new Blob());",
+      ];
+      const line = `export const pictures: (${picture} & Picture)[] = await model.generate({ prompts: "a" });`;
+      writeFileSync(file, [...lines, line].join("\n"));
+      const options = [
+        "--module",
+        module,
+        "--moduleResolution",
+        resolution,
+        "--target",
+        "ES2022",
+        "--types",
+        "node",
+      ];
+      execFileSync("npx", ["tsc", "--ignoreConfig", "--noEmit", "--strict", ...options, file], {
+        cwd: packageFolder,
+      });
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
   }
 });
 

@@ -22,6 +22,10 @@ export function vectors(name) {
   return JSON.parse(gunzipSync(bytesOf(`${name}.json.gz`)).toString());
 }
 
+/** The shipped model's bundle. */
+export const shippedBundle =
+  process.env.GALIP_BUNDLE || pathOf("runtime/default_bundle/galip_default_bundle/bundle");
+
 export const bundleZip = bytesOf("bundle.zip");
 
 /** Return the stub bundle's files, name → bytes. */

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from error_checks import assert_names
 from galip_runtime import __main__ as command
+from galip_runtime.install import requirements
 from galip_runtime.noise import MAX_SEED
 from PIL import Image
 from stub_bundle import make_stub_bundle
@@ -77,7 +78,7 @@ def test_a_sampled_seed_is_printed_and_repeats_the_picture(shared_bundle, tmp_pa
         (["--precision", "int4"], 2, ["int4", "bf16", "fp16", "fp32", "int8"]),
         (["-o", "a.txt"], 2, [".txt", ".png"]),
         (["-o", "/nowhere/a.png"], 2, ["/nowhere"]),
-        (["--device", "cuda"], 5, ["cuda", "galip-runtime[gpu]"]),
+        (["--device", "cuda"], 5, ["cuda", *requirements("gpu")]),
     ],
     ids=str,
 )
@@ -93,13 +94,53 @@ def test_an_error_is_one_line_on_stderr(
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["b"], ["b", "red"], ["b", "red", "-o", "a.png", "--seed", "x"],
-                                       ["b", "red", "-o", "a.png", "--what"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["b"],
+        ["b", "red"],
+        ["-o", "a.png"],
+        ["b", "red", "-o", "a.png", "--seed", "x"],
+        ["b", "red", "-o", "a.png", "--what"],
+    ],
+)
 def test_arguments_that_do_not_parse(capsys, arguments):
     with pytest.raises(SystemExit) as leave:
         command.main(arguments)
     assert leave.value.code == 2
     assert_names(capsys.readouterr().err, "BUNDLE", "PROMPT", "--seed")
+
+
+def test_one_text_is_a_prompt_for_the_shipped_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "car").mkdir()  # no bundle
+    for prompt in ("a car, flat style", "car"):
+        assert run(prompt, "-o", "a.png", "--json", "--device", "cpu") == 0
+        assert json.loads(capsys.readouterr().out)["prompts"] == [prompt]
+        assert Image.open("a.png").size == (128, 128)
+
+
+def test_a_bundle_without_a_prompt(shared_bundle, tmp_path, capsys):
+    for text in (shared_bundle, "default"):
+        assert run(text, "-o", tmp_path / "a.png") == 2
+        assert_names(capsys.readouterr().err, text, "prompt")
+    assert os.listdir(tmp_path) == []
+
+
+def test_several_prompts_for_the_shipped_model(tmp_path, capsys, shared_bundle):
+    out = tmp_path / "a.png"
+    assert run("default", "a car", "a rose", "-o", out, "--json", "--device", "cpu") == 0
+    assert json.loads(capsys.readouterr().out)["prompts"] == ["a car", "a rose"]
+    assert run("default", shared_bundle, "-o", out, "--json", "--device", "cpu") == 0
+    assert json.loads(capsys.readouterr().out)["prompts"] == [str(shared_bundle)]
+
+
+def test_the_first_of_several_texts_is_the_bundle(shared_bundle, tmp_path, capsys):
+    for missing in ("a car", tmp_path):
+        assert run(missing, "a rose", "-o", tmp_path / "a.png") == 4
+        assert_names(capsys.readouterr().err, missing, "galip export", "default")
+    assert run(shared_bundle, "-o", tmp_path / "a.png", "a rose") == 0  # options may come in between
 
 
 def test_exit_codes_of_broken_bundles_and_pictures(bundle, tmp_path, capsys):

@@ -9,6 +9,7 @@ from error_checks import assert_names
 from galip_runtime import doctor, hardware
 from galip_runtime.backends.tables import DEVICE_TABLE
 from galip_runtime.hardware import Gpu
+from galip_runtime.install import requirements
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_two_builds_of_onnxruntime(installed):
     assert_names(
         doctor._onnxruntime()["problem"],
         "pip uninstall -y onnxruntime onnxruntime-gpu",
-        "pip install 'galip-runtime[gpu]'",
+        *requirements("gpu"),
     )
     installed(onnxruntime_openvino="1.24.1")
     assert doctor._onnxruntime()["problem"] is None
@@ -58,8 +59,8 @@ def test_no_onnxruntime(installed, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     report = doctor._onnxruntime()
     assert (report["builds"], report["imported"], report["providers"]) == ({}, None, [])
-    assert_names(report["problem"], "galip-runtime[cpu]")
-    assert_names(doctor._device("cpu")["why"], "galip-runtime[cpu]")
+    assert_names(report["problem"], *requirements("cpu"))
+    assert_names(doctor._device("cpu")["why"], *requirements("cpu"))
 
 
 def test_gpus(monkeypatch):

@@ -21,6 +21,7 @@ from galip_runtime.backends.engines import (
 )
 from galip_runtime.bundle.manifest import describe_file, read_manifest, read_verified
 from galip_runtime.hardware import Gpu
+from galip_runtime.install import requirements
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -192,7 +193,7 @@ class TestPlaces:
         return install
 
     def test_which_package_is_imported(self, packages):
-        extras = ("galip-runtime[trt]", "galip-runtime[trt-rtx]")
+        extras = (*requirements("trt"), *requirements("trt-rtx"))
         with expect_error(ProviderUnavailable, *extras, "tensorrt", "tensorrt_rtx") as info:
             import_tensorrt()
         without_any = str(info.value)

@@ -11,7 +11,7 @@ from galip_runtime import FileRefused, ProviderUnavailable, UsageError
         ("seed -1 is too small", -1),
         ("at most 100,000 characters", 100_000),
         ("GPU 2.", 2),
-        ("pip install 'galip-runtime[gpu]'", "galip-runtime[gpu]"),
+        ('pip install "onnxruntime>=1.22"', "onnxruntime>=1.22"),
         ("/tmp/run-0/bundle/generator.onnx was cut", "generator.onnx"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from error_checks import assert_names, expect_error
 from galip_runtime import UsageError
 from galip_runtime.image import check_target, grid, save_animation, save_picture
+from galip_runtime.install import requirements
 from PIL import Image
 
 
@@ -94,4 +95,4 @@ check_target("a.png")
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert process.returncode == 1
     last_line = process.stderr.strip().splitlines()[-1]
-    assert_names(last_line, "galip_runtime.errors.UsageError", "Pillow", "galip-runtime[image]")
+    assert_names(last_line, "galip_runtime.errors.UsageError", "Pillow", *requirements("image"))

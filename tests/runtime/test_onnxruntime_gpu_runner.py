@@ -20,6 +20,7 @@ from galip_runtime import ProviderUnavailable, QualityGateFailed, loading
 from galip_runtime.arrays import to_uint8
 from galip_runtime.backends import onnxruntime_gpu_runner, probe, tensorrt_runner
 from galip_runtime.bundle.manifest import read_manifest
+from galip_runtime.install import requirements
 from onnx import numpy_helper
 from stub_bundle import relist
 
@@ -234,7 +235,7 @@ def test_with_a_placeholder_of_tensorrt_onnxruntime_runs(cuda, bundle, monkeypat
     assert info["providers"]["generator"][0] == "TensorrtExecutionProvider"
     only_cuda = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: only_cuda)
-    with expect_error(ProviderUnavailable, "tensorrt", "galip-runtime[trt]"):
+    with expect_error(ProviderUnavailable, "tensorrt", *requirements("trt")):
         galip_runtime.load(bundle, device="tensorrt")
 
 
@@ -269,7 +270,7 @@ class TestErrors:
 
     def test_without_cuda_bindings(self, cuda, bundle, monkeypatch):
         monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-        with expect_error(ProviderUnavailable, "pip install cuda-bindings"):
+        with expect_error(ProviderUnavailable, "pip install", "cuda-bindings"):
             galip_runtime.load(bundle, device="cuda")
 
     def test_the_model_stays_usable_after_a_failed_run(self, cuda, bundle, expected, monkeypatch):

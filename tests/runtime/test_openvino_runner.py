@@ -16,6 +16,7 @@ from galip_runtime import FileRefused, ProviderUnavailable, loading
 from galip_runtime.backends import libraries, openvino_runner
 from galip_runtime.backends.tables import PRECISIONS
 from galip_runtime.cache import cache_folder, write_cached
+from galip_runtime.install import install_extra, requirements
 from stub_bundle import relist
 
 
@@ -263,7 +264,7 @@ galip_runtime.load({str(bundle)!r}, device="openvino")
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert process.stdout == "cpu\n"
     last_line = process.stderr.strip().splitlines()[-1]
-    command = "pip install --force-reinstall 'galip-runtime[openvino-native]'"
+    command = install_extra("openvino-native", option="--force-reinstall")
     assert_names(last_line, "galip_runtime.errors.ProviderUnavailable", "OpenVINO", command)
 
 
@@ -288,7 +289,7 @@ def test_without_onnxruntime(bundle, cache, pictures, monkeypatch):
     model = galip_runtime.load(bundle)
     assert model.info()["device"] == "openvino"
     assert np.abs(model.generate(["red", "a pan"], [1, 2]).astype(int) - pictures).max() <= 1
-    with expect_error(ProviderUnavailable, "cpu", "openvino", "galip-runtime[cpu]"):
+    with expect_error(ProviderUnavailable, "cpu", "openvino", *requirements("cpu")):
         galip_runtime.load(bundle, device="cpu")
 
 

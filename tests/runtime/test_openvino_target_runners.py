@@ -6,6 +6,7 @@ import pytest
 from error_checks import expect_error
 from galip_runtime import ProviderUnavailable, UsageError
 from galip_runtime.backends import openvino_runner, openvino_target_runners, probe
+from galip_runtime.install import requirements
 from stub_bundle import make_stub_bundle
 
 TARGETS = ("GPU", "NPU")
@@ -115,5 +116,5 @@ def test_a_machine_without_the_target(half, target):
 @pytest.mark.parametrize("target", TARGETS)
 def test_without_openvino_the_package_is_named(half, target, monkeypatch):
     monkeypatch.setattr(openvino_runner, "has_openvino", lambda: False)
-    with expect_error(ProviderUnavailable, f"openvino:{target}", "galip-runtime[openvino-native]"):
+    with expect_error(ProviderUnavailable, f"openvino:{target}", *requirements("openvino-native")):
         galip_runtime.load(half, device=f"openvino:{target}", precision="fp16")

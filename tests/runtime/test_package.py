@@ -85,11 +85,15 @@ def wheel(tmp_path_factory):
     return path
 
 
-def test_the_wheel_has_one_package_and_three_requirements(wheel):
+def test_the_wheel_has_two_packages_and_three_requirements(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         info = f"galip_runtime-{galip_runtime.__version__}.dist-info"
-        assert {name.partition("/")[0] for name in names} == {"galip_runtime", info}
+        assert {name.partition("/")[0] for name in names} == {
+            "galip_runtime",
+            "galip_default_bundle",
+            info,
+        }
         assert "galip_runtime/py.typed" in names
         assert any(name.endswith("LICENSE") for name in names)
         metadata = archive.read(f"{info}/METADATA").decode()
@@ -116,11 +120,12 @@ def dependencies(requirements, extras=("",)):
 
 
 @pytest.fixture(params=["cpu", "openvino-native"])
-def fresh_python(request, wheel, tmp_path):
+def fresh_python(request, wheel, tmp_path, monkeypatch):
     """The Python of a new environment with the wheel and the requirements of two of its extras.
 
     Nothing is downloaded: the files of this environment's distributions are linked, or copied.
     """
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     venv.create(tmp_path / "env", with_pip=False)
     executable = next(path for path in (tmp_path / "env").glob("[bS][ic]*/python*"))
     site = Path(python("import sysconfig; print(sysconfig.get_path('purelib'))", executable).strip())
@@ -152,3 +157,7 @@ def test_a_picture_in_an_environment_of_the_runtime_alone(fresh_python, shared_b
     assert json.loads(process.stdout)["seeds"] == [7]
     picture = np.asarray(Image.open(tmp_path / "apple.png")).astype(int)
     assert np.abs(picture - model.generate("a red apple", 7)[0]).max() <= 1
+    call = [fresh_python, "-m", "galip_runtime", "a car, flat style", "-o", "car.png"]
+    process = subprocess.run(call, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert Image.open(tmp_path / "car.png").size == (128, 128)

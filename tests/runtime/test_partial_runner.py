@@ -11,6 +11,7 @@ from error_checks import expect_error
 from galip_runtime import ProviderUnavailable, UsageError
 from galip_runtime.backends import openvino_runner, probe, tensorrt_runner
 from galip_runtime.backends.tables import DEVICE_TABLE
+from galip_runtime.install import requirements
 
 PROVIDERS = {"coreml": "CoreMLExecutionProvider", "directml": "DmlExecutionProvider"}
 CONFLICT = "nodes are assigned to the CPU, but fallback to it has been disabled"
@@ -140,7 +141,7 @@ def test_the_probe_runs_on_both(session):
 
 @pytest.mark.parametrize("device", PROVIDERS)
 def test_without_the_provider_the_package_is_named(bundle, device):
-    extras = [f"galip-runtime[{extra}]" for extra in DEVICE_TABLE[device].extras]
+    extras = [package for extra in DEVICE_TABLE[device].extras for package in requirements(extra)]
     with expect_error(ProviderUnavailable, device, PROVIDERS[device], *extras):
         galip_runtime.load(bundle, device=device)
 

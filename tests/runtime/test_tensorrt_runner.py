@@ -305,5 +305,5 @@ class TestErrors:
 
     def test_without_cuda_bindings(self, cuda, engined, monkeypatch):
         monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-        with expect_error(ProviderUnavailable, "pip install cuda-bindings"):
+        with expect_error(ProviderUnavailable, "pip install", "cuda-bindings"):
             load(engined)

@@ -25,7 +25,8 @@ from train.fake_icons import make_packages
 
 from galip.cli import data_icons
 from galip.data.shard_folder import PARTIAL_FILE
-from galip.data.shards import load_pictures, read_metas, read_samples
+from galip.data.shards import read_metas, read_samples
+from galip.data.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -111,20 +112,20 @@ def test_an_altered_shard_is_refused_and_built_again(build, tmp_path):
     content[600] ^= 1
     shard.write_bytes(content)
     with pytest.raises(FileRefused, match=r"train-00000\.tar"):
-        load_pictures(tmp_path)
+        open_source(tmp_path)
     assert build(tmp_path).built
-    assert len(load_pictures(tmp_path)) > 0
+    assert len(open_source(tmp_path)) > 0
 
 
 def test_a_shard_that_is_gone_or_was_added_is_refused(build, tmp_path):
     build(tmp_path)
     (tmp_path / "extra.tar").write_bytes(b"")
     with pytest.raises(FileRefused, match=r"extra\.tar"):
-        load_pictures(tmp_path)
+        list(read_samples(tmp_path))
     (tmp_path / "extra.tar").unlink()
     (tmp_path / "train-00000.tar").unlink()
     with pytest.raises(FileRefused, match=r"train-00000\.tar"):
-        load_pictures(tmp_path)
+        list(read_samples(tmp_path))
     assert build(tmp_path).built
 
 
@@ -149,13 +150,13 @@ def test_an_interrupted_build_leaves_nothing_to_mistake_for_a_whole_one(build, t
             build(tmp_path)
     assert not list(tmp_path.glob(".galip-*"))
     if moment == "rendering":
-        assert load_pictures(tmp_path).pictures.shape[-1] == 8
+        assert next(read_samples(tmp_path)).picture.shape[0] == 8
     else:
         assert (tmp_path / PARTIAL_FILE).exists()
         with pytest.raises(FileRefused, match=re.escape(PARTIAL_FILE)):
-            load_pictures(tmp_path)
+            list(read_samples(tmp_path))
     assert build(tmp_path).built
-    assert load_pictures(tmp_path).pictures.shape[-1] == 16
+    assert next(read_samples(tmp_path)).picture.shape[0] == 16
 
 
 def test_a_killed_build_is_redone(build, tmp_path):
@@ -165,7 +166,7 @@ def test_a_killed_build_is_redone(build, tmp_path):
     (tmp_path / PARTIAL_FILE).touch()
     (tmp_path / "train-00003.tar").write_bytes(b"half")
     assert build(tmp_path).built
-    assert len(load_pictures(tmp_path)) > 0
+    assert len(open_source(tmp_path)) > 0
     assert not staging.exists()
 
 

@@ -4,13 +4,12 @@ import json
 import re
 import tarfile
 
-import numpy as np
 import pytest
 from galip_runtime.errors import FileRefused, UsageError
 from PIL import Image
 
 from galip.data.shard_reader import check_ends, members_of
-from galip.data.shards import load_pictures, read_metas, read_samples, write_shards
+from galip.data.shards import read_metas, read_samples, write_shards
 
 
 def encoded(size=(8, 8), colour="red", kind="PNG", mode="RGB") -> bytes:
@@ -43,20 +42,6 @@ def test_what_is_written_is_read(tmp_path):
     assert [meta["n"] for meta in read_metas(tmp_path, "train")] == list(range(7))
 
 
-def test_a_split_in_memory(tmp_path):
-    samples = [(f"k{n}", encoded(colour=(n, 50, 0)), f"c{n}", {"n": n}) for n in range(5)]
-    write_shards(tmp_path, "val", samples, per_shard=2)
-    loaded = load_pictures(tmp_path, "val", where=lambda meta: meta["n"] % 2 == 0)
-    assert loaded.pictures.shape == (3, 3, 8, 8)
-    assert loaded.pictures.dtype == np.uint8
-    assert loaded.pictures.flags.c_contiguous
-    assert loaded.pictures[:, :, 0, 0].tolist() == [[0, 50, 0], [2, 50, 0], [4, 50, 0]]
-    assert loaded.captions == [["c0"], ["c2"], ["c4"]]
-    assert len(loaded) == 3
-    with pytest.raises(UsageError, match=r"\bval\b"):
-        load_pictures(tmp_path, "val", where=lambda _: False)
-
-
 def test_a_users_own_shards(tmp_path):
     """img2dataset's layout: 00000.tar, jpg or webp, JSON with other things in it."""
     tar_of(tmp_path / "00000.tar", {
@@ -71,10 +56,9 @@ def test_a_users_own_shards(tmp_path):
         ("000000000", "a cat"),
         ("sub/000000001", "ein Bär"),
     ]
-    assert load_pictures(tmp_path).captions == [["a cat"], ["ein Bär"]]
     assert [sample.key for sample in read_samples(tmp_path / "00000.tar")] == ["000000000", "sub/000000001"]
     with pytest.raises(UsageError, match=r"val-\*\.tar"):
-        load_pictures(tmp_path, "val")
+        list(read_samples(tmp_path, "val"))
 
 
 def test_transparency_becomes_white_and_grey_becomes_rgb(tmp_path):
@@ -136,19 +120,9 @@ GOOD = encoded((32, 32))
 )
 def test_a_broken_sample_is_named_with_its_shard(tmp_path, members, message):
     tar_of(tmp_path / "train-00000.tar", {"good.png": GOOD, "good.txt": b"fine", **members})
-    for read in (lambda: list(read_samples(tmp_path)), lambda: load_pictures(tmp_path)):
-        with pytest.raises(FileRefused, match=message) as refused:
-            read()
-        assert "train-00000.tar" in str(refused.value)
-
-
-def test_pictures_of_several_sizes_are_refused(tmp_path):
-    tar_of(tmp_path / "a.tar", {"a.png": GOOD, "a.txt": b"x", "b.png": encoded((16, 16)), "b.txt": b"x"})
-    with pytest.raises(FileRefused, match=r"sample b.*16 x 16.*32 x 32"):
-        load_pictures(tmp_path)
-    tar_of(tmp_path / "a.tar", {"a.png": encoded((16, 8)), "a.txt": b"x"})
-    with pytest.raises(FileRefused, match="16 x 8"):
-        load_pictures(tmp_path)
+    with pytest.raises(FileRefused, match=message) as refused:
+        list(read_samples(tmp_path))
+    assert "train-00000.tar" in str(refused.value)
 
 
 @pytest.mark.parametrize("key", ["", "a.b", "a/b"])
@@ -162,7 +136,7 @@ def test_a_broken_record(tmp_path, record):
     write_shards(tmp_path, "train", [("k", GOOD, "x", {})])
     (tmp_path / "dataset.json").write_text(record)
     with pytest.raises(FileRefused, match=r"dataset\.json"):
-        load_pictures(tmp_path)
+        list(read_samples(tmp_path))
 
 
 @pytest.mark.parametrize("harm", ["a damaged head", "another tar after it"])

@@ -12,7 +12,8 @@ from train.layout_fixtures import encoded, picture, write_shards, write_tar
 from galip.data import shard_reader as tars
 from galip.data import stream as streams
 from galip.data.decode import BrokenPicture
-from galip.data.layouts.shards import count_pictures, shards_of_split
+from galip.data.layouts.shards import ShardSource, count_pictures, shards_of_split
+from galip.data.left_out import LeftOut
 from galip.data.stream import START, ShardStream
 
 SHARDS, EACH = 5, 7
@@ -112,6 +113,44 @@ def test_broken_samples_come_as_such(tmp_path):
     assert kinds[BrokenPicture] == 2
     broken = sorted(str(item) for item in items if isinstance(item, BrokenPicture))
     assert [re.search(r"sample (\w)\b", message)[1] for message in broken] == ["a", "b"]
+
+
+@pytest.fixture(scope="module")
+def untidy(tmp_path_factory):
+    """Five shards of three to seven samples, with all kinds of things that are not used."""
+    folder = tmp_path_factory.mktemp("untidy")
+    good = encoded(picture(0))
+    for shard in range(5):
+        members = [("README.txt", b"x")]
+        for number in range(3 + shard):
+            captions = json.dumps({"captions": ["x", None, f"y{number}"], "number": number}).encode()
+            texts = [(f"{number}.txt", b"x"), (f"{number}.json", captions), (f"{number}.mp3", b"x")]
+            members += [(f"{number}.jpg", good), *texts, (f"._{number}.jpg", b"x")]
+        write_tar(folder / f"{shard}.tar", [*members, ("alone.json", b"{}")])
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+@pytest.mark.parametrize("exclude", [[], ["number=1"]])
+def test_what_is_left_out_is_counted_once(untidy, lanes, exclude):
+    stream = ShardStream(untidy, lanes, seed=3, exclude=exclude)
+    whole = LeftOut()
+    for lane in range(lanes):
+        list(itertools.islice(stream.lane(lane, left_out=whole), 60))  # more than an epoch
+    expected = ShardSource("train", untidy).left_out
+    assert whole == expected
+    assert set(whole.values()) == {5, 25}
+    assert whole.examples.keys() == expected.examples.keys()
+
+
+def test_what_is_left_out_is_counted_once_by_one_who_goes_on(untidy):
+    stream = ShardStream(untidy, 1, seed=3)
+    places = [START, *(place for _, place in itertools.islice(stream.lane(0), 40))]
+    for stop, place in enumerate(places):
+        left_out = LeftOut()
+        list(itertools.islice(stream.lane(0, left_out=left_out), stop))
+        list(itertools.islice(stream.lane(0, place, left_out), 40))
+        assert left_out == ShardSource("train", untidy).left_out, place
 
 
 def test_a_broken_tar_stops_it(tmp_path):

@@ -4,7 +4,7 @@ import json
 import pickle
 
 import pytest
-from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.errors import UsageError
 from galip_runtime.tokenizer import Tokenizer
 from train.layout_fixtures import (
     BIRDS,
@@ -72,11 +72,13 @@ class TestLeftOut:
     def test_training_reports_them(self, tmp_path, stream):
         write_tar(tmp_path / "0.tar", [("a.png", PNG), ("a.txt", b"x"), ("._a.png", b"x")])
         write(tmp_path / "b.tif", PNG)
-        lines = loader(tmp_path, stream=stream).left_out()
-        assert [("b.tif" in line, "._a.png" in line) for line in lines] == [
-            (True, False),
-            *([(False, True)] if stream == "no" else []),
-        ]
+        opened = loader(tmp_path, stream=stream)
+        kinds = {"files beside the tars ending in .tif": 1}
+        within = {"hidden files in tars": 1}
+        assert opened.left_out == (kinds | within if stream == "no" else kinds)
+        for step in range(3):  # three epochs
+            opened.batch(step)
+            assert opened.left_out_in_stream == (within if stream == "yes" else {})
 
 
 class TestCaptions:
@@ -109,66 +111,6 @@ class TestCaptions:
         report, _ = check_data(tmp_path)
         assert (report.pictures, report.broken) == (3, 1)
         assert [broken["key"] for broken in report.first_broken] == ["b.png"]
-
-
-class TestTables:
-    def test_a_caption_in_quotes_has_commas_and_lines(self, tmp_path):
-        good(tmp_path, "a")
-        write(tmp_path / "metadata.csv", 'file_name,text,source\ra.png,"x, ""y""\u2028z",drawn\r')
-        picture = open_source(tmp_path)[0]
-        assert (picture.captions, picture.meta) == (('x, "y"\u2028z',), {"source": "drawn"})
-
-    def test_numbers_are_numbers_for_conditions_and_captions_are_text(self, tmp_path):
-        for name in "ab":
-            write(tmp_path / f"{name}.png", PNG)
-        write(tmp_path / "metadata.csv", "file_name,text,width,code\na.png,7,640,007\nb.png,8,64.5,x\n")
-        source = open_source(tmp_path)
-        assert [source.captions(index) for index in range(2)] == [("7",), ("8",)]
-        assert [source.meta(index) for index in range(2)] == [
-            {"width": 640, "code": "007"},
-            {"width": 64.5, "code": "x"},
-        ]
-        assert len(loader(tmp_path, exclude=("width>100",))) == 1
-        assert len(loader(tmp_path, exclude=("nothing=None",))) == 2
-
-    def test_a_caption_cut_at_a_comma_is_refused_with_its_line(self, tmp_path):
-        good(tmp_path, "a")
-        write(tmp_path / "metadata.csv", "file_name,text\na.png,a red, round disc\n")
-        with pytest.raises(FileRefused, match="line 2"):
-            open_source(tmp_path)
-
-    def test_a_table_of_something_else_is_left_out(self, tmp_path):
-        good(tmp_path, "a")
-        write(tmp_path / "metadata.csv", "name;colour\na.png;red\n")
-        report, _ = check_data(tmp_path)
-        assert (report.pictures, report.broken, [*report.left_out.values()]) == (1, 0, [1])
-
-    def test_a_table_without_captions_leaves_text_files_theirs(self, tmp_path):
-        good(tmp_path, "a")
-        write(tmp_path / "metadata.jsonl", '{"file_name": "a.png", "label": 3}')
-        picture = open_source(tmp_path)[0]
-        assert (picture.captions, picture.meta) == (("a disc a",), {"label": 3})
-
-    def test_tables_lie_at_any_depth_and_are_joined(self, tmp_path):
-        write(tmp_path / "c" / "a.png", PNG)
-        write(tmp_path / "c" / "metadata.jsonl", '{"file_name": "a.png", "text": "x"}')
-        write(tmp_path / "captions.jsonl", '{"file": "c\\\\a.png", "text": "y"}')
-        assert set(open_source(tmp_path)[0].captions) == {"x", "y"}
-
-    def test_a_line_of_a_missing_picture_is_one_broken_picture(self, tmp_path):
-        good(tmp_path, "a")
-        write(tmp_path / "captions.jsonl", '{"file": "a.png", "text": "x"}\n{"file": "no.png", "text": "x"}')
-        report, _ = check_data(tmp_path)
-        assert (report.pictures, report.broken) == (2, 1)
-        assert report.first_broken[0]["key"] == "no.png"
-
-    def test_a_split_s_lines_are_its_own(self, tmp_path):
-        good(tmp_path / "train", "a")
-        good(tmp_path / "val", "b")
-        lines = [{"file": f"{name}.png", "text": "x"} for name in ("train/a", "val/b", "val/missing")]
-        write(tmp_path / "captions.jsonl", "\n".join(map(json.dumps, lines)))
-        reports = [check_data(tmp_path, split=split)[0] for split in ("train", "val")]
-        assert [(report.pictures, report.broken) for report in reports] == [(1, 0), (2, 1)]
 
 
 class TestNames:

@@ -8,20 +8,24 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
+from error_checks import expect_error
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
 from PIL import Image
 from safetensors.torch import load_file
-from train.layout_fixtures import WRITERS
+from train.layout_fixtures import WRITERS, write_shards
 
 from galip import losses
+from galip.assets import default_checkpoint
 from galip.checkpoint import PARTS, load_galip, read_info, save_galip
 from galip.data.layouts import LAYOUTS
 from galip.model import Galip
 from galip.presets import preset
+from galip.sheets import labelled_size
 from galip.train import checkpointing, gan
 from galip.train.collapse import CollapseDetector
 from galip.train.config import GanConfig
@@ -159,7 +163,7 @@ def test_sigint_to_the_command(config, saved):
     assert process.returncode == 130, "".join(lines)
     assert stdout == ""
     assert "Traceback" not in "".join(lines)
-    assert "go on with --resume" in lines[-2]
+    assert f"galip train --resume --out {run.out}" in lines[-2]
     assert "interrupted" in lines[-1]
     done = saved(run.out)["step"]
     assert done >= 3
@@ -175,7 +179,10 @@ def test_a_run_s_folder(config, tiny_clip, saved, logged):
     run = config(sample_prompts=("a red box", "a blue box"), log_every=2)
     path = train(run, echo=echoed.append)
     assert json.loads(Path(run.out, "config.json").read_text())["lr_g"] == 1e-4
-    assert any("resolved config" in line and '"lr_d": 0.0004' in line for line in echoed)
+    (options,) = [line for line in echoed if line.startswith("options: ")]
+    given = {"--sample-prompts 'a red box' --sample-prompts 'a blue box'", "--log-every 2", "--model tiny"}
+    assert all(option in options for option in given)
+    assert "--lr-d" not in options, "it has its default"
     assert [line["step"] for line in logged(run.out)] == [2, 4, 6]
     assert all(math.isfinite(value) for line in logged(run.out) for value in line.values())
     assert set(logged(run.out)[0]) == {
@@ -191,7 +198,8 @@ def test_a_run_s_folder(config, tiny_clip, saved, logged):
     }
     assert any(name.startswith("events.") for name in os.listdir(f"{run.out}/tensorboard"))
     assert sorted(os.listdir(f"{run.out}/samples")) == ["0000003.png", "0000006.png"]
-    assert Image.open(f"{run.out}/samples/0000006.png").size == (4 * 28 + 3 * 2, 2 * 28 + 2)
+    sheet = Image.open(f"{run.out}/samples/0000006.png")
+    assert sheet.size[::-1] == labelled_size(2, 4, 28, 28)
     info = read_info(path)
     assert info.parts == PARTS
     assert info.note["step"] == 6
@@ -420,7 +428,7 @@ def test_every_layout_trains(config, tmp_path, logged, layout):
     echoed = []
     run = dataclasses.replace(config(steps=2, batch_size=2, crop="random", max_broken=0.9), data=str(data))
     train(run, echo=echoed.append)
-    assert any(layout.partition("_")[0] in line for line in echoed if "learned in the generator" in line)
+    assert any(layout.partition("_")[0] in line for line in echoed if line.startswith("data: "))
     assert all(math.isfinite(value) for line in logged(run.out) for value in line.values())
 
 
@@ -436,6 +444,30 @@ def test_what_is_left_out_is_said_and_a_refused_caption_keeps_the_state(config, 
     train(run, echo=echoed.append)
     assert [line for line in echoed if "notes.md" in line and ".md" in line]
     assert saved(run.out)["step"] == 2
+
+
+def test_what_a_stream_leaves_out_is_said_once_it_is_known(config, tmp_path):
+    shards = write_shards(tmp_path / "shards", 3, 4)
+    for number in range(3):
+        with tarfile.open(shards / f"{number:05}.tar", "a") as tar:
+            tar.addfile(tarfile.TarInfo(f"{number}.mp3"))
+    (shards / "notes.md").write_text("x")
+    echoed = []
+    options = {"steps": 6, "batch_size": 4, "save_every": 1, "stream": "yes"}
+    train(dataclasses.replace(config(**options), data=str(shards)), echo=echoed.append)
+    lines = [line for line in echoed if line.startswith("left out: ")]
+    beside = [line for line in lines if "notes.md" in line]
+    assert len(beside) == len(lines) - len(beside) + 1  # at the start, too
+    assert lines[0] == beside[0]
+    assert "3 files in tars ending in .mp3" in lines[-1]
+    assert all(f"{number}.mp3" in lines[-1] for number in range(3))
+    before = len(echoed)
+    train(
+        dataclasses.replace(config(**options | {"steps": 8}), data=str(shards)),
+        resume=True,
+        echo=echoed.append,
+    )
+    assert lines[-1] in echoed[before:]
 
 
 def test_fp16_keeps_its_loss_scale(config, saved):
@@ -471,25 +503,54 @@ def test_beginning_with_a_checkpoint(config, tiny_checkpoint, tmp_path):
         train(dataclasses.replace(config("c"), clip=str(other)), echo=quiet)
 
 
-def test_a_checkpoint_of_smaller_pictures_grows(config, tmp_path, tiny_checkpoint):
-    """All but the last block and the convolution to RGB is the smaller one's."""
-    begun = load_galip(tiny_checkpoint, needs=PARTS)
-    smaller = preset("tiny")
-    ends = dataclasses.replace(smaller.generator, channels=(16, 16, 12), sizes=(8, 16))
-    small = Galip(dataclasses.replace(smaller, generator=ends))
-    small.use_towers(begun.text, begun.image)
-    path = tmp_path / "small.safetensors"
-    save_galip(path, small)
+def resized(sizes, channels, tiny_checkpoint):
+    """Return a tiny model of other pictures with the towers of `tiny_checkpoint`."""
+    begun, shape = load_galip(tiny_checkpoint, needs=PARTS), preset("tiny")
+    generator = dataclasses.replace(shape.generator, channels=channels, sizes=sizes)
+    model = Galip(dataclasses.replace(shape, generator=generator))
+    model.use_towers(begun.text, begun.image)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("sizes", "channels", "shared"),
+    [((8, 16), (16, 16, 12), {"0", "1"}), ((8, 16, 28, 56), (16, 16, 12, 8, 4), {"0", "1", "2"})],
+)
+def test_a_checkpoint_of_other_pictures(config, tmp_path, tiny_checkpoint, sizes, channels, shared):
+    """All blocks that both have are the checkpoint's; the convolution to RGB is not."""
+    other = resized(sizes, channels, tiny_checkpoint)
+    path = tmp_path / "other.safetensors"
+    save_galip(path, other)
     model = create_model(dataclasses.replace(config(), init=str(path)))
-    taken = {name for name, value in small.generator.state_dict().items() if not name.startswith("to_rgb.")}
-    assert taken
+    ours, theirs = model.generator.state_dict(), other.generator.state_dict()
+    taken = {name for name in ours.keys() & theirs if not name.startswith("to_rgb.")}
+    assert {name.split(".")[1] for name in taken if name.startswith("blocks.")} == shared
     for name in taken:
-        assert torch.equal(model.generator.state_dict()[name], small.generator.state_dict()[name])
-    assert {name.split(".")[1] for name in model.generator.state_dict() if name.startswith("blocks")} == {
-        *"012"
-    }
-    for name, value in small.discriminator.state_dict().items():
+        assert torch.equal(ours[name], theirs[name]), name
+    for name, value in other.discriminator.state_dict().items():
         assert torch.equal(model.discriminator.state_dict()[name], value)
+
+
+def test_a_checkpoint_whose_blocks_differ(config, tmp_path, tiny_checkpoint):
+    path = tmp_path / "other.safetensors"
+    save_galip(path, resized((8, 28), (16, 16, 12), tiny_checkpoint))
+    with expect_error(UsageError, path):
+        create_model(dataclasses.replace(config(), init=str(path)))
+
+
+def test_the_shipped_model_begins_one_of_smaller_pictures(config, monkeypatch, tmp_path):
+    """`default` is the shipped checkpoint, also where a file has that name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").write_text("not this one")
+    model = create_model(dataclasses.replace(config(model="default-64"), clip="default", init="default"))
+    shipped = load_galip(default_checkpoint(), needs=PARTS)
+    for name, value in shipped.text.state_dict().items():
+        assert torch.equal(model.text.state_dict()[name], value)
+    first = "blocks.3."
+    names = [name for name in model.generator.state_dict() if name.startswith(first)]
+    assert names
+    for name in names:
+        assert torch.equal(model.generator.state_dict()[name], shipped.generator.state_dict()[name])
 
 
 def test_what_is_not_there(config, tmp_path, tiny_checkpoint):

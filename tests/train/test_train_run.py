@@ -12,12 +12,14 @@ import torch
 from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from galip.clip import clip_tokenizer
+from galip.data.crop import crop_from, to_square, uncropped
 from galip.data.sampler import BatchSampler, generator_for
-from galip.train import augment, fabric
+from galip.early_checks import check_batch_size
+from galip.train import augment
 from galip.train import run as runs
-from galip.train.checkpointing import picture_grid
 from galip.train.config import ContrastiveConfig, GanConfig
 from galip.train.ema import EMA
 from galip.train.fabric import FlooredScaler, choose_device, make_fabric
@@ -298,7 +300,7 @@ def test_changed_options_are_told_and_the_batch_can_t_change(tmp_path):
     run(Options(), False)
     (tmp_path / "states" / "0000001.pt").touch()
     assert "changed since the run began: lr 0.1, now 0.5" in run(Options(lr=0.5), True)
-    assert not any("changed" in line for line in run(Options(), True))
+    assert not any(line.startswith("changed") for line in run(Options(), True))
     with pytest.raises(UsageError, match=r"seed.*\b1\b.*\b2\b"):
         run(Options(seed=2), True)
 
@@ -328,13 +330,13 @@ def test_without_tensorboard(tmp_path, monkeypatch):
 
 
 def test_a_batch_that_processes_cannot_share(monkeypatch):
-    fabric.check_batch_size(2)
+    check_batch_size(2)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    fabric.check_batch_size(8)
-    fabric.check_batch_size(8, accumulate=2)
+    check_batch_size(8)
+    check_batch_size(8, accumulate=2)
     for size, accumulate in ((6, 1), (9, 1), (4, 2)):
         with pytest.raises(UsageError, match=rf"\b{size}\b.*\b4\b"):
-            fabric.check_batch_size(size, accumulate)
+            check_batch_size(size, accumulate)
 
 
 def test_the_newest_states_are_kept(start):
@@ -426,6 +428,9 @@ def test_options_out_of_range(changes, message):
         ({"lr": -1.0}, "lr is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"precision": "fp16"}, "precision is 'fp16'"),
+        ({"crop": "left"}, "crop is 'left'"),
+        ({"max_broken": 2.0}, "max_broken is 2"),
+        ({"max_broken": -0.1}, "max_broken is -0.1"),
     ],
 )
 def test_options_of_train_clip_out_of_range(changes, message):
@@ -451,6 +456,35 @@ def test_pictures_and_tokens(tiny_data):
         for row in data.tokens(torch.tensor([5]), generator_for(seed, "t", 0)).tolist()
     }
     assert len({row[: row.index(577) + 1] for row in drawn}) == 3  # all captions of picture 5 come up
+
+
+def test_random_views_are_the_crops_of_training(tmp_path):
+    """As `to_square` makes them of the picture, up to one level by rounding."""
+    pixels = np.random.default_rng(0).integers(0, 256, (45, 80, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((160, 90), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("noise")
+    tokenizer = clip_tokenizer(64, 16)
+    data = InMemoryPictures(tmp_path, "train", 28, tokenizer, crop="random")
+    assert np.array_equal(data.pictures[0], to_square(image, 28, "exact"))
+    places = torch.rand(40, 2, generator=generator_for(3, "crop", 0)).tolist()
+    views = data.views(torch.zeros(40, dtype=torch.long), generator_for(3, "crop", 0))
+    assert views.shape == (40, 3, 28, 28)
+    for view, (x, y) in zip(views, places, strict=True):
+        expected = to_square(image, 28, "random", x, y).astype(int)
+        assert np.abs(view.numpy().astype(int) - expected).max() <= 1
+    exact = InMemoryPictures(tmp_path, "train", 28, tokenizer)
+    assert torch.equal(exact.views(torch.tensor([0]), generator_for(3, "crop", 0)), exact.pictures)
+
+
+def test_a_panorama_costs_no_more_than_its_middle():
+    panorama = Image.new("L", (60_000, 10), 0).convert("RGB")
+    panorama.paste((255, 0, 0), (29_990, 0, 30_010, 10))
+    kept = uncropped(panorama, 28)
+    assert kept.shape == (3, 33, 8 * 33)
+    red = np.flatnonzero(kept[0, 16] > 128)
+    assert abs(red.mean() - kept.shape[2] / 2) < 2
+    assert crop_from(kept, 28, 0.999, 0.999).shape == (3, 28, 28)
 
 
 def test_pictures_left_out(tiny_data):
@@ -539,11 +573,3 @@ def test_shift(offset):
 def test_random_offsets_reach_both_ends():
     offsets = {augment.random_offset(1, generator_for(0, "shift", step)) for step in range(100)}
     assert offsets == {(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)}
-
-
-def test_grid():
-    pictures = torch.stack([torch.full((3, 4, 4), value) for value in (-1.0, 0.0, 5.0)])
-    pixels = picture_grid(pictures, columns=2)
-    assert pixels.shape == (10, 10, 3)  # two pixels of white between them
-    corners = [pixels[y, x, 0] for y in (0, 9) for x in (0, 9)]
-    assert corners == [0, 128, 255, 255]  # the empty place is white

@@ -8,12 +8,12 @@ is read from its place in the tar when it is asked for; `galip.data.stream` is f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from galip_runtime.errors import FileRefused
+from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import open_regular
 
 from galip.data.captioned import CaptionedPicture
@@ -32,8 +32,18 @@ from galip.data.shard_reader import (
 from galip.data.shards import shard_paths
 from galip.data.texts import read_json
 
-__all__ = ["LAYOUT", "ShardSource", "count_pictures", "left_beside", "shards_of_split"]
+__all__ = [
+    "LAYOUT",
+    "ShardSource",
+    "check_readers",
+    "count_pictures",
+    "is_streamed",
+    "left_beside",
+    "shards_of_split",
+]
 
+STREAM_FROM = 2 * 2**30
+"""Bytes of shards above which `auto` streams."""
 SPLITS = ("train", "val", "test")
 MAX_STATS_BYTES = 2**20
 
@@ -75,6 +85,29 @@ def shards_of_split(path: Path, split: str) -> list[Path]:
     """Return the split's tars, in order. Raises as `galip.data.shards.shard_paths`."""
     folder = path / split
     return shard_paths(folder, "train") if tars_in(folder) else shard_paths(path, split)
+
+
+def is_streamed(path: Path, split: str, layout: str, stream: str) -> bool:
+    """Return whether to stream the data: `stream` is yes, no, or auto, for large sets of shards.
+
+    Raises `UsageError` if asked to stream another layout, and as `shards_of_split`.
+    """
+    if layout != "shards":
+        if stream == "yes":
+            raise UsageError(f"{path} is of layout {layout}; only shards can be streamed")
+        return False
+    if stream != "auto":
+        return stream == "yes"
+    return sum(shard.stat().st_size for shard in shards_of_split(path, split)) > STREAM_FROM
+
+
+def check_readers(shards: Sequence[Path], readers: int) -> None:
+    """Raise `UsageError` for fewer shards than readers of a stream."""
+    if len(shards) < readers:
+        raise UsageError(
+            f"{len(shards)} shards cannot be dealt to {readers} readers (ranks times workers, each its "
+            "own); lower --workers or start fewer processes, or split the data into more shards."
+        )
 
 
 def count_pictures(path: Path, split: str) -> int:

@@ -5,6 +5,7 @@
 
 A line has the picture's path from the table on, as `file` or `file_name`, and `caption`, `text` or a list
 `captions`; what else it says is the picture's meta. Captions that are empty or no text are left out of it.
+A malformed line is left out; if nothing else has a caption of its picture, that picture is broken.
 """
 
 from __future__ import annotations
@@ -37,24 +38,53 @@ __all__ = ["TABLES", "Line", "read_tables"]
 
 TABLES = ("captions.jsonl", "metadata.jsonl", "captions.csv", "metadata.csv")
 FILES, CAPTIONS = ("file", "file_name"), ("caption", "text", "captions")
+NO_OBJECT = "that are no JSON object"
 
 Line = tuple[tuple[str, ...] | BrokenPicture | None, dict[str, Any]]
 """Captions, or why there is none, or None if the table says nothing of them; and meta."""
 
 
+class _MalformedLine(ValueError):
+    """A line that says nothing usable."""
+
+    def __init__(self, kind: str, reason: object) -> None:
+        """`kind`: names such lines in `LeftOut`; `reason`: what is wrong with this one."""
+        super().__init__(str(reason))
+        self.kind = f"lines of tables {kind}"
+
+
 def read_tables(root: Path, files: Iterator[Path], left_out: LeftOut) -> dict[str, Line]:
     """Read what tables say, by the picture's path below `root`. Lines of one picture are joined.
 
-    Raises `FileRefused`, naming the line, for a table that is broken or names something outside its folder.
+    Malformed lines are counted in `left_out`, with their numbers. Raises `FileRefused` for a table that is
+    no UTF-8 or has malformed lines only, and for a line that names something outside the table's folder.
     """
     table: dict[str, Line] = {}
     for file in files:
-        lines = _csv_lines(file, left_out) if file.suffix == ".csv" else _json_lines(file)
-        for where, meta in lines:
-            name, line = _line(file.parent, meta, where, left_out)
+        for name, line in _lines_of_table(file, root, left_out):
             key = name.relative_to(root).as_posix()
             table[key] = _join(table[key], line) if key in table else line
     return table
+
+
+def _lines_of_table(file: Path, root: Path, left_out: LeftOut) -> Iterator[tuple[Path, Line]]:
+    """Yield the pictures that a table names, and what it says of them."""
+    is_usable, first_malformed = False, ""
+    lines = _csv_lines(file, left_out) if file.suffix == ".csv" else _json_lines(file)
+    for number, content in lines:
+        try:
+            if isinstance(content, _MalformedLine):
+                raise content
+            yield _line(file.parent, content, f"{file}, line {number}", left_out)
+            is_usable = True
+        except _MalformedLine as error:
+            left_out.add(error.kind, f"{file.relative_to(root).as_posix()}, line {number}: {error}")
+            first_malformed = first_malformed or f"{file}, line {number}: {error}"
+    if first_malformed and not is_usable:
+        raise FileRefused(
+            f"{first_malformed}; nor can another line be used. Write "
+            '{"file": "a/b.png", "captions": ["…"]} in a .jsonl, file_name,text in a .csv.'
+        )
 
 
 def _text(file: Path) -> str:
@@ -64,35 +94,47 @@ def _text(file: Path) -> str:
         raise FileRefused(f"{file} cannot be read: {error}; write it as UTF-8.") from error
 
 
-def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any] | _MalformedLine]]:
+    """Yield the lines' numbers and objects."""
     for number, text in numbered_lines(_text(file)):
-        where = f"{file}, line {number}"
         try:
-            yield where, dict(parse_json(text.encode()))
-        except (ValueError, TypeError) as error:
-            raise FileRefused(f"{where} is no JSON object: {error}.") from error
+            line = parse_json(text.encode())
+            yield number, line if isinstance(line, dict) else _MalformedLine(NO_OBJECT, f"it is {text:.40}")
+        except ValueError as error:
+            yield number, _MalformedLine(NO_OBJECT, getattr(error, "msg", error))
 
 
-def _csv_lines(file: Path, left_out: LeftOut) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_lines(file: Path, left_out: LeftOut) -> Iterator[tuple[int, dict[str, Any] | _MalformedLine]]:
     """Yield the lines of a table with commas. One that names no pictures is somebody else's: left out."""
-    reader = csv.DictReader(io.StringIO(_text(file), newline=""), restkey="")
-    try:
-        if not {*FILES} & {*(reader.fieldnames or ())}:
-            left_out.add(f"tables without a column {FILES[0]} or {FILES[1]}", str(file))
+    rows = _csv_rows(file)
+    _, head = next(rows, (0, []))
+    if isinstance(head, _MalformedLine) or not {*FILES} & {*head}:
+        left_out.add(f"tables without a column {FILES[0]} or {FILES[1]}", str(file))
+        return
+    for number, cells in rows:
+        if isinstance(cells, _MalformedLine):
+            yield number, cells
+        elif len(cells) != len(head):
+            reason = f"{len(cells)} cells, the head has {len(head)}; quote a caption with commas"
+            yield number, _MalformedLine("with more or fewer cells than the head", reason)
+        else:
+            texts = zip(head, cells, strict=True)
+            yield number, {key: text if key in (*FILES, *CAPTIONS) else _cell(text) for key, text in texts}
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[int, list[str] | _MalformedLine]]:
+    """Yield the rows that have any text, each with the number of its last line."""
+    reader = csv.reader(io.StringIO(_text(file), newline=""))
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
             return
-        for row in reader:
-            where = f"{file}, line {reader.line_num}"
-            if "" in row:
-                raise FileRefused(
-                    f"{where} has more fields than the head; put a caption with commas in quotes."
-                )
-            texts = {name: value for name, value in row.items() if value is not None}
-            yield (
-                where,
-                {key: text if key in (*FILES, *CAPTIONS) else _cell(text) for key, text in texts.items()},
-            )
-    except csv.Error as error:
-        raise FileRefused(f"{file}, line {reader.line_num}: {error}.") from error
+        except csv.Error as error:  # a cell of over 128 KiB, such as one whose quotes are never closed
+            yield reader.line_num, _MalformedLine("that are no CSV", error)
+            continue
+        if any(cell.strip() for cell in cells):
+            yield reader.line_num, cells
 
 
 def _cell(text: str) -> str | float:
@@ -118,8 +160,10 @@ def _line(folder: Path, meta: dict[str, Any], where: str, left_out: LeftOut) -> 
     one = _pop_first(meta, CAPTIONS[:2])
     several = meta.pop("captions", [one])
     several = [several] if isinstance(several, str) else several
-    if not isinstance(name, str) or not isinstance(several, list):
-        raise FileRefused(f'{where}: write {{"file": "a/b.png", "captions": ["…"]}}.')
+    if not isinstance(name, str) or not name.strip():
+        raise _MalformedLine("without a picture's name", f"the name is {name!r:.40}")
+    if not isinstance(several, list):
+        raise _MalformedLine("whose captions are no list", f"they are {several!r:.40}")
     picture = _picture_named(folder, name, where)
     if not os.path.lexists(picture):
         return picture, (BrokenPicture(f"{where}: there is no picture {name:.200} in {folder}"), meta)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from galip_runtime.errors import ProviderUnavailable
 from galip_runtime.forks import Lock
 from galip_runtime.hardware import gpus
+from galip_runtime.install import pip_install
 
 __all__ = ["PREPARING", "Buffer", "Memory", "Stream", "import_cuda"]
 
@@ -57,7 +58,7 @@ def import_cuda() -> ModuleType:
     except ImportError as error:
         raise ProviderUnavailable(
             f"cuda-bindings cannot be imported ({error}), which GPUs need beside onnxruntime or TensorRT: "
-            "pip install cuda-bindings"
+            f"{pip_install('cuda-bindings')}"
         ) from error
     module: ModuleType = runtime
     return module
@@ -90,7 +91,7 @@ class Stream:
             raise ProviderUnavailable(
                 f"GPU {gpu} does not start: {error}. nvidia-smi shows which GPUs and driver there are, "
                 "galip doctor what is missing. A driver older than cuda-bindings needs older ones: "
-                "pip install 'cuda-bindings<13'"
+                f"{pip_install('cuda-bindings<13')}"
             ) from error
         destroy = partial(self.cuda.cudaStreamDestroy, self.handle)
         weakref.finalize(self._life, self._jobs.put, destroy).atexit = False  # finalizers run last one first

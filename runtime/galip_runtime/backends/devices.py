@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from galip_runtime.arrays import check_count, short_repr
 from galip_runtime.backends.engines import import_tensorrt
-from galip_runtime.backends.libraries import INSTALL, import_onnxruntime
+from galip_runtime.backends.libraries import import_onnxruntime, install_advice
 from galip_runtime.backends.runner import GraphFile, Runner, Settings
 from galip_runtime.backends.tables import DEVICE_TABLE, DEVICES, PRECISIONS, devices_for, supports
 from galip_runtime.backends.tensorrt_runner import TensorrtRunner
@@ -139,11 +139,11 @@ def _nothing_fits(precision: str, available: Sequence[str]) -> str:
     if built:
         return (
             f"'auto' does not choose {' or '.join(built)}, and nothing else is installed that computes in "
-            f"{precision}: ask for it, for example device={built[0]!r}. Or: {INSTALL}"
+            f"{precision}: ask for it, for example device={built[0]!r}. Or: {install_advice()}"
         )
     fit = devices_for(precision)
     if {"cpu", "cuda", "openvino"} <= set(fit):
-        return f"no onnxruntime with a provider that galip-runtime can use is installed. {INSTALL}"
+        return f"no onnxruntime with a provider that galip-runtime can use is installed. {install_advice()}"
     return (
         f"nothing that is installed computes in {precision} (there is: {', '.join(available) or 'none'}): "
         f"{precision} is for {' and '.join(fit)}. {DEVICE_TABLE[fit[0]].install}, or use another precision"

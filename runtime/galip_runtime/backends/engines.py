@@ -18,6 +18,7 @@ from galip_runtime.bundle.decoding import parse, typed
 from galip_runtime.bundle.manifest import Manifest, read_verified
 from galip_runtime.errors import FileRefused, ProviderUnavailable
 from galip_runtime.hardware import gpus
+from galip_runtime.install import install_extra
 
 __all__ = [
     "ENGINES",
@@ -140,8 +141,8 @@ def import_tensorrt(package: str | None = None) -> tuple[str, ModuleType]:
                 return name, library
             problems.append(f"{module} is a placeholder without TensorRT in it")
     raise ProviderUnavailable(
-        f"TensorRT is not installed ({'; '.join(problems)}): pip install 'galip-runtime[trt]', or "
-        "'galip-runtime[trt-rtx]' for TensorRT for RTX"
+        f"TensorRT is not installed ({'; '.join(problems)}): {install_extra('trt')}; for TensorRT for RTX "
+        f"{install_extra('trt-rtx')}"
     )
 
 

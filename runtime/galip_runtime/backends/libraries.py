@@ -8,23 +8,26 @@ from types import ModuleType
 
 from galip_runtime.errors import ProviderUnavailable
 from galip_runtime.forks import Lock
+from galip_runtime.install import install_extra
 
 __all__ = [
-    "INSTALL",
     "backend_versions",
     "has_openvino",
     "import_onnxruntime",
     "import_openvino",
+    "install_advice",
     "onnxruntime_providers",
 ]
 
-INSTALL = (
-    "Install exactly one of its builds: pip install 'galip-runtime[cpu]', 'galip-runtime[gpu]' (NVIDIA) or "
-    "'galip-runtime[openvino]' (Intel); or OpenVINO alone: 'galip-runtime[openvino-native]'"
-)
-"""what to do where nothing is installed that runs a graph"""
-
 _importing = Lock()
+
+
+def install_advice() -> str:
+    """Say what to do where nothing is installed that runs a graph."""
+    return (
+        f"Install exactly one of its builds: {install_extra('cpu')}; for NVIDIA {install_extra('gpu')}; for "
+        f"Intel {install_extra('openvino')}. Or OpenVINO alone: {install_extra('openvino-native')}"
+    )
 
 
 def import_onnxruntime() -> ModuleType:
@@ -38,10 +41,12 @@ def import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ProviderUnavailable(f"onnxruntime cannot be imported ({error}). {INSTALL}") from error
+        raise ProviderUnavailable(f"onnxruntime cannot be imported ({error}). {install_advice()}") from error
     module: ModuleType = onnxruntime
     if not hasattr(module, "InferenceSession"):  # leftovers: another build was uninstalled
-        raise ProviderUnavailable(f"onnxruntime is installed in parts only. Uninstall all of it. {INSTALL}")
+        raise ProviderUnavailable(
+            f"onnxruntime is installed in parts only. Uninstall all of it. {install_advice()}"
+        )
     return module
 
 
@@ -57,7 +62,8 @@ def import_openvino() -> ModuleType:
     OpenVINO reports each import to Intel through the package `openvino_telemetry`, if that can be imported.
     galip hides the package meanwhile.
     """
-    name, remedy = "openvino_telemetry", "pip install --force-reinstall 'galip-runtime[openvino-native]'"
+    name = "openvino_telemetry"
+    remedy = install_extra("openvino-native", option="--force-reinstall")
     with _importing:
         hidden = name not in sys.modules
         if hidden:

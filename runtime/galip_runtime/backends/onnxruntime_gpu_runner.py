@@ -23,6 +23,7 @@ from galip_runtime.backends.pixels import with_pixels
 from galip_runtime.backends.runner import Settings
 from galip_runtime.bundle.manifest import TensorSpec
 from galip_runtime.errors import ProviderUnavailable
+from galip_runtime.install import pip_install
 
 __all__ = [
     "CudaRunner",
@@ -152,7 +153,7 @@ def _only(started: Sequence[str]) -> str:
     return (
         f"onnxruntime started only {', '.join(started)}; what it printed above says why. "
         "Most often a library of CUDA, cuDNN or TensorRT is missing or too old: "
-        "pip install 'onnxruntime-gpu[cuda,cudnn]' brings the first two"
+        f"{pip_install('onnxruntime-gpu[cuda,cudnn]')} brings the first two"
     )
 
 

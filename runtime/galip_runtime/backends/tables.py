@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from galip_runtime.hardware import BF16_FEATURES, INT8_FEATURES
+from galip_runtime.install import install_extra
 
 if TYPE_CHECKING:
     from galip_runtime.backends.runner import Runner
@@ -59,7 +60,7 @@ class Device:
     @property
     def install(self) -> str:
         """The command that installs it, and what to do first."""
-        commands = " or ".join(f"pip install 'galip-runtime[{extra}]'" for extra in self.extras)
+        commands = " or ".join(map(install_extra, self.extras))
         if self.onnxruntime_build:
             return (
                 "onnxruntime's builds exclude one another: uninstall every onnxruntime package, then "

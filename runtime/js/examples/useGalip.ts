@@ -1,16 +1,16 @@
 // A React hook: the picture of a prompt and a seed, drawn again whenever they change.
 import { useEffect, useState } from "react";
-import { type BundlePlace, load, type Model, type Picture, type Progress, type Seed } from "galip-runtime";
+import { type BundlePlace, load, type Model, type Progress, type Seed } from "galip-runtime";
 
 export interface Galip {
-  readonly picture: Picture | undefined;
+  readonly picture: ImageData | undefined;
   readonly progress: Progress | undefined;
   readonly error: Error | undefined;
 }
 
 export function useGalip(bundle: BundlePlace, prompt: string, seed: Seed): Galip {
-  const [model, setModel] = useState<Model>();
-  const [picture, setPicture] = useState<Picture>();
+  const [model, setModel] = useState<Model<ImageData>>();
+  const [picture, setPicture] = useState<ImageData>();
   const [progress, setProgress] = useState<Progress>();
   const [error, setError] = useState<Error>();
 

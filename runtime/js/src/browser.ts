@@ -22,7 +22,7 @@ export interface BrowserLoadOptions extends LoadOptions {
  * Nothing is parsed before it is verified. Throws FileRefused for a bundle that is not whole and as it was exported,
  * ProviderUnavailable where the device is not available, UsageError for an unknown device or precision.
  */
-export async function load(bundle: BundlePlace, options: BrowserLoadOptions = {}): Promise<Model> {
+export async function load(bundle: BundlePlace, options: BrowserLoadOptions = {}): Promise<Model<ImageData>> {
   const { onnxruntime, cache = true, onProgress, signal, onWarning = console.warn } = options;
   const folder =
     onnxruntime === undefined ? undefined : new URL(onnxruntime, document.baseURI).href.replace(/\/*$/, "/");
@@ -38,5 +38,6 @@ export async function load(bundle: BundlePlace, options: BrowserLoadOptions = {}
     type: "module",
     name: "galip-runtime",
   });
-  return new Model(await RemoteEngine.open(worker, request, onProgress, signal), onWarning);
+  const engine = await RemoteEngine.open(worker, request, onProgress, signal);
+  return new Model(engine, (data, width, height) => new ImageData(data, width, height), onWarning);
 }

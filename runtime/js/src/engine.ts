@@ -74,6 +74,17 @@ export interface Engine {
 const MAX_VOCABULARY_BYTES = 64 * 2 ** 20;
 const CACHED_SENTENCES = 1024;
 
+/** What is read of a bundle, and where it is to run. */
+interface Loaded {
+  readonly source: BundleSource;
+  readonly wishes: Wishes;
+  readonly platform: Platform;
+  readonly manifest: Manifest;
+  readonly precision: Info["precision"];
+  readonly files: ReadonlyMap<string, Uint8Array>;
+  readonly tokenizer: Tokenizer;
+}
+
 /**
  * Load a bundle. Nothing is parsed before it is verified.
  *
@@ -93,50 +104,68 @@ export async function openEngine(
     textEncoder: choosePrecision(manifest, "text_encoder", wishes.precision, devices),
     generator: choosePrecision(manifest, "generator", wishes.precision, devices),
   };
-  const names = {
-    textEncoder: manifest.graphs.text_encoder.get(precision.textEncoder)!,
-    generator: manifest.graphs.generator.get(precision.generator)!,
-  };
-  const files = await readFiles(source, manifest, Object.values(names), onProgress, signal);
+  const graphs = Object.values(graphFiles(manifest, precision));
+  const files = await readFiles(source, manifest, graphs, onProgress, signal);
   const tokenizer = readTokenizer(files.get(manifest.tokenizer.file)!, manifest);
+  const loaded = { source, wishes, platform, manifest, precision, files, tokenizer };
   const passedOver: string[] = [];
   for (const device of devices) {
-    const threads = platform.threads(device, wishes.threads);
     try {
-      const ort = await platform.load(device, threads.count, wishes.device !== "auto");
-      const open = async (spec: SessionSpec, on: Device): Promise<Session> => {
-        const graph = files.get(spec.file)!;
-        const settings = { device: on, provider: await platform.provider(on, graph), threads: threads.count };
-        return Session.open(ort, graph, spec, settings);
-      };
-      const started = await startSessions(open, names, manifest.dimensions, device, wishes.device !== "auto");
+      const engine = await startOn(device, loaded, passedOver);
       signal?.throwIfAborted();
-      const { textEncoder, generator } = started;
-      const info: Info = {
-        bundle: source.name,
-        digest: manifest.digest,
-        requested: wishes,
-        device,
-        passedOver,
-        providers: { textEncoder: textEncoder.device, generator: generator.device },
-        precision,
-        precisions: [...manifest.graphs.generator.keys()].sort(),
-        threads: threads.count,
-        threadsReason: threads.reason,
-        selfCheck: started.selfCheck,
-        dimensions: manifest.dimensions,
-        model: manifest.model,
-        noise: NOISE_DEFINITION["name"]!,
-        source: manifest.source,
-        versions: { "galip-runtime": VERSION, onnxruntime: onnxruntimeVersion(ort) },
-      };
-      return new LocalEngine(info, tokenizer, started);
+      return engine;
     } catch (error) {
       if (!(error instanceof ProviderUnavailable)) throw error;
       passedOver.push(error.message);
     }
   }
   throw new ProviderUnavailable(passedOver.join("\n  "));
+}
+
+function graphFiles(
+  manifest: Manifest,
+  precision: Info["precision"],
+): { textEncoder: string; generator: string } {
+  const { text_encoder: textEncoder, generator } = manifest.graphs;
+  return {
+    textEncoder: textEncoder.get(precision.textEncoder)!,
+    generator: generator.get(precision.generator)!,
+  };
+}
+
+/** Throws ProviderUnavailable where the device does not start. */
+async function startOn(device: Device, loaded: Loaded, passedOver: readonly string[]): Promise<Engine> {
+  const { source, wishes, platform, manifest, precision, files, tokenizer } = loaded;
+  const threads = platform.threads(device, wishes.threads);
+  const isNamed = wishes.device !== "auto";
+  const ort = await platform.load(device, threads.count, isNamed);
+  const open = async (spec: SessionSpec, on: Device): Promise<Session> => {
+    const graph = files.get(spec.file)!;
+    const provider = await platform.provider(on, graph);
+    return Session.open(ort, graph, spec, { device: on, provider, threads: threads.count });
+  };
+  const names = graphFiles(manifest, precision);
+  const sessions = await startSessions(open, names, manifest.dimensions, device, isNamed);
+  const { textEncoder, generator, selfCheck } = sessions;
+  const info: Info = {
+    bundle: source.name,
+    digest: manifest.digest,
+    requested: wishes,
+    device,
+    passedOver,
+    providers: { textEncoder: textEncoder.device, generator: generator.device },
+    precision,
+    precisions: [...manifest.graphs.generator.keys()].sort(),
+    threads: threads.count,
+    threadsReason: threads.reason,
+    selfCheck,
+    dimensions: manifest.dimensions,
+    model: manifest.model,
+    noise: NOISE_DEFINITION["name"]!,
+    source: manifest.source,
+    versions: { "galip-runtime": VERSION, onnxruntime: onnxruntimeVersion(ort) },
+  };
+  return new LocalEngine(info, tokenizer, sessions);
 }
 
 class LocalEngine implements Engine {

@@ -12,12 +12,12 @@ import {
   slerp,
 } from "./interpolation.js";
 import { asSeeds, noise, type Seed, seedSeries } from "./noise.js";
-import { asPicture, type Picture, pictureMetadata } from "./picture.js";
+import { type Picture, pictureMetadata } from "./picture.js";
 import { asPrompts } from "./text/prompts.js";
 
 /** What every call that computes takes. */
 export interface CallOptions {
-  /** Stops the call before its next picture, with the signal's reason. */
+  /** Stops the call before its next picture, with the signal's reason; what is begun is finished and returned. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -47,14 +47,22 @@ export interface InterpolateOptions extends GenerateOptions {
 /** Called with what a user should know, such as that a prompt is cut. */
 export type Warn = (message: string) => void;
 
-/** Generates pictures from prompts. Calls wait for one another, picture by picture. */
-export class Model {
+/** Makes a picture of pixels in RGBA. */
+export type MakePicture<P> = (data: Uint8ClampedArray<ArrayBuffer>, width: number, height: number) => P;
+
+/**
+ * Generates pictures from prompts: each an `ImageData` in browsers, a plain `Picture` in Node.
+ *
+ * Calls wait for one another, picture by picture.
+ */
+export class Model<P extends Picture = Picture> {
   private last: Promise<unknown> = Promise.resolve();
   private closed: Promise<void> | undefined;
 
   /** Hold what `load` has loaded. */
   constructor(
     private readonly engine: Engine,
+    private readonly makePicture: MakePicture<P>,
     private readonly warn: Warn,
   ) {}
 
@@ -117,10 +125,10 @@ export class Model {
     noise: readonly ArrayLike<number>[],
     sentence: readonly ArrayLike<number>[],
     options: DrawOptions = {},
-  ): Promise<Picture[]> {
+  ): Promise<P[]> {
     const { imageWidth, imageHeight } = this.dimensions;
     const pixels = await this.each(noise, sentence, options, (z, e) => this.engine.draw(z, e));
-    return pixels.map((data) => asPicture(data, imageWidth, imageHeight));
+    return pixels.map((data) => this.makePicture(data, imageWidth, imageHeight));
   }
 
   /**
@@ -129,7 +137,7 @@ export class Model {
    * One prompt goes with any number of seeds, one seed with any number of prompts; otherwise give as many of
    * both. Throws UsageError for arguments that do not fit.
    */
-  async generate({ prompts, seeds, truncation, ...options }: GenerateOptions): Promise<Picture[]> {
+  async generate({ prompts, seeds, truncation, ...options }: GenerateOptions): Promise<P[]> {
     const texts = asPrompts(prompts);
     const numbers = seeds === undefined ? seedSeries(undefined, texts.length) : asSeeds(seeds);
     const count = Math.max(texts.length, numbers.length);
@@ -157,7 +165,7 @@ export class Model {
     steps = 8,
     square = false,
     ...options
-  }: InterpolateOptions): Promise<Picture[]> {
+  }: InterpolateOptions): Promise<P[]> {
     const texts = asPrompts(prompts);
     const numbers = seeds === undefined ? seedSeries() : asSeeds(seeds);
     checkCorners(texts.length, numbers.length, square);

@@ -32,7 +32,8 @@ export async function load(bundle: BundlePlace, options: LoadOptions = {}): Prom
   const source = isPath(bundle)
     ? await openPath(bundle instanceof URL ? fileURLToPath(bundle) : bundle)
     : await openPlace(asPlace(bundle, pathToFileURL("./").href), false, onProgress, signal);
-  return new Model(await openEngine(source, wishes, NODE, onProgress, signal), onWarning);
+  const engine = await openEngine(source, wishes, NODE, onProgress, signal);
+  return new Model(engine, (data, width, height) => ({ data, width, height }), onWarning);
 }
 
 const NODE: Platform = {
@@ -92,8 +93,9 @@ class FolderSource implements BundleSource {
 
   async read(file: string, { limit, signal, report }: Reading): Promise<Uint8Array> {
     const path = join(this.name, file);
-    if ((await this.size(file)) > limit)
+    if ((await this.size(file)) > limit) {
       throw new FileRefused(`${path} has more than ${limit} bytes: ${REPAIR}`);
+    }
     await this.checkLink(path);
     try {
       const bytes = await readFile(path, { signal });

@@ -4,7 +4,7 @@ import { zlibSync } from "fflate";
 import { concatenated } from "./bytes.js";
 import type { Seed } from "./noise.js";
 
-/** Pixels in RGBA, row by row: an `ImageData` where there is such a thing. */
+/** Pixels in RGBA, row by row; an `ImageData` is one. */
 export interface Picture {
   readonly data: Uint8ClampedArray<ArrayBuffer>;
   readonly width: number;
@@ -22,11 +22,6 @@ export function toPixels(image: Float32Array): Uint8ClampedArray<ArrayBuffer> {
     }
   }
   return pixels;
-}
-
-/** Return pixels as a picture. */
-export function asPicture(data: Uint8ClampedArray<ArrayBuffer>, width: number, height: number): Picture {
-  return typeof ImageData === "undefined" ? { data, width, height } : new ImageData(data, width, height);
 }
 
 /** Return texts that say how pictures were generated, for `encodePng`; keywords as in Python. */

@@ -50,19 +50,19 @@ function ask<R extends Request>(
   onProgress?: (progress: Progress) => void,
   signal?: AbortSignal,
 ): Promise<Results[R["kind"]]> {
-  return new Promise((resolve, reject) => {
-    signal?.throwIfAborted();
-    signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
-    worker.onerror = (event) => {
-      reject(
-        new ProviderUnavailable(`the worker cannot start: ${event.message ?? "its file cannot be loaded"}`),
-      );
+  let stop: () => void;
+  const answer = new Promise<Results[R["kind"]]>((resolve, reject) => {
+    stop = () => reject(signal?.reason);
+    worker.onerror = ({ message = "its file cannot be loaded" }) => {
+      reject(new ProviderUnavailable(`the worker fails: ${message}`));
     };
     worker.onmessage = ({ data }: MessageEvent<Reply>) => {
       if (data.kind === "progress") onProgress?.(data.progress);
       else if (data.kind === "result") resolve(data.result as Results[R["kind"]]);
       else reject(receiveError(data.error));
     };
+    signal?.addEventListener("abort", stop);
     worker.postMessage(request);
   });
+  return answer.finally(() => signal?.removeEventListener("abort", stop));
 }

@@ -8,6 +8,14 @@ import type { Reply, Request, Results } from "./protocol.js";
 
 let engine: Engine | undefined;
 
+// onnxruntime-web starts its threads from the file that it is in. If that is this one, they would never start
+if ((globalThis as { name?: string }).name?.startsWith("em-pthread")) {
+  throw new Error(
+    "onnxruntime-web is bundled into galip-runtime's worker: let the bundler split code (esbuild: splitting; Vite: " +
+      "worker.format 'es'), or use the option onnxruntime",
+  );
+}
+
 globalThis.onmessage = async ({ data }: MessageEvent<Request>): Promise<void> => {
   try {
     const result = await answer(data);

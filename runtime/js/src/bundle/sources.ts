@@ -154,8 +154,9 @@ export async function download(
       cache: entry && !fresh ? "default" : "no-cache",
       signal: signal ?? null,
     });
-    if (!response.ok)
+    if (!response.ok) {
       throw new FileRefused(`${url.href} cannot be read: the server answers ${response.status}`);
+    }
     return await readAll(response, url, most, report);
   } catch (error) {
     signal?.throwIfAborted();
@@ -182,6 +183,8 @@ async function readAll(
     length += part.value.length;
     if (length > most) {
       await reader?.cancel();
+      // servers take .gz for a way to send another file
+      if (url.pathname.endsWith(".gz") && response.headers.has("content-encoding")) throw unpacked(url);
       throw tooLarge(url.href, most);
     }
     parts.push(part.value);
@@ -206,6 +209,13 @@ function folderOfManifest(paths: Iterable<string>, name: string): string {
 
 function missing(file: string, name: string): FileRefused {
   return new FileRefused(`${name} has no file ${file}: ${REPAIR}`);
+}
+
+function unpacked(url: URL): FileRefused {
+  return new FileRefused(
+    `${url.href} is sent with the header Content-Encoding, so it arrives unpacked: let the server send files that ` +
+      "end in .gz as they are, or put the bundle into a .zip file and load that",
+  );
 }
 
 function tooLarge(file: string, limit: number): FileRefused {

@@ -13,27 +13,48 @@ interface Encoding {
   readonly bytes: ReadonlyMap<string, string>;
 }
 
-const WORD = `(?=[${new CodePoints(ASSIGNED).toClass()}])[${new CodePoints(LETTERS).toClass()}${new CodePoints(NUMBERS).toClass()}]|_`;
+const [assigned, letters, numbers] = [ASSIGNED, LETTERS, NUMBERS].map((table) =>
+  new CodePoints(table).toClass(),
+);
+const WORD = `(?=[${assigned}])[${letters}${numbers}]|_`;
 const BAD = new RegExp(BADNESS.replace("[\\p{Word}]", `(?:${WORD})`), "u");
 const LIKE_UTF8 = new RegExp(UTF8_DETECTOR, "gu");
 const ASCII = /^[\0-\x7f]*$/;
 const C1_CONTROLS = /[\x80-\x9f]/g;
 
 // UTF-8 in which a space stands for the byte A0
-const WITH_SPACES =
-  /[\xc2\xc3\xc5\xce\xd0\xd9] |[\xe2\xe3] [\x80-\x84\x86-\x9f\xa1-\xbf]|[\xe0-\xe3][\x80-\x84\x86-\x9f\xa1-\xbf] |\xf0 [\x80-\xbf][\x80-\xbf]|\xf0[\x80-\xbf] [\x80-\xbf]|\xf0[\x80-\xbf][\x80-\xbf] /g;
+const WITH_SPACES = anyOf(
+  "[\xc2\xc3\xc5\xce\xd0\xd9] ",
+  "[\xe2\xe3] [\x80-\x84\x86-\x9f\xa1-\xbf]",
+  "[\xe0-\xe3][\x80-\x84\x86-\x9f\xa1-\xbf] ",
+  "\xf0 [\x80-\xbf][\x80-\xbf]",
+  "\xf0[\x80-\xbf] [\x80-\xbf]",
+  "\xf0[\x80-\xbf][\x80-\xbf] ",
+);
 // "Ã la" is "à la", not "àla"
 const WORD_A_GRAVE = /\xc3 (?! |quele|quela|quilo|s )/g;
 // UTF-8 of which the byte 1A replaces a part
-const LOSSY =
-  /[\xc2-\xdf]\x1a|[\xc2-\xc3]\?|\xed[\xa0-\xaf][\x1a?]\xed[\xb0-\xbf][\x1a?\x80-\xbf]|\xed[\xa0-\xaf][\x1a?\x80-\xbf]\xed[\xb0-\xbf][\x1a?]|[\xe0-\xef][\x1a?][\x1a\x80-\xbf]|[\xe0-\xef][\x1a\x80-\xbf][\x1a?]|[\xf0-\xf4][\x1a?][\x1a\x80-\xbf][\x1a\x80-\xbf]|[\xf0-\xf4][\x1a\x80-\xbf][\x1a?][\x1a\x80-\xbf]|[\xf0-\xf4][\x1a\x80-\xbf][\x1a\x80-\xbf][\x1a?]|\x1a/g;
+const LOSSY = anyOf(
+  "[\xc2-\xdf]\x1a",
+  "[\xc2-\xc3][?]",
+  "\xed[\xa0-\xaf][\x1a?]\xed[\xb0-\xbf][\x1a?\x80-\xbf]",
+  "\xed[\xa0-\xaf][\x1a?\x80-\xbf]\xed[\xb0-\xbf][\x1a?]",
+  "[\xe0-\xef][\x1a?][\x1a\x80-\xbf]",
+  "[\xe0-\xef][\x1a\x80-\xbf][\x1a?]",
+  "[\xf0-\xf4][\x1a?][\x1a\x80-\xbf][\x1a\x80-\xbf]",
+  "[\xf0-\xf4][\x1a\x80-\xbf][\x1a?][\x1a\x80-\xbf]",
+  "[\xf0-\xf4][\x1a\x80-\xbf][\x1a\x80-\xbf][\x1a?]",
+  "\x1a",
+);
 const REPLACEMENT_BYTES = "\xef\xbf\xbd";
 
 // Forms that UTF-8 forbids: Java's zero and pairs of surrogates. As in Python, `$` is also before a last newline
 const END = "(?=\\n?$)";
-const JAVA_ZERO = `\\xc0(?:\\x80|${END})`;
-const PAIR = `\\xed(?:[\\xa0-\\xaf]|${END})(?:[\\x80-\\xbf]|${END})(?:\\xed|${END})(?:[\\xb0-\\xbf]|${END})(?:[\\x80-\\xbf]|${END})`;
-const SURROGATE = `\\xed(?:[\\xa0-\\xbf]|${END})(?:[\\x80-\\xbf]|${END})`;
+const oneOf = (bytes: string): string => `(?:[${bytes}]|${END})`;
+const [HIGH, LOW, CONTINUATION] = ["\xa0-\xaf", "\xb0-\xbf", "\x80-\xbf"].map(oneOf);
+const JAVA_ZERO = `\xc0${oneOf("\x80")}`;
+const PAIR = `\xed${HIGH}${CONTINUATION}${oneOf("\xed")}${LOW}${CONTINUATION}`;
+const SURROGATE = `\xed${oneOf("\xa0-\xbf")}${CONTINUATION}`;
 const FORBIDDEN = new RegExp(`${JAVA_ZERO}|${PAIR}|${SURROGATE}`);
 const AT_A_PAIR = new RegExp(`^${PAIR}`);
 
@@ -73,6 +94,10 @@ function fixedOnce(text: string): string {
   return consistent === text ? fixC1Controls(text) : consistent;
 }
 
+function anyOf(...patterns: string[]): RegExp {
+  return new RegExp(patterns.join("|"), "g");
+}
+
 function isSloppy(encoding: string): boolean {
   return encoding.startsWith("sloppy");
 }
@@ -80,8 +105,10 @@ function isSloppy(encoding: string): boolean {
 /** Return character → byte for bytes from 80 on, the byte 1A and ASCII's others. */
 function encodingTable(upperHalf: string, byte1a: string): Map<string, string> {
   const table = new Map<string, string>();
-  for (let byte = 0; byte < 0x80; byte++)
-    table.set(byte === 0x1a ? byte1a : String.fromCharCode(byte), String.fromCharCode(byte));
+  for (let code = 0; code < 0x80; code++) {
+    const byte = String.fromCharCode(code);
+    table.set(byte === "\x1a" ? byte1a : byte, byte);
+  }
   [...upperHalf].forEach((character, index) => table.set(character, String.fromCharCode(0x80 + index)));
   return table;
 }

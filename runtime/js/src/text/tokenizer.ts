@@ -112,10 +112,14 @@ export class Tokenizer {
     const after = ids.map((_, i) => i + 1);
     const before = ids.map((_, i) => i - 1);
     const heap = new Heap();
-    const push = (left: number): void => {
+    const mergedId = (left: number): number | undefined => {
       const right = left < 0 ? count : after[left]!;
-      if (right >= count) return;
-      const merged = this.mergedIds.get(this.pair(ids[left]!, ids[right]!));
+      return right >= count || ids[left]! < 0
+        ? undefined
+        : this.mergedIds.get(this.pair(ids[left]!, ids[right]!));
+    };
+    const push = (left: number): void => {
+      const merged = mergedId(left);
       if (merged !== undefined) heap.push(merged * count + left);
     };
     for (let left = 0; left < count; left++) push(left);
@@ -123,13 +127,7 @@ export class Tokenizer {
       const left = entry % count;
       const merged = (entry - left) / count;
       const right = after[left]!;
-      // one of the two may have been merged with another symbol since
-      if (
-        right >= count ||
-        ids[left]! < 0 ||
-        this.mergedIds.get(this.pair(ids[left]!, ids[right]!)) !== merged
-      )
-        continue;
+      if (merged !== mergedId(left)) continue; // one of the two has been merged with another symbol since
       ids[left] = merged;
       ids[right] = -1;
       after[left] = after[right]!;
