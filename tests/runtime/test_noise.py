@@ -1,5 +1,6 @@
 """Noise: the same numbers for a seed everywhere, standard normal, and cut by truncation."""
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,7 @@ from galip_runtime.noise import MAX_SEED, NOISE_DEFINITION, noise, philox4x32, t
 from hypothesis import given
 from hypothesis import strategies as st
 
-VECTORS = json.loads((Path(__file__).parent / "noise_vectors.json").read_text())
+VECTORS = json.loads(gzip.decompress((Path(__file__).parents[1] / "vectors" / "noise.json.gz").read_bytes()))
 
 # Random123's known answers (kat_vectors, philox4x32 10): counter, key, words
 PI = "243f6a88 85a308d3 13198a2e 03707344 a4093822 299f31d0"
@@ -54,15 +55,26 @@ def test_philox_gives_the_authors_known_answers(counter_and_key, words):
     assert philox4x32(numbers[:4], numbers[4:]).tolist() == words_of(words)
 
 
-@pytest.mark.parametrize("vector", VECTORS["rows"], ids=lambda vector: str(vector["seed"]))
-def test_published_vectors(vector):
-    seed = vector["seed"]
-    blocks = len(vector["words"]) // 4
-    words = philox4x32([[block, 0, 0, 0] for block in range(blocks)], [seed & 0xFFFFFFFF, seed >> 32])
-    assert words.reshape(-1).tolist() == vector["words"]
-    expected = np.array(vector["noise"], np.float32)
-    # one unit in the last place: a maths library may round a float64 the other way
-    np.testing.assert_array_max_ulp(noise([seed], len(expected))[0], expected, maxulp=1)
+def of_bits(text):
+    return np.frombuffer(bytes.fromhex(text), ">f4").astype(np.float32)
+
+
+def of_words(text):
+    return np.frombuffer(bytes.fromhex(text), ">u4").tolist()
+
+
+def test_published_vectors():
+    assert len(VECTORS["rows"]) >= 1000
+    for seed, expected_words, bits in VECTORS["rows"]:
+        key = [int(seed) & 0xFFFFFFFF, int(seed) >> 32]
+        assert philox4x32([[0, 0, 0, 0], [1, 0, 0, 0]], key).reshape(-1).tolist() == of_words(expected_words)
+        # one unit in the last place: a maths library may round a float64 the other way
+        np.testing.assert_array_max_ulp(noise([int(seed)], 8)[0], of_bits(bits), maxulp=1)
+
+
+def test_published_truncated_vectors():
+    for seed, cut, bits in VECTORS["truncated"]:
+        np.testing.assert_array_max_ulp(noise([int(seed)], 32, cut)[0], of_bits(bits), maxulp=1)
 
 
 def test_the_vectors_belong_to_this_definition():
@@ -130,9 +142,9 @@ def test_vectors_in_the_documentation():
     text = (Path(__file__).parents[2] / "docs" / "bundle.md").read_text()
     text = text.replace("−", "-").replace("2^64 - 1", str(MAX_SEED))
     count = 0
-    for row in VECTORS["rows"]:
-        words, numbers = (" ".join(map(str, row[name][:4])) for name in ("words", "noise"))
-        count += f"| {row['seed']} | {words} | {numbers} |" in text
+    for seed, expected_words, bits in VECTORS["rows"]:
+        words, numbers = (" ".join(map(str, row[:4])) for row in (of_words(expected_words), of_bits(bits)))
+        count += f"| {seed} | {words} | {numbers} |" in text
     assert count == 3
 
 
