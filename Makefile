@@ -1,4 +1,4 @@
-# make setup | demo | web | test | test-js | fuzz | lint | docs | wheels | default-model | default-bundle | readme
+# make setup | demo | web | test | test-js | test-cpp | fuzz | lint | docs | wheels | default-model | default-bundle | readme
 # make bench | bench-cpu | bench-full | bench-fid | bench-training
 # make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
 # Each sets up .venv first if it is missing, those for a GPU .venv-gpu; demo installs no tools for development.
@@ -10,7 +10,8 @@ JS := runtime/js
 NODE := $(shell node -p 'parseInt(process.versions.node) < 20 ? "" : process.execPath' 2>/dev/null)
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
-.PHONY: setup demo web web-page test test-js fuzz lint docs wheels default-model default-bundle readme clean
+.PHONY: setup demo web web-page test test-js test-cpp cpp-packages fuzz lint docs wheels
+.PHONY: default-model default-bundle readme clean
 .PHONY: bench bench-cpu bench-full bench-fid bench-training test-gpu bench-gpu
 .DELETE_ON_ERROR:
 
@@ -48,8 +49,9 @@ web: .venv/.demo web-page
 # A worker a core, each of one thread; tests/conftest.py says which tests share one. tests/provider runs onnxruntime's
 # CUDA provider without a GPU, on a stub of CUDA; that onnxruntime excludes the CPU's.
 test: setup $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-provider/.ready)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
-	$(MAKE) test-js
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder \
+		--ignore tests/cpp
+	$(MAKE) test-js test-cpp
 
 # The JavaScript runtime: its build, its types and its tests, also in Chromium where there is one.
 CHROMIUM ?= $(firstword $(wildcard /usr/bin/chromium /usr/bin/chromium-browser /usr/bin/google-chrome))
@@ -73,6 +75,16 @@ endif
 $(JS)/node_modules/.ready: $(JS)/package-lock.json
 	cd $(JS) && ONNXRUNTIME_NODE_INSTALL=skip npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
+
+# The example in C++. Debian's packages for it are installed where that is allowed; without them the tests are skipped.
+CPP_PACKAGES := g++ cmake libicu-dev libssl-dev nlohmann-json3-dev zlib1g-dev
+test-cpp: setup cpp-packages
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cpp
+
+cpp-packages:
+	@dpkg -s $(CPP_PACKAGES) > /dev/null 2>&1 || \
+		{ [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --no-install-recommends $(CPP_PACKAGES); } || \
+		echo "The C++ tests may be SKIPPED. They need what these packages of Debian have: $(CPP_PACKAGES)"
 
 # Damaged, forged and hostile input, kills and threads, as many as fit in the time; FUZZ_SEED is drawn and printed.
 FUZZ_MINUTES ?= 10

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable, UsageError
+from galip_runtime.install import install_extra
 from icons import build as building
 from icons import sources
 from icons.build import SPLITS, build_icons
@@ -348,7 +349,7 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path, monkeypatch):
 
 def test_without_the_renderer_nothing_is_fetched(build, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
-    with pytest.raises(ProviderUnavailable, match=r"\[train\]"):
+    with pytest.raises(ProviderUnavailable, match=re.escape(install_extra("train", "galip"))):
         build(tmp_path / "out")
     assert not (tmp_path / "out" / "packages").exists()
 
