@@ -93,6 +93,13 @@ describe("the page in Chromium", { skip }, () => {
     return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
   }
 
+  async function assertAccessible() {
+    await page.evaluate(`{${axe}}`);
+    const { violations } = await page.evaluate(() => globalThis.axe.run());
+    const found = violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]);
+    assert.deepEqual(found, []);
+  }
+
   /** Drop a file or folder as a visitor does. */
   async function drop(path) {
     const devtools = await context.newCDPSession(page);
@@ -135,15 +142,10 @@ describe("the page in Chromium", { skip }, () => {
       await visit("#prompt=a+fox");
       await page.setViewportSize({ width, height: 844 });
       await page.emulateMedia({ colorScheme });
-      await page.evaluate(`{${axe}}`);
       for (const mode of ["corners", "styles"]) {
         await page.check(`[name=mode][value=${mode}]`, { force: true });
         await page.waitForFunction(() => document.querySelectorAll("#recent li").length > 0);
-        const { violations } = await page.evaluate(() => globalThis.axe.run());
-        assert.deepEqual(
-          violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]),
-          [],
-        );
+        await assertAccessible();
         const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
         assert.ok(wide <= 0, `${wide} pixels too wide`);
       }
@@ -315,6 +317,13 @@ describe("the page in Chromium", { skip }, () => {
     });
     await page.locator("#message").waitFor();
     assert.match(await message(), /^UsageError: .*100,000/);
+    await page.fill("#prompt", "");
+    await page.fill("#seed-0", "x");
+    await page.locator("#message").waitFor();
+    await page.click("#prompt");
+    await page.locator("#prompt-options").waitFor();
+    await assertAccessible();
+    await page.fill("#seed-0", "7");
     await page.fill("#prompt", "a boat");
     await page.locator("#message").waitFor({ state: "hidden" });
     await page.fill("#seed-0", "-1");
@@ -333,11 +342,18 @@ describe("the page in Chromium", { skip }, () => {
       await page.reload();
       await page.waitForFunction(() => document.querySelector("#picture").dataset.drawn > 0);
       assert.match(await page.textContent("#how"), /WebAssembly/);
+      assert.ok(await page.locator("#style-pad").isVisible());
     } finally {
       await listen();
     }
     // the browser itself reports what it could not fetch: the manifest, and the service worker's newer version
     problems = problems.filter((text) => !/ERR_CONNECTION_REFUSED/.test(text));
+  });
+
+  test("the server here answers addresses that are none, and nothing outside its folder", async () => {
+    for (const path of ["%", "%00", "nothing", "..%2f..%2f..%2fetc%2fpasswd", "bundle"]) {
+      assert.equal((await fetch(address + path)).status, 404, path);
+    }
   });
 
   test("on a host without headers the service worker adds them", async () => {

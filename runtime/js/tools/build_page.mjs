@@ -10,7 +10,8 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const [out] = process.argv.slice(2);
 if (!out) throw new Error("name the folder to write: node tools/build_page.mjs FOLDER");
 
-const COPIED = ["index.html", "style.css", "icon.svg", "shuffle.svg", "known.json"];
+const COPIED = ["index.html", "style.css", "icon.svg", "shuffle.svg"];
+const EDITABLE = "known.json"; // by who hosts the page, so no part of its version
 const SCRIPTS = ["page.js", "worker.js"];
 const ONNXRUNTIME = [
   "ort.wasm.min.mjs",
@@ -38,7 +39,7 @@ await build({
   entryPoints: { page: "demo/src/main.ts", worker: "src/worker.ts" },
   outdir: resolve(out),
 });
-for (const name of COPIED) cpSync(join(root, "demo", name), join(out, name));
+for (const name of [...COPIED, EDITABLE]) cpSync(join(root, "demo", name), join(out, name));
 for (const name of ["LICENSE", "NOTICE", "licenses"]) {
   cpSync(join(root, name), join(out, name), { recursive: true });
 }

@@ -22,9 +22,8 @@ const ISOLATION = {
 /** Return a server of `folder`'s files that listens on 127.0.0.1; `isolate`: with the headers. */
 export async function serve(folder, { port = 0, isolate = true } = {}) {
   const server = createServer((request, response) => {
-    const path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname));
-    const file = join(folder, path.endsWith("/") ? `${path}index.html` : path);
-    const status = statSync(file, { throwIfNoEntry: false });
+    const file = fileOf(folder, request.url);
+    const status = file && statSync(file, { throwIfNoEntry: false });
     if (!status?.isFile()) return response.writeHead(404).end();
     response.writeHead(200, {
       "Content-Type": TYPES[extname(file)] ?? "application/octet-stream",
@@ -39,6 +38,16 @@ export async function serve(folder, { port = 0, isolate = true } = {}) {
     server.listen(port, "127.0.0.1", resolve);
   });
   return server;
+}
+
+/** Return the path of the file at an address; undefined for no address. */
+function fileOf(folder, url) {
+  try {
+    const path = normalize(decodeURIComponent(new URL(url, "http://localhost").pathname));
+    return path.includes("\0") ? undefined : join(folder, path.endsWith("/") ? `${path}index.html` : path);
+  } catch {
+    return undefined;
+  }
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -33,19 +33,25 @@ async function removeOld(): Promise<void> {
   );
 }
 
-/** Answer from the cache, else from the server; what is onnxruntime's is kept when it is first used. */
+/** Answer from the cache, else from the server; what the host may edit the other way round. */
 async function answer(request: Request): Promise<Response> {
   const cache = await caches.open(name);
   const url = new URL(request.url);
   url.search = "";
-  if (url.href === new URL("index.html", scope).href) url.href = scope;
-  const kept = await cache.match(url.href);
-  if (kept) return isolated(kept);
-  const response = await fetch(request);
-  if (response.ok && url.href.startsWith(new URL("onnxruntime/", scope).href)) {
-    await cache.put(url.href, response.clone());
+  const path = url.href.slice(scope.length);
+  const key = path === "index.html" ? scope : url.href;
+  const isEditable = path === "known.json";
+  const kept = await cache.match(key);
+  if (kept && !isEditable) return isolated(kept);
+  try {
+    const response = await fetch(request);
+    if (response.ok && (isEditable || path.startsWith("onnxruntime/")))
+      await cache.put(key, response.clone());
+    return isolated(response);
+  } catch (error) {
+    if (kept) return isolated(kept);
+    throw error;
   }
-  return isolated(response);
 }
 
 /** Return a response with the headers that allow SharedArrayBuffer. */

@@ -1,9 +1,9 @@
 /** The page: what the visitor does becomes a state, and the newest state is drawn. */
 
-import { type BundlePlace, encodeAnimation, load, type Progress } from "galip-runtime";
+import { type BundlePlace, load } from "galip-runtime";
 import { offerBundles } from "./bundles.js";
 import { Completions } from "./completions.js";
-import { find, save, show } from "./dom.js";
+import { find, show } from "./dom.js";
 import { complete, type Known, knownTo, splitPrompt } from "./known.js";
 import {
   describe,
@@ -16,15 +16,16 @@ import {
   stylePoint,
   subject,
 } from "./mixing.js";
+import { hideProgress, showHow, showProgress, tell, untell } from "./messages.js";
 import { goOffline } from "./offline.js";
 import { Pad } from "./pad.js";
 import { Painter } from "./painter.js";
 import { Recent } from "./recent.js";
+import { copyLink, saveAnimation, savePicture } from "./saving.js";
 import { fromHash, NO_TRUNCATION, START, type State, toHash } from "./state.js";
 import { Studio } from "./studio.js";
 
 const FRAMES = 42;
-const FRAME_TIME = 90; // ms
 const SETTLED = 900; // ms without a change until a picture counts as recent
 const IDLE = 200; // ms without a change until the pad's small pictures are drawn again
 const SHOWN = 1024; // pixels of the large picture
@@ -38,8 +39,6 @@ const corners = [0, 1, 2, 3].map((i) => find<HTMLInputElement>(`#corner-${i}`));
 const seeds = [0, 1].map((i) => find<HTMLInputElement>(`#seed-${i}`));
 const walk = find<HTMLInputElement>("#walk");
 const truncation = find<HTMLInputElement>("#truncation");
-const message = find("#message");
-const saveAnimation = find<HTMLButtonElement>("#save-animation");
 const actions = document.querySelectorAll<HTMLButtonElement>(".actions button");
 
 let state = fromHash(location.hash, START);
@@ -102,24 +101,17 @@ async function draw(wish: State): Promise<void> {
   find("#caption").textContent = subject(recipe);
   canvas.dataset["drawn"] = String(++drawn);
   canvas.dataset["state"] = toHash(wish);
-  find("#how").textContent = how(painting);
+  showHow(painting.info, painting.milliseconds);
   const warning = painting.warningOf(recipe);
   if (warning) tell(warning, "drawing");
-  else if (message.dataset["about"] === "drawing") message.hidden = true;
-}
-
-function how({ info, milliseconds }: Studio): string {
-  const device = { webgpu: "WebGPU", wasm: "WebAssembly", cpu: "CPU" }[info.device];
-  const threads = `${info.threads} thread${info.threads === 1 ? "" : "s"}`;
-  const why = info.threadsReason === undefined ? "" : " (no SharedArrayBuffer here)";
-  find("#how").title = info.threadsReason ?? "";
-  return `${device}, ${threads}${why} · ${info.precision.generator} · ${milliseconds.toFixed(0)} ms a picture`;
+  else untell("drawing");
 }
 
 /** The visitor rests: the picture is one of the recent, and the address has its state. */
 function settle(): void {
   if (!last || toHash(last.state) !== toHash(state)) return;
   recent.add(last.state, last.picture, describe(last.recipe));
+  find("#announcement").textContent = describe(last.recipe);
   history.replaceState(null, "", toHash(state));
 }
 
@@ -148,7 +140,7 @@ async function open(place: BundlePlace): Promise<void> {
   loading?.abort();
   const stop = (loading = new AbortController());
   let warn = (text: string): void => tell(text, "loading");
-  message.hidden = true;
+  untell();
   showProgress();
   try {
     const model = await load(place, {
@@ -164,13 +156,16 @@ async function open(place: BundlePlace): Promise<void> {
     await studio?.dispose();
     use(next);
   } catch (error) {
-    if (!stop.signal.aborted) tell(error, "loading");
+    if (stop.signal.aborted) return;
+    tell(error, "loading");
+    find("#retry").hidden = studio !== undefined;
   } finally {
-    if (loading === stop) find("#loading").hidden = true;
+    if (loading === stop) hideProgress();
   }
 }
 
 function use(next: Studio): void {
+  find("#retry").hidden = true;
   studio = next;
   known = next.known;
   shownSpots = "";
@@ -192,77 +187,13 @@ function use(next: Studio): void {
   set({});
 }
 
-function showProgress(progress?: Progress): void {
-  const bar = find<HTMLProgressElement>("#progress");
-  find("#loading").hidden = false;
-  const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(1);
-  if (!progress) bar.removeAttribute("value");
-  else {
-    bar.max = progress.total;
-    bar.value = progress.loaded;
-  }
-  find("#loading-text").textContent = !progress
-    ? "Loading"
-    : progress.loaded < progress.total
-      ? `${megabytes(progress.loaded)} of ${megabytes(progress.total)} MB`
-      : "Starting";
-}
-
-/** Show an error or a warning. Those about drawing go away with the next picture. */
-function tell(error: unknown, about: "loading" | "drawing"): void {
-  const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  find("#message p").textContent = text;
-  find("#retry").hidden = studio !== undefined;
-  message.dataset["about"] = about;
-  message.hidden = false;
-}
-
-/** Say on a button what it has done, for a moment. */
-function confirm(button: HTMLButtonElement, text: string): void {
-  const before = button.textContent;
-  button.textContent = text;
-  setTimeout(() => (button.textContent = before), 1600);
-}
-
-function fileName({ parts, seeds }: Recipe): string {
-  const words = parts.map(({ prompt }) => prompt).join(" ");
-  return `${
-    words
-      .toLowerCase()
-      .replace(/[^a-z0-9]+/g, "-")
-      .slice(0, 60) || "picture"
-  }-${seeds[0]}`;
-}
-
 async function animate(): Promise<void> {
-  const [painting, label] = [studio!, saveAnimation.textContent];
+  const painting = studio!;
   const recipes = roundTrip(state, known, FRAMES).map((each) => recipeOf(each, known));
-  saveAnimation.disabled = true;
   try {
-    const pictures: ImageData[] = [];
-    for (const recipe of recipes) {
-      pictures.push(await painter.between(() => painting.paint(recipe)));
-      saveAnimation.textContent = `Drawing ${pictures.length} of ${FRAMES}`;
-    }
-    const metadata = painting.metadata(recipes[0]!);
-    const file = encodeAnimation(pictures, { milliseconds: FRAME_TIME, metadata });
-    save(file, "image/apng", `${fileName(recipes[0]!)}-animated.png`);
+    await saveAnimation(painting, recipes, (recipe) => painter.between(() => painting.paint(recipe)));
   } catch (error) {
     tell(error, "drawing");
-  } finally {
-    saveAnimation.textContent = label;
-    saveAnimation.disabled = false;
-  }
-}
-
-async function copyLink(): Promise<void> {
-  const link = new URL(toHash(state), location.href).href;
-  history.replaceState(null, "", link);
-  try {
-    await navigator.clipboard.writeText(link);
-    confirm(find("#copy-link"), "Copied");
-  } catch {
-    confirm(find("#copy-link"), "It is in the address bar"); // the browser lets no page write there
   }
 }
 
@@ -298,12 +229,12 @@ function listen(): void {
     set({ prompt: known.things[Math.floor(Math.random() * known.things.length)]! });
   };
   find("#save-picture").onclick = () => {
-    if (last) save(studio!.png(last.picture, last.recipe), "image/png", `${fileName(last.recipe)}.png`);
+    if (last) savePicture(studio!, last.picture, last.recipe);
   };
-  saveAnimation.onclick = animate;
-  find("#copy-link").onclick = copyLink;
+  find("#save-animation").onclick = animate;
+  find("#copy-link").onclick = () => copyLink(state);
   find("#retry").onclick = () => open("bundle/");
-  find("#dismiss").onclick = () => (message.hidden = true);
+  find("#dismiss").onclick = () => untell();
   find(".controls").onsubmit = (event) => event.preventDefault();
   window.onhashchange = () => set(fromHash(location.hash, state));
   offerBundles(open);
