@@ -52,7 +52,7 @@ const hash = createHash("sha256");
 for (const name of [...COPIED, ...SCRIPTS, ...ONNXRUNTIME.map((file) => `onnxruntime/${file}`)]) {
   hash.update(readFileSync(join(out, name)));
 }
-const files = ["./", ...COPIED.slice(1), ...SCRIPTS];
+const files = ["./", ...COPIED.slice(1), ...SCRIPTS, EDITABLE];
 const { outputFiles } = await build({
   ...options,
   format: "iife",

@@ -20,6 +20,8 @@ self.addEventListener("activate", (event) => {
   event.waitUntil(removeOld().then(() => self.clients.claim()));
 });
 
+self.addEventListener("message", (event) => event.waitUntil(self.clients.claim()));
+
 self.addEventListener("fetch", (event) => {
   const { method, url } = event.request;
   if (method !== "GET" || !url.startsWith(scope) || url.startsWith(new URL("bundle/", scope).href)) return;

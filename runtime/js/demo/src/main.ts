@@ -28,7 +28,7 @@ import { Studio } from "./studio.js";
 const FRAMES = 42;
 const SETTLED = 900; // ms without a change until a picture counts as recent
 const IDLE = 200; // ms without a change until the pad's small pictures are drawn again
-const SHOWN = 1024; // pixels of the large picture
+const SHOWN = 512 * Math.min(Math.ceil(devicePixelRatio), 2); // pixels of the large picture
 const RADIUS = 0.36; // of the style pad's polygon, as a share of its width
 const INSET = 0.16; // of the square between four prompts
 const PLACES = ["top left", "top right", "bottom right", "bottom left"];
@@ -96,15 +96,20 @@ async function draw(wish: State): Promise<void> {
   const recipe = recipeOf(wish, known);
   const picture = await painting.paint(recipe);
   last = { state: wish, recipe, picture };
+  const warning = painting.warningOf(recipe);
+  if (warning) tell(warning, "drawing");
+  else untell("drawing");
+  // in a moment: by then the worker has begun the next picture
+  requestAnimationFrame(() => present(wish, recipe, picture, painting));
+}
+
+function present(wish: State, recipe: Recipe, picture: ImageData, painting: Studio): void {
   show(canvas, picture, Math.max(1, Math.round(SHOWN / picture.width)));
   canvas.ariaLabel = describe(recipe);
   find("#caption").textContent = subject(recipe);
   canvas.dataset["drawn"] = String(++drawn);
   canvas.dataset["state"] = toHash(wish);
   showHow(painting.info, painting.milliseconds);
-  const warning = painting.warningOf(recipe);
-  if (warning) tell(warning, "drawing");
-  else untell("drawing");
 }
 
 /** The visitor rests: the picture is one of the recent, and the address has its state. */

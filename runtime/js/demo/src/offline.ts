@@ -14,8 +14,10 @@ export async function goOffline(): Promise<boolean> {
   const { serviceWorker } = navigator;
   try {
     const { active } = await serviceWorker.register("sw.js");
-    // one that is there already passes over a page that was reloaded past all caches
-    if (!serviceWorker.controller && !active) await takenOver(serviceWorker);
+    if (!serviceWorker.controller) {
+      active?.postMessage("claim"); // it passed over this page: it began while the page loaded, or past all caches
+      await takenOver(serviceWorker);
+    }
   } catch {
     return false; // forbidden, as in some private windows: the page works, only not offline
   }
