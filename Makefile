@@ -1,4 +1,4 @@
-# make setup | demo | test | test-js | test-cpp | fuzz | lint | docs | wheels | default-model | default-bundle | readme
+# make setup | demo | web | test | test-js | test-cpp | fuzz | lint | docs | wheels | default-model | default-bundle | readme
 # make bench | bench-cpu | bench-full | bench-fid | bench-training
 # make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
 # Each sets up .venv first if it is missing, those for a GPU .venv-gpu; demo installs no tools for development.
@@ -6,9 +6,12 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+JS := runtime/js
+NODE := $(shell node -p 'parseInt(process.versions.node) < 20 ? "" : process.execPath' 2>/dev/null)
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
-.PHONY: setup demo test test-js test-cpp cpp-packages fuzz lint docs wheels default-model default-bundle readme clean
+.PHONY: setup demo web web-page test test-js test-cpp cpp-packages fuzz lint docs wheels
+.PHONY: default-model default-bundle readme clean
 .PHONY: bench bench-cpu bench-full bench-fid bench-training test-gpu bench-gpu
 .DELETE_ON_ERROR:
 
@@ -37,6 +40,12 @@ demo: .venv/.demo
 	$(BIN)/galip export --out demo/bundle --overwrite
 	$(BIN)/galip generate $(PROMPTS) --bundle demo/bundle --count 4 --seed 1 --out demo/pictures.png
 
+# The page that draws in the browser, with the shipped model, served on this machine with the headers for threads.
+WEB_PORT ?= 8080
+web: .venv/.demo web-page
+	$(BIN)/galip export --web demo/web --overwrite
+	$(NODE) $(JS)/tools/serve.mjs demo/web $(WEB_PORT)
+
 # A worker a core, each of one thread; tests/conftest.py says which tests share one. tests/provider runs onnxruntime's
 # CUDA provider without a GPU, on a stub of CUDA; that onnxruntime excludes the CPU's.
 test: setup $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-provider/.ready)
@@ -45,13 +54,18 @@ test: setup $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-prov
 	$(MAKE) test-js test-cpp
 
 # The JavaScript runtime: its build, its types and its tests, also in Chromium where there is one.
-JS := runtime/js
 CHROMIUM ?= $(firstword $(wildcard /usr/bin/chromium /usr/bin/chromium-browser /usr/bin/google-chrome))
-NODE := $(shell node -p 'parseInt(process.versions.node) < 20 ? "" : process.execPath' 2>/dev/null)
 ifeq ($(NODE),)
+web-page:
+	@echo "The page is built with Node 20 or newer, which was not found"; exit 1
+
 test-js:
 	@echo "SKIPPED: the JavaScript tests. They need Node 20 or newer, which was not found"
 else
+# What `galip export --web` copies.
+web-page: $(JS)/node_modules/.ready
+	cd $(JS) && npm run --silent page -- $(CURDIR)/export/galip_export/page
+
 test-js: $(JS)/node_modules/.ready
 	cd $(JS) && npm run --silent build && npm run --silent check
 	@[ -n "$(CHROMIUM)" ] || echo "SKIPPED: the tests in a browser. CHROMIUM=PATH names a Chromium; Debian's package has one"
@@ -97,7 +111,8 @@ lint: setup
 docs: setup
 	$(BIN)/zensical build --strict --clean
 
-wheels: setup
+# galip's wheel has the page if there is Node to build it.
+wheels: setup $(if $(NODE),web-page)
 	$(BIN)/python -m build --wheel --outdir dist runtime
 	$(BIN)/python -m build --wheel --outdir dist .
 

@@ -33,12 +33,14 @@ def export(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder to create: the bundle.")] = ...,  # type: ignore[assignment]
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to create: the bundle.", show_default=False)
+    ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
             help=f"Precisions, separated by commas: {describe_precisions()}; all: those that this machine "
-            "can verify. Default: fp32; with --trt fp32,fp16.",
+            "can verify. Default: fp32; with --trt fp32,fp16; with --web w16a32.",
             show_default=False,
         ),
     ] = None,
@@ -70,10 +72,22 @@ def export(
         bool,
         typer.Option("--trt-compatible", help="Build engines that later minor versions of TensorRT can run."),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")] = False,
+    web: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to create: a page that draws in the browser, with the bundle in it, for any file "
+            "server. Without --out, MODEL may be a bundle as it is; default: the shipped one.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle at --out and the page at --web.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Export a checkpoint to a verified bundle of ONNX graphs, and TensorRT engines with --trt.
+
+    --web writes a page with the bundle in it.
 
     Every export is compared with eager PyTorch on several prompts, seeds and batch sizes; each precision
     other than fp32 also on 256 pictures. If the bundle is farther from the model than its precisions allow,
@@ -86,18 +100,33 @@ def export(
         raise UsageError(
             "--trt-batch, --trt-arch, --trt-refit and --trt-compatible are for engines: add --trt"
         )
-    if model is not None and model.is_dir():
+    is_bundle = model is not None and model.is_dir()
+    if web is not None:
+        from galip_export.web import check_site
+
+        check_site(web, overwrite=overwrite)
+    if out is None:
+        is_checkpoint = model is not None and not is_bundle
+        if web is None or trt or precision is not None or rewrites != "exact" or is_checkpoint:
+            raise UsageError(
+                "name the folder to create for the bundle, --out; --web alone makes a page of a bundle that "
+                "there is"
+            )
+        _write_page(model, web, overwrite, json)
+        return
+    if model is not None and is_bundle:
         if not trt or precision is not None or rewrites != "exact":
             raise UsageError(
-                f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has; "
-                "for anything else give the checkpoint"
+                f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has, and "
+                "--web without --out makes a page of it; for anything else give the checkpoint"
             )
         _add_engines(model, out, options, overwrite, json)
         return
     from galip.assets import default_checkpoint
 
     checkpoint = default_checkpoint() if model is None else model
-    precisions = _precisions(precision or ("fp32,fp16" if trt else "fp32"))
+    standard = "fp32,fp16" if trt else "fp32" if web is None else "w16a32"
+    precisions = _precisions(precision or standard)
     _check_early(checkpoint, out, overwrite)
     if trt:
         from galip_export.engines import engine_builder
@@ -115,7 +144,26 @@ def export(
             overwrite=overwrite,
             progress=progress,
         )
-    emit(report.to_dict(), json, *_report_lines(report), is_report=True)
+    lines = _report_lines(report)
+    if web is not None:
+        from galip_export.web import write_site
+
+        lines.append(_page_line(web, write_site(out, web, overwrite=overwrite)))
+    emit(report.to_dict(), json, *lines, is_report=True)
+
+
+def _write_page(bundle: Path | None, web: Path, overwrite: bool, json: bool) -> None:
+    """Write a page with `bundle`, None for the shipped one, to the folder `web`. Raises as `write_site`."""
+    from galip_export.web import write_site
+
+    from galip.assets import default_bundle
+
+    size = write_site(bundle or default_bundle(), web, overwrite=overwrite)
+    emit({"web": str(web), "bytes": size}, json, _page_line(web, size), is_report=True)
+
+
+def _page_line(web: Path, size: int) -> str:
+    return f"{web}: page and bundle, {size / 1e6:.0f} MB, for any file server (https or localhost)"
 
 
 def _add_engines(bundle: Path, out: Path, options: BuildOptions, overwrite: bool, json: bool) -> None:

@@ -62,15 +62,15 @@ COMMANDS = {
     "--max-minutes --quick --cold-starts --pictures --fid --against --split --exclude --captions --inception "
     "--seed --worst --json --html --markdown --repeat --compare --tolerance",
     "export": "MODEL --out --precision --rewrites --trt --trt-batch --trt-arch --trt-refit --trt-compatible "
-    "--overwrite --json",
+    "--web --overwrite --json",
     "convert": "RELEASED --out --clip --allow-missing-text --json",
     "info": "PATH --verbose --json",
     "doctor": "--json",
     "data check": "PATH --layout --split --sheet --decode --no-decode --json",
     "data icons": "--out --size --from --skin-tones --no-skin-tones --exclude-group --json",
     "train-clip": "--data --out --model --layout --crop --max-broken --steps --batch-size --lr "
-    "--weight-decay --patch-dropout --whiten --no-whiten --exclude --device --precision --seed --log-every --save-every --config --resume "
-    "--json",
+    "--weight-decay --patch-dropout --whiten --no-whiten --exclude --device --precision --seed --log-every "
+    "--save-every --config --resume --json",
     "train": "--data --clip --out --init --model --layout --crop --flip --no-flip --caption-dropout "
     "--diff-augment --max-broken --workers --stream --exclude "
     "--steps --batch-size --accumulate --lr-g --lr-d --beta1 --beta2 "

@@ -7,11 +7,13 @@ import sys
 import galip_export
 import galip_export.devices
 import galip_export.engines
+import galip_export.web
 import pytest
 import torch
 from galip_export.precisions import PRECISIONS
 from galip_runtime.errors import UsageError
 
+import galip.assets
 import galip.convert
 
 
@@ -118,3 +120,41 @@ def test_convert(run, tiny_checkpoint, tmp_path, monkeypatch):
     }
     assert err
     assert calls == [(source, out, {"clip": str(clip), "allow_missing_text": False})]
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    folder = tmp_path / "page"
+    folder.mkdir()
+    (folder / "index.html").touch()
+    monkeypatch.setattr(galip_export.web, "PAGE", folder)
+
+
+@pytest.mark.usefixtures("page")
+def test_a_page_of_a_bundle_and_of_the_shipped_one(run, bundle, tmp_path, monkeypatch):
+    out = tmp_path / "site"
+    code, output, _ = run("export", bundle, "--web", out, "--json")
+    assert code == 0
+    report = json.loads(output)
+    assert report["web"] == str(out)
+    assert report["bytes"] == sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    monkeypatch.setattr(galip.assets, "default_bundle", lambda: bundle)
+    assert run("export", "--web", out, "--overwrite")[0] == 0
+    assert (out / "bundle" / "manifest.json").read_bytes() == (bundle / "manifest.json").read_bytes()
+
+
+@pytest.mark.usefixtures("page")
+def test_a_page_of_a_checkpoint_is_in_w16a32(run, tiny_checkpoint, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(galip_export, "export_bundle", lambda *_, precisions, **__: calls.append(precisions))
+    run("export", tiny_checkpoint, "--out", tmp_path / "a", "--web", tmp_path / "site")
+    run("export", tiny_checkpoint, "--out", tmp_path / "a", "--precision", "fp32", "--web", tmp_path / "site")
+    assert calls == [("w16a32",), ("fp32",)]
+
+
+@pytest.mark.usefixtures("page")
+def test_a_page_that_cannot_be(fail, bundle, tiny_checkpoint, tmp_path):
+    assert "--out" in fail(2, "export", bundle)
+    assert "--out" in fail(2, "export", tiny_checkpoint, "--web", tmp_path / "site")
+    assert "--out" in fail(2, "export", "--precision", "fp32", "--web", tmp_path / "site")
+    assert "--overwrite" in fail(2, "export", bundle, "--web", tmp_path)

@@ -1,5 +1,6 @@
 /** What the package exports everywhere. */
 
+export { type AnimationOptions, encodeAnimation } from "./animation.js";
 export type { Dimensions } from "./bundle/manifest.js";
 export type { Progress } from "./bundle/reading.js";
 export type { Info } from "./engine.js";

@@ -44,7 +44,18 @@ export function encodePng(
   picture: Picture,
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array<ArrayBuffer> {
-  const { width, height } = picture;
+  return concatenated([
+    headOfPng(picture, metadata),
+    chunk("IDAT", pixelData(picture)),
+    chunk("IEND", new Uint8Array()),
+  ]);
+}
+
+/** Return what a PNG file has before its pixels: signature, sizes and texts. */
+export function headOfPng(
+  { width, height }: Picture,
+  metadata: Readonly<Record<string, string>>,
+): Uint8Array<ArrayBuffer> {
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, width);
   header.setUint32(4, height);
@@ -53,9 +64,12 @@ export function encodePng(
     Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10),
     chunk("IHDR", new Uint8Array(header.buffer)),
     ...Object.entries(metadata).map(([keyword, text]) => textChunk(keyword, text)),
-    chunk("IDAT", zlibSync(scanLines(picture), { level: 9 })),
-    chunk("IEND", new Uint8Array()),
   ]);
+}
+
+/** Return a picture's compressed pixels. */
+export function pixelData(picture: Picture): Uint8Array {
+  return zlibSync(scanLines(picture), { level: 9 });
 }
 
 function scanLines({ data, width, height }: Picture): Uint8Array {
@@ -76,7 +90,8 @@ function textChunk(keyword: string, text: string): Uint8Array {
   return chunk("iTXt", concatenated([utf8.encode(keyword), Uint8Array.of(0, 0, 0, 0, 0), utf8.encode(text)]));
 }
 
-function chunk(type: string, data: Uint8Array): Uint8Array {
+/** Return a chunk of a PNG file. */
+export function chunk(type: string, data: Uint8Array): Uint8Array {
   const body = concatenated([new TextEncoder().encode(type), data]);
   const edges = new DataView(new ArrayBuffer(8));
   edges.setUint32(0, data.length);
