@@ -6,6 +6,7 @@ distributed.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -86,7 +87,18 @@ def make_fabric(device: str, precision: str) -> Fabric:
         plugins=[plugin] if plugin else None,
     )
     fabric.launch()
+    if world > 1:
+        atexit.register(_leave_processes)
     return fabric
+
+
+def _leave_processes() -> None:
+    """End gloo's threads before the interpreter does: one that outlives it aborts the process at times.
+
+    Fabric does the same for nccl.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _precision_plugin(name: str, device: str) -> MixedPrecision | None:
