@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows, where a folder that a process reads from cannot be replaced anyway
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["check_target", "staged_bundle", "write"]
+__all__ = ["check_target", "list_files", "replace_folder", "staged_bundle", "write"]
 
 _STAGING = re.compile(r"\.galip-[0-9a-f]{12}")
 _EXCHANGE = 2
@@ -155,7 +155,7 @@ def check_target(out: Path, overwrite: bool) -> None:
         raise UsageError(f"{out} is a file, and a bundle is a folder; choose another name")
     if not overwrite:
         raise UsageError(f"{out} exists already; choose another name, or allow overwriting (--overwrite)")
-    files = _files(out)
+    files = list_files(out)
     if not files:
         return
     try:
@@ -173,7 +173,7 @@ def check_target(out: Path, overwrite: bool) -> None:
         )
 
 
-def _files(folder: Path) -> set[str]:
+def list_files(folder: Path) -> set[str]:
     """Return the files and links in `folder`, by their paths in it, without those in staging folders.
 
     Raises OSError for a folder that cannot be listed: what nobody lists would be lost.
@@ -197,15 +197,24 @@ def _publish(staging: Path, out: Path, overwrite: bool) -> None:
         check_target(out, overwrite)  # again: minutes have passed
         if staging.parent == out:
             _replace_files(staging, out, overwrite)
-        elif not overwrite or not out.exists() or not _files(out):
+        elif not overwrite or not out.exists() or not list_files(out):
             os.rename(staging, out)  # fails where another export has put a bundle there meanwhile
-        elif not _exchange(staging, out):
-            _rename_twice(staging, out)
+        else:
+            replace_folder(staging, out)
     except OSError as error:
         raise UsageError(
             f"{out} could not be put in place ({error.strerror}): did another export write it at the "
             "same time? What is there was left as it is"
         ) from error
+
+
+def replace_folder(new: Path, out: Path) -> None:
+    """Put the folder `new` in the place of the folder `out`, in one step where the system can swap them.
+
+    What `out` was is then in `new`, or gone. Raises OSError, and `out` is as it was.
+    """
+    if not _exchange(new, out):
+        _rename_twice(new, out)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -253,8 +262,8 @@ def _replace_files(staging: Path, out: Path, overwrite: bool) -> None:
     """
     with _locked(out):
         check_target(out, overwrite)  # another export may have been here while this one waited
-        new = _files(staging)
-        stale = _files(out) - new
+        new = list_files(staging)
+        stale = list_files(out) - new
         for name in stale:
             (out / name).unlink()
         for folder in {(out / name).parent for name in stale} - {out}:

@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from galip_runtime.bundle.decoding import parse
 from galip_runtime.bundle.manifest import MANIFEST_NAME, Manifest, read_manifest, verify_files
-from galip_runtime.errors import UsageError
-from galip_runtime.files import staging_folder
+from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.files import read_regular, staging_folder
+
+from galip_export.signals import signals_raise, signals_wait
+from galip_export.staging import list_files, replace_folder
 
 __all__ = ["BROWSER_PRECISIONS", "check_site", "write_site"]
 
@@ -20,6 +24,11 @@ BROWSER_PRECISIONS = ("w16a32", "fp32")
 PAGE = Path(__file__).parent / "page"
 """The built page: data of this package, made by `make web-page`."""
 _BUNDLE = "bundle"
+_KNOWN = "known.json"
+"""What the model knows: things and styles, which users may write for a model of theirs."""
+_MAX_KNOWN_BYTES = 2**24
+_LIST = "galip-page.txt"
+"""The files of the page and its bundle, a line each: others are somebody's."""
 
 
 def check_site(out: Path, *, overwrite: bool) -> None:
@@ -33,17 +42,26 @@ def check_site(out: Path, *, overwrite: bool) -> None:
         return
     if out.is_symlink() or not out.is_dir():
         raise UsageError(f"{out} is no folder; choose another name")
-    if any(out.iterdir()):
-        if not overwrite:
-            raise UsageError(f"{out} exists already; choose another name, or allow overwriting (--overwrite)")
-        if not (out / _BUNDLE / MANIFEST_NAME).is_file() or not (out / "index.html").is_file():
-            raise UsageError(f"{out} is no page with a bundle, so it is not overwritten; choose another name")
+    files = list_files(out)
+    if not files:
+        return
+    if not overwrite:
+        raise UsageError(f"{out} exists already; choose another name, or allow overwriting (--overwrite)")
+    if _LIST not in files:
+        raise UsageError(f"{out} is no page with a bundle, so it is not overwritten; choose another name")
+    foreign = sorted(files - {_LIST, *(out / _LIST).read_text("utf-8").splitlines()})
+    if foreign:
+        raise UsageError(
+            f"{out} holds files that are not the page's, so it is not overwritten: {', '.join(foreign[:5])}"
+            f"{' …' if len(foreign) > 5 else ''}; move them elsewhere first"
+        )
 
 
 def write_site(bundle: Path, out: Path, *, overwrite: bool = False) -> int:
     """Write the page and the bundle to the new folder `out`, and return the bytes.
 
-    `out` appears whole at the end or not at all; with `overwrite` it replaces an earlier one.
+    `out` appears whole at the end or not at all; with `overwrite` it replaces an earlier one, of which a
+    `known.json` of the same model stays.
 
     Raises UsageError as `check_site`, where `out` cannot be written, and for a bundle without a precision
     that browsers compute in; FileRefused for a bundle that is not as it was exported.
@@ -53,12 +71,26 @@ def write_site(bundle: Path, out: Path, *, overwrite: bool = False) -> int:
     _check_precisions(bundle, manifest)
     with _replacing(Path(os.path.abspath(out))) as folder:
         shutil.copytree(PAGE, folder, dirs_exist_ok=True)
+        if _knows(out / _KNOWN, manifest):
+            shutil.copyfile(out / _KNOWN, folder / _KNOWN)
         for name in (MANIFEST_NAME, *manifest.files):
             target = folder / _BUNDLE / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle / name, target)
         verify_files(folder / _BUNDLE, manifest)
+        (folder / _LIST).write_text("".join(f"{name}\n" for name in sorted(list_files(folder))), "utf-8")
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _knows(known: Path, manifest: Manifest) -> bool:
+    """Return whether the file `known` says what the manifest's model knows."""
+    if not known.is_file():
+        return False
+    try:
+        content = parse(read_regular(known, _MAX_KNOWN_BYTES))
+    except FileRefused:
+        return False
+    return isinstance(content, dict) and content.get("source") == manifest.source.sha256
 
 
 def _check_precisions(bundle: Path, manifest: Manifest) -> None:
@@ -78,12 +110,12 @@ def _replacing(out: Path) -> Iterator[Path]:
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with staging_folder(out.parent) as staging:
-            new, old = staging / "new", staging / "old"
-            new.mkdir()
-            yield new
-            if out.exists():
-                out.rename(old)
-            new.rename(out)
+        with signals_raise(), staging_folder(out.parent) as staging:
+            yield staging
+            with signals_wait():
+                if out.exists():
+                    replace_folder(staging, out)
+                else:
+                    staging.rename(out)
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror}; choose a folder you may write to") from error

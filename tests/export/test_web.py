@@ -1,11 +1,14 @@
 """The page with a bundle: what is written, and what is refused."""
 
+import json
 import re
 import shutil
 
 import galip_export.web
 import pytest
+from error_checks import expect_error
 from galip_export.web import check_site, write_site
+from galip_runtime.bundle.manifest import read_manifest
 from galip_runtime.errors import FileRefused, UsageError
 from runtime.stub_bundle import make_stub_bundle
 
@@ -37,20 +40,48 @@ def test_the_page_with_the_bundle_and_no_other_files(page, bundle, tmp_path):
     size = write_site(bundle, tmp_path / "sites" / "one")
     written = contents(tmp_path / "sites" / "one")
     listed = {f"bundle/{name}": data for name, data in contents(bundle).items() if name != "unlisted"}
+    names = written.pop("galip-page.txt").decode().splitlines()
+    assert names == sorted(written)
     assert written == contents(page) | listed
-    assert size == sum(map(len, written.values()))
+    assert size == sum(path.stat().st_size for path in (tmp_path / "sites").rglob("*") if path.is_file())
     assert [path.name for path in (tmp_path / "sites").iterdir()] == ["one"]
 
 
 def test_an_earlier_one_is_replaced_if_that_is_allowed(page, bundle, tmp_path):
     out = tmp_path / "site"
+    (page / "of an older page").touch()
     write_site(bundle, out)
-    (out / "of an older page").touch()
-    with pytest.raises(UsageError, match="--overwrite"):
+    (page / "of an older page").unlink()
+    with expect_error(UsageError, "--overwrite"):
         write_site(bundle, out)
     assert (out / "of an older page").exists()
     write_site(bundle, out, overwrite=True)
     assert not (out / "of an older page").exists()
+    assert [path.name for path in tmp_path.glob(".galip*")] == []
+
+
+def test_files_that_a_user_added_are_not_lost(page, bundle, tmp_path):
+    out = tmp_path / "site"
+    write_site(bundle, out)
+    (out / "bundle" / "my notes.txt").write_text("mine")
+    with expect_error(UsageError, out, "bundle/my notes.txt"):
+        write_site(bundle, out, overwrite=True)
+    assert (out / "bundle" / "my notes.txt").read_text() == "mine"
+
+
+def test_what_a_user_wrote_of_the_model_stays_unless_the_model_changes(page, bundle, tmp_path):
+    (page / "known.json").write_text('{"source": "another"}')
+    out = tmp_path / "site"
+    write_site(bundle, out)
+    mine = json.dumps({"source": read_manifest(bundle).source.sha256, "things": ["a cat"], "styles": []})
+    (out / "known.json").write_text(mine)
+    write_site(bundle, out, overwrite=True)
+    assert (out / "known.json").read_text() == mine
+    for other in ('{"source": "of another model"}', "no JSON", "[]"):
+        (out / "known.json").write_text(other)
+        write_site(bundle, out, overwrite=True)
+        assert (out / "known.json").read_text() == '{"source": "another"}'
+        (out / "known.json").write_text(mine)
 
 
 def test_other_folders_are_not_replaced(page, bundle, tmp_path):
