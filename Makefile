@@ -1,5 +1,5 @@
 # make setup | demo | web | test | test-js | test-cpp | fuzz | lint | docs | wheels | default-model | default-bundle | readme
-# make bench | bench-cpu | bench-full | bench-fid | bench-training
+# make bench | bench-cpu | bench-full | bench-fid | bench-training | bench-quick
 # make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
 # Each sets up .venv first if it is missing, those for a GPU .venv-gpu; demo installs no tools for development.
 
@@ -12,7 +12,7 @@ PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a C
 
 .PHONY: setup demo web web-page test test-js test-cpp cpp-packages fuzz lint docs wheels
 .PHONY: default-model default-bundle readme clean
-.PHONY: bench bench-cpu bench-full bench-fid bench-training test-gpu bench-gpu
+.PHONY: bench bench-cpu bench-full bench-fid bench-training bench-quick test-gpu bench-gpu
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready
@@ -208,6 +208,11 @@ bench-gpu: $(GPU_READY)
 # The tables of README and docs, from the results and from the table of devices.
 readme: setup
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.readme README.md docs/devices.md docs/results.md
+
+# How long `galip train --preset quick` takes, and what one recognises then; on a machine with nothing else to do.
+bench-quick: setup data/icons128
+	rm -rf runs/quick
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.quick_training data/icons128 --out benchmarks/results/training_quick.json
 
 # How fast `galip train` is against the released code's order; to be run on a machine with nothing else to do.
 bench-training: setup
