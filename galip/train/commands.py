@@ -59,7 +59,10 @@ def _program(environment: Mapping[str, str]) -> list[str]:
 
 
 def after_train(config: GanConfig, model: Path, prompts: Iterable[str]) -> list[str]:
-    """Return lines of what to do with the trained `model`; `prompts`: some that it knows."""
+    """Return lines of what to do with the trained `model`; `prompts`: some that it knows.
+
+    A run with a warm-up gets better by longer phases, not by more steps at its end: no line prolongs it.
+    """
     out = Path(config.out)
     shown = [" ".join(prompt.split()) for prompt in prompts if not prompt.startswith("-")][:SHOWN_PROMPTS]
     shown = shown or ["PROMPT"]
@@ -68,14 +71,14 @@ def after_train(config: GanConfig, model: Path, prompts: Iterable[str]) -> list[
     others += [] if config.evaluate_split == "train" else ["--split", config.evaluate_split]
     others += _option("exclude", config.exclude)
     grid = ["galip", "sample-grid", *shown, "--model", str(model), "--out", str(out / "grid.png")]
-    return _aligned(
-        {
-            "look at its pictures": shlex.join(grid),
-            "evaluate it": shlex.join(["galip", "evaluate", str(model), "--against", against, *others]),
-            "export it": shlex.join(["galip", "export", str(model), "--out", str(out / "bundle")]),
-            "train it longer": resume_command("train", out, 2 * config.steps),
-        }
-    )
+    commands = {
+        "look at its pictures": shlex.join(grid),
+        "evaluate it": shlex.join(["galip", "evaluate", str(model), "--against", against, *others]),
+        "export it": shlex.join(["galip", "export", str(model), "--out", str(out / "bundle")]),
+    }
+    if not config.warmup_steps:
+        commands["train it longer"] = resume_command("train", out, 2 * config.steps)
+    return _aligned(commands)
 
 
 def after_train_clip(config: ContrastiveConfig, clip: Path) -> list[str]:

@@ -84,6 +84,8 @@ def test_what_to_do_with_a_model():
         ("export", False): ["o/model.safetensors", "--out", "o/bundle"],
         ("train", True): ["--resume", "--out", "o", "--steps", "10"],
     }  # fmt: skip
+    warmed = parsed(after_train(dataclasses.replace(config, warmup_steps=1), Path("o/model.safetensors"), []))
+    assert commands.keys() - warmed.keys() == {("train", True)}
     against = parsed(after_train(dataclasses.replace(config, evaluate_against="real.npz"), Path("m"), []))
     assert against["evaluate", False][:3] == ["m", "--against", "real.npz"]
     assert "--layout" not in against["evaluate", False]

@@ -10,7 +10,7 @@ export class Painter<Wish> {
   private running: Promise<void> = Promise.resolve();
   private isRunning = false;
 
-  /** `draw` draws a wish; `failed` is told of what it throws. */
+  /** `draw` draws a wish; `failed` gets whatever it throws. */
   constructor(
     private readonly draw: (wish: Wish) => Promise<void>,
     private readonly failed: (error: unknown) => void,
