@@ -14,7 +14,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from galip_runtime._renamed import RenamedModules
-from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable, QualityGateFailed, UsageError
+from galip_runtime.errors import (
+    DeadlineExceeded,
+    FileRefused,
+    GalipError,
+    ProviderUnavailable,
+    QualityGateFailed,
+    ServiceUnavailable,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from galip_runtime.loading import load
@@ -25,12 +33,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DeadlineExceeded",
     "FileRefused",
     "GalipError",
     "Model",
     "PromptCut",
     "ProviderUnavailable",
     "QualityGateFailed",
+    "ServiceUnavailable",
     "TextToImage",
     "Tokenizer",
     "UsageError",

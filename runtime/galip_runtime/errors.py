@@ -4,12 +4,23 @@
     ├── UsageError (ValueError)     exit code 2   an argument, value, shape or prompt cannot be used
     ├── QualityGateFailed           exit code 3   a result is not good enough
     ├── FileRefused                 exit code 4   a file is missing, broken, altered, unsafe or foreign
-    └── ProviderUnavailable         exit code 5   the requested device or provider is not available here
+    ├── ProviderUnavailable         exit code 5   the requested device or provider is not available here
+    └── ServiceUnavailable          exit code 5   a queue is full, or a service is not there or not ready
+        └── DeadlineExceeded (TimeoutError)
+                                    exit code 5   the deadline passed before the picture was there
 
 A message says what is wrong, what would be right, and what to do about it.
 """
 
-__all__ = ["FileRefused", "GalipError", "ProviderUnavailable", "QualityGateFailed", "UsageError"]
+__all__ = [
+    "DeadlineExceeded",
+    "FileRefused",
+    "GalipError",
+    "ProviderUnavailable",
+    "QualityGateFailed",
+    "ServiceUnavailable",
+    "UsageError",
+]
 
 
 class GalipError(Exception):
@@ -46,3 +57,18 @@ class ProviderUnavailable(GalipError):
     """A device, a provider or its package that is not available on this machine."""
 
     exit_code = 5
+
+
+class ServiceUnavailable(GalipError):
+    """A queue that is full, or a service that does not answer or is not ready: try again later."""
+
+    exit_code = 5
+
+    def __init__(self, *args: object, retry_after: float | None = None) -> None:
+        """`retry_after`: seconds until it is worth trying again; None if that is not known."""
+        super().__init__(*args)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(ServiceUnavailable, TimeoutError):
+    """A deadline that passed before the picture was there."""
