@@ -125,9 +125,7 @@ def encode_picture(
     return _saved(image, kind, **options)
 
 
-def encode_animation(
-    pictures: Pictures, kind: str, seconds: float = 0.1, *, lossless: bool = False
-) -> bytes:
+def encode_animation(pictures: Pictures, kind: str, seconds: float = 0.1, *, lossless: bool = False) -> bytes:
     """Return pictures, uint8 (N, H, W, 3), as the bytes of an endless GIF or WEBP, `seconds` each.
 
     `lossless`: a WEBP with exactly these pixels. A GIF has at most 256 colours a picture either way. Raises

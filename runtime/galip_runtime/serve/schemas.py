@@ -71,9 +71,7 @@ _SEED_SCHEMA: dict[str, Any] = {
     ]
 }
 Seed = Annotated[int, BeforeValidator(_seed), WithJsonSchema(_SEED_SCHEMA)]
-TextSeed = Annotated[
-    int, BeforeValidator(_seed), WithJsonSchema({"type": "string", "pattern": SEED_TEXT})
-]
+TextSeed = Annotated[int, BeforeValidator(_seed), WithJsonSchema({"type": "string", "pattern": SEED_TEXT})]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(_encodable)]
 Truncation = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 Quality = Annotated[int, Field(ge=0, le=100)]
@@ -93,7 +91,9 @@ class GenerationRequest(_Strict):
     prompt: Annotated[Prompt, Field(description="What to draw.", examples=["a red apple, flat style"])]
     n: Annotated[int, Field(ge=1, description="How many pictures.")] | None = None
     size: Annotated[str, Field(description="`auto`, or the size of the model's pictures.")] | None = None
-    model: Annotated[str, Field(description="`galip` or the model's id, as /v1/models lists it.")] | None = None
+    model: Annotated[str, Field(description="`galip` or the model's id, as /v1/models lists it.")] | None = (
+        None
+    )
     response_format: (
         Annotated[
             Literal["b64_json", "url"],

@@ -22,9 +22,7 @@ def parse_json(data: bytes) -> Any:
     """
     try:
         text = data.decode()
-        value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
-        )
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
         if "\\u" in text:  # which may be half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
