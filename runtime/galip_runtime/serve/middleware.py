@@ -67,14 +67,14 @@ class Envelope:
         headers.setdefault("X-Content-Type-Options", "nosniff")
         headers.setdefault("Cross-Origin-Resource-Policy", self._resource_policy)
         headers.setdefault("Cache-Control", "no-store")
-        if self.service.draining:
+        if self.service.state.is_stopping:
             headers["Connection"] = "close"
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "other"
         state = scope["state"]
         self.service.metrics.request_done(route, status, state.get("problem"))
-        if "draws" in state:
+        if "prompts" in state:
             self.service.metrics.seconds.labels("total").observe(seconds)
         _access.info(
             "%s %s %d %.1f ms",
