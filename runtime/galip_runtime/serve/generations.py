@@ -45,6 +45,7 @@ async def generate(
     else:
         work = service.queue.generate([body.prompt], seeds, truncation=body.truncation)
         pictures = await service.draw(request, work)
+        request.state.pictures = len(pictures)
         data = await service.in_thread(_files, service, body, pictures, seeds)
     return JSONResponse(
         {

@@ -1,35 +1,26 @@
 """The service's logs, as text or JSON: a line for each request, and errors with the request's id.
 
-Prompts and query strings are logged only where the settings ask for them. Control characters are escaped, so
-that no request can write a line of its own.
+The app gives a record its parts as attributes (`_FIELDS`, path, query, prompts). Prompts and query strings
+are logged only where the settings ask for them. Control characters are escaped, so that no
+request can write a line of its own.
 """
 
 import json
 import logging
 import re
-import secrets
-import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from galip_runtime import console
 from galip_runtime.serve.settings import ServeSettings
 
-__all__ = ["AccessLog", "configure", "log_error"]
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["configure"]
 
 _access = logging.getLogger("galip_runtime.serve.access")
 _log = logging.getLogger("galip_runtime.serve")
-_HEADER = b"x-request-id"
-_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_CLIENT_GONE = 499  # nginx's number for a client that left before the answer; no client sees it
+_FIELDS = ("status", "seconds", "pictures", "problem", "client", "request_id")
+"""what a line of the access log tells beside method and path, as the record has it"""
 
 
 def configure(settings: ServeSettings) -> None:
@@ -38,7 +29,8 @@ def configure(settings: ServeSettings) -> None:
     uvicorn's own lines about every start and stop are left out, its warnings and errors are not.
     """
     handler = _Handler()
-    handler.setFormatter(_JsonFormatter() if settings.log_format == "json" else _TextFormatter())
+    formatter = _JsonFormatter if settings.log_format == "json" else _TextFormatter
+    handler.setFormatter(formatter(settings.log_prompts))
     root = logging.getLogger()
     for old in list(root.handlers):
         if isinstance(old, _Handler):
@@ -52,78 +44,6 @@ def configure(settings: ServeSettings) -> None:
         logger.setLevel(logging.WARNING)
 
 
-def log_error(
-    request_id: str, error: BaseException, what: str = "a request failed", *, hide: Sequence[str] = ()
-) -> None:
-    """Log an error with the id of its request and its traceback. `hide`: prompts to leave out of both."""
-    fields = {"id": request_id}
-    _log.error("%s: %s", what, error, exc_info=error, extra={"fields": fields, "hide": tuple(hide)})
-
-
-class AccessLog:
-    """ASGI middleware: gives each request an id and logs a line about it when it has been answered.
-
-    `scope["state"]["request_id"]` is the id, which the answer has in X-Request-Id; a proxy in front may set
-    it. The app may set `scope["state"]["pictures"]` to their number, and `["prompts"]` to a list of texts.
-    """
-
-    def __init__(self, app: App, settings: ServeSettings) -> None:
-        self._app = app
-        self._log_prompts = settings.log_prompts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        state = scope.setdefault("state", {})
-        state["request_id"] = request_id = _request_id(scope)
-        started, status = time.perf_counter(), _CLIENT_GONE
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = list(message.get("headers", []))
-                if all(name.lower() != _HEADER for name, _ in headers):
-                    headers.append((_HEADER, request_id.encode()))
-                message = {**message, "headers": headers}
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_id)
-        except BaseException:
-            status = 500 if status == _CLIENT_GONE else status
-            raise
-        finally:
-            self._line(scope, status, 1000 * (time.perf_counter() - started))
-
-    def _line(self, scope: Scope, status: int, milliseconds: float) -> None:
-        state, client = scope["state"], scope.get("client")
-        path = scope["path"]
-        if self._log_prompts and scope.get("query_string"):
-            path += "?" + scope["query_string"].decode("latin-1")
-        fields = {
-            "method": scope["method"],
-            "path": path,
-            "status": status,
-            "ms": round(milliseconds, 1),
-            "pictures": state.get("pictures", 0),
-            "id": state["request_id"],
-            "client": client[0] if client else "",
-        }
-        if self._log_prompts and state.get("prompts"):
-            fields["prompts"] = list(state["prompts"])
-        _access.info("request", extra={"fields": fields})
-
-
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == _HEADER and _ID.fullmatch(value):
-            return bytes(value).decode()
-    return secrets.token_hex(8)
-
-
 class _Handler(logging.Handler):
     """Writes each record as a line to stderr, whatever stderr is at that time."""
 
@@ -134,55 +54,77 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    fields: dict[str, Any] = getattr(record, "fields", {})
+def _fields(record: logging.LogRecord, log_prompts: bool) -> dict[str, Any]:
+    """Return what a record tells beside its message."""
+    fields: dict[str, Any] = {}
+    if record.name == _access.name:
+        path, query = getattr(record, "path", ""), getattr(record, "query", "")
+        fields["method"] = getattr(record, "method", "")
+        fields["path"] = f"{path}?{query}" if log_prompts and query else path
+    for name in _FIELDS:
+        value = getattr(record, name, None)
+        if value not in (None, ""):
+            fields[name] = round(value, 6) if isinstance(value, float) else value
+    if log_prompts and getattr(record, "prompts", None):
+        fields["prompts"] = list(record.prompts)  # type: ignore[attr-defined]
     return fields
 
 
-def _message(record: logging.LogRecord) -> str:
-    return _without(record, record.getMessage())
+def _message(record: logging.LogRecord, log_prompts: bool) -> str:
+    return _shown(record, record.getMessage(), log_prompts)
 
 
-def _trace(record: logging.LogRecord) -> str:
+def _trace(record: logging.LogRecord, log_prompts: bool) -> str:
     if not record.exc_info:
         return ""
-    return _without(record, "".join(traceback.format_exception(*record.exc_info)))
+    return _shown(record, "".join(traceback.format_exception(*record.exc_info)), log_prompts)
 
 
-def _without(record: logging.LogRecord, text: str) -> str:
-    """Return `text` without what the record hides, however it was quoted."""
-    for hidden in sorted(getattr(record, "hide", ()), key=len, reverse=True):
-        for form in {hidden, repr(hidden)[1:-1], json.dumps(hidden)[1:-1]} - {""}:
+def _shown(record: logging.LogRecord, text: str, log_prompts: bool) -> str:
+    """Return `text`, without the record's prompts, however they are quoted, unless they are logged."""
+    prompts = [] if log_prompts else sorted(getattr(record, "prompts", None) or (), key=len, reverse=True)
+    for prompt in prompts:
+        for form in {prompt, repr(prompt)[1:-1], json.dumps(prompt)[1:-1]} - {""}:
             text = text.replace(form, "(prompt)")
     return text
 
 
 class _TextFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.123Z info a message, or name=value …`; a traceback's lines are indented."""
+    """`2026-01-31T12:00:00.123Z info a message, name=value …`; a traceback's lines are indented."""
+
+    def __init__(self, log_prompts: bool) -> None:
+        super().__init__()
+        self._log_prompts = log_prompts
 
     def format(self, record: logging.LogRecord) -> str:
         words = [_moment(record), record.levelname.lower()]
+        fields = _fields(record, self._log_prompts)
         if record.name == _access.name:
-            words += [f"{name}={_word(value)}" for name, value in _fields(record).items()]
+            words += [str(fields.pop("method")), _word(fields.pop("path"))]
         else:
-            words.append(console.escape(_message(record)))
-            words += [f"{name}={_word(value)}" for name, value in _fields(record).items()]
-        trace = [f"    {console.escape(line)}" for line in _trace(record).splitlines()]
+            words.append(console.escape(_message(record, self._log_prompts)))
+        words += [f"{name}={_word(value)}" for name, value in fields.items()]
+        trace = [f"    {console.escape(line)}" for line in _trace(record, self._log_prompts).splitlines()]
         return "\n".join([" ".join(words), *trace])
 
 
 class _JsonFormatter(logging.Formatter):
     """An object a line: time, level, logger, message, then what the record has."""
 
+    def __init__(self, log_prompts: bool) -> None:
+        super().__init__()
+        self._log_prompts = log_prompts
+
     def format(self, record: logging.LogRecord) -> str:
+        is_access = record.name == _access.name
         line: dict[str, Any] = {
             "time": _moment(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _message(record),
-            **_fields(record),
+            "message": "request" if is_access else _message(record, self._log_prompts),
+            **_fields(record, self._log_prompts),
         }
-        if trace := _trace(record):
+        if trace := _trace(record, self._log_prompts):
             line["traceback"] = trace
         return json.dumps(line, default=str)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection as Pipe
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -24,11 +25,16 @@ from galip_runtime.serve.listening import refusal
 from galip_runtime.serve.security import reload_keys
 from galip_runtime.serve.settings import ServeSettings
 
+if TYPE_CHECKING:
+    from galip_runtime.serve.service import Service
+
 __all__ = ["serve", "work"]
 
 _SETTLE_SECONDS = 0.2
 """from the signal to the end of accepting: by then all that was sent before the signal has been read"""
 _STOPPED_AT_ONCE = 130
+_ANSWER_SECONDS = 2.0
+"""after the grace, to tell those whose pictures are not there"""
 _LATE_SECONDS = 10.0
 """after the grace, for what cannot be interrupted"""
 _STOP = (signal.SIGINT, signal.SIGTERM)
@@ -53,8 +59,9 @@ def serve(
     model = load(
         settings.bundle, device=settings.device, precision=settings.precision, threads=settings.threads
     )
+    app = create_app(settings, model)
     config = uvicorn.Config(
-        create_app(settings, model),
+        app,
         http=Connection.limited(Waiting()),
         ws="none",
         lifespan="on",
@@ -62,9 +69,9 @@ def serve(
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=settings.grace,  # type: ignore[arg-type]  # it may be a float
+        timeout_graceful_shutdown=math.ceil(settings.grace + _ANSWER_SECONDS),
     )
-    server = _Server(config, settings, on_ready, is_worker=pipe is not None)
+    server = _Server(config, app.state.service, on_ready, is_worker=pipe is not None)
     if pipe is not None:
         threading.Thread(target=_watch, args=(pipe, server), daemon=True).start()
     try:
@@ -106,13 +113,13 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        settings: ServeSettings,
+        service: "Service",
         on_ready: Callable[[], None],
         *,
         is_worker: bool,
     ) -> None:
         super().__init__(config)
-        self._settings, self._on_ready, self._is_worker = settings, on_ready, is_worker
+        self._service, self._on_ready, self._is_worker = service, on_ready, is_worker
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @contextmanager
@@ -137,23 +144,24 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        _log.info("stopping: what was accepted has %g seconds", self._settings.grace)
-        late = threading.Timer(
-            self._settings.grace + _LATE_SECONDS, self._leave, ["its work cannot be stopped"]
-        )
+        """Accept nothing more, and wait for what was accepted, at most the grace."""
+        grace = self._service.settings.grace
+        _log.info("stopping: what was accepted has %g seconds", grace)
+        late = threading.Timer(grace + _LATE_SECONDS, self._leave, ["its work cannot be interrupted"])
         late.daemon = True
         late.start()
         await asyncio.sleep(_SETTLE_SECONDS)
+        batcher = self._service.batcher
+        ending = None if batcher is None else asyncio.ensure_future(batcher.aclose(grace))
         await super().shutdown(sockets)
+        if ending is not None:
+            await ending
         late.cancel()
         _log.info("stopped")
 
     def stop(self) -> None:
         """Begin to end. May be called from any thread, and more than once."""
-        self.should_exit = True
-        state = getattr(self.config.app, "state", None)
-        if state is not None:
-            state.is_stopping = True
+        self.should_exit = self._service.draining = True
 
     def _told_to_stop(self, number: int, frame: FrameType | None) -> None:
         if self._is_worker and number == signal.SIGINT:
