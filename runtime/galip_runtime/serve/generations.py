@@ -44,6 +44,7 @@ async def generate(
         request.state.pictures = len(seeds)
         work = service.queue.generate([body.prompt], seeds, truncation=body.truncation)
         pictures = await service.draw(request, work)
+        request.state.pictures = len(pictures)
         data = await service.in_thread(_files, service, body, pictures, seeds)
     return JSONResponse(
         {

@@ -55,7 +55,8 @@ class Envelope:
         try:
             await self.app(scope, receive, send_more)
         except Exception as error:
-            _log.error("%s: %r", request_id, error, exc_info=error, extra={"request_id": request_id})
+            parts = {"request_id": request_id, "prompts": scope["state"].get("prompts")}
+            _log.error("a request failed: %r", error, exc_info=error, extra=parts)
             if status:
                 raise  # the answer has begun: only the server can break it off
             await answer(server_error(request_id), scope)(scope, receive, send_more)
@@ -91,6 +92,7 @@ class Envelope:
                 "status": status,
                 "seconds": seconds,
                 "problem": state.get("problem"),
+                "pictures": state.get("pictures", 0),
                 "prompts": state.get("prompts"),
             },
         )
