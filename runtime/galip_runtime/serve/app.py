@@ -1,16 +1,19 @@
 """`create_app`: the service as an ASGI app."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 import galip_runtime
 from galip_runtime.loading import load
-from galip_runtime.serve import generations
+from galip_runtime.serve import documentation, generations, health, interpolations, models, picture
 from galip_runtime.serve.middleware import Envelope, HostCheck, KeyCheck, Limits
+from galip_runtime.serve.openapi import describe
 from galip_runtime.serve.problems import add_handlers
 from galip_runtime.serve.security import KeyRing
 from galip_runtime.serve.service import Service
@@ -32,13 +35,7 @@ def create_app(settings: ServeSettings, model: TextToImage | None = None) -> Fas
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        served = model or await asyncio.to_thread(
-            load,
-            settings.bundle,
-            device=settings.device,
-            precision=settings.precision,
-            threads=settings.threads,
-        )
+        served = await asyncio.to_thread(_load, settings) if model is None else model
         service.start(served)
         try:
             yield
@@ -57,11 +54,26 @@ def create_app(settings: ServeSettings, model: TextToImage | None = None) -> Fas
     )
     app.state.service = service
     app.state.keys = KeyRing.from_file(settings.api_key_file) if settings.api_key_file else None
-    for module in (generations,):
+    for module in (generations, picture, interpolations, models, health, documentation):
         app.include_router(module.router)
+    app.router.routes.append(documentation.files())
+    app.openapi = functools.partial(_description, app, service)  # type: ignore[method-assign]
     add_handlers(app)
     _add_middleware(app, service)
     return app
+
+
+def _load(settings: ServeSettings) -> TextToImage:
+    return load(
+        settings.bundle, device=settings.device, precision=settings.precision, threads=settings.threads
+    )
+
+
+def _description(app: FastAPI, service: Service) -> dict[str, Any]:
+    """Return the OpenAPI document, made once the model is there."""
+    if app.openapi_schema is None or not service.has_started:
+        app.openapi_schema = describe(app, service)
+    return app.openapi_schema
 
 
 def _add_middleware(app: FastAPI, service: Service) -> None:

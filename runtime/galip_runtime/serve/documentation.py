@@ -1,4 +1,4 @@
-"""`/docs`: the API to read and try, with the files of the package fastapi-offline and nothing from elsewhere."""
+"""`/docs`: the API to read and try, with files of the package fastapi-offline and nothing from elsewhere."""
 
 from importlib.util import find_spec
 from pathlib import Path

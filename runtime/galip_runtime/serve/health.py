@@ -22,9 +22,7 @@ async def healthz() -> StatusAnswer:
     return StatusAnswer(status="ok")
 
 
-@router.get(
-    "/readyz", operation_id="readyz", summary="Whether the service can draw", responses=problems(503)
-)
+@router.get("/readyz", operation_id="readyz", summary="Whether the service can draw", responses=problems(503))
 async def readyz(service: Annotated[Service, Depends(service_of)]) -> StatusAnswer:
     """Say yes once the model is loaded, and no while the device fails and once the service shuts down."""
     if reason := service.unready():
@@ -38,7 +36,10 @@ async def readyz(service: Annotated[Service, Depends(service_of)]) -> StatusAnsw
     summary="Figures for Prometheus",
     response_class=Response,
     responses={
-        200: {"description": "Prometheus' text format", "content": {CONTENT_TYPE: {"schema": {"type": "string"}}}},
+        200: {
+            "description": "Prometheus' text format",
+            "content": {CONTENT_TYPE: {"schema": {"type": "string"}}},
+        },
         **problems(401),
     },
 )

@@ -19,7 +19,11 @@ __all__ = ["router"]
 
 router = APIRouter(route_class=StrictRoute, tags=["pictures"])
 _SEEDS = {
-    "X-Seeds": {"schema": {"type": "string"}, "description": "The seeds, separated by commas.", "required": True}
+    "X-Seeds": {
+        "schema": {"type": "string"},
+        "description": "The seeds, separated by commas.",
+        "required": True,
+    }
 }
 
 
@@ -52,9 +56,7 @@ async def interpolate(
         data = await service.in_thread(_sheet, service, body, frames, columns, seeds)
         return Response(data, headers=headers, media_type="image/png")
     kind = body.output_format
-    data = await service.in_thread(
-        encode_animation, frames, kind.upper(), body.frame_seconds, lossless=True
-    )
+    data = await service.in_thread(encode_animation, frames, kind.upper(), body.frame_seconds, lossless=True)
     return Response(data, headers=headers, media_type=f"image/{kind}")
 
 
@@ -67,7 +69,7 @@ def _seeds(body: InterpolationRequest) -> list[int]:
 
 
 def _count(service: Service, body: InterpolationRequest, seeds: int) -> int:
-    """Return the number of pictures. Raises UsageError for corners that make no strip or square, and Problem."""
+    """Return the number of pictures. Raises Problem for too many, and UsageError for other corners."""
     check_corners(len(body.prompts), seeds, bool(body.square))
     is_square = body.square or 4 in (len(body.prompts), seeds)
     count = body.steps**2 if is_square else body.steps

@@ -27,7 +27,7 @@ _PUBLIC = ("/healthz", "/readyz", "/docs", "/openapi.json")
 
 
 class Envelope:
-    """Gives each request an id, and each answer its headers, its line in the log and its place in the metrics.
+    """Gives each request an id, and each answer headers, a line in the log and a place in the metrics.
 
     An exception that nothing else has answered becomes status 500; the log has it under the request's id.
     """
@@ -37,6 +37,7 @@ class Envelope:
         self._resource_policy = "cross-origin" if service.settings.cors else "same-origin"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -67,8 +68,9 @@ class Envelope:
         headers["X-Request-Id"] = request_id
         headers.setdefault("X-Content-Type-Options", "nosniff")
         headers.setdefault("Cross-Origin-Resource-Policy", self._resource_policy)
-        headers.setdefault("Cache-Control", "no-store")
-        if self.service.state.is_stopping:
+        if "ETag" not in headers:
+            headers.setdefault("Cache-Control", "no-store")
+        if self.service.draining:
             headers["Connection"] = "close"
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
@@ -105,11 +107,12 @@ class HostCheck:
         self.app, self.settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         host = Headers(scope=scope).get("host") if scope["type"] == "http" else None
         if scope["type"] == "http" and not host_is_allowed(self.settings, host):
             message = (
-                f"this service answers for localhost, not for {host or ''!r:.80}; with an API key or --insecure "
-                "it answers for every name"
+                f"this service answers for localhost, not for {host or ''!r:.80}; with an API key or "
+                "--insecure it answers for every name"
             )
             await answer(Problem(403, message, code="unknown_host"), scope)(scope, receive, send)
             return
@@ -124,6 +127,7 @@ class KeyCheck:
         self.app, self.keys, self.is_page = app, keys, is_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         if scope["type"] == "http" and not self._is_public(scope["path"]):
             scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not self.keys.accepts(token.strip()):
@@ -148,6 +152,7 @@ class Limits:
         self.app, self.settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -16,7 +16,10 @@ router = APIRouter(route_class=StrictRoute, tags=["model"])
 
 
 @router.get(
-    "/v1/models", operation_id="models", summary="The model, as a list of one", responses=problems(400, 401, 503)
+    "/v1/models",
+    operation_id="models",
+    summary="The model, as a list of one",
+    responses=problems(400, 401, 503),
 )
 async def models(service: Annotated[Service, Depends(service_of)]) -> ModelList:
     """List the model that the service serves."""

@@ -1,4 +1,4 @@
-"""`GET /v1/picture`: one picture as a file. The same query is the same picture, so that caches may keep it."""
+"""`GET /v1/picture`: one picture as a file. The same query is the same picture, and caches may keep it."""
 
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -44,9 +44,11 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     responses=_RESPONSES,
 )
 async def picture(
-    request: Request, query: Annotated[PictureQuery, Query()], service: Annotated[Service, Depends(service_of)]
+    request: Request,
+    query: Annotated[PictureQuery, Query()],
+    service: Annotated[Service, Depends(service_of)],
 ) -> Response:
-    """Draw one picture and return the file. Without a seed, the answer leads to the query with a random one."""
+    """Draw one picture and return the file. Without a seed, lead to the query with a random one."""
     if query.seed is None:
         return _with_seed(request, query)
     request.state.prompts = [query.prompt]
@@ -79,6 +81,6 @@ def _with_seed(request: Request, query: PictureQuery) -> Response:
 
 
 def _is_known(conditions: list[str], etag: str) -> bool:
-    """Return whether one of the `If-None-Match` headers names `etag`, by weak comparison (RFC 9110, 8.8.3.2)."""
+    """Return whether an `If-None-Match` header names `etag`, by weak comparison (RFC 9110, 8.8.3.2)."""
     tags = [tag.strip().removeprefix("W/") for header in conditions for tag in header.split(",")]
     return "*" in tags or etag.removeprefix("W/") in tags

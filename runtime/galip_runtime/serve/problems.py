@@ -174,8 +174,8 @@ def _galip_problem(request: Request, error: Exception) -> Problem:
             return not_ready(str(error), error.retry_after)
         return Problem(429, str(error), headers=_retry_after(error.retry_after or 1))
     request_id = request.state.request_id
-    parts = {"request_id": request_id, "prompts": getattr(request.state, "prompts", None)}
-    _log.error("the model failed", exc_info=error, extra=parts)
+    parts = {"request_id": request_id, "prompts": request.scope["state"].get("prompts")}
+    _log.error("the model failed: %s", error, exc_info=error, extra=parts)
     if isinstance(error, QualityGateFailed):
         return server_error(request_id, "the model gave numbers that are not finite")
     return server_error(request_id, "the model failed")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.types import Receive
 
@@ -35,10 +34,10 @@ T = TypeVar("T")
 class Service:
     """A model that draws for requests. Not started, it knows only its settings."""
 
-    def __init__(self, settings: ServeSettings, state: State) -> None:
-        """`state`: the app's, whose `is_stopping` the server sets once it is told to stop."""
+    def __init__(self, settings: ServeSettings) -> None:
+        """`draining`: set by the server once it is told to stop."""
         self.settings = settings
-        self.state = state
+        self.draining = False
         self.metrics = Metrics(lambda: self.batcher.length if self.batcher else 0)
         self.batcher: Batcher | None = None
         self._model: TextToImage | None = None
@@ -64,10 +63,15 @@ class Service:
 
     async def stop(self) -> None:
         """Take no more requests, and finish those that were accepted within `grace` seconds."""
-        self.state.is_stopping = True
+        self.draining = True
         if self.batcher is not None and self._files is not None:
             await self.batcher.aclose(self.settings.grace)
             self._files.shutdown(wait=False)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether there is a model."""
+        return self._model is not None
 
     @property
     def model(self) -> TextToImage:
@@ -80,7 +84,7 @@ class Service:
         """Return why the service cannot draw; None if it can."""
         if self.batcher is None:
             return "the model is not loaded yet"
-        if self.state.is_stopping or self.batcher.is_closed:
+        if self.draining or self.batcher.is_closed:
             return "the service is shutting down"
         if self.batcher.is_broken:
             return "the device has failed"
@@ -159,7 +163,7 @@ def _identity(info: Mapping[str, Any]) -> str:
 
 
 async def _unless_gone(receive: Receive, task: asyncio.Task[T]) -> T:
-    """Return the result of `task`. Cancel it and raise ClientGone once the client has closed the connection."""
+    """Return the result of `task`; cancel it and raise ClientGone once the connection is closed."""
     watch = asyncio.ensure_future(_until_gone(receive))
     try:
         await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
