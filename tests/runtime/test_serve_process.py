@@ -1,7 +1,6 @@
 """`python -m galip_runtime.serve` as a process: start, signals, and what is left when it has ended."""
 
 import http.client
-import json
 import os
 import signal
 import socket
@@ -44,22 +43,10 @@ def test_a_signal_ends_it_in_order(shared_bundle, tmp_path, number):
 
 
 def test_sigterm_under_load_loses_nothing_that_was_sent(shared_bundle, tmp_path):
-    count = 12
     with Process(shared_bundle, "--max-batch", 2, folder=tmp_path, batch_seconds=0.3) as service:
-
-        def send(index):
-            connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
-            body = json.dumps({"prompt": "red", "seed": index})
-            connection.request("POST", "/v1/images/generations", body, {"Content-Type": "application/json"})
-            sent.append(index)
-            answer = connection.getresponse()
-            return answer.status, answer.getheader("Connection"), json.loads(answer.read())["data"][0]["seed"]
-
-        sent = []
-        calls = Background(send, count)
-        until(lambda: len(sent) == count)
+        calls = service.burst(12)
         assert service.stop() == 0
-        assert sorted(calls.join(), key=str) == sorted([(200, "close", i) for i in range(count)], key=str)
+        assert sorted(calls.join()) == [(200, "close", index) for index in range(12)]
         assert_names(service.log, "stopping", "stopped")
 
 
@@ -80,8 +67,7 @@ def test_what_is_not_done_within_the_grace_is_told_so(shared_bundle, tmp_path):
     with Process(
         shared_bundle, "--grace", 0.5, "--max-batch", 1, folder=tmp_path, batch_seconds=2
     ) as service:
-        calls = Background(lambda index: service.draw(seed=index), 6)
-        until(lambda: b"galip_queue_length 4.0" in service.request("GET", "/metrics")[2])
+        calls = service.burst(6)
         assert service.stop() == 0
         statuses = {status for status, _, _ in calls.join()}
         assert 503 in statuses

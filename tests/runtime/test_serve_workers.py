@@ -22,10 +22,6 @@ def counted(service, name):
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
 
 
-def ready_workers(service, count=2):
-    return until(lambda: len(service.workers()) == count and service.workers())
-
-
 def test_workers_draw_count_together_and_end_in_order(shared_bundle, tmp_path):
     with Process(shared_bundle, "--workers", 2, folder=tmp_path, batch_seconds=0.1) as service:
         assert len(service.workers()) == 2
@@ -33,10 +29,9 @@ def test_workers_draw_count_together_and_end_in_order(shared_bundle, tmp_path):
         assert [status for status, _, _ in answers] == [200] * 8
         assert counted(service, "galip_pictures_total") == 8
         workers = service.workers()
-        calls = Background(lambda index: service.draw(seed=index), 6)
-        until(lambda: counted(service, "galip_pictures_total") > 8)
+        calls = service.burst(6)
         assert service.stop() == 0
-        assert {result[0] for result in calls.join() if isinstance(result, tuple)} == {200}
+        assert {status for status, _, _ in calls.join()} == {200}
         assert not [worker for worker in workers if os.path.exists(f"/proc/{worker}")]
         assert not list(service.temporary.iterdir())
         assert "Traceback" not in service.log
@@ -112,16 +107,29 @@ def test_a_second_signal_ends_all_at_once(shared_bundle, tmp_path):
         assert not list(service.temporary.iterdir())
 
 
-def test_a_signal_to_the_whole_group_counts_once(shared_bundle, tmp_path):
-    """As Ctrl-C in a terminal and systemd send it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with Process(shared_bundle, "--workers", 2, folder=tmp_path, batch_seconds=1) as service:
-            calls = Background(lambda index, service=service: service.draw(seed=index), 2)
-            until(lambda service=service: counted(service, "galip_batch_size_count") >= 0 and service.workers())
-            until(lambda service=service: "POST" in service.log or counted(service, "galip_queue_length") >= 0)
-            os.killpg(service.process.pid, number)
-            assert service.ended() == 0
-            assert all(isinstance(result, (tuple, ConnectionError)) for result in calls.join())
+def test_a_signal_to_every_process_counts_once(shared_bundle, tmp_path):
+    """As systemd sends it."""
+    with Process(
+        shared_bundle, "--workers", 2, "--max-batch", 2, folder=tmp_path, batch_seconds=0.3
+    ) as service:
+        calls = service.burst(8)
+        for number in (signal.SIGTERM, signal.SIGTERM):
+            for worker in service.workers():
+                os.kill(worker, number)
+        os.kill(service.process.pid, signal.SIGTERM)
+        assert service.ended() == 0
+        assert sorted(calls.join()) == [(200, "close", index) for index in range(8)]
+
+
+def test_ctrl_c_is_the_supervisors_to_handle(shared_bundle, tmp_path):
+    """A terminal sends it to all processes of the group."""
+    with Process(
+        shared_bundle, "--workers", 2, "--max-batch", 2, folder=tmp_path, batch_seconds=0.3
+    ) as service:
+        calls = service.burst(8)
+        os.killpg(service.process.pid, signal.SIGINT)
+        assert service.ended() == 0
+        assert sorted(calls.join()) == [(200, "close", index) for index in range(8)]
 
 
 def test_workers_end_with_their_supervisor(shared_bundle, tmp_path):
