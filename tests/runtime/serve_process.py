@@ -102,7 +102,7 @@ class Process:
         return status, got, json.loads(data)
 
     def burst(self, count):
-        """Send requests for pictures at once; return the calls once all are sent: (status, Connection, seed)."""
+        """Send requests for pictures; return the calls once all are sent: (status, Connection, seed)."""
 
         def send(index):
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)

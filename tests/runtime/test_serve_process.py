@@ -1,5 +1,6 @@
 """`python -m galip_runtime.serve` as a process: start, signals, and what is left when it has ended."""
 
+import errno
 import http.client
 import os
 import signal
@@ -10,6 +11,8 @@ import time
 
 import pytest
 from error_checks import assert_names
+from galip_runtime.serve.listening import refusal
+from galip_runtime.serve.settings import ServeSettings
 from serve_process import Background, Process, until
 
 pytest.importorskip("fastapi")
@@ -167,9 +170,15 @@ def test_ipv6_and_names(shared_bundle, tmp_path):
         assert service.stop() == 0
 
 
-def test_a_privileged_port(shared_bundle):
-    if os.geteuid() == 0 or int(open("/proc/sys/net/ipv4/ip_unprivileged_port_start").read()) < 80:
-        pytest.skip("this user may listen on any port")
-    done = serve(shared_bundle, "--port", 80)
-    assert done.returncode == 2
-    assert_names(done.stderr, 80, 1024)
+@pytest.mark.parametrize(
+    ("number", "values"),
+    [
+        (errno.EADDRINUSE, ["80", "203.0.113.9", "--port"]),
+        (errno.EACCES, ["80", "1024", "--port"]),
+        (errno.EADDRNOTAVAIL, ["203.0.113.9", "127.0.0.1"]),
+        (errno.EMFILE, ["80", "203.0.113.9", os.strerror(errno.EMFILE)]),
+    ],
+)
+def test_what_the_system_refuses(number, values):
+    settings = ServeSettings(host="203.0.113.9", port=80)
+    assert_names(str(refusal(settings, OSError(number, os.strerror(number)))), *values)

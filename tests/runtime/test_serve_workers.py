@@ -51,7 +51,9 @@ def test_a_killed_worker_is_replaced_while_the_other_goes_on(shared_bundle, tmp_
             except ConnectionError:  # it had reached the worker that was killed
                 failed += 1
         assert failed <= 1
-        after = until(lambda: len(service.workers()) == 2 and before[0] not in service.workers() and service.workers())
+        after = until(
+            lambda: len(service.workers()) == 2 and before[0] not in service.workers() and service.workers()
+        )
         assert before[1] in after
         assert_names(service.wait_for("worker .* ended.*")[0], before[0], "signal 9")
         assert counted(service, "galip_pictures_total") >= drawn - failed
@@ -137,7 +139,9 @@ def test_workers_end_with_their_supervisor(shared_bundle, tmp_path):
         workers = service.workers()
         service.process.kill()
         until(lambda: not [worker for worker in workers if is_running(worker)])
-    with Process(shared_bundle, "--workers", 2, folder=tmp_path) as service:  # which removes what that one left
+    with Process(
+        shared_bundle, "--workers", 2, folder=tmp_path
+    ) as service:  # which removes what that one left
         assert len(list(service.temporary.glob(".galip-*"))) == 1
         assert service.stop() == 0
 
