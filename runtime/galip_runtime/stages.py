@@ -66,7 +66,7 @@ class Stages(ABC):
         Warns of a prompt that is cut (`PromptCut`). Raises UsageError for no prompt, something other than
         text, and a prompt of more than `MAX_PROMPT_LENGTH` characters.
         """
-        return self.encode_cached(encode_prompts(self.tokenizer, prompts, stacklevel=3))
+        return self.encode_cached(encode_prompts(self.tokenizer, prompts))
 
     def encode_cached(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return what `encode_tokens` does, with repeated rows from the cache of `encode_text`."""

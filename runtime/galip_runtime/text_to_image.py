@@ -214,8 +214,7 @@ class TextToImage(Stages):
         by row, has four prompts or four `seeds`, or both, in its corners (top left, top right, bottom left,
         bottom right); with `square`, two prompts from left to right and two `seeds` from top to bottom.
         `steps`: at least 2; `seed`: from 0 to 2^64 - 1, None picks one; `progress` and `as_pil` as in
-        `generate`. Raises
-        UsageError for arguments that do not fit.
+        `generate`. Raises UsageError for arguments that do not fit.
         """
         request = interpolate_request(
             self.tokenizer, self.dimensions.noise_dim, prompts, steps, seeds, seed, square, truncation
