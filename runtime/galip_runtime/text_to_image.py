@@ -316,8 +316,9 @@ class TextToImage(Stages):
         report = progress or _no_progress
         report(0, len(request))
         for part in batches(len(request), check_count(batch_size, "batch_size")):
-            yield part, self.decode_pictures(request.noise[part], sentence[part])
+            pictures = self.decode_pictures(request.noise[part], sentence[part])
             report(min(part.stop, len(request)), len(request))
+            yield part, pictures
 
 
 def _no_progress(done: int, total: int) -> None:
