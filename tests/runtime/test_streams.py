@@ -1,7 +1,9 @@
 """Iterators of pictures, and `generate_async`, which needs no batcher of the caller's own."""
 
 import asyncio
+import re
 import threading
+from pathlib import Path
 
 import galip_runtime
 import numpy as np
@@ -10,6 +12,21 @@ from error_checks import expect_error
 from galip_runtime import ServiceUnavailable, UsageError
 from held_model import WAIT, HeldModel
 from PIL import Image
+
+EMBED = Path(__file__).parents[2] / "docs" / "embed.md"
+
+
+def test_the_example_of_the_documentation(bundle, monkeypatch, capsys):
+    (code,) = [
+        block
+        for block in re.findall(r"^```python\n(.*?)^```", EMBED.read_text(), re.M | re.S)
+        if "Batcher" in block
+    ]
+    monkeypatch.chdir(bundle.rename(bundle.with_name("my_bundle")).parent)
+    names = {}
+    exec(code.replace("asyncio.run(main())", "pictures = asyncio.run(main())"), names)
+    assert [len(pictures) for pictures in names["pictures"]] == [1, 2]
+    assert sorted(capsys.readouterr().out.splitlines()) == [f"{index} (8, 8, 3)" for index in range(3)]
 
 
 def test_a_stream_is_generate_picture_by_picture(model):
