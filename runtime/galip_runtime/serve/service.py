@@ -145,8 +145,8 @@ class Service:
         return tag if self.info["device"] in _SAME_IN_ANY_BATCH else f"W/{tag}"
 
 
-def service_of(request: Request) -> Service:
-    """Return the service of the app that got `request`; a dependency of routes."""
+async def service_of(request: Request) -> Service:
+    """Return the service of the app that got `request`; a dependency of routes, async to need no thread."""
     service: Service = request.app.state.service
     return service
 
