@@ -124,6 +124,11 @@ class Connection(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self._start(ANSWER_SECONDS)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is in progress."""
+        return self.cycle is None or self.cycle.response_complete
+
     def abandon(self) -> None:
         """Close the connection, which has no request in progress, at once."""
         self._stop()
