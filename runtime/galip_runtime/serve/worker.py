@@ -22,7 +22,7 @@ from galip_runtime.batcher import Batcher
 from galip_runtime.errors import GalipError
 from galip_runtime.loading import load
 from galip_runtime.serve import logs
-from galip_runtime.serve.connections import KEEP_ALIVE_SECONDS, Connection, Waiting
+from galip_runtime.serve.connections import KEEP_ALIVE_SECONDS, Connection, Waiting, most_connections
 from galip_runtime.serve.listening import refusal
 from galip_runtime.serve.security import reload_keys
 from galip_runtime.serve.settings import ServeSettings
@@ -66,7 +66,7 @@ def serve(
     app = create_app(settings, model)
     config = uvicorn.Config(
         app,
-        http=Connection.limited(Waiting()),
+        http=Connection.limited(Waiting(most_connections())),
         ws="none",
         lifespan="on",
         log_config=None,
