@@ -1,6 +1,7 @@
 """`Batcher`: pictures for many callers at once, drawn in batches, for asyncio programs and threads."""
 
 import asyncio
+import contextlib
 import math
 import time
 import weakref
@@ -243,8 +244,15 @@ class Batcher:
 
     async def _pictures(self, request: PictureRequest, timeout: float | None) -> _Pictures:
         call = self._put(request, timeout)
-        with _Alarm(self._lanes, call, timeout):
-            return await asyncio.wrap_future(call.future)
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        # not `wrap_future`, after which only the garbage collector would free the pictures
+        call.future.add_done_callback(lambda _: _post(loop, ended.set))
+        try:
+            with _Alarm(self._lanes, call, timeout):
+                await ended.wait()
+        finally:
+            call.future.cancel()
+        return call.future.result()
 
     async def _stream(
         self, request: PictureRequest, timeout: float | None, as_pil: bool
@@ -252,12 +260,11 @@ class Batcher:
         loop = asyncio.get_running_loop()
         ready: asyncio.Queue[tuple[int, _Pictures] | None] = asyncio.Queue()
 
-        def post(item: tuple[int, _Pictures] | None) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(ready.put_nowait, item)
+        def on_picture(index: int, picture: _Pictures) -> None:
+            _post(loop, ready.put_nowait, (index, picture))
 
-        call = self._put(request, timeout, lambda index, picture: post((index, picture)))
-        call.future.add_done_callback(lambda _: post(None))
+        call = self._put(request, timeout, on_picture)
+        call.future.add_done_callback(lambda _: _post(loop, ready.put_nowait, None))
         try:
             with _Alarm(self._lanes, call, timeout):
                 while (item := await ready.get()) is not None:
@@ -266,6 +273,12 @@ class Batcher:
             call.future.result()  # raises what the call failed with
         finally:
             call.future.cancel()
+
+
+def _post(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object) -> None:
+    """Let `loop` call back, from another thread."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits in it any more
+        loop.call_soon_threadsafe(callback, *arguments)
 
 
 class _Alarm:
