@@ -201,7 +201,7 @@ class PictureQueue:
         call.pictures[job.index] = picture
         if call.on_picture is not None and not call.future.done():
             try:
-                call.on_picture(job.index, picture)
+                call.on_picture(job.index, call.pictures[job.index])
             except Exception as error:  # the caller's, as where its event loop is closed: not its neighbours'
                 call.fail(error)
         with self._changed:

@@ -358,6 +358,9 @@ def test_errors_of_arguments_come_before_anything_is_queued(model):
         asyncio.run(batcher.interpolate(["red"] * 2, 2, square=3))
     with pytest.raises(UsageError, match="seed"):
         batcher.stream("red", -1)
+    with expect_error(UsageError, "grace"):
+        batcher.close(grace=float("nan"))
+    batcher.close(grace=float("inf"))
 
 
 @pytest.mark.parametrize(
