@@ -223,8 +223,9 @@ def _rows(result: Mapping[str, Any]) -> list[list[str]]:
     return [
         [
             f"{times:.0f} times the requests that it can answer, for {result['config']['overload']:.0f} s",
-            f"{_counts(overload['statuses'])}; {overload['failed']} without an answer; an accepted one took "
-            f"{accepted['median']:.2f} s (median), at most {accepted['most']:.2f} s; memory {_growth(overload)}",
+            f"{_counts(overload['statuses'])}; {overload['failed']} without an answer; accepted ones took "
+            f"{accepted['median']:.2f} s (median), {accepted['most']:.2f} s at most; memory "
+            f"{_growth(overload)}",
         ],
         [
             f"schemathesis, {fuzz['seconds'] / 60:.0f} minutes",
