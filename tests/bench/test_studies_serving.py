@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from error_checks import expect_error
-from galip_runtime.errors import GalipError, UsageError
+from galip_runtime.errors import GalipError, QualityGateFailed, UsageError
 from studies.serving import endurance, servers, throughput
 from studies.serving.servers import Load, Server
 from studies.serving.watching import percentiles
@@ -25,7 +25,7 @@ def test_pictures_per_second_counts_pictures_alone():
 
 @pytest.mark.parametrize("changes", [{"failed": 1}, {"statuses": {"200": 5, "429": 1}}, {"statuses": {}}])
 def test_a_case_without_a_picture_each_is_no_result(changes):
-    with expect_error(GalipError, "not every request got a picture"):
+    with expect_error(QualityGateFailed, "not every request got a picture"):
         throughput._check("galip serve", one_load(5, **changes))
 
 
@@ -37,7 +37,7 @@ def test_a_load_needs_wrk(monkeypatch):
 
 def test_a_service_that_ends_is_not_ready():
     server = Server([sys.executable, "-c", "raise SystemExit(4)"], 1)
-    with expect_error(GalipError, "was not ready"), server:
+    with pytest.raises(GalipError, match="was not ready"), server:
         pass
 
 
