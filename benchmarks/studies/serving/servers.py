@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -35,16 +36,19 @@ class Server:
     ) -> None:
         """`command`: it serves at `port` on loopback; `environment`: beside this process's own."""
         self.url = f"http://127.0.0.1:{port}"
-        self._process = subprocess.Popen(command, env={**os.environ, **(environment or {})})
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
+        self._process = subprocess.Popen(
+            command, env={**os.environ, **(environment or {})}, stdout=self._printed, stderr=self._printed
+        )
 
     def __enter__(self) -> Self:
         end = time.monotonic() + _MAX_START
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > end:
                 self._process.kill()
-                raise GalipError(
-                    f"{self.url} was not ready within {_MAX_START:.0f} s; what it printed says why"
-                )
+                self._printed.seek(0)
+                printed = self._printed.read().decode(errors="replace").splitlines()
+                raise GalipError(f"the service was not ready within {_MAX_START:.0f} s", *printed[-10:])
             time.sleep(0.1)
         return self
 
@@ -53,6 +57,7 @@ class Server:
     ) -> None:
         if self._process.poll() is None:
             self.stop()
+        self._printed.close()
 
     def _is_ready(self) -> bool:
         try:

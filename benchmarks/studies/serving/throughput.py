@@ -134,7 +134,7 @@ def main() -> None:
         console.failure("studies.serving.throughput", error)
         sys.exit(error.exit_code)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    console.result(table([result]))
+    console.result(*table([result]).splitlines())
 
 
 if __name__ == "__main__":
