@@ -1,5 +1,5 @@
 # make setup | demo | web | test | test-js | test-cpp | fuzz | lint | docs | wheels | default-model | default-bundle | readme
-# make bench | bench-cpu | bench-full | bench-fid | bench-training | bench-quick
+# make bench | bench-cpu | bench-full | bench-fid | bench-training | bench-quick | bench-serve
 # make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
 # Each sets up .venv first if it is missing, those for a GPU .venv-gpu; demo installs no tools for development.
 
@@ -12,7 +12,7 @@ PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a C
 
 .PHONY: setup demo web web-page test test-js test-cpp cpp-packages fuzz lint docs wheels
 .PHONY: default-model default-bundle readme clean
-.PHONY: bench bench-cpu bench-full bench-fid bench-training bench-quick test-gpu bench-gpu
+.PHONY: bench bench-cpu bench-full bench-fid bench-training bench-quick bench-serve test-gpu bench-gpu
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready
@@ -219,6 +219,15 @@ bench-training: setup
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.throughput --rounds 41 --out benchmarks/results/training_default.json
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.throughput --model released --batch-size 4 --rounds 7 --warmup 1 \
 		--out benchmarks/results/training_released.json
+
+# `galip serve` under load, beside a handler as one writes it in ten minutes: pictures a second, and what it withstands
+# (45 minutes). It needs wrk, which Debian's package of that name has; on a machine with nothing else to do.
+bench-serve: setup demo/random.safetensors
+	$(BIN)/galip export demo/random.safetensors --out demo/serve_full --overwrite
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.serving.throughput --out benchmarks/results/serve_default.json
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.serving.throughput demo/serve_full --rounds 3 --seconds 60 \
+		--out benchmarks/results/serve_full.json
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.serving.endurance --out benchmarks/results/serve_endurance.json
 
 clean:
 	rm -rf demo dist build site .cache

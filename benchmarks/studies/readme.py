@@ -17,6 +17,8 @@ from galip_bench.markdown_report import fid_summary, latency_summary
 from galip_bench.report import Report
 
 from studies import device_table, fuzz, gpu_options, operators, options, rewrites, throughput
+from studies.serving import endurance as serve_endurance
+from studies.serving import throughput as serve_throughput
 
 __all__ = ["main", "rendered"]
 
@@ -45,6 +47,8 @@ def _table(reports: Sequence[dict[str, Any]]) -> str:
         "operators": operators.table,
         "options": options.table,
         "rewrites": rewrites.table,
+        "serve_endurance": serve_endurance.table,
+        "serve_throughput": serve_throughput.table,
     }
     if (kind := reports[0].get("benchmark")) in own:
         return own[kind](reports)
