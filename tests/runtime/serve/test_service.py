@@ -360,7 +360,7 @@ def test_the_deadline_is_for_the_beginning_of_an_answer(model):
             await send({"type": "http.response.body", "body": b"whole"})
 
         app.mount("/slow", slow_file)
-        call = Call(app, "GET", "/slow")
+        call = Call(app, "GET", "/slow/file")
         return await call.status(), call.content
 
     assert running(model, work, timeout=0.1) == (200, b"whole")
