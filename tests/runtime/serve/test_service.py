@@ -348,3 +348,19 @@ def test_a_cut_prompt_leaves_nothing_behind(recwarn, start):
     """Its warning has the prompt: it would be in the log, and stay in the registry of warnings."""
     pictures_of(start().post(GENERATIONS, json={"prompt": "word " * 100}))
     assert not [warning for warning in recwarn if issubclass(warning.category, galip_runtime.PromptCut)]
+
+
+def test_the_deadline_is_for_the_beginning_of_an_answer(model):
+    """A long file may take as long as the connection takes."""
+
+    async def work(app):
+        async def slow_file(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await asyncio.sleep(0.2)
+            await send({"type": "http.response.body", "body": b"whole"})
+
+        app.mount("/slow", slow_file)
+        call = Call(app, "GET", "/slow/file")
+        return await call.status(), call.content
+
+    assert running(model, work, timeout=0.1) == (200, b"whole")
