@@ -12,11 +12,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from galip_runtime.errors import ProviderUnavailable, ServiceUnavailable, UsageError
 from galip_runtime.install import install_extra
 
-__all__ = ["connect", "import_ray", "quiet_data"]
+__all__ = ["check_address", "connect", "import_ray", "quiet_data"]
 
 CONNECT_SECONDS = 30.0
 """How long a cluster may take to answer."""
@@ -35,7 +36,8 @@ def import_ray(extra: str = "ray", distribution: str = "galip-runtime") -> None:
     The error names what `extra` of `distribution` requires.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do anyway, without a warning
+    # what Ray is going to do anyway; set, it does not warn of that
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray  # noqa: F401
     except ImportError as error:
@@ -66,9 +68,11 @@ def connect(address: str, *, cpus: int | None = None, seconds: float = CONNECT_S
         return
     if address != "local":
         _check_answers(address, seconds)
-    options = {"num_cpus": cpus, "include_dashboard": False} if address == "local" else {}
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address == "local":
+        options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, **options)
+        ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise _not_there(address, str(error)) from error
     try:
@@ -83,8 +87,8 @@ def check_address(address: str) -> None:
         return
     if "://" in address:
         raise UsageError(
-            f"{address!r} is an address of Ray Client, which Ray Data does not work with; run the command on a "
-            "machine of the cluster with --ray auto, or submit it with `ray job submit`"
+            f"{address!r} is an address of Ray Client, which Ray Data does not work with; run the command on "
+            "a machine of the cluster with --ray auto, or submit it with `ray job submit`"
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port[:6]) < 2**16:
