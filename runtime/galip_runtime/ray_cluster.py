@@ -17,7 +17,7 @@ from typing import Any
 from galip_runtime.errors import ProviderUnavailable, ServiceUnavailable, UsageError
 from galip_runtime.install import install_extra
 
-__all__ = ["check_address", "connect", "import_ray", "quiet_data"]
+__all__ = ["check_address", "connect", "import_ray", "no_ray", "quiet_data"]
 
 CONNECT_SECONDS = 30.0
 """How long a cluster may take to answer."""
@@ -30,21 +30,22 @@ _PROBE = (
 process in some cases, so that another process asks first."""
 
 
-def import_ray(extra: str = "ray", distribution: str = "galip-runtime") -> None:
-    """Import Ray with its usage reports off. Raises `ProviderUnavailable` if it is not installed.
-
-    The error names what `extra` of `distribution` requires.
-    """
+def import_ray() -> None:
+    """Import Ray with its usage reports off. Raises `ProviderUnavailable` if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # what Ray is going to do anyway; set, it does not warn of that
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray  # noqa: F401
     except ImportError as error:
-        raise ProviderUnavailable(
-            f"Ray is not installed: {install_extra(extra, distribution)}, or leave out --ray to work on this "
-            "machine alone"
-        ) from error
+        raise no_ray() from error
+
+
+def no_ray() -> ProviderUnavailable:
+    """Return the error for a Python without Ray."""
+    return ProviderUnavailable(
+        f"Ray is not installed: {install_extra('ray')}, or leave out --ray to work on this machine alone"
+    )
 
 
 @contextmanager
