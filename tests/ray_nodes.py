@@ -1,5 +1,6 @@
 """Clusters of several Ray nodes on this machine, for the tests of everything that runs on Ray."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ __all__ = ["nodes_of_ray"]
 def nodes_of_ray(count: int = 2, cpus: int = 1) -> Iterator[Any]:
     """Start a cluster of `count` nodes with `cpus` CPUs each; the first is the head and runs no work."""
     import_ray()
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # the machine may be busy
     from ray.cluster_utils import Cluster
 
     options = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
