@@ -2,8 +2,8 @@
 
     serve run galip_runtime.serve.ray_app:build bundle=/models/bundle device=cpu
 
-or `serve deploy ray-serve.yaml`, whose `import_path` is `galip_runtime.serve.ray_app:build`. Each replica has a
-model and a queue of its own. Ray's proxy listens, with the `http_options` of Ray's configuration.
+or `serve deploy ray-serve.yaml`, whose `import_path` is `galip_runtime.serve.ray_app:build`. Each replica has
+a model and a queue of its own. Ray's proxy listens, with the `http_options` of Ray's configuration.
 """
 
 from __future__ import annotations
@@ -31,19 +31,23 @@ _NOT_OURS = {
     "port": "http_options of Ray's configuration say where it listens",
     "workers": "autoscaling_config of Ray's configuration says how many replicas there are",
 }
+_REPLICAS = {"min_replicas": 1, "max_replicas": 4}
 _STOP_SECONDS = 5.0
 """Beyond the grace, until Ray ends a replica."""
 
 
 def build(arguments: Mapping[str, Any]) -> Application:
-    """Return the application for `import_path`; `arguments` are `ServeSettings` by name, all optional.
+    """Return the application for `import_path`. `arguments`, all optional: `ServeSettings` by name,
+    `min_replicas` (1) and `max_replicas` (4).
 
     Numbers may be text, as `serve run` gives them. Paths have to exist on every machine. Without
     `api_key_file` or `insecure` only requests to `localhost` are answered. Raises UsageError for settings
     that cannot be used.
     """
-    settings = settings_of(arguments)
-    deployment = serve.deployment(name=NAME, **replica_options(settings))(serve.ingress()(_Replica))
+    ours = {name: int(arguments.get(name, default)) for name, default in _REPLICAS.items()}
+    settings = settings_of({name: value for name, value in arguments.items() if name not in ours})
+    options = replica_options(settings, **ours)
+    deployment = serve.deployment(name=NAME, **options)(serve.ingress()(_Replica))
     return deployment.bind(settings)
 
 
@@ -62,7 +66,7 @@ def settings_of(arguments: Mapping[str, Any]) -> ServeSettings:
     return ServeSettings(**values)
 
 
-def replica_options(settings: ServeSettings) -> dict[str, Any]:
+def replica_options(settings: ServeSettings, min_replicas: int, max_replicas: int) -> dict[str, Any]:
     """Return what Ray is told of a deployment of `settings`; Ray's configuration may override it.
 
     A replica is given as many requests as its queue takes, and as many again, which it refuses with 429; Ray
@@ -73,8 +77,8 @@ def replica_options(settings: ServeSettings) -> dict[str, Any]:
         "max_ongoing_requests": 2 * settings.queue,
         "max_queued_requests": settings.queue,
         "autoscaling_config": {
-            "min_replicas": 1,
-            "max_replicas": 4,
+            "min_replicas": min_replicas,
+            "max_replicas": max(min_replicas, max_replicas),
             "target_ongoing_requests": 2 * settings.max_batch,  # a batch that runs, and the next one
         },
         "graceful_shutdown_timeout_s": math.ceil(settings.grace + _STOP_SECONDS),
