@@ -67,11 +67,15 @@ def facts_of(evaluation: Evaluation) -> dict[str, str]:
     facts = {f"version of {name}": version(name) for name in ("galip", "torch", "numpy", "pillow")}
     if evaluation.model is not None:
         facts["model"] = evaluation.model.digest or sha256_file(evaluation.config.subject)
-    sets = {"subject's": evaluation.subject, "reference's": evaluation.reference.pictures}
-    for name, pictures in sets.items():
+    sets: dict[str, tuple[Pictures | None, str]] = {
+        "subject's": (evaluation.subject, evaluation.config.subject),
+        "reference's": (evaluation.reference.pictures, evaluation.config.against),
+    }
+    for name, (pictures, path) in sets.items():
         if pictures is not None:
             names = pictures.names if isinstance(pictures, StoredPictures) else ()
-            facts[f"list of the {name} pictures and captions"] = _digest(names, pictures.captions)
+            within = [each.removeprefix(path) for each in names]  # the path may be relative on one machine
+            facts[f"list of the {name} pictures and captions"] = _digest(within, pictures.captions)
     if evaluation.inception:
         facts["Inception"] = evaluation.inception.sha256
     if evaluation.clip:

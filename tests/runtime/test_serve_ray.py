@@ -151,6 +151,7 @@ def test_the_ready_configuration_is_valid():
     assert deployment["name"] == NAME
     assert deployment.keys() - {"name"} <= defaults.keys()
     assert deployment["max_ongoing_requests"] == defaults["max_ongoing_requests"]
+    assert deployment["max_queued_requests"] == defaults["max_queued_requests"]
     assert deployment["graceful_shutdown_timeout_s"] == defaults["graceful_shutdown_timeout_s"]
     assert deployment["ray_actor_options"]["num_cpus"] == settings.threads
     assert deployment["autoscaling_config"]["target_ongoing_requests"] == 2 * settings.max_batch

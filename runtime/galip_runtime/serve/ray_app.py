@@ -75,7 +75,7 @@ def replica_options(settings: ServeSettings, min_replicas: int, max_replicas: in
     return {
         "ray_actor_options": {"num_cpus": settings.threads, "num_gpus": _gpus(settings.device)},
         "max_ongoing_requests": 2 * settings.queue,
-        "max_queued_requests": settings.queue,
+        "max_queued_requests": 4 * settings.queue,
         "autoscaling_config": {
             "min_replicas": min_replicas,
             "max_replicas": max(min_replicas, max_replicas),
