@@ -92,8 +92,8 @@ class Reference:
         """Extract features of the first `count` pictures (None: all), or return the statistics from the file.
 
         Broken pictures are left out. Raises `QualityGateFailed` if they are more than training allows.
-        `use_cache`: load them from disk if they are there, and store them there. `extract`: what extracts them;
-        None: this process, with those of `fabric`.
+        `use_cache`: load them from disk if they are there, and store them there. `extract`: what extracts
+        them; None: this process, with those of `fabric`.
         """
         if self.statistics:
             return PictureFeatures.empty(self.statistics)
