@@ -34,7 +34,7 @@ def test_throughput(name):
 
 
 def test_storage():
-    """Three files in a tar for each picture: the picture, its prompt and its JSON, each of the two in a block."""
+    """Three files in a tar for each picture, with headers: prompt and JSON take a block of 512 bytes each."""
     rows = re.findall(
         r"^\| (?:PNG|JPEG|WebP)[^|]*\| ([\d,]+) \| ([\d,]+) \| ([\d.]+) TB \|$", TEXT, re.MULTILINE
     )
