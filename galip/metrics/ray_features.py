@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable, ServiceUnavailable
@@ -24,10 +24,12 @@ from galip_runtime.ray_cluster import quiet_data
 from galip.metrics.config import EvaluationConfig
 from galip.metrics.features import MAX_FEATURES_KEPT, PictureFeatures, extract_share
 from galip.metrics.pictures import MAX_EXAMPLES, Pictures, StoredPictures
+from galip.metrics.reference import Reference
 
 if TYPE_CHECKING:
+    from galip_runtime.text_to_image import TextToImage
+
     from galip.metrics.clip_encoder import ClipEncoder
-    from galip.metrics.evaluation import Evaluation
     from galip.metrics.inception import Inception
 
 __all__ = ["ClusterExtract", "facts_of", "part_ranges"]
@@ -39,6 +41,19 @@ MOST_CPUS = 8
 """Of a worker without a GPU; more workers are faster than more threads."""
 _KEPT_PICTURES = int(1.05 * MAX_FEATURES_KEPT)
 """Features are kept of parts that begin below; some of their pictures may be broken."""
+
+
+class Opened(Protocol):
+    """An evaluation with its files opened. Its class opens another from its config, on any machine."""
+
+    config: EvaluationConfig
+    model: TextToImage | None
+    subject: Pictures
+    reference: Reference
+    inception: Inception | None
+    clip: ClipEncoder | None
+
+    def __init__(self, config: EvaluationConfig) -> None: ...
 
 
 @dataclass
@@ -62,7 +77,7 @@ def part_ranges(count: int, batch_size: int) -> list[range]:
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
-def facts_of(evaluation: Evaluation) -> dict[str, str]:
+def facts_of(evaluation: Opened) -> dict[str, str]:
     """Return what decides the features: versions, and digests of files and of lists, by what they are."""
     facts = {f"version of {name}": version(name) for name in ("galip", "torch", "numpy", "pillow")}
     if evaluation.model is not None:
@@ -94,6 +109,7 @@ def _digest(*texts: Sequence[str]) -> str:
 class _Task:
     """What a worker is told."""
 
+    open: Callable[[EvaluationConfig], Opened]
     config: EvaluationConfig
     facts: dict[str, str]
     """`facts_of` the evaluation, as the machine that asks found them."""
@@ -116,10 +132,8 @@ class _Worker:
             self.error = error
 
     def _open(self) -> None:
-        from galip.metrics.evaluation import Evaluation
-
         task = self.task
-        evaluation = Evaluation(task.config)
+        evaluation = task.open(task.config)
         facts = facts_of(evaluation)
         if different := sorted(name for name in facts if facts[name] != task.facts.get(name)):
             raise FileRefused(
@@ -164,7 +178,7 @@ class _Worker:
 class ClusterExtract:
     """Extracts features on the cluster that this process is connected to, as `extract_features` does here."""
 
-    def __init__(self, evaluation: Evaluation, which: str) -> None:
+    def __init__(self, evaluation: Opened, which: str) -> None:
         """`which`: `subject` or `reference` of the evaluation."""
         self._evaluation, self._which = evaluation, which
 
@@ -186,7 +200,9 @@ class ClusterExtract:
         """
         config = replace(self._evaluation.config, batch_size=batch_size)
         facts = facts_of(self._evaluation)
-        task = _Task(config, facts, self._which, inception is not None, clip is not None, keep)
+        task = _Task(
+            type(self._evaluation), config, facts, self._which, inception is not None, clip is not None, keep
+        )
         ranges = part_ranges(min(count, len(pictures)), batch_size)
         whole = PictureFeatures.joined(_collect(task, ranges, pictures, progress))
         kept = _rows_kept(count, batch_size, whole.dropped)
