@@ -59,8 +59,8 @@ def evaluate(
     does not answer.
     """
     start = time.monotonic()
-    evaluation = Evaluation(config, fabric, progress)
     with connect(config.ray) if config.ray else nullcontext():
+        evaluation = Evaluation(config, fabric, progress)
         figures = evaluation.compute_figures()
     return Report(
         figures=figures,

@@ -7,66 +7,32 @@ order: the figures don't depend on how many workers there are, or on which of th
 
 from __future__ import annotations
 
-import hashlib
 import pickle
-import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable, ServiceUnavailable
-from galip_runtime.files import sha256_file
+from galip_runtime.errors import ProviderUnavailable, ServiceUnavailable
 from galip_runtime.ray_cluster import quiet_data
 
 from galip.metrics.config import EvaluationConfig
-from galip.metrics.features import MAX_FEATURES_KEPT, PictureFeatures, extract_share
+from galip.metrics.features import MAX_FEATURES_KEPT, PictureFeatures
 from galip.metrics.pictures import MAX_EXAMPLES, Pictures, StoredPictures
-from galip.metrics.reference import Reference
+from galip.metrics.ray_worker import Opened, Part, Task, Worker, facts_of
 
 if TYPE_CHECKING:
-    from galip_runtime.text_to_image import TextToImage
-
     from galip.metrics.clip_encoder import ClipEncoder
     from galip.metrics.inception import Inception
 
-__all__ = ["ClusterExtract", "facts_of", "part_ranges"]
+__all__ = ["ClusterExtract", "part_ranges"]
 
 MOST_PARTS_OF_FEW = 64
 PICTURES_OF_PART = 8192
 """At most. A part's statistics are 34 MB, whatever the number of its pictures."""
 MOST_CPUS = 8
 """Of a worker without a GPU; more workers are faster than more threads."""
-_KEPT_PICTURES = int(1.05 * MAX_FEATURES_KEPT)
-"""Features are kept of parts that begin below; some of their pictures may be broken."""
-
-
-class Opened(Protocol):
-    """An evaluation with its files opened. Its class opens another from its config, on any machine."""
-
-    config: EvaluationConfig
-    model: TextToImage | None
-    subject: Pictures
-    reference: Reference
-    inception: Inception | None
-    clip: ClipEncoder | None
-
-    def __init__(self, config: EvaluationConfig) -> None: ...
-
-
-@dataclass
-class _Part:
-    """What a worker found in its part of the pictures, or why it could not."""
-
-    machine: str
-    runs_on: str = ""
-    """Device and precision of the model, in words."""
-    features: PictureFeatures | None = None
-    examples: tuple[str, ...] = ()
-    """What is wrong with the first few pictures that were left out."""
-    error: GalipError | None = None
 
 
 def part_ranges(count: int, batch_size: int) -> list[range]:
@@ -75,104 +41,6 @@ def part_ranges(count: int, batch_size: int) -> list[range]:
     of_part = min(-(-batches // MOST_PARTS_OF_FEW), max(1, PICTURES_OF_PART // batch_size))
     size = batch_size * max(1, of_part)
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
-
-
-def facts_of(evaluation: Opened) -> dict[str, str]:
-    """Return what decides the features: versions, and digests of files and of lists, by what they are."""
-    facts = {f"version of {name}": version(name) for name in ("galip", "torch", "numpy", "pillow")}
-    if evaluation.model is not None:
-        facts["model"] = evaluation.model.digest or sha256_file(evaluation.config.subject)
-    sets: dict[str, tuple[Pictures | None, str]] = {
-        "subject's": (evaluation.subject, evaluation.config.subject),
-        "reference's": (evaluation.reference.pictures, evaluation.config.against),
-    }
-    for name, (pictures, path) in sets.items():
-        if pictures is not None:
-            names = pictures.names if isinstance(pictures, StoredPictures) else ()
-            within = [each.removeprefix(path) for each in names]  # the path may be relative on one machine
-            facts[f"list of the {name} pictures and captions"] = _digest(within, pictures.captions)
-    if evaluation.inception:
-        facts["Inception"] = evaluation.inception.sha256
-    if evaluation.clip:
-        facts["CLIP"] = evaluation.clip.sha256()
-    return facts
-
-
-def _digest(*texts: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for line in (line for lines in texts for line in lines):
-        digest.update(line.encode(errors="surrogatepass") + b"\0")
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a worker is told."""
-
-    open: Callable[[EvaluationConfig], Opened]
-    config: EvaluationConfig
-    facts: dict[str, str]
-    """`facts_of` the evaluation, as the machine that asks found them."""
-    which: str
-    """Whose pictures: `subject` or `reference`."""
-    inception: bool
-    clip: bool
-    keep: bool
-
-
-class _Worker:
-    """Runs in a process of the cluster: opens the evaluation once, and extracts the features of parts."""
-
-    def __init__(self, task: _Task) -> None:
-        self.task, self.machine = task, socket.gethostname()
-        self.error: GalipError | None = None
-        try:
-            self._open()
-        except GalipError as error:  # the process that asked raises it; Ray would start the worker again
-            self.error = error
-
-    def _open(self) -> None:
-        task = self.task
-        evaluation = task.open(task.config)
-        facts = facts_of(evaluation)
-        if different := sorted(name for name in facts if facts[name] != task.facts.get(name)):
-            raise FileRefused(
-                f"there is another {', another '.join(different)} than on the machine that asks; give all "
-                "machines the same files under the same paths, and the same packages"
-            )
-        is_subject = task.which == "subject"
-        pictures = evaluation.subject if is_subject else evaluation.reference.pictures
-        assert pictures is not None
-        self.pictures: Pictures = pictures
-        self.inception = evaluation.inception if task.inception else None
-        self.clip = evaluation.clip if task.clip else None
-        info = evaluation.model.info() if evaluation.model and is_subject else {}
-        self.runs_on = f"{info['device']}, {info['precision']['generator']}" if info else ""
-
-    def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
-        """Map rows of `first` and `last`, one a part, to rows of `part`: pickled `_Part`."""
-        ends = zip(rows["first"].tolist(), rows["last"].tolist(), strict=True)
-        parts = [pickle.dumps(self._extract(range(*each))) for each in ends]
-        return {"part": np.array(parts, dtype=object)}
-
-    def _extract(self, numbers: range) -> _Part:
-        if self.error:
-            return _Part(self.machine, error=self.error)
-        examples = self.pictures.examples if isinstance(self.pictures, StoredPictures) else []
-        examples.clear()
-        keep = self.task.keep and numbers.start < _KEPT_PICTURES
-        try:
-            _, features = extract_share(
-                self.pictures,
-                numbers,
-                inception=self.inception,
-                clip=self.clip,
-                most_kept=len(numbers) if keep else 0,
-                batch_size=self.task.config.batch_size,
-            )
-        except GalipError as error:
-            return _Part(self.machine, error=error)
-        return _Part(self.machine, self.runs_on, features, tuple(examples))
 
 
 class ClusterExtract:
@@ -200,7 +68,7 @@ class ClusterExtract:
         """
         config = replace(self._evaluation.config, batch_size=batch_size)
         facts = facts_of(self._evaluation)
-        task = _Task(
+        task = Task(
             type(self._evaluation), config, facts, self._which, inception is not None, clip is not None, keep
         )
         ranges = part_ranges(min(count, len(pictures)), batch_size)
@@ -210,7 +78,7 @@ class ClusterExtract:
 
 
 def _collect(
-    task: _Task, ranges: list[range], pictures: Pictures, progress: Callable[[int], object]
+    task: Task, ranges: list[range], pictures: Pictures, progress: Callable[[int], object]
 ) -> Iterator[PictureFeatures]:
     """Yield the parts' features in order, and tell `pictures` what was left out."""
     runs_on = None
@@ -231,7 +99,7 @@ def _collect(
         yield part.features
 
 
-def _run(task: _Task, ranges: list[range]) -> Iterator[_Part]:
+def _run(task: Task, ranges: list[range]) -> Iterator[Part]:
     """Yield the parts in order, while the cluster works on the next ones."""
     import ray.data
     from ray.data.exceptions import SystemException, UserCodeException
@@ -243,7 +111,7 @@ def _run(task: _Task, ranges: list[range]) -> Iterator[_Part]:
     rows = [{"first": numbers.start, "last": numbers.stop} for numbers in ranges]
     workers = min(workers, len(rows))
     parts = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _Worker,
+        Worker,
         fn_constructor_args=(replace(task, config=_for_workers(task.config, resources["num_cpus"])),),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
