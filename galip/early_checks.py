@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from galip_runtime.bundle.manifest import MANIFEST_NAME, read_manifest
 from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import check_writable, open_regular, staging_folder
 from galip_runtime.loading import choose_precision
+from galip_runtime.ray_cluster import check_address, no_ray
 from galip_runtime.tokenizer import check_prompt
 
 from galip.assets import checkpoint_path
@@ -52,6 +54,7 @@ __all__ = [
     "check_folder",
     "check_initial",
     "check_prompts",
+    "check_ray",
     "check_reference",
     "check_run",
     "check_same_towers",
@@ -197,6 +200,17 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def check_ray(address: str) -> None:
+    """Check what `--ray` names. Raises `UsageError` for another form of address and under torchrun,
+    `ProviderUnavailable` without Ray.
+    """
+    check_address(address)
+    if world_size() > 1:
+        raise UsageError("torchrun and --ray both divide the work; use one of them")
+    if find_spec("ray") is None:
+        raise no_ray()
+
+
 def check_batch_size(size: int, accumulate: int = 1) -> None:
     """Raise `UsageError` unless a batch of `size` divides evenly among all processes and their parts."""
     parts = world_size() * accumulate
@@ -245,6 +259,8 @@ def check_evaluation(config: EvaluationConfig) -> None:
 
     Raises `FileRefused`, `UsageError` and `ProviderUnavailable`.
     """
+    if config.ray:
+        check_ray(config.ray)
     subject = Path(config.subject)
     is_bundle = (subject / MANIFEST_NAME).exists()
     is_checkpoint = not is_bundle and not subject.is_dir()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from galip.cli.options import Device, Inception, Json, Precision, Threads
+from galip.cli.options import Device, Inception, Json, Precision, Ray, Threads
 from galip.cli.output import ProgressBar, emit
 from galip.data.layouts import LAYOUTS
 from galip.metrics.registry import METRICS
@@ -82,11 +82,12 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    ray: Ray = "",
     json: Json = False,
 ) -> None:
     """Measure FID, KID, precision and recall, CLIP score, and retrieval.
 
-    On several GPUs: torchrun --nproc-per-node GPUS -m galip evaluate ...
+    On several GPUs: torchrun --nproc-per-node GPUS -m galip evaluate ... On a cluster: --ray ADDRESS.
     """
     options = locals()
     from galip.early_checks import check_evaluation

@@ -19,6 +19,7 @@ __all__ = [
     "Metadata",
     "PictureFile",
     "Precision",
+    "Ray",
     "Resume",
     "Seed",
     "Threads",
@@ -57,6 +58,14 @@ Precision = Annotated[str, typer.Option(help="auto, or a precision that the bund
 Threads = Annotated[
     int | None,
     typer.Option(help="CPU threads. Default: all that this process may use.", show_default=False),
+]
+Ray = Annotated[
+    str,
+    typer.Option(
+        help="Share the work of a Ray cluster's machines: HOST:PORT of its head, auto (the one this machine "
+        "belongs to), or local (start Ray here).",
+        show_default=False,
+    ),
 ]
 Seed = Annotated[
     int | None,

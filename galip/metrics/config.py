@@ -74,6 +74,8 @@ class EvaluationConfig:
     """An .npz to write the subject's `mu` and `sigma` to."""
     cache: bool = True
     """Keep the reference's features on disk."""
+    ray: str = ""
+    """Ray cluster whose machines share the pictures: HOST:PORT, auto or local; empty: this process alone."""
 
     @property
     def clip_source(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -11,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from galip_runtime.errors import UsageError
+from galip_runtime.ray_cluster import connect
 
 from galip.metrics import figures
 from galip.metrics.clip_encoder import CLIP_PREPROCESSING, ClipEncoder
 from galip.metrics.config import EvaluationConfig, check_metrics
-from galip.metrics.features import MAX_FEATURES_KEPT, PictureFeatures, all_reduce_sum, extract_features
+from galip.metrics.features import (
+    MAX_FEATURES_KEPT,
+    Extract,
+    PictureFeatures,
+    all_reduce_sum,
+    extract_features,
+)
 from galip.metrics.inception import PROTOCOLS, Inception
 from galip.metrics.pictures import (
     GeneratedPictures,
@@ -37,20 +45,23 @@ from galip.towers import load_towers
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["evaluate"]
+__all__ = ["Evaluation", "evaluate"]
 
 
 def evaluate(
     config: EvaluationConfig, *, fabric: Fabric | None = None, progress: Progress = no_progress
 ) -> Report:
-    """Evaluate `config.subject`. Started by torchrun with a launched `fabric`, processes share the pictures.
+    """Evaluate `config.subject`. Started by torchrun with a launched `fabric`, processes share the pictures;
+    with `config.ray` the machines of that cluster do.
 
     Raises `QualityGateFailed` with their number if pictures have NaN or infinity, `UsageError`,
-    `FileRefused` and `ProviderUnavailable` for what can't be used.
+    `FileRefused` and `ProviderUnavailable` for what can't be used, `ServiceUnavailable` for a cluster that
+    does not answer.
     """
     start = time.monotonic()
-    evaluation = _Evaluation(config, fabric, progress)
-    figures = evaluation.compute_figures()
+    with connect(config.ray) if config.ray else nullcontext():
+        evaluation = Evaluation(config, fabric, progress)
+        figures = evaluation.compute_figures()
     return Report(
         figures=figures,
         subject=evaluation.subject_facts,
@@ -63,8 +74,12 @@ def evaluate(
     )
 
 
-class _Evaluation:
-    def __init__(self, config: EvaluationConfig, fabric: Fabric | None, progress: Progress) -> None:
+class Evaluation:
+    """What is evaluated, against what and with which networks, all opened."""
+
+    def __init__(
+        self, config: EvaluationConfig, fabric: Fabric | None = None, progress: Progress = no_progress
+    ) -> None:
         """Open everything, and refuse mistakes before a picture is made."""
         self.config, self.fabric, self.progress = config, fabric, progress
         use_gpu = torch.cuda.is_available() and config.device != "cpu"
@@ -167,14 +182,13 @@ class _Evaluation:
     def _extract_subject(self) -> PictureFeatures:
         config, count = self.config, self.count
         self._warn_of_many(count)
-        features = extract_features(
+        features = self._extractor("subject")(
             self.subject,
             count,
             inception=self.inception,
             clip=self.clip,
             keep=self._needs(Needs.FEATURES),
             batch_size=config.batch_size,
-            fabric=self.fabric,
             progress=lambda done: self.progress("evaluating pictures", done, count),
         )
         used = count - len(features.dropped)
@@ -190,6 +204,14 @@ class _Evaluation:
         if isinstance(self.subject, GeneratedPictures):
             check_finite(all_reduce_sum(self.subject.not_finite, self.fabric), count)
         return features
+
+    def _extractor(self, which: str) -> Extract:
+        """Return what extracts features of the `subject` or the `reference`: this machine, or a cluster."""
+        if not self.config.ray:
+            return partial(extract_features, fabric=self.fabric)
+        from galip.metrics.ray_features import ClusterExtract
+
+        return ClusterExtract(self, which)
 
     def _kind(self) -> str:
         if self.model is None:
@@ -212,6 +234,7 @@ class _Evaluation:
             keep=self._needs(Needs.FEATURES),
             batch_size=config.batch_size,
             fabric=self.fabric,
+            extract=self._extractor("reference"),
             use_cache=config.cache,
             progress=lambda done, total: self.progress("evaluating the reference", done, total),
         )

@@ -127,7 +127,7 @@ def seed_psnr(inputs: MetricInputs) -> dict[str, float]:
     captions = list(dict.fromkeys(inputs.captions))[:PSNR_PROMPTS]
     sets = [GeneratedPictures(inputs.model, captions, seed) for seed in (inputs.seed, 2**32 + inputs.seed)]
     values: list[float] = []
-    for indices, a in batches(sets[0], len(captions), inputs.batch_size, 0, 1):
+    for indices, a in batches(sets[0], range(len(captions)), inputs.batch_size):
         b = sets[1].batch(indices)
         inputs.progress(len(indices) + len(values), len(captions))
         check_finite(sets[0].not_finite + sets[1].not_finite, 2 * len(captions))

@@ -1,4 +1,4 @@
-"""Pictures to be evaluated: a model's, a data set's or a folder's, and batches of a process's share of them.
+"""Pictures to be evaluated: a model's, a data set's or a folder's, and batches of a share of them.
 
 Shapes: N pictures, H by W pixels.
 """
@@ -308,13 +308,8 @@ def too_few_captions(captions: Sequence[str], least: int, metric: str) -> UsageE
     )
 
 
-def batches(
-    pictures: Pictures, count: int, size: int, rank: int, world: int
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield the numbers below `count` of process `rank` and their pictures, `size` at a time, less those that
-    are left out.
-    """
-    share = range(rank, min(count, len(pictures)), world)
+def batches(pictures: Pictures, share: range, size: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield the numbers in `share` and their pictures, `size` at a time, less those that are left out."""
     for first in range(0, len(share), size):
         indices = list(share[first : first + size])
         batch = pictures.batch(indices)

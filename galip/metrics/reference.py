@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from galip.data.crop import RESIZED
 from galip.metrics.clip_encoder import ClipEncoder
 from galip.metrics.feature_cache import cache_key, feature_cache, load_features, store_features
-from galip.metrics.features import PictureFeatures, all_reduce_sum, extract_features
+from galip.metrics.features import Extract, PictureFeatures, all_reduce_sum, extract_features
 from galip.metrics.inception import Inception
 from galip.metrics.pictures import check_broken, open_pictures
 from galip.metrics.statistics import UNKNOWN_COUNT, Statistics
@@ -84,13 +85,15 @@ class Reference:
         keep: bool = False,
         batch_size: int = 32,
         fabric: Fabric | None = None,
+        extract: Extract | None = None,
         use_cache: bool = True,
         progress: Count = lambda done, total: None,
     ) -> PictureFeatures:
         """Extract features of the first `count` pictures (None: all), or return the statistics from the file.
 
         Broken pictures are left out. Raises `QualityGateFailed` if they are more than training allows.
-        `use_cache`: load them from disk if they are there, and store them there.
+        `use_cache`: load them from disk if they are there, and store them there. `extract`: what extracts
+        them; None: this process, with those of `fabric`.
         """
         if self.statistics:
             return PictureFeatures.empty(self.statistics)
@@ -111,14 +114,13 @@ class Reference:
             assert features is not None  # in every process; otherwise all extract, as the work is shared
             self._check_broken(features, count)
             return features
-        features = extract_features(
+        features = (extract or partial(extract_features, fabric=fabric))(
             self.pictures,
             count,
             inception=inception,
             clip=clip,
             keep=keep,
             batch_size=batch_size,
-            fabric=fabric,
             progress=lambda done: progress(done, count),
         )
         self._check_broken(features, count)

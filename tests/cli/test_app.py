@@ -60,7 +60,7 @@ COMMANDS = {
     "--log-format --log-prompts --page",
     "evaluate": "SUBJECT --against --metrics --count --reference-count --split --layout --exclude --captions "
     "--protocol --size --clip --inception --batch-size --seed --save-statistics --cache --no-cache --device "
-    "--precision --threads --json",
+    "--precision --threads --ray --json",
     "bench": "--bundle --plain-bundle --model --subjects --batch --threads --launches --rounds --warmup "
     "--max-minutes --quick --cold-starts --pictures --fid --against --split --exclude --captions --inception "
     "--seed --worst --json --html --markdown --repeat --compare --tolerance",
