@@ -25,6 +25,7 @@ from galip_runtime.errors import (
 )
 
 if TYPE_CHECKING:
+    from galip_runtime.batcher import Batcher, BatchObserver
     from galip_runtime.loading import load
     from galip_runtime.model import Model
     from galip_runtime.text_to_image import PromptCut, TextToImage, seed_series
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchObserver",
+    "Batcher",
     "DeadlineExceeded",
     "FileRefused",
     "GalipError",
@@ -49,6 +52,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BatchObserver": "batcher",
+    "Batcher": "batcher",
     "Model": "model",
     "PromptCut": "text_to_image",
     "Tokenizer": "tokenizer",

@@ -19,6 +19,8 @@ __all__ = [
     "as_pil_images",
     "check_size",
     "check_target",
+    "encode_animation",
+    "encode_picture",
     "encode_png",
     "grid",
     "grid_size",
@@ -34,6 +36,11 @@ MAX_PIXELS = 178_956_970
 _LONGEST_SIDE = {"PNG": 1_000_000, "JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}
 """Pixels, by format; PNG's is the most that libpng reads."""
 _GAP = 2
+_QUALITY = 95
+_RUNS_ONLY = 3
+"""zlib's Z_RLE: the generators' pictures become smaller PNGs than with its default, in a quarter of the time"""
+_FAST_LOSSLESS = {"method": 1, "quality": 20}
+"""A tenth larger than Pillow's default, in a quarter of the time."""
 
 Pictures = npt.NDArray[np.uint8]
 
@@ -96,12 +103,39 @@ def save_picture(
     kind = check_target(path, PICTURES)
     height, width = picture.shape[:2]
     check_size(path, height, width)
-    write_atomically(path, _encode(picture, kind, metadata))
+    write_atomically(path, encode_picture(picture, kind, metadata))
 
 
 def encode_png(picture: Pictures, metadata: Mapping[str, str] | None = None) -> bytes:
     """Return a picture, uint8 (H, W, 3), as the bytes of a PNG file. Raises UsageError without Pillow."""
-    return _encode(picture, "PNG", metadata)
+    return encode_picture(picture, "PNG", metadata)
+
+
+def encode_picture(
+    picture: Pictures, kind: str, metadata: Mapping[str, str] | None = None, quality: int = _QUALITY
+) -> bytes:
+    """Return a picture, uint8 (H, W, 3), as the bytes of a file of `kind`: PNG, JPEG or WEBP.
+
+    `metadata`: texts by keyword for a PNG's text chunks; the other formats go without. `quality`: of a JPEG
+    or WEBP, from 0 (smallest) to 100; a PNG is lossless. Raises UsageError without Pillow.
+    """
+    image, options = _pillow().fromarray(picture), dict[str, Any](quality=quality)
+    if kind == "PNG":
+        options = {"compress_type": _RUNS_ONLY, "pnginfo": _text_chunks(metadata or {})}
+    return _saved(image, kind, **options)
+
+
+def encode_animation(pictures: Pictures, kind: str, seconds: float = 0.1, *, lossless: bool = False) -> bytes:
+    """Return pictures, uint8 (N, H, W, 3), as the bytes of an endless GIF or WEBP, `seconds` each.
+
+    `lossless`: a WEBP with exactly these pixels. A GIF has at most 256 colours a picture either way. Raises
+    UsageError without Pillow.
+    """
+    first, *others = as_pil_images(pictures)
+    options: dict[str, Any] = {"duration": round(seconds * 1000), "loop": 0}
+    if kind == "WEBP" and lossless:
+        options |= {"lossless": True, **_FAST_LOSSLESS}
+    return _saved(first, kind, save_all=True, append_images=others, **options)
 
 
 def as_pil_images(pictures: Pictures) -> list[Any]:
@@ -130,10 +164,7 @@ def save_animation(pictures: Pictures, path: str | os.PathLike[str], seconds: fl
     kind = check_target(path, ANIMATIONS)
     count, height, width = pictures.shape[:3]
     check_size(path, height, width, count, ANIMATIONS)
-    first, *others = [_pillow().fromarray(picture) for picture in pictures]
-    data = io.BytesIO()
-    first.save(data, kind, save_all=True, append_images=others, duration=round(seconds * 1000), loop=0)
-    write_atomically(path, data.getvalue())
+    write_atomically(path, encode_animation(pictures, kind, seconds))
 
 
 def check_target(path: str | os.PathLike[str], kinds: dict[str, str] = PICTURES) -> str:
@@ -147,17 +178,19 @@ def check_target(path: str | os.PathLike[str], kinds: dict[str, str] = PICTURES)
     return kind
 
 
-def _encode(picture: Pictures, kind: str, metadata: Mapping[str, str] | None) -> bytes:
-    image, options = _pillow().fromarray(picture), {}
-    if kind == "PNG" and metadata:
-        from PIL.PngImagePlugin import PngInfo
+def _text_chunks(metadata: Mapping[str, str]) -> Any:
+    from PIL.PngImagePlugin import PngInfo
 
-        options["pnginfo"] = PngInfo()
-        for keyword, text in metadata.items():
-            # UTF-8 has no lone surrogates, which a prompt may have
-            options["pnginfo"].add_itxt(keyword, text.encode(errors="replace").decode())
+    chunks = PngInfo()
+    for keyword, text in metadata.items():
+        # UTF-8 has no lone surrogates, which a prompt may have
+        chunks.add_itxt(keyword, text.encode(errors="replace").decode())
+    return chunks
+
+
+def _saved(image: Any, kind: str, **options: Any) -> bytes:
     data = io.BytesIO()
-    image.save(data, kind, quality=95, **options)
+    image.save(data, kind, **options)
     return data.getvalue()
 
 

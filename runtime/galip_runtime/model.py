@@ -82,7 +82,11 @@ class Model(TextToImage):
         return super().__repr__()
 
     def close(self) -> None:
-        """Free the graphs' memory, on a GPU too, once running calls have ended. Later calls are errors."""
+        """Free the graphs' memory, on a GPU too, once running calls have ended. Later calls are errors.
+
+        What `generate_async` has not drawn yet ends with ServiceUnavailable.
+        """
+        super().close()
         self._runners = _ClosedRunners()
 
     @property

@@ -3,12 +3,11 @@
 N pictures, H by W pixels, Z numbers of noise, D numbers in a sentence vector; the model fixes the last four.
 """
 
-import secrets
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +19,30 @@ from galip_runtime.arrays import (
     check_count,
     check_finite,
     check_rows,
-    is_integer,
-    short_repr,
     to_uint8,
 )
 from galip_runtime.bundle.manifest import Dimensions
 from galip_runtime.errors import UsageError
+from galip_runtime.forks import Lock
 from galip_runtime.image import as_pil_images, encode_png, picture_metadata
-from galip_runtime.interpolation import check_corners, check_steps, interpolate_corners, lerp, slerp
-from galip_runtime.noise import MAX_SEED, check_seed
+from galip_runtime.interpolation import check_corners, check_steps
 from galip_runtime.noise import noise as noise_of
+from galip_runtime.picture_request import (
+    PictureRequest,
+    PromptCut,
+    Seeds,
+    as_seeds,
+    encode_prompts,
+    generate_request,
+    interpolate_request,
+    one_of,
+    seed_series,
+)
 from galip_runtime.sentence_cache import CAPTIONS_AT_ONCE, SentenceCache
-from galip_runtime.tokenizer import Tokenizer, as_prompts, trim
+from galip_runtime.tokenizer import Tokenizer, trim
+
+if TYPE_CHECKING:
+    from galip_runtime.batcher import Batcher
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
@@ -50,13 +61,8 @@ DEFAULT_BATCH_SIZE = 8
 Progress = Callable[[int, int], object]
 """Called as `progress(done, total)`, in pictures. An exception that it raises cancels the call."""
 
-_Seeds = int | Sequence[int] | npt.NDArray[np.integer]
 _CACHED_SENTENCES = 1024
-_FRESH_SEEDS = 2**32  # short enough to be typed again, and exact in any JSON reader
-
-
-class PromptCut(UserWarning):
-    """A prompt is longer than the text encoder's context: its end has no effect on the picture."""
+_OWN_QUEUE = 1024  # pictures that may wait in `generate_async`
 
 
 class TextToImage(ABC):
@@ -72,6 +78,8 @@ class TextToImage(ABC):
         self.tokenizer = tokenizer
         self.dimensions = dimensions
         self._sentences = SentenceCache(_CACHED_SENTENCES, captions_at_once)
+        self._batcher: Batcher | None = None
+        self._making_batcher = Lock()
 
     def __repr__(self) -> str:
         """Describe the model: device, precision and size of its pictures."""
@@ -88,8 +96,13 @@ class TextToImage(ABC):
     ) -> None:
         self.close()
 
-    def close(self) -> None:  # noqa: B027  # most implementations have nothing to free
-        """Free the memory that the model takes. It cannot be used afterwards."""
+    def close(self) -> None:
+        """Free the memory that the model takes. It cannot be used afterwards.
+
+        What `generate_async` has not drawn yet ends with ServiceUnavailable.
+        """
+        if self._batcher is not None:
+            self._batcher.close(grace=0.0)
 
     @property
     def digest(self) -> str | None:
@@ -127,22 +140,11 @@ class TextToImage(ABC):
         Warns of a prompt that is cut (`PromptCut`). Raises UsageError for no prompt, something other than
         text, and a prompt of more than `MAX_PROMPT_LENGTH` characters.
         """
-        texts = _some(as_prompts(prompts), "prompt")
-        tokens = self.tokenizer.encode(texts)
-        self._warn_of_cuts(texts, tokens)
-        return self._sentences(tokens, self.encode_tokens)
+        return self.encode_cached(encode_prompts(self.tokenizer, prompts, stacklevel=3))
 
-    def _warn_of_cuts(self, prompts: Sequence[str], tokens: npt.NDArray[np.int64]) -> None:
-        """Issue one `PromptCut` for the first prompt that is cut, if any."""
-        for index in np.flatnonzero(tokens[:, -1]).tolist():  # only a full row may be cut
-            if left_out := self.tokenizer.left_out(prompts[index]):
-                warnings.warn(
-                    f"prompt {index} has more than {self.tokenizer.context_length - 2} tokens and is cut: "
-                    f"{left_out!r:.80} has no effect",
-                    PromptCut,
-                    stacklevel=3,
-                )
-                return
+    def encode_cached(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return what `encode_tokens` does, with repeated rows from the cache of `encode_text`."""
+        return self._sentences(tokens, self.encode_tokens)
 
     def encode_tokens(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return sentence vectors, float32 (N, D), of tokens from `tokenizer.encode`, int64 (N, L).
@@ -164,10 +166,10 @@ class TextToImage(ABC):
 
         `seed` is the same as `seeds` with one. Raises UsageError for a seed or truncation out of range.
         """
-        chosen = _one_of(seed, seeds)
+        chosen = one_of(seed, seeds)
         if chosen is None:
             raise UsageError("noise needs seeds: give `seed` for one or `seeds` for several")
-        return noise_of(_as_seeds(chosen), self.dimensions.noise_dim, truncation)
+        return noise_of(as_seeds(chosen), self.dimensions.noise_dim, truncation)
 
     def decode(self, noise: Floats, sentence: Floats) -> npt.NDArray[np.float32]:
         """Return the generator's images: float32 (N, 3, H, W), RGB, nominally in [-1, 1], not clamped.
@@ -237,18 +239,10 @@ class TextToImage(ABC):
         and less variety. `batch_size`: pictures in one run. `progress` is called before the first run and
         after each. `seed` is the same as `seeds` with one. Raises UsageError for arguments that do not fit.
         """
-        texts = _some(as_prompts(prompts), "prompt")
-        chosen = _one_of(seed, seeds)
-        numbers = seed_series(None, len(texts)) if chosen is None else _as_seeds(chosen)
-        count = max(len(texts), len(numbers))
-        if len(texts) not in (1, count) or len(numbers) not in (1, count):
-            raise UsageError(
-                f"{len(texts)} prompts and {len(numbers)} seeds do not go together: "
-                "give one of either, or as many of both"
-            )
-        sentence = np.broadcast_to(self.encode_text(texts), (count, self.dimensions.sentence_dim))
-        noise = self.noise(numbers * (count // len(numbers)), truncation)
-        pictures = self._pictures(noise, sentence, batch_size, progress)
+        request = generate_request(
+            self.tokenizer, self.dimensions.noise_dim, prompts, seeds, seed, truncation
+        )
+        pictures = self._pictures(request, batch_size, progress)
         return as_pil_images(pictures) if as_pil else pictures
 
     def png(self, prompt: str, seed: int | None = None, *, truncation: float | None = None) -> bytes:
@@ -277,7 +271,8 @@ class TextToImage(ABC):
         truncation: float | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
         progress: Progress | None = None,
-    ) -> npt.NDArray[np.uint8]:
+        as_pil: bool = False,
+    ) -> Any:
         """Return pictures between prompts, seeds or both: `lerp` of sentence vectors, `slerp` of noise.
 
         A strip, uint8 (steps, H, W, 3), runs from the first to the second, both included: two prompts with
@@ -287,40 +282,108 @@ class TextToImage(ABC):
         `steps`: at least 2; `seed`: from 0 to 2^64 - 1, None picks one; `progress` as in `generate`. Raises
         UsageError for arguments that do not fit.
         """
-        texts = _some(as_prompts(prompts), "prompt")
-        if not isinstance(square, bool | np.bool_):
-            raise UsageError(f"square is True or False, not {short_repr(square)}")
-        chosen = _one_of(seed, seeds)
-        numbers = seed_series() if chosen is None else _as_seeds(chosen)
-        check_corners(len(texts), len(numbers), square)
-        is_square = square or 4 in (len(texts), len(numbers))
-        steps = check_steps(steps, is_square)
-        across = np.linspace(0.0, 1.0, steps)
-        down = np.zeros(1)
-        if is_square:
-            across, down = np.tile(across, steps), np.repeat(across, steps)
-        sentence = interpolate_corners(self.encode_text(texts), across, down, lerp)
-        noise = interpolate_corners(self.noise(numbers, truncation), down if square else across, down, slerp)
-        count = max(len(sentence), len(noise))
-        return self._pictures(_repeated(noise, count), _repeated(sentence, count), batch_size, progress)
+        request = interpolate_request(
+            self.tokenizer, self.dimensions.noise_dim, prompts, steps, seeds, seed, square, truncation
+        )
+        pictures = self._pictures(request, batch_size, progress)
+        return as_pil_images(pictures) if as_pil else pictures
+
+    def stream(
+        self,
+        prompts: str | Sequence[str],
+        seeds: Seeds | None = None,
+        *,
+        seed: int | None = None,
+        truncation: float | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        progress: Progress | None = None,
+        as_pil: bool = False,
+    ) -> Generator[Any, None, None]:
+        """Iterate over the pictures of `generate`, each uint8 (H, W, 3) or with `as_pil` Pillow's, in order.
+
+        Each comes as soon as its batch is drawn. Nothing is drawn before the first is asked for, and
+        nothing more after the iterator is closed. The arguments are those of `generate`, and UsageError is
+        raised by this call.
+        """
+        request = generate_request(
+            self.tokenizer, self.dimensions.noise_dim, prompts, seeds, seed, truncation
+        )
+        check_count(batch_size, "batch_size")
+        return self._stream(request, batch_size, progress, as_pil)
+
+    def _stream(
+        self, request: PictureRequest, batch_size: int, progress: Progress | None, as_pil: bool
+    ) -> Generator[Any, None, None]:
+        for _, pictures in self._drawn(request, batch_size, progress):
+            yield from as_pil_images(pictures) if as_pil else pictures
+
+    async def generate_async(
+        self,
+        prompts: str | Sequence[str],
+        seeds: Seeds | None = None,
+        *,
+        seed: int | None = None,
+        truncation: float | None = None,
+        timeout: float | None = None,
+        as_pil: bool = False,
+    ) -> Any:
+        """Return what `generate` returns, without blocking the event loop.
+
+        Calls that are made at the same time are drawn in common batches, by a `Batcher` with a queue of
+        1,024 pictures; `timeout` and the errors are those of `Batcher.generate`.
+        """
+        return await self._own_batcher().generate(
+            prompts, seeds, seed=seed, truncation=truncation, timeout=timeout, as_pil=as_pil
+        )
+
+    def stream_async(
+        self,
+        prompts: str | Sequence[str],
+        seeds: Seeds | None = None,
+        *,
+        seed: int | None = None,
+        truncation: float | None = None,
+        timeout: float | None = None,
+        as_pil: bool = False,
+    ) -> AsyncGenerator[tuple[int, Any], None]:
+        """Iterate over (index, picture) as `Batcher.stream` does, with the batcher of `generate_async`."""
+        return self._own_batcher().stream(
+            prompts, seeds, seed=seed, truncation=truncation, timeout=timeout, as_pil=as_pil
+        )
+
+    def _own_batcher(self) -> "Batcher":
+        from galip_runtime.batcher import Batcher
+
+        with self._making_batcher:
+            if self._batcher is None or self._batcher.is_closed:
+                self._batcher = Batcher(self, queue=_OWN_QUEUE)
+            return self._batcher
 
     def _pictures(
-        self, noise: Floats, sentence: Floats, batch_size: int, progress: Progress | None
+        self, request: PictureRequest, batch_size: int, progress: Progress | None
     ) -> npt.NDArray[np.uint8]:
         size = (self.dimensions.image_height, self.dimensions.image_width)
         try:
-            pictures = np.empty((len(noise), *size, 3), np.uint8)
+            pictures = np.empty((len(request), *size, 3), np.uint8)
         except (MemoryError, ValueError) as error:  # ValueError: more than the address space
             raise UsageError(
-                f"{len(noise):,} pictures of {size[1]}x{size[0]} pixels do not fit into memory; generate "
+                f"{len(request):,} pictures of {size[1]}x{size[0]} pixels do not fit into memory; generate "
                 "fewer at a time"
             ) from error
-        report = progress or _no_progress
-        report(0, len(noise))
-        for part in batches(len(noise), check_count(batch_size, "batch_size")):
-            pictures[part] = self.decode_pictures(noise[part], sentence[part])
-            report(min(part.stop, len(noise)), len(noise))
+        for part, drawn in self._drawn(request, batch_size, progress):
+            pictures[part] = drawn
         return pictures
+
+    def _drawn(
+        self, request: PictureRequest, batch_size: int, progress: Progress | None
+    ) -> Iterator[tuple[slice, npt.NDArray[np.uint8]]]:
+        """Yield the pictures of each run, with their place among all."""
+        sentence = request.sentences(self.encode_cached(request.tokens))
+        report = progress or _no_progress
+        report(0, len(request))
+        for part in batches(len(request), check_count(batch_size, "batch_size")):
+            yield part, self.decode_pictures(request.noise[part], sentence[part])
+            report(min(part.stop, len(request)), len(request))
 
     def _rows(
         self, noise: Floats, sentence: Floats
@@ -335,42 +398,3 @@ class TextToImage(ABC):
 
 def _no_progress(done: int, total: int) -> None:
     """Report nothing."""
-
-
-def _one_of(seed: int | None, seeds: _Seeds | None) -> _Seeds | None:
-    """Return whichever is given. Raises UsageError if both are, or `seed` is not a seed."""
-    if seed is not None and seeds is not None:
-        raise UsageError("give `seed` for one or `seeds` for several, not both")
-    return seeds if seed is None else check_seed(seed)
-
-
-def _repeated(rows: Floats, count: int) -> Floats:
-    return np.broadcast_to(rows, (count, rows.shape[1]))
-
-
-def seed_series(seed: int | None = None, count: int = 1) -> list[int]:
-    """Return `count` consecutive seeds from `seed` on; None picks a random first one, below 2^32.
-
-    Raises UsageError for a count below 1 or above `MAX_PICTURES`, and where the series would pass 2^64 - 1.
-    """
-    count = check_count(count, "count", most=MAX_PICTURES)
-    first = secrets.randbelow(_FRESH_SEEDS) if seed is None else check_seed(seed)
-    if first + count - 1 > MAX_SEED:
-        raise UsageError(f"{count} seeds from {first} on pass the largest, {MAX_SEED} (2^64 - 1)")
-    return list(range(first, first + count))
-
-
-def _some(items: list[str], name: str) -> list[str]:
-    if not items:
-        raise UsageError(f"there is no {name}: give at least one")
-    return items
-
-
-def _as_seeds(seeds: _Seeds) -> list[int]:
-    if isinstance(seeds, np.ndarray) and not seeds.ndim:
-        seeds = seeds[()]
-    if is_integer(seeds):
-        return [check_seed(seeds)]
-    if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence | np.ndarray) or not len(seeds):
-        raise UsageError(f"seeds are a whole number or a sequence of at least one, not {short_repr(seeds)}")
-    return [check_seed(seed) for seed in seeds]

@@ -1,0 +1,82 @@
+"""`create_app`: the service as an ASGI app."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+import galip_runtime
+from galip_runtime.loading import load
+from galip_runtime.serve import generations
+from galip_runtime.serve.middleware import Envelope, HostCheck, KeyCheck, Limits
+from galip_runtime.serve.problems import add_handlers
+from galip_runtime.serve.security import KeyRing
+from galip_runtime.serve.service import Service
+from galip_runtime.serve.settings import ServeSettings
+from galip_runtime.text_to_image import TextToImage
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: ServeSettings, model: TextToImage | None = None) -> FastAPI:
+    """Return the service as an ASGI app; its lifespan has to run.
+
+    `model`: what to serve; None to load the bundle of the settings when the app starts, and to close it when
+    the app stops. `app.state.service.draining = True` lets `/readyz` say no and connections end with their
+    next answer; `app.state.keys` is the KeyRing, or None. Raises UsageError for a missing package and
+    FileRefused for the file of keys.
+    """
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        served = model or await asyncio.to_thread(
+            load,
+            settings.bundle,
+            device=settings.device,
+            precision=settings.precision,
+            threads=settings.threads,
+        )
+        service.start(served)
+        try:
+            yield
+        finally:
+            await service.stop()
+            if model is None:
+                served.close()
+
+    app = FastAPI(
+        title="galip",
+        version=galip_runtime.__version__,
+        description="Pictures from prompts.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.state.keys = KeyRing.from_file(settings.api_key_file) if settings.api_key_file else None
+    for module in (generations,):
+        app.include_router(module.router)
+    add_handlers(app)
+    _add_middleware(app, service)
+    return app
+
+
+def _add_middleware(app: FastAPI, service: Service) -> None:
+    """Add what every request passes, the innermost first."""
+    settings = service.settings
+    app.add_middleware(Limits, settings=settings)
+    if app.state.keys is not None:
+        app.add_middleware(KeyCheck, keys=app.state.keys, is_page=lambda path: path == "/")
+    if settings.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After", "ETag"],
+        )
+    app.add_middleware(HostCheck, settings=settings)
+    app.add_middleware(Envelope, service=service)

@@ -1,0 +1,184 @@
+"""What every request passes before its route: request id, Host, key, size of its body, deadline.
+
+All of it is plain ASGI, so that a route sees at once when its client has gone.
+"""
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from galip_runtime.serve.problems import Problem, answer, server_error
+from galip_runtime.serve.security import KeyRing, host_is_allowed
+from galip_runtime.serve.service import Service
+from galip_runtime.serve.settings import ServeSettings
+
+__all__ = ["Envelope", "HostCheck", "KeyCheck", "Limits"]
+
+_log = logging.getLogger("galip_runtime.serve")
+_access = logging.getLogger("galip_runtime.serve.access")
+_REQUEST_ID = re.compile("[A-Za-z0-9._-]{1,64}")
+_PUBLIC = ("/healthz", "/readyz", "/docs", "/openapi.json")
+
+
+class Envelope:
+    """Gives each request an id, and each answer its headers, its line in the log and its place in the metrics.
+
+    An exception that nothing else has answered becomes status 500; the log has it under the request's id.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
+        self._resource_policy = "cross-origin" if service.settings.cors else "same-origin"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(8)}"
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_more(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                self._add_headers(MutableHeaders(scope=message), request_id)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_more)
+        except Exception as error:
+            _log.error("%s: %r", request_id, error, exc_info=error, extra={"request_id": request_id})
+            if status:
+                raise  # the answer has begun: only the server can break it off
+            await answer(server_error(request_id), scope)(scope, receive, send_more)
+        finally:
+            self._record(scope, status, time.perf_counter() - started)
+
+    def _add_headers(self, headers: MutableHeaders, request_id: str) -> None:
+        headers["X-Request-Id"] = request_id
+        headers.setdefault("X-Content-Type-Options", "nosniff")
+        headers.setdefault("Cross-Origin-Resource-Policy", self._resource_policy)
+        headers.setdefault("Cache-Control", "no-store")
+        if self.service.draining:
+            headers["Connection"] = "close"
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", None) or "other"
+        state = scope["state"]
+        self.service.metrics.request_done(route, status, state.get("problem"))
+        if "draws" in state:
+            self.service.metrics.seconds.labels("total").observe(seconds)
+        _access.info(
+            "%s %s %d %.1f ms",
+            scope["method"],
+            scope["path"],
+            status,
+            seconds * 1000,
+            extra={
+                "request_id": state["request_id"],
+                "client": (scope.get("client") or ("",))[0],
+                "method": scope["method"],
+                "path": scope["path"],
+                "query": scope["query_string"].decode("ascii", "replace"),
+                "status": status,
+                "seconds": seconds,
+                "problem": state.get("problem"),
+                "prompts": state.get("prompts"),
+            },
+        )
+
+
+class HostCheck:
+    """Refuses requests whose Host header is not a name of this service."""
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
+        self.app, self.settings = app, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = Headers(scope=scope).get("host") if scope["type"] == "http" else None
+        if scope["type"] == "http" and not host_is_allowed(self.settings, host):
+            message = (
+                f"this service answers for localhost, not for {host or ''!r:.80}; with an API key or --insecure "
+                "it answers for every name"
+            )
+            await answer(Problem(403, message, code="unknown_host"), scope)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+class KeyCheck:
+    """Asks for a key, except for the service's health, its documentation and its page."""
+
+    def __init__(self, app: ASGIApp, keys: KeyRing, is_page: Callable[[str], bool]) -> None:
+        """`is_page(path)`: whether a path belongs to the page's static files."""
+        self.app, self.keys, self.is_page = app, keys, is_page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_public(scope["path"]):
+            scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not self.keys.accepts(token.strip()):
+                message = "this API key is unknown" if token else "there is no API key"
+                problem = Problem(
+                    401,
+                    f"{message}; send the header Authorization: Bearer KEY",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+                await answer(problem, scope)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _is_public(self, path: str) -> bool:
+        return path in _PUBLIC or path.startswith("/docs/") or self.is_page(path)
+
+
+class Limits:
+    """Ends a request whose body is too large, or that takes longer than the settings allow."""
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
+        self.app, self.settings = app, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                await self.app(scope, self._limited(scope, receive), send_noted)
+        except TimeoutError:
+            if has_begun:
+                raise
+            message = f"the pictures were not there within {self.settings.timeout:g} seconds; try again later"
+            await answer(Problem(504, message), scope)(scope, receive, send)
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        """Return `receive` with a limit to the bytes that it may return; beyond it, it raises Problem."""
+        most, got = self.settings.max_body, 0
+        problem = Problem(413, f"the body has more than {most:,} bytes, which is the limit")
+        length = Headers(scope=scope).get("content-length", "")
+
+        async def limited() -> Message:
+            nonlocal got
+            if length.isdecimal() and int(length) > most:
+                raise problem
+            message = await receive()
+            got += len(message.get("body", b""))
+            if got > most:
+                raise problem
+            return message
+
+        return limited

@@ -1,0 +1,163 @@
+"""`Service`: the model, its queue and what the routes need of them, once the app runs."""
+
+import asyncio
+import functools
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.types import Receive
+
+from galip_runtime.batcher import Batcher
+from galip_runtime.hardware import cpu_features, cpu_name, usable_cpus
+from galip_runtime.serve.metrics import Metrics
+from galip_runtime.serve.problems import ClientGone, Problem, not_ready
+from galip_runtime.serve.settings import ServeSettings
+from galip_runtime.text_to_image import TextToImage
+
+__all__ = ["ALIAS", "Service", "service_of"]
+
+ALIAS = "galip"
+"""Another name of whichever model is served."""
+_SAME_IN_ANY_BATCH = ("cpu", "openvino")
+T = TypeVar("T")
+
+
+class Service:
+    """A model that draws for requests. Not started, it knows only its settings."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.draining = False
+        self.metrics = Metrics(lambda: self.batcher.length if self.batcher else 0)
+        self.batcher: Batcher | None = None
+        self._model: TextToImage | None = None
+        self._files: ThreadPoolExecutor | None = None
+
+    def start(self, model: TextToImage) -> None:
+        """Take requests for `model` from now on."""
+        settings = self.settings
+        self._model = model
+        self.info = model.info()
+        self.created = int(time.time())
+        self.identity = _identity(self.info)
+        self.model_id = f"galip-{(model.digest or self.identity)[:12]}"
+        self.size = f"{model.dimensions.image_width}x{model.dimensions.image_height}"
+        self._files = ThreadPoolExecutor(usable_cpus(), "galip files")
+        self.batcher = Batcher(
+            model,
+            max_batch=settings.max_batch,
+            max_wait_ms=settings.max_wait_ms,
+            queue=settings.queue,
+            observer=self.metrics,
+        )
+
+    async def stop(self) -> None:
+        """Take no more requests, and finish those that were accepted within `grace` seconds."""
+        self.draining = True
+        if self.batcher is not None and self._files is not None:
+            await self.batcher.aclose(self.settings.grace)
+            self._files.shutdown(wait=False)
+
+    @property
+    def model(self) -> TextToImage:
+        """The model. Raises Problem before the start."""
+        if self._model is None:
+            raise not_ready("the model is not loaded yet")
+        return self._model
+
+    def unready(self) -> str | None:
+        """Return why the service cannot draw; None if it can."""
+        if self.batcher is None:
+            return "the model is not loaded yet"
+        if self.draining or self.batcher.is_closed:
+            return "the service is shutting down"
+        if self.batcher.is_broken:
+            return "the device has failed"
+        return None
+
+    @property
+    def queue(self) -> Batcher:
+        """The queue. Raises Problem where it takes no pictures."""
+        if self.batcher is None or self.batcher.is_closed:
+            raise not_ready(self.unready() or "the service is not ready")
+        return self.batcher
+
+    def check_model(self, name: str | None) -> None:
+        """Raise Problem unless `name` is that of the model."""
+        if name not in (None, ALIAS, self.model_id):
+            message = f"there is no model {name!r:.80}; leave it out, or use {self.model_id}"
+            raise Problem(404, message, code="model_not_found", param="model")
+
+    def check_count(self, count: int, name: str, most: int) -> None:
+        """Raise Problem for more pictures in one request than `most` or than the queue holds."""
+        most = min(most, self.settings.queue)
+        if count > most:
+            raise Problem(
+                400, f"{name} makes {count:,} pictures, and a request makes at most {most}", param=name
+            )
+
+    async def draw(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of `work`, a call of the queue; cancel it once the client has gone."""
+        self.metrics.note_queue()
+        return await _unless_gone(request.receive, work)
+
+    async def in_thread(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Return what `function`, which makes image files, returns; a thread calls it."""
+        assert self._files is not None, "the service has started"
+        started = time.perf_counter()
+        call = functools.partial(function, *arguments, **options)
+        result = await asyncio.get_running_loop().run_in_executor(self._files, call)
+        self.metrics.seconds.labels("image_file").observe(time.perf_counter() - started)
+        return result
+
+    def etag(self, *parts: object) -> str:
+        """Return the ETag of what `parts` lead to, strong where a picture does not depend on its batch."""
+        text = json.dumps([self.identity, *parts])
+        tag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+        return tag if self.info["device"] in _SAME_IN_ANY_BATCH else f"W/{tag}"
+
+
+def service_of(request: Request) -> Service:
+    """Return the service of the app that got `request`; a dependency of routes."""
+    service: Service = request.app.state.service
+    return service
+
+
+def _identity(info: Mapping[str, Any]) -> str:
+    """Return a digest of everything that a picture file's bytes depend on besides the request."""
+    import PIL
+    from PIL import features
+
+    libraries = {name: features.version(name) for name in ("zlib", "libjpeg_turbo", "jpg", "webp")}
+    parts = {
+        name: info.get(name) for name in ("digest", "files", "device", "precision", "threads", "versions")
+    }
+    machine = [platform.machine(), cpu_name(), sorted(cpu_features())]
+    text = json.dumps([parts, machine, PIL.__version__, libraries], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of `work`. Cancel it and raise ClientGone once the client has closed the connection."""
+    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(_until_gone(receive))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        watch.result()
+        raise ClientGone
+    finally:
+        for each in (task, watch):
+            each.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
