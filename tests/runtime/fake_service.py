@@ -40,7 +40,7 @@ class FakeService:
         return self.pictures(body)
 
     def pictures(self, body):
-        assert body["n"] == len(body["seeds"]) <= self.max_images
+        assert len(body["seeds"]) <= self.max_images
         files = [
             self.model.png(body["prompt"], seed, truncation=body.get("truncation")) for seed in body["seeds"]
         ]

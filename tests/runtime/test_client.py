@@ -106,6 +106,7 @@ def test_no_seed_is_a_random_one_for_each_prompt(client, service):
         (["a", "the", "red", "apple"], {"steps": 3, "seed": 3}),
         (["a", "the"], {"steps": 3, "seeds": [1, 2], "square": True}),
         (["a", "a"], {"seed": 3}),  # pictures that are equal
+        (["a", "the red"], {"steps": 1010, "seed": 3}),  # more than the columns of a sheet
     ],
 )
 def test_interpolations_are_the_models_to_the_bit(client, model, prompts, options):
@@ -210,7 +211,7 @@ def test_pictures_of_several_sizes(client, service):
     with pytest.raises(GalipError, match="several sizes, 8x8 and 9x8"):
         client.generate("a", [1, 2])
     service.failures = [httpx.Response(200, content=png(17, 8))]
-    with pytest.raises(GalipError, match="a row of 17 pixels"):
+    with pytest.raises(GalipError, match="a sheet of 17x8 pixels"):
         client.interpolate(["a", "b"], 8)
 
 

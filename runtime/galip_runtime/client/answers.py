@@ -69,13 +69,14 @@ def png_of(response: httpx.Response, request: Request) -> bytes:
 
 
 def sheet_of(response: httpx.Response, request: Request) -> Pictures:
-    """Return the pictures, uint8 (N, H, W, 3), that the answer has in one row. Raises GalipError."""
+    """Return the pictures, uint8 (N, H, W, 3), of the sheet that the answer is. Raises GalipError."""
     sheet = _read_png(response.content)
+    columns, rows = request.columns, request.count // request.columns
     height, width = sheet.shape[:2]
-    if width % request.count:
-        raise _unusable(f"a row of {width} pixels does not hold {request.count} pictures of one size")
-    cut = sheet.reshape(height, request.count, width // request.count, 3)
-    return np.ascontiguousarray(cut.transpose(1, 0, 2, 3))
+    if height % rows or width % columns:
+        raise _unusable(f"a sheet of {width}x{height} pixels does not hold {columns}x{rows} equal pictures")
+    cut = sheet.reshape(rows, height // rows, columns, width // columns, 3)
+    return cut.transpose(0, 2, 1, 3, 4).reshape(request.count, height // rows, width // columns, 3)
 
 
 def joined(parts: Sequence[Pictures]) -> Pictures:

@@ -28,6 +28,7 @@ __all__ = [
 
 MAX_PER_REQUEST = 8
 """Pictures in one request: a batch of the service as it is by default."""
+_MAX_COLUMNS = 1000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -40,6 +41,8 @@ class Request:
     """JSON to POST; None for a GET."""
     count: int = 0
     """Pictures in the answer."""
+    columns: int = 0
+    """Pictures in a row of the sheet that the answer is, if it is one; its rows are full."""
 
     @property
     def method(self) -> str:
@@ -128,7 +131,7 @@ def png_request(prompt: str, seed: int | None, truncation: float | None) -> Requ
 
 
 def _pictures_request(prompt: str, seeds: list[int], truncation: float | None) -> Request:
-    body: dict[str, Any] = {"prompt": prompt, "n": len(seeds), "seeds": seeds}
+    body: dict[str, Any] = {"prompt": prompt, "seeds": seeds}
     if truncation is not None:
         body["truncation"] = truncation
     # not by GET: a long prompt fits into no address, and addresses end up in logs
@@ -143,7 +146,7 @@ def interpolation_request(
     square: bool,
     truncation: float | None,
 ) -> Request:
-    """Return the request for `TextToImage.interpolate`'s pictures, in one row. Raises UsageError."""
+    """Return the request for `TextToImage.interpolate`'s pictures, on a sheet. Raises UsageError."""
     texts = _texts(prompts)
     chosen = one_of(seed, seeds)
     numbers = seed_series() if chosen is None else as_seeds(chosen)
@@ -154,6 +157,7 @@ def interpolation_request(
     body: dict[str, Any] = {"prompts": texts, "steps": steps, "seeds": numbers, "square": bool(square)}
     if (truncation := check_truncation(truncation)) is not None:
         body["truncation"] = truncation
+    columns = max(number for number in range(1, min(count, _MAX_COLUMNS) + 1) if count % number == 0)
     # a PNG, since an animation drops a picture that is equal to the one before
-    sheet = {"output_format": "sheet", "columns": count, "gap": 0}
-    return Request("/v1/interpolations", body | sheet, count)
+    sheet = {"output_format": "sheet", "columns": columns, "gap": 0}
+    return Request("/v1/interpolations", body | sheet, count, columns)
