@@ -1,8 +1,9 @@
 """`create_app`: the service as an ASGI app."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -11,10 +12,12 @@ import galip_runtime
 from galip_runtime.loading import load
 from galip_runtime.serve import generations
 from galip_runtime.serve.middleware import Envelope, HostCheck, KeyCheck, Limits
+from galip_runtime.serve.page import page_routes
 from galip_runtime.serve.problems import add_handlers
 from galip_runtime.serve.security import KeyRing
 from galip_runtime.serve.service import Service
 from galip_runtime.serve.settings import ServeSettings
+from galip_runtime.shipped import default_bundle
 from galip_runtime.text_to_image import TextToImage
 
 __all__ = ["create_app"]
@@ -59,17 +62,26 @@ def create_app(settings: ServeSettings, model: TextToImage | None = None) -> Fas
     app.state.keys = KeyRing.from_file(settings.api_key_file) if settings.api_key_file else None
     for module in (generations,):
         app.include_router(module.router)
+    page = page_routes(settings, _bundle_of(settings, model))
+    app.router.routes.extend(page)
     add_handlers(app)
-    _add_middleware(app, service)
+    _add_middleware(app, service, {route.path for route in page})
     return app
 
 
-def _add_middleware(app: FastAPI, service: Service) -> None:
-    """Add what every request passes, the innermost first."""
+def _bundle_of(settings: ServeSettings, model: TextToImage | None) -> Path | None:
+    """Return the folder of the bundle that is served; None for a model that comes from none."""
+    if model is None:
+        return settings.bundle or default_bundle()
+    return None if model.digest is None else Path(model.info()["path"])
+
+
+def _add_middleware(app: FastAPI, service: Service, page: Set[str]) -> None:
+    """Add what every request passes, the innermost first. `page`: the paths of the page's files."""
     settings = service.settings
     app.add_middleware(Limits, settings=settings)
     if app.state.keys is not None:
-        app.add_middleware(KeyCheck, keys=app.state.keys, is_page=lambda path: path == "/")
+        app.add_middleware(KeyCheck, keys=app.state.keys, is_page=page.__contains__)
     if settings.cors:
         app.add_middleware(
             CORSMiddleware,

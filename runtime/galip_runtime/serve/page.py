@@ -13,13 +13,13 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from galip_runtime.bundle.manifest import MANIFEST_NAME, read_manifest
 from galip_runtime.errors import UsageError
 from galip_runtime.serve.settings import ServeSettings
 
-__all__ = ["SMALL_PAGE", "check_page", "page_routes"]
+__all__ = ["SMALL_PAGE", "page_routes"]
 
 SMALL_PAGE = Path(__file__).parent / "static"
 """The page where none was built: it draws on the service alone."""
@@ -79,17 +79,21 @@ class _File:
         return response
 
 
-def page_routes(settings: ServeSettings, bundle: Path | None) -> list[BaseRoute]:
+def page_routes(settings: ServeSettings, bundle: Path | None) -> list[Route]:
     """Return the routes of the page, its files, and the files that the manifest of `bundle` lists.
 
     `bundle`: the folder of the bundle that is loaded, None for a model that comes from none. Where keys are
     asked for, the bundle is not handed out, and pictures are drawn by the service alone.
 
-    Raises UsageError as `check_page`, and FileRefused for a manifest that cannot be read.
+    Raises UsageError for a page that is none, and FileRefused for a manifest that cannot be read.
     """
-    check_page(settings)
+    if settings.page is not None and not (settings.page / _INDEX).is_file():
+        raise UsageError(
+            f"{settings.page} is no page: there is no {_INDEX}. `make web-page` builds one, and "
+            "`galip export --web` writes one; without a page, the service has a small one of its own"
+        )
     folder = settings.page or SMALL_PAGE
-    routes: list[BaseRoute] = [
+    routes: list[Route] = [
         Route("/", _endpoint(_File(folder / _INDEX))),
         Route(f"/{_CONFIG}", _config(settings, bundle)),
     ]
@@ -99,15 +103,6 @@ def page_routes(settings: ServeSettings, bundle: Path | None) -> list[BaseRoute]
         files |= {f"bundle/{name}": bundle / name for name in listed}
     routes += [Route(f"/{name}", _endpoint(_File(path))) for name, path in files.items() if name != _CONFIG]
     return routes
-
-
-def check_page(settings: ServeSettings) -> None:
-    """Raise UsageError if the settings name a page that is none."""
-    if settings.page is not None and not (settings.page / _INDEX).is_file():
-        raise UsageError(
-            f"{settings.page} is no page: there is no {_INDEX}. `make web-page` builds one, and "
-            "`galip export --web` writes one; without a page, the service has a small one of its own"
-        )
 
 
 def _files_of(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -122,7 +117,7 @@ def _files_of(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _config(settings: ServeSettings, bundle: Path | None) -> Any:
-    """Return the endpoint that tells the page how it may draw."""
+    """Return the endpoint that tells the page who draws, and of what model."""
     manifest = None if bundle is None else read_manifest(bundle)
     config: Mapping[str, Any] = {
         "draws": "service",
