@@ -22,6 +22,7 @@ from galip.cli.generate import generate
 from galip.cli.info import info
 from galip.cli.interpolate import interpolate
 from galip.cli.sample_grid import sample_grid
+from galip.cli.serve import serve
 from galip.cli.train import train
 from galip.cli.train_clip import train_clip
 
@@ -49,6 +50,7 @@ app.command("generate")(generate)
 app.command("interpolate")(interpolate)
 app.command("sample-grid")(sample_grid)
 app.command("evaluate")(evaluate)
+app.command("serve")(serve)
 app.command("bench")(bench)
 app.command("export")(export)
 app.command("convert")(convert)

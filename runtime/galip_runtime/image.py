@@ -38,7 +38,7 @@ _LONGEST_SIDE = {"PNG": 1_000_000, "JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535
 _GAP = 2
 _QUALITY = 95
 _RUNS_ONLY = 3
-"""zlib's Z_RLE: the generators' pictures become smaller PNGs than with its default, in a quarter of the time"""
+"""zlib's Z_RLE: generated pictures become smaller PNGs than with its default, in a quarter of the time."""
 _FAST_LOSSLESS = {"method": 1, "quality": 20}
 """A tenth larger than Pillow's default, in a quarter of the time."""
 

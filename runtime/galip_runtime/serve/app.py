@@ -1,17 +1,20 @@
 """`create_app`: the service as an ASGI app."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 import galip_runtime
 from galip_runtime.loading import load
-from galip_runtime.serve import generations
+from galip_runtime.serve import documentation, generations, health, interpolations, models, picture
 from galip_runtime.serve.middleware import Envelope, HostCheck, KeyCheck, Limits
+from galip_runtime.serve.openapi import describe
 from galip_runtime.serve.page import page_routes
 from galip_runtime.serve.problems import add_handlers
 from galip_runtime.serve.security import KeyRing
@@ -35,13 +38,7 @@ def create_app(settings: ServeSettings, model: TextToImage | None = None) -> Fas
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        served = model or await asyncio.to_thread(
-            load,
-            settings.bundle,
-            device=settings.device,
-            precision=settings.precision,
-            threads=settings.threads,
-        )
+        served = await asyncio.to_thread(_load, settings) if model is None else model
         service.start(served)
         try:
             yield
@@ -60,10 +57,11 @@ def create_app(settings: ServeSettings, model: TextToImage | None = None) -> Fas
     )
     app.state.service = service
     app.state.keys = KeyRing.from_file(settings.api_key_file) if settings.api_key_file else None
-    for module in (generations,):
+    for module in (generations, picture, interpolations, models, health, documentation):
         app.include_router(module.router)
     page = page_routes(settings, _bundle_of(settings, model))
-    app.router.routes.extend(page)
+    app.router.routes += [documentation.files(), *page]
+    app.openapi = functools.partial(_description, app, service)  # type: ignore[method-assign]
     add_handlers(app)
     _add_middleware(app, service, {route.path for route in page})
     return app
@@ -74,6 +72,19 @@ def _bundle_of(settings: ServeSettings, model: TextToImage | None) -> Path | Non
     if model is None:
         return settings.bundle or default_bundle()
     return None if model.digest is None else Path(model.info()["path"])
+
+
+def _load(settings: ServeSettings) -> TextToImage:
+    return load(
+        settings.bundle, device=settings.device, precision=settings.precision, threads=settings.threads
+    )
+
+
+def _description(app: FastAPI, service: Service) -> dict[str, Any]:
+    """Return the OpenAPI document, made once the model is there."""
+    if app.openapi_schema is None or not service.has_started:
+        app.openapi_schema = describe(app, service)
+    return app.openapi_schema
 
 
 def _add_middleware(app: FastAPI, service: Service, page: Set[str]) -> None:

@@ -9,10 +9,9 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from galip_runtime.image import encode_picture
 from galip_runtime.noise import MAX_SEED
 from galip_runtime.serve.openapi import problems
-from galip_runtime.serve.problems import Problem
+from galip_runtime.serve.problems import Problem, too_many
 from galip_runtime.serve.schemas import GenerationAnswer, GenerationRequest, seed_for_json
 from galip_runtime.serve.service import Service, service_of
 from galip_runtime.serve.strict import StrictRoute
@@ -21,7 +20,6 @@ from galip_runtime.text_to_image import seed_series
 __all__ = ["router"]
 
 router = APIRouter(route_class=StrictRoute, tags=["pictures"])
-_QUALITY = 95
 
 
 @router.post(
@@ -39,12 +37,14 @@ async def generate(
     service.check_model(body.model)
     if body.size not in (None, "auto", service.size):
         raise Problem(400, f"size must be auto or {service.size}, the model's own", param="size")
-    request.state.draws, request.state.prompts = True, [body.prompt]
+    request.state.prompts = [body.prompt]
     if body.response_format == "url":
         data = [{"url": _address(request, body, seed)} for seed in seeds]
     else:
+        request.state.pictures = len(seeds)
         work = service.queue.generate([body.prompt], seeds, truncation=body.truncation)
         pictures = await service.draw(request, work)
+        request.state.pictures = len(pictures)
         data = await service.in_thread(_files, service, body, pictures, seeds)
     return JSONResponse(
         {
@@ -58,17 +58,19 @@ async def generate(
 
 
 def _seeds(service: Service, body: GenerationRequest) -> list[int]:
-    """Return a seed for each picture. Raises Problem for too many, and for `seeds` beside what replaces it."""
+    """Return a seed for each picture. Raises Problem for too many, and for `n` or `seed` beside `seeds`."""
     if body.seeds is None:
         count = body.n or 1
-        service.check_count(count, "n", service.settings.max_images)
+        if count > service.max_images:
+            raise too_many(count, "n", service.max_images)
         if body.seed is None:
             return seed_series(None, count)
         return [(body.seed + index) % (MAX_SEED + 1) for index in range(count)]
     if body.n is not None or body.seed is not None:
         other = "seed" if body.n is None else "n"
         raise Problem(400, f"seeds takes the place of n and seed: leave {other} out", param=other)
-    service.check_count(len(body.seeds), "seeds", service.settings.max_images)
+    if len(body.seeds) > service.max_images:
+        raise too_many(len(body.seeds), "seeds", service.max_images)
     return body.seeds
 
 
@@ -76,14 +78,12 @@ def _files(
     service: Service, body: GenerationRequest, pictures: Any, seeds: list[int]
 ) -> list[dict[str, str]]:
     """Return the pictures' files in base64."""
-    kind = (body.output_format or "png").upper()
-    quality = _QUALITY if body.output_compression is None else body.output_compression
-    files = []
-    for picture, seed in zip(pictures, seeds, strict=True):
-        metadata = service.model.metadata([body.prompt], [seed], body.truncation)
-        data = encode_picture(picture, kind, metadata, quality)
-        files.append({"b64_json": base64.b64encode(data).decode("ascii")})
-    return files
+    kind, quality = body.output_format or "png", body.output_compression
+    files = [
+        service.file(picture, kind, quality, body.prompt, seed, body.truncation)
+        for picture, seed in zip(pictures, seeds, strict=True)
+    ]
+    return [{"b64_json": base64.b64encode(file).decode("ascii")} for file in files]
 
 
 def _address(request: Request, body: GenerationRequest, seed: int) -> str:

@@ -103,5 +103,5 @@ class Metrics:
             return generate_latest(self.registry)
         self.note_queue()
         registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)

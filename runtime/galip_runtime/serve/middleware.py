@@ -27,7 +27,7 @@ _PUBLIC = ("/healthz", "/readyz", "/docs", "/openapi.json")
 
 
 class Envelope:
-    """Gives each request an id, and each answer its headers, its line in the log and its place in the metrics.
+    """Gives each request an id, and each answer headers, a line in the log and a place in the metrics.
 
     An exception that nothing else has answered becomes status 500; the log has it under the request's id.
     """
@@ -37,6 +37,7 @@ class Envelope:
         self._resource_policy = "cross-origin" if service.settings.cors else "same-origin"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -55,7 +56,8 @@ class Envelope:
         try:
             await self.app(scope, receive, send_more)
         except Exception as error:
-            _log.error("%s: %r", request_id, error, exc_info=error, extra={"request_id": request_id})
+            parts = {"request_id": request_id, "prompts": scope["state"].get("prompts")}
+            _log.error("a request failed: %r", error, exc_info=error, extra=parts)
             if status:
                 raise  # the answer has begun: only the server can break it off
             await answer(server_error(request_id), scope)(scope, receive, send_more)
@@ -66,7 +68,8 @@ class Envelope:
         headers["X-Request-Id"] = request_id
         headers.setdefault("X-Content-Type-Options", "nosniff")
         headers.setdefault("Cross-Origin-Resource-Policy", self._resource_policy)
-        headers.setdefault("Cache-Control", "no-store")
+        if "ETag" not in headers:
+            headers.setdefault("Cache-Control", "no-store")
         if self.service.draining:
             headers["Connection"] = "close"
 
@@ -74,7 +77,7 @@ class Envelope:
         route = getattr(scope.get("route"), "path", None) or "other"
         state = scope["state"]
         self.service.metrics.request_done(route, status, state.get("problem"))
-        if "draws" in state:
+        if "prompts" in state:
             self.service.metrics.seconds.labels("total").observe(seconds)
         _access.info(
             "%s %s %d %.1f ms",
@@ -91,6 +94,7 @@ class Envelope:
                 "status": status,
                 "seconds": seconds,
                 "problem": state.get("problem"),
+                "pictures": state.get("pictures", 0),
                 "prompts": state.get("prompts"),
             },
         )
@@ -103,11 +107,12 @@ class HostCheck:
         self.app, self.settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         host = Headers(scope=scope).get("host") if scope["type"] == "http" else None
         if scope["type"] == "http" and not host_is_allowed(self.settings, host):
             message = (
-                f"this service answers for localhost, not for {host or ''!r:.80}; with an API key or --insecure "
-                "it answers for every name"
+                f"this service answers for localhost, not for {host or ''!r:.80}; with an API key or "
+                "--insecure it answers for every name"
             )
             await answer(Problem(403, message, code="unknown_host"), scope)(scope, receive, send)
             return
@@ -122,6 +127,7 @@ class KeyCheck:
         self.app, self.keys, self.is_page = app, keys, is_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         if scope["type"] == "http" and not self._is_public(scope["path"]):
             scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not self.keys.accepts(token.strip()):
@@ -146,6 +152,7 @@ class Limits:
         self.app, self.settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

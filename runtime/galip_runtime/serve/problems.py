@@ -26,7 +26,7 @@ from galip_runtime.errors import (
     UsageError,
 )
 
-__all__ = ["ClientGone", "Problem", "add_handlers", "answer", "not_ready", "server_error"]
+__all__ = ["ClientGone", "Problem", "add_handlers", "answer", "not_ready", "server_error", "too_many"]
 
 _log = logging.getLogger("galip_runtime.serve")
 _KINDS = {401: "authentication_error", 429: "rate_limit_error"}
@@ -73,6 +73,12 @@ class ClientGone(Exception):
 def not_ready(message: str, retry_after: float | None = None) -> Problem:
     """Return the problem of a service that cannot draw now. `retry_after`: seconds."""
     return Problem(503, message, headers=_retry_after(_WAIT if retry_after is None else retry_after))
+
+
+def too_many(count: int, name: str, most: int) -> Problem:
+    """Return the problem of a parameter that makes `count` pictures where `most` are allowed."""
+    message = f"{name} makes {count:,} pictures, and a request makes at most {most:,}"
+    return Problem(400, message, param=name)
 
 
 def server_error(request_id: str, message: str = "something went wrong in the service") -> Problem:
@@ -168,7 +174,8 @@ def _galip_problem(request: Request, error: Exception) -> Problem:
             return not_ready(str(error), error.retry_after)
         return Problem(429, str(error), headers=_retry_after(error.retry_after or 1))
     request_id = request.state.request_id
-    _log.error("%s: the model failed", request_id, exc_info=error, extra={"request_id": request_id})
+    parts = {"request_id": request_id, "prompts": request.scope["state"].get("prompts")}
+    _log.error("the model failed: %s", error, exc_info=error, extra=parts)
     if isinstance(error, QualityGateFailed):
         return server_error(request_id, "the model gave numbers that are not finite")
     return server_error(request_id, "the model failed")

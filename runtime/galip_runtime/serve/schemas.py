@@ -198,6 +198,8 @@ class ModelCard(BaseModel):
     digest: str | None = Field(description="The bundle's digest.")
     device: str = Field(examples=["cpu"])
     precision: str = Field(examples=["fp32"])
+    max_images: int = Field(description="The most pictures in one request.")
+    max_steps: int = Field(description="The most pictures in one interpolation.")
 
 
 class ModelList(BaseModel):

@@ -20,7 +20,8 @@ SHORTEST_KEY = 16
 """characters"""
 _LARGEST_FILE = 2**20
 _LONGEST_TOKEN = 4096
-_OTHERS_MAY = stat.S_IRWXG | stat.S_IRWXO
+_OPEN = stat.S_IRWXO | stat.S_IWGRP
+"""Permissions that a file of keys must not give; its group may read it, as in a Kubernetes secret."""
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::[0-9]{1,5})?")
 _log = logging.getLogger("galip_runtime.serve")
 _rings: "weakref.WeakSet[KeyRing]" = weakref.WeakSet()
@@ -38,9 +39,9 @@ class KeyRing:
 
     @classmethod
     def from_file(cls, path: StrPath) -> "KeyRing":
-        """Return the keys of the file at `path`: one a line; blank lines and lines that begin with # are ignored.
+        """Return the keys of the file at `path`, one a line. Blank lines and lines with # first are ignored.
 
-        Raises FileRefused if the file is missing, not a regular file, larger than 1 MiB, readable by other
+        Raises FileRefused if the file is missing, not a regular file, larger than 1 MiB, open to other
         users, without a key, or has a key that is shorter than 16 characters or not printable ASCII.
         """
         return cls(path)
@@ -49,7 +50,7 @@ class KeyRing:
         return len(self._keys)
 
     def accepts(self, token: str) -> bool:
-        """Return whether `token` is one of the keys; the time taken does not depend on which, or how nearly."""
+        """Return whether `token` is a key, in a time that does not depend on which, or how nearly."""
         try:
             given = token.encode("ascii")
         except UnicodeEncodeError:
@@ -83,9 +84,9 @@ def reload_keys() -> None:
 def _read_keys(path: str) -> tuple[bytes, ...]:
     with open_regular(path, _LARGEST_FILE) as file:
         mode = os.fstat(file.fileno()).st_mode
-        if os.name == "posix" and mode & _OTHERS_MAY:
+        if os.name == "posix" and mode & _OPEN:
             raise FileRefused(
-                f"{path} holds API keys and other users may read it, or write to it (mode "
+                f"{path} holds API keys, and other users may read it or write to it (mode "
                 f"{stat.S_IMODE(mode):04o}): chmod 600 {path}"
             )
         try:
@@ -117,7 +118,7 @@ def _read_keys(path: str) -> tuple[bytes, ...]:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches `host`, an address or a name: then every address of it is loopback.
+    """Return whether only this machine reaches `host`, an address or a name (then all of its addresses).
 
     Raises UsageError for a name that has no address.
     """
@@ -142,7 +143,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def check_exposure(settings: ServeSettings) -> None:
-    """Raise UsageError if other machines could use the service without a key, unless `insecure` allows that."""
+    """Raise UsageError if other machines could use the service without a key and `insecure` is not set."""
     if settings.api_key_file is None and not settings.insecure and not is_loopback(settings.host):
         raise UsageError(
             f"on {settings.host} other machines can use the service, and no key would be asked for: name a "

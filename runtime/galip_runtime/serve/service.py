@@ -15,15 +15,18 @@ from starlette.types import Receive
 
 from galip_runtime.batcher import Batcher
 from galip_runtime.hardware import cpu_features, cpu_name, usable_cpus
+from galip_runtime.image import encode_picture
 from galip_runtime.serve.metrics import Metrics
 from galip_runtime.serve.problems import ClientGone, Problem, not_ready
 from galip_runtime.serve.settings import ServeSettings
 from galip_runtime.text_to_image import TextToImage
 
-__all__ = ["ALIAS", "Service", "service_of"]
+__all__ = ["ALIAS", "QUALITY", "Service", "service_of"]
 
 ALIAS = "galip"
 """Another name of whichever model is served."""
+QUALITY = 95
+"""Of JPEG and WebP files, where the request names none."""
 _SAME_IN_ANY_BATCH = ("cpu", "openvino")
 T = TypeVar("T")
 
@@ -32,6 +35,7 @@ class Service:
     """A model that draws for requests. Not started, it knows only its settings."""
 
     def __init__(self, settings: ServeSettings) -> None:
+        """`draining`: set by the server once it is told to stop."""
         self.settings = settings
         self.draining = False
         self.metrics = Metrics(lambda: self.batcher.length if self.batcher else 0)
@@ -65,6 +69,11 @@ class Service:
             self._files.shutdown(wait=False)
 
     @property
+    def has_started(self) -> bool:
+        """Whether there is a model."""
+        return self._model is not None
+
+    @property
     def model(self) -> TextToImage:
         """The model. Raises Problem before the start."""
         if self._model is None:
@@ -88,24 +97,27 @@ class Service:
             raise not_ready(self.unready() or "the service is not ready")
         return self.batcher
 
+    @property
+    def max_images(self) -> int:
+        """The most pictures that one request for pictures makes."""
+        return min(self.settings.max_images, self.settings.queue)
+
+    @property
+    def max_frames(self) -> int:
+        """The most pictures that one interpolation makes."""
+        return min(self.settings.max_steps, self.settings.queue)
+
     def check_model(self, name: str | None) -> None:
         """Raise Problem unless `name` is that of the model."""
         if name not in (None, ALIAS, self.model_id):
             message = f"there is no model {name!r:.80}; leave it out, or use {self.model_id}"
             raise Problem(404, message, code="model_not_found", param="model")
 
-    def check_count(self, count: int, name: str, most: int) -> None:
-        """Raise Problem for more pictures in one request than `most` or than the queue holds."""
-        most = min(most, self.settings.queue)
-        if count > most:
-            raise Problem(
-                400, f"{name} makes {count:,} pictures, and a request makes at most {most}", param=name
-            )
-
     async def draw(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """Return the result of `work`, a call of the queue; cancel it once the client has gone."""
-        self.metrics.note_queue()
-        return await _unless_gone(request.receive, work)
+        task = asyncio.ensure_future(work)
+        asyncio.get_running_loop().call_soon(self.metrics.note_queue)  # after the task's first step
+        return await _unless_gone(request.receive, task)
 
     async def in_thread(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Return what `function`, which makes image files, returns; a thread calls it."""
@@ -115,6 +127,13 @@ class Service:
         result = await asyncio.get_running_loop().run_in_executor(self._files, call)
         self.metrics.seconds.labels("image_file").observe(time.perf_counter() - started)
         return result
+
+    def file(
+        self, picture: Any, kind: str, quality: int | None, prompt: str, seed: int, truncation: float | None
+    ) -> bytes:
+        """Return a picture, uint8 (H, W, 3), as a png, jpeg or webp file; a PNG says how it was made."""
+        metadata = self.model.metadata([prompt], [seed], truncation)
+        return encode_picture(picture, kind.upper(), metadata, QUALITY if quality is None else quality)
 
     def etag(self, *parts: object) -> str:
         """Return the ETag of what `parts` lead to, strong where a picture does not depend on its batch."""
@@ -143,9 +162,9 @@ def _identity(info: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of `work`. Cancel it and raise ClientGone once the client has closed the connection."""
-    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(_until_gone(receive))
+async def _unless_gone(receive: Receive, task: asyncio.Task[T]) -> T:
+    """Return the result of `task`; cancel it and raise ClientGone once the connection is closed."""
+    watch = asyncio.ensure_future(_until_gone(receive))
     try:
         await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
         if task.done():

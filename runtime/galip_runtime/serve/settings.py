@@ -36,7 +36,7 @@ _ORIGIN = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5}
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """What a service serves, where it listens, and what it allows. Raises UsageError for impossible values."""
+    """What a service serves, where it listens, and what it allows. Raises UsageError for impossible ones."""
 
     bundle: Path | None = None
     """the bundle's folder; None for the shipped model's"""
@@ -106,7 +106,7 @@ class ServeSettings:
             raise UsageError("timeout must be more than 0 seconds: no picture takes no time")
 
     def to_environment(self) -> dict[str, str]:
-        """Return the settings as the environment variable `GALIP_SERVE`, by its name; paths become absolute."""
+        """Return the settings as the variable `GALIP_SERVE`, by its name; paths become absolute."""
         values = asdict(self)
         for name in _PATHS:
             if values[name] is not None:

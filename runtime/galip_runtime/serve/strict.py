@@ -68,8 +68,8 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return FastAPI's handler, after the checks."""
         handler = super().get_route_handler()
-        known = {parameter.alias for parameter in self.dependant.query_params}
-        for parameter in self.dependant.query_params:  # a model's fields are the parameters
+        known = set[str]()
+        for parameter in self.dependant.query_params:  # a model, whose fields are the parameters
             known |= getattr(parameter.field_info.annotation, "model_fields", {}).keys()
 
         async def checked(request: Request) -> Response:
