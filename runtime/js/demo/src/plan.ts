@@ -19,7 +19,7 @@ export interface Plan {
   readonly rows: number;
 }
 
-const LONGEST_STRIP = 9;
+const LONGEST_STRIP = 11; // steps of a tenth
 const WIDEST_SQUARE = 5;
 
 /** Return how to draw `recipe`, or one near to it, with at most `most` pictures in a request. */

@@ -26,8 +26,8 @@ export class ServiceStudio implements Artist {
   /** Device, precision, and the median of the last answers' times. */
   get how(): { text: string; title: string } {
     const { id, size, device, precision } = this.model;
-    const text = `Server, ${device} · ${precision} · ${size.replace("x", "×")} · ${this.times.median.toFixed(0)} ms an answer`;
-    return { text, title: id };
+    const text = `Server, ${device} · ${precision} · ${this.times.median.toFixed(0)} ms an answer`;
+    return { text, title: `${id}, ${size.replace("x", "×")} pixels` };
   }
 
   /** Return the recipe nearest to this one that the service draws. */
