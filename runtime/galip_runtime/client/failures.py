@@ -93,8 +93,9 @@ def error_of(response: httpx.Response, address: str) -> GalipError | None:
         return DeadlineExceeded(message, retry_after=_retry_after(response))
     if 400 <= status < 500:
         return UsageError(message)
-    request_id = response.headers.get("X-Request-Id")
-    return GalipError(message, *([f"the service's log has more under {request_id}"] if request_id else []))
+    request_id = response.headers.get("X-Request-Id", "")
+    more = [] if request_id in message else [f"the service's log has more under {request_id}"]
+    return GalipError(message, *more)
 
 
 def _message(response: httpx.Response) -> str | None:

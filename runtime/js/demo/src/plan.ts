@@ -53,10 +53,12 @@ function betweenTwo(recipe: Recipe, most: number, side: number): Plan {
   const last = Math.max(length - 1, 1);
   const [across, down] = [nearestStep(share, length), nearestStep(recipe.walk, length)];
   const walk = down / last;
+  if (isMixed(recipe.walk) && !isMixed(walk)) return betweenTwo({ ...recipe, walk }, most, side); // in finer steps
   const weights = [1 - across / last, across / last];
   const parts = pair
     .map(({ prompt }, i) => ({ prompt, weight: weights[i]! }))
     .filter(({ weight }) => weight > 0);
+  if (isMixed(share) && parts.length === 1) return betweenTwo({ ...recipe, parts }, most, side);
   const drawn = { ...recipe, parts, walk };
   const prompts = parts.map(({ prompt }) => prompt);
   const seeds = isMixed(walk) ? recipe.seeds : [recipe.seeds[walk]!];
