@@ -101,6 +101,23 @@ class Process:
         )
         return status, got, json.loads(data)
 
+    def burst(self, count):
+        """Send requests for pictures; return the calls once all are sent: (status, Connection, seed)."""
+
+        def send(index):
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+            body = json.dumps({"prompt": "red", "seed": index})
+            connection.request("POST", "/v1/images/generations", body, {"Content-Type": "application/json"})
+            sent.append(index)
+            answer = connection.getresponse()
+            status, kept, data = answer.status, answer.getheader("Connection"), json.loads(answer.read())
+            return status, kept, data["data"][0]["seed"] if status == 200 else data["error"]["message"]
+
+        sent = []
+        calls = Background(send, count)
+        until(lambda: len(sent) == count)
+        return calls
+
     def workers(self):
         """Return the ids of the worker processes."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()

@@ -1,7 +1,7 @@
 """`python -m galip_runtime.serve` as a process: start, signals, and what is left when it has ended."""
 
+import errno
 import http.client
-import json
 import os
 import signal
 import socket
@@ -11,6 +11,8 @@ import time
 
 import pytest
 from error_checks import assert_names
+from galip_runtime.serve.listening import refusal
+from galip_runtime.serve.settings import ServeSettings
 from serve_process import Background, Process, until
 
 pytest.importorskip("fastapi")
@@ -44,22 +46,10 @@ def test_a_signal_ends_it_in_order(shared_bundle, tmp_path, number):
 
 
 def test_sigterm_under_load_loses_nothing_that_was_sent(shared_bundle, tmp_path):
-    count = 12
     with Process(shared_bundle, "--max-batch", 2, folder=tmp_path, batch_seconds=0.3) as service:
-
-        def send(index):
-            connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
-            body = json.dumps({"prompt": "red", "seed": index})
-            connection.request("POST", "/v1/images/generations", body, {"Content-Type": "application/json"})
-            sent.append(index)
-            answer = connection.getresponse()
-            return answer.status, answer.getheader("Connection"), json.loads(answer.read())["data"][0]["seed"]
-
-        sent = []
-        calls = Background(send, count)
-        until(lambda: len(sent) == count)
+        calls = service.burst(12)
         assert service.stop() == 0
-        assert sorted(calls.join(), key=str) == sorted([(200, "close", i) for i in range(count)], key=str)
+        assert sorted(calls.join()) == [(200, "close", index) for index in range(12)]
         assert_names(service.log, "stopping", "stopped")
 
 
@@ -80,8 +70,7 @@ def test_what_is_not_done_within_the_grace_is_told_so(shared_bundle, tmp_path):
     with Process(
         shared_bundle, "--grace", 0.5, "--max-batch", 1, folder=tmp_path, batch_seconds=2
     ) as service:
-        calls = Background(lambda index: service.draw(seed=index), 6)
-        until(lambda: b"galip_queue_length 4.0" in service.request("GET", "/metrics")[2])
+        calls = service.burst(6)
         assert service.stop() == 0
         statuses = {status for status, _, _ in calls.join()}
         assert 503 in statuses
@@ -90,14 +79,14 @@ def test_what_is_not_done_within_the_grace_is_told_so(shared_bundle, tmp_path):
 
 
 def test_a_second_signal_ends_it_at_once(shared_bundle, tmp_path):
-    with Process(shared_bundle, folder=tmp_path, batch_seconds=300) as service:
-        calls = Background(lambda _: service.draw(), 1)
-        until(lambda: b'phase="encode"' in service.request("GET", "/metrics")[2] or True)
+    with Process(shared_bundle, "--max-batch", 1, folder=tmp_path, batch_seconds=300) as service:
+        calls = Background(lambda _: service.draw(), 2)
+        until(lambda: b"galip_queue_length 1.0" in service.request("GET", "/metrics")[2])
         service.process.send_signal(signal.SIGINT)
         service.wait_for("stopping")
         assert service.stop(signal.SIGINT, 20) == 130
         assert_names(service.log, "at once")
-        assert isinstance(calls.join()[0], Exception)
+        assert all(isinstance(result, Exception) for result in calls.join())
 
 
 def test_the_port_is_in_use(shared_bundle):
@@ -181,9 +170,15 @@ def test_ipv6_and_names(shared_bundle, tmp_path):
         assert service.stop() == 0
 
 
-def test_a_privileged_port(shared_bundle):
-    if os.geteuid() == 0 or int(open("/proc/sys/net/ipv4/ip_unprivileged_port_start").read()) < 80:
-        pytest.skip("this user may listen on any port")
-    done = serve(shared_bundle, "--port", 80)
-    assert done.returncode == 2
-    assert_names(done.stderr, 80, 1024)
+@pytest.mark.parametrize(
+    ("number", "values"),
+    [
+        (errno.EADDRINUSE, ["80", "203.0.113.9", "--port"]),
+        (errno.EACCES, ["80", "1024", "--port"]),
+        (errno.EADDRNOTAVAIL, ["203.0.113.9", "127.0.0.1"]),
+        (errno.EMFILE, ["80", "203.0.113.9", os.strerror(errno.EMFILE)]),
+    ],
+)
+def test_what_the_system_refuses(number, values):
+    settings = ServeSettings(host="203.0.113.9", port=80)
+    assert_names(str(refusal(settings, OSError(number, os.strerror(number)))), *values)

@@ -29,7 +29,9 @@ def __getattr__(name: str) -> Any:
     globals()["create_app"] = create_app
     if name == "create_app":
         return create_app
-    globals()["app"] = create_app(ServeSettings.from_environment())
+    settings = ServeSettings.from_environment()
+    import_module("galip_runtime.serve.logs").configure(settings)
+    globals()["app"] = create_app(settings)
     return globals()["app"]
 
 

@@ -124,13 +124,6 @@ class Connection(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self._start(ANSWER_SECONDS)
 
-    def shutdown(self) -> None:
-        """Close the connection when every request that it has sent is answered."""
-        if self.pipeline:
-            self.pipeline[0][0].keep_alive = False  # the newest
-        else:
-            super().shutdown()
-
     def abandon(self) -> None:
         """Close the connection, which has no request in progress, at once."""
         self._stop()

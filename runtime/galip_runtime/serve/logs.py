@@ -26,7 +26,7 @@ _FIELDS = ("status", "seconds", "pictures", "problem", "client", "request_id")
 def configure(settings: ServeSettings) -> None:
     """Let all of the process's logs go to stderr, one line each, in the settings' format.
 
-    uvicorn's own lines about every start and stop are left out, its warnings and errors are not.
+    uvicorn's own access log is turned off: it has the query strings.
     """
     handler = _Handler()
     formatter = _JsonFormatter if settings.log_format == "json" else _TextFormatter
@@ -38,10 +38,10 @@ def configure(settings: ServeSettings) -> None:
     root.addHandler(handler)
     logging.captureWarnings(True)
     _log.setLevel(logging.INFO)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
-        logger.setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
 
 
 class _Handler(logging.Handler):
@@ -121,6 +121,7 @@ class _JsonFormatter(logging.Formatter):
             "time": _moment(record),
             "level": record.levelname.lower(),
             "logger": record.name,
+            "process": record.process,
             "message": "request" if is_access else _message(record, self._log_prompts),
             **_fields(record, self._log_prompts),
         }
