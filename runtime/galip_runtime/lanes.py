@@ -124,7 +124,7 @@ class Lanes:
         ]
         noise = [job.call.request.noise[job.index : job.index + 1] for job in jobs]
         encoded = time.monotonic()
-        pictures = model.decode_pictures(np.concatenate(noise), np.concatenate(sentence))
+        pictures: Picture = model.decode_pictures(np.concatenate(noise), np.concatenate(sentence))
         ended = time.monotonic()
         self._seconds += _SMOOTHING * ((ended - started) / len(jobs) - self._seconds)
         waited = [job.waited for job in jobs]

@@ -4,6 +4,7 @@ N pictures of C captions of L tokens; Z numbers of noise, D numbers in a sentenc
 """
 
 import secrets
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def generate_request(
             "give one of either, or as many of both"
         )
     _check_fits(count, most)
-    tokens = encode_prompts(tokenizer, texts, stacklevel=4)
+    tokens = encode_prompts(tokenizer, texts)
     return PictureRequest(tokens, noise(numbers * (count // len(numbers)), noise_dim, truncation))
 
 
@@ -125,18 +126,16 @@ def interpolate_request(
     down = np.zeros(steps)
     if is_square:
         across, down = np.tile(across, steps), np.repeat(across, steps)
-    tokens = encode_prompts(tokenizer, texts, stacklevel=4)
+    tokens = encode_prompts(tokenizer, texts)
     corners = noise(numbers, noise_dim, truncation)
     rows = interpolate_corners(corners, down if square else across, down, slerp)
     return PictureRequest(tokens, _repeated(rows, len(across)), (across, down))
 
 
-def encode_prompts(
-    tokenizer: Tokenizer, prompts: str | Sequence[str], stacklevel: int
-) -> npt.NDArray[np.int64]:
+def encode_prompts(tokenizer: Tokenizer, prompts: str | Sequence[str]) -> npt.NDArray[np.int64]:
     """Return the tokens of at least one prompt, int64 (C, L). Warns of the first that is cut (`PromptCut`).
 
-    `stacklevel`: whose line the warning names, as for `warnings.warn`. Raises UsageError as `encode_text`.
+    Raises UsageError as `encode_text`.
     """
     texts = _some(as_prompts(prompts))
     tokens = tokenizer.encode(texts)
@@ -146,10 +145,18 @@ def encode_prompts(
                 f"prompt {index} has more than {tokenizer.context_length - 2} tokens and is cut: "
                 f"{left_out!r:.80} has no effect",
                 PromptCut,
-                stacklevel=stacklevel,
+                stacklevel=_level_of_caller(),
             )
             break
     return tokens
+
+
+def _level_of_caller() -> int:
+    """Return the `stacklevel` with which this function's caller warns about the line that called galip."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("galip_runtime."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def one_of(seed: int | None, seeds: Seeds | None) -> Seeds | None:

@@ -1,5 +1,7 @@
 """Eager PyTorch generates the pictures that its exported bundle generates, by the same methods."""
 
+import asyncio
+
 import galip_runtime
 import numpy as np
 import pytest
@@ -32,6 +34,17 @@ def test_the_same_pictures_as_the_bundle(eager, bundle):
         ours, theirs = call(eager), call(bundle)
         assert ours.dtype == theirs.dtype == np.uint8
         assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+def test_many_callers_at_once(eager):
+    expected = eager.generate(PROMPTS, [0, 1, 2, 3])
+
+    async def main():
+        calls = [eager.generate_async(PROMPTS, [0, 1, 2, 3]) for _ in range(3)]
+        return await asyncio.gather(*calls)
+
+    for pictures in [*asyncio.run(main()), np.stack(list(eager.stream(PROMPTS, [0, 1, 2, 3], batch_size=3)))]:
+        assert np.abs(pictures.astype(int) - expected).max() <= 1  # PyTorch may round by batch size
 
 
 def test_what_it_says_of_itself(eager, tiny_checkpoint):
