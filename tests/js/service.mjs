@@ -5,10 +5,10 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { bundleFiles, pathOf } from "./support.mjs";
 
-const python = process.env.PYTHON || pathOf(".venv/bin/python");
+const python = process.env.GALIP_PYTHON || pathOf(".venv/bin/python");
 
 /** Why no service can be started here; false if one can. */
-export const noService = !hasService() && "no Python with the service was found; PYTHON names one";
+export const noService = !hasService() && "no Python with the service was found; GALIP_PYTHON names one";
 
 function hasService() {
   if (!existsSync(python)) return false;

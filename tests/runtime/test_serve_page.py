@@ -1,10 +1,12 @@
 """What the service serves at /: which files, with which headers, and nothing else."""
 
+import asyncio
 import json
 import os
 
 import pytest
 from galip_runtime.errors import UsageError
+from galip_runtime.serve.app import create_app
 from galip_runtime.serve.page import SMALL_PAGE, page_routes
 from galip_runtime.serve.settings import ServeSettings
 from starlette.applications import Starlette
@@ -169,3 +171,60 @@ def test_the_small_page_loads_nothing_from_elsewhere(bundle):
 def test_a_folder_that_is_no_page(tmp_path, bundle):
     with pytest.raises(UsageError, match=r"no index\.html.*make web-page"):
         page_routes(ServeSettings(page=tmp_path), bundle)
+
+
+@pytest.fixture
+def served(model, page, tmp_path):
+    """A function that makes a visitor of the whole app."""
+    keys = tmp_path / "keys"
+    keys.write_text("a-key-for-the-tests")
+    keys.chmod(0o600)
+
+    def make(locked=False, **settings):
+        settings = ServeSettings(page=page, api_key_file=keys if locked else None, **settings)
+        return TestClient(create_app(settings, model), base_url="http://localhost")
+
+    return make
+
+
+def test_the_app_serves_the_page_beside_its_routes(served, shared_bundle):
+    with served() as client:
+        assert client.get("/").text == "<!doctype html>the page"
+        assert client.get("/").headers["Cache-Control"] == "no-cache"
+        assert client.get("/bundle/manifest.json").content == (shared_bundle / "manifest.json").read_bytes()
+        assert client.get("/v1/images/generations").status_code == 405
+        assert client.get("/nothing").json()["error"]["code"] == "not_found"
+        assert client.get("/docs").status_code == 200
+
+
+def test_with_keys_the_page_is_open_and_the_bundle_is_not(served):
+    with served(locked=True) as client:
+        for path in ("/", "/page.js", "/service.json"):
+            assert client.get(path).status_code == 200
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/bundle/manifest.json").status_code == 401
+        headers = {"Authorization": "Bearer a-key-for-the-tests"}
+        assert client.get("/bundle/manifest.json", headers=headers).status_code == 404
+
+
+def test_a_slow_visitor_gets_the_whole_file(served, page):
+    """The deadline of pictures is none of a large file's."""
+    (page / "onnxruntime" / "ort.wasm").write_bytes(bytes(10**6))
+    app, got = served(timeout=0.05).app, []
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        await asyncio.sleep(0.02)
+        got.append(message.get("body", b""))
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/onnxruntime/ort.wasm",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+    }
+    asyncio.run(app(scope, receive, send))
+    assert sum(map(len, got)) == 10**6

@@ -156,7 +156,7 @@ class Limits:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        has_begun = False
+        has_begun, draws = False, scope["path"].startswith("/v1/")  # a page's files may take their time
 
         async def send_noted(message: Message) -> None:
             nonlocal has_begun
@@ -164,7 +164,7 @@ class Limits:
             await send(message)
 
         try:
-            async with asyncio.timeout(self.settings.timeout):
+            async with asyncio.timeout(self.settings.timeout if draws else None):
                 await self.app(scope, self._limited(scope, receive), send_noted)
         except TimeoutError:
             if has_begun:
