@@ -56,7 +56,12 @@ def no_waits(monkeypatch):
         waits.append(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    monkeypatch.setattr(threading.Event, "wait", lambda event, timeout=None: waits.append(timeout))
+    wait = threading.Event.wait
+    monkeypatch.setattr(
+        threading.Event,
+        "wait",
+        lambda event, timeout=None: wait(event) if timeout is None else waits.append(timeout),
+    )
     return waits
 
 
@@ -120,6 +125,7 @@ def test_png_is_the_models_file(client, model):
 def test_pil_info_and_size(client, model):
     (image,) = client.generate("a", seed=1, as_pil=True)
     assert np.array_equal(np.asarray(image), model.generate("a", seed=1)[0])
+    assert [image.size for image in client.interpolate(["a", "b"], 3, 1, as_pil=True)] == 3 * [(8, 8)]
     assert client.info()["id"] == "galip-1"
     assert client.image_size() == (8, 8)
 

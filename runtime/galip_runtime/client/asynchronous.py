@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from galip_runtime.client import answers
 from galip_runtime.client.answers import Pictures
@@ -68,6 +68,30 @@ class AsyncClient(BaseClient):
         """Return height and width of the model's pictures, in pixels."""
         return answers.image_size_of(self._model or await self.info())
 
+    @overload
+    async def generate(
+        self,
+        prompts: str | Sequence[str],
+        seeds: Seeds | None = None,
+        *,
+        seed: int | None = None,
+        truncation: float | None = None,
+        progress: Progress | None = None,
+        as_pil: Literal[False] = False,
+    ) -> Pictures: ...
+
+    @overload
+    async def generate(
+        self,
+        prompts: str | Sequence[str],
+        seeds: Seeds | None = None,
+        *,
+        seed: int | None = None,
+        truncation: float | None = None,
+        progress: Progress | None = None,
+        as_pil: Literal[True],
+    ) -> list[Any]: ...
+
     async def generate(
         self,
         prompts: str | Sequence[str],
@@ -88,6 +112,7 @@ class AsyncClient(BaseClient):
         """Return a PNG file's bytes as `Client.png`."""
         return await self._ask(png_request(prompt, seed, truncation), answers.png_of)
 
+    @overload
     async def interpolate(
         self,
         prompts: str | Sequence[str],
@@ -98,11 +123,39 @@ class AsyncClient(BaseClient):
         square: bool = False,
         truncation: float | None = None,
         progress: Progress | None = None,
-    ) -> Pictures:
-        """Return pictures, uint8 (N, H, W, 3), as `Client.interpolate`."""
+        as_pil: Literal[False] = False,
+    ) -> Pictures: ...
+
+    @overload
+    async def interpolate(
+        self,
+        prompts: str | Sequence[str],
+        steps: int = 8,
+        seed: int | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        square: bool = False,
+        truncation: float | None = None,
+        progress: Progress | None = None,
+        as_pil: Literal[True],
+    ) -> list[Any]: ...
+
+    async def interpolate(
+        self,
+        prompts: str | Sequence[str],
+        steps: int = 8,
+        seed: int | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        square: bool = False,
+        truncation: float | None = None,
+        progress: Progress | None = None,
+        as_pil: bool = False,
+    ) -> Pictures | list[Any]:
+        """Return pictures as `Client.interpolate`: uint8 (N, H, W, 3), or a list of Pillow's images."""
         request = interpolation_request(prompts, steps, seed, seeds, square, truncation)
         (pictures,) = await self._ask_all([request], answers.sheet_of, progress)
-        return pictures
+        return as_pil_images(pictures) if as_pil else pictures
 
     async def _ask_all(
         self, requests: Sequence[Request], read: Read[Pictures], progress: Progress | None

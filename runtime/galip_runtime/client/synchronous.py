@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from galip_runtime.client import answers
 from galip_runtime.client.answers import Pictures
@@ -80,6 +80,30 @@ class Client(BaseClient):
         """Return height and width of the model's pictures, in pixels."""
         return answers.image_size_of(self._model or self.info())
 
+    @overload
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        seeds: Seeds | None = None,
+        *,
+        seed: int | None = None,
+        truncation: float | None = None,
+        progress: Progress | None = None,
+        as_pil: Literal[False] = False,
+    ) -> Pictures: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        seeds: Seeds | None = None,
+        *,
+        seed: int | None = None,
+        truncation: float | None = None,
+        progress: Progress | None = None,
+        as_pil: Literal[True],
+    ) -> list[Any]: ...
+
     def generate(
         self,
         prompts: str | Sequence[str],
@@ -104,6 +128,7 @@ class Client(BaseClient):
         """Return a picture as the bytes of a PNG file, with prompt, seed and the bundle's digest inside."""
         return self._ask(png_request(prompt, seed, truncation), answers.png_of)
 
+    @overload
     def interpolate(
         self,
         prompts: str | Sequence[str],
@@ -114,14 +139,43 @@ class Client(BaseClient):
         square: bool = False,
         truncation: float | None = None,
         progress: Progress | None = None,
-    ) -> Pictures:
+        as_pil: Literal[False] = False,
+    ) -> Pictures: ...
+
+    @overload
+    def interpolate(
+        self,
+        prompts: str | Sequence[str],
+        steps: int = 8,
+        seed: int | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        square: bool = False,
+        truncation: float | None = None,
+        progress: Progress | None = None,
+        as_pil: Literal[True],
+    ) -> list[Any]: ...
+
+    def interpolate(
+        self,
+        prompts: str | Sequence[str],
+        steps: int = 8,
+        seed: int | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        square: bool = False,
+        truncation: float | None = None,
+        progress: Progress | None = None,
+        as_pil: bool = False,
+    ) -> Pictures | list[Any]:
         """Return pictures between prompts, seeds or both, uint8 (N, H, W, 3), as `TextToImage.interpolate`.
 
-        All are one request, which the service may limit (`--max-steps`).
+        With `as_pil`, a list of Pillow's images. All are one request, which the service may limit
+        (`--max-steps`).
         """
         request = interpolation_request(prompts, steps, seed, seeds, square, truncation)
         (pictures,) = self._ask_all([request], answers.sheet_of, progress)
-        return pictures
+        return as_pil_images(pictures) if as_pil else pictures
 
     def _most(self) -> int:
         return answers.most_per_request(self._model or self.info())
