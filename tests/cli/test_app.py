@@ -55,6 +55,8 @@ COMMANDS = {
     "sample-grid": "PROMPTS --prompts-file --seed --count --truncation --labels --no-labels --bundle --model "
     "--out --device --precision --threads --fallback --metadata "
     "--no-metadata --json",
+    "serve": "BUNDLE --host --port --device --precision --threads --max-batch --max-wait-ms --queue "
+    "--timeout --grace --max-images --api-key-file --insecure --cors --workers --log-format --log-prompts --page",
     "evaluate": "SUBJECT --against --metrics --count --reference-count --split --layout --exclude --captions "
     "--protocol --size --clip --inception --batch-size --seed --save-statistics --cache --no-cache --device "
     "--precision --threads --json",
@@ -121,7 +123,7 @@ def test_every_command_has_help_and_so_has_every_option(run):
 
 
 def test_help_names_every_device(run):
-    for command in ("generate", "interpolate", "sample-grid", "evaluate"):
+    for command in ("generate", "interpolate", "sample-grid", "serve", "evaluate"):
         words = run(command, "--help")[1].replace(",", " ").replace(";", " ").split()
         assert set(DEVICES) <= set(words)
 
@@ -165,6 +167,8 @@ MISTAKES = {
     "no config file": (["train", "--config", "no.toml"], ["no.toml"]),
     "a bundle to export": (["export", "BUNDLE", "--out", "b"], ["BUNDLE", "--trt"]),
     "no batch sizes": (["bench", "--batch", "1,x"], ["--batch", "'1,x'"]),
+    "no such port": (["serve", "BUNDLE", "--port", "65536"], ["port", "65536"]),
+    "other machines without keys": (["serve", "BUNDLE", "--host", "0.0.0.0"], ["0.0.0.0", "--api-key-file"]),
     "no tolerance": (["bench", "--compare", "a", "b", "--tolerance", "-1"], ["--tolerance", "-1"]),
 }
 """Command lines, and what their errors name: the offending value, the choices, where help is."""
@@ -195,6 +199,8 @@ def test_files_refused(fail, tmp_path, bundle):
         (["info", tmp_path / "folder"], tmp_path / "folder" / "manifest.json"),
         (["info", broken], broken / "generator.onnx"),
         (["export", nothing, "--out", new], nothing),
+        (["serve", nothing], nothing),
+        (["serve", bundle, "--api-key-file", nothing], nothing),
         (["generate", "x", "--bundle", broken, "--out", picture], broken / "generator.onnx"),
         (["convert", page, "--clip", "openai", "--out", new], page),
         (["train", "--data", tmp_path, "--clip", bundle, "--out", new, "--model", "tiny"], bundle),

@@ -94,9 +94,7 @@ def test_no_request_writes_a_line_of_its_own(log, form, nasty):
         assert len(line.splitlines()) == 1
         assert not any(character in line[:-1] for character in nasty if not character.isprintable())
         if form == "json":
-            assert nasty in json.dumps(json.loads(line), ensure_ascii=False) or nasty in str(
-                json.loads(line).values()
-            )
+            assert nasty in "".join(str(value) for value in json.loads(line).values())
     if nasty == " x=1 ":
         assert '"/ x=1 "' in access(log, ServeSettings(), path=f"/{nasty}")
 

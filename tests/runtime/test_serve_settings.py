@@ -112,7 +112,8 @@ def test_all_options_reach_the_service(monkeypatch, tmp_path):
     values = {
         "host": "::1", "port": 1, "device": "cpu", "precision": "fp32", "threads": 2, "max_batch": 3,
         "max_wait_ms": 4.5, "queue": 5, "timeout": 6.5, "grace": 7.5, "max_images": 8,
-        "api_key_file": tmp_path, "insecure": True, "cors": ("https://a.example", "https://b.example"), "workers": 9,
+        "api_key_file": tmp_path, "insecure": True, "cors": ("https://a.example", "http://b.example:80"),
+        "workers": 9,
         "log_format": "json", "log_prompts": True, "page": tmp_path,
     }  # fmt: skip
     words = ["bundle"]

@@ -54,6 +54,7 @@ def create_app(settings: ServeSettings, model: TextToImage | None = None) -> Fas
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.service = service
     app.state.keys = KeyRing.from_file(settings.api_key_file) if settings.api_key_file else None

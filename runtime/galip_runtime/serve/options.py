@@ -27,7 +27,12 @@ class Option:
 OPTIONS: Mapping[str, Option] = {
     "host": Option("Address to listen on; other machines need keys (--api-key-file).", str, "HOST"),
     "port": Option("Port to listen on; 0 for any free one.", int, "N"),
-    "device": Option(f"{', '.join(DEVICES)}.", str, "DEVICE"),
+    "device": Option(
+        f"{', '.join(DEVICES)}; cuda:1 is the second GPU. A device other than auto is used, or the command "
+        "fails.",
+        str,
+        "DEVICE",
+    ),
     "precision": Option("auto, or a precision that the bundle has.", str, "PRECISION"),
     "threads": Option("CPU threads of each worker. Default: the CPUs, divided by the workers.", int, "N"),
     "max_batch": Option("The most pictures drawn at once.", int, "N"),

@@ -27,13 +27,12 @@ _EXACT = 2**53
 
 
 def _up_to(limit: str) -> str:
-    """Return a regular expression of the whole numbers from 0 to `limit`, in decimal."""
+    """Return a regular expression of the whole numbers from 0 to `limit`, which begins with 1, in decimal."""
     same_length = [
         f"{limit[:place]}[0-{int(digit) - 1}][0-9]{{{len(limit) - place - 1}}}"
         for place, digit in enumerate(limit)
-        if int(digit) > (place == 0)
+        if place and int(digit)
     ]
-    same_length[0] = f"[1{same_length[0][2:]}" if limit[0] != "1" else same_length[0]
     return f"0|[1-9][0-9]{{0,{len(limit) - 2}}}|{'|'.join(same_length)}|{limit}"
 
 
@@ -64,14 +63,23 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _no(value: bool) -> bool:
+    """Return `value`. Raises ValueError for True."""
+    if value:
+        raise ValueError("must be false: the answer comes as one")
+    return value
+
+
 _SEED_SCHEMA: dict[str, Any] = {
     "anyOf": [
-        {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+        {"type": "integer", "minimum": 0, "exclusiveMaximum": MAX_SEED + 1},  # exact as a float, too
         {"type": "string", "pattern": SEED_TEXT},
     ]
 }
 Seed = Annotated[int, BeforeValidator(_seed), WithJsonSchema(_SEED_SCHEMA)]
 TextSeed = Annotated[int, BeforeValidator(_seed), WithJsonSchema({"type": "string", "pattern": SEED_TEXT})]
+No = Annotated[bool, AfterValidator(_no), WithJsonSchema({"const": False})]
+"""`Literal[False]` would take 0, too"""
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT), AfterValidator(_encodable)]
 Truncation = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 Quality = Annotated[int, Field(ge=0, le=100)]
@@ -117,7 +125,7 @@ class GenerationRequest(_Strict):
     style: Annotated[Literal["auto", "natural"], Field(description="Nothing to choose.")] | None = None
     background: Annotated[Literal["auto", "opaque"], Field(description="Nothing to choose.")] | None = None
     moderation: Annotated[Literal["auto", "low"], Field(description="Nothing to choose.")] | None = None
-    stream: Annotated[Literal[False], Field(description="Nothing to choose.")] | None = None
+    stream: Annotated[No, Field(description="Nothing to choose.")] | None = None
 
 
 class GeneratedPicture(BaseModel):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import time
+import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from galip_runtime.image import encode_picture
 from galip_runtime.serve.metrics import Metrics
 from galip_runtime.serve.problems import ClientGone, Problem, not_ready
 from galip_runtime.serve.settings import ServeSettings
-from galip_runtime.text_to_image import TextToImage
+from galip_runtime.text_to_image import PromptCut, TextToImage
 
 __all__ = ["ALIAS", "QUALITY", "Service", "service_of"]
 
@@ -45,6 +46,8 @@ class Service:
 
     def start(self, model: TextToImage) -> None:
         """Take requests for `model` from now on."""
+        # their text has the prompt: each would stay in the registry of warnings, and be in the log
+        warnings.filterwarnings("ignore", category=PromptCut)
         settings = self.settings
         self._model = model
         self.info = model.info()

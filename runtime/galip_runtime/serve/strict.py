@@ -22,7 +22,7 @@ def parse_json(data: bytes) -> Any:
     """
     try:
         text = data.decode()
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_number)
         if "\\u" in text:  # which may be half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
@@ -49,11 +49,12 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _finite(text: str) -> float:
+def _number(text: str) -> float:
+    """Return a number with a point or an exponent; as an int if it is whole, since JSON has one kind."""
     value = float(text)
     if math.isinf(value):
         raise ValueError(f"{text:.80} is beyond the range of a float")
-    return value
+    return int(value) if value.is_integer() else value
 
 
 class _StrictRequest(Request):
