@@ -56,7 +56,8 @@ COMMANDS = {
     "--out --device --precision --threads --fallback --metadata "
     "--no-metadata --json",
     "serve": "BUNDLE --host --port --device --precision --threads --max-batch --max-wait-ms --queue "
-    "--timeout --grace --max-images --api-key-file --insecure --cors --workers --log-format --log-prompts --page",
+    "--timeout --grace --max-images --api-key-file --insecure --cors --workers "
+    "--log-format --log-prompts --page",
     "evaluate": "SUBJECT --against --metrics --count --reference-count --split --layout --exclude --captions "
     "--protocol --size --clip --inception --batch-size --seed --save-statistics --cache --no-cache --device "
     "--precision --threads --json",

@@ -1,5 +1,6 @@
 // `galip serve` as a process, for tests of what talks to it.
 import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
@@ -54,6 +55,11 @@ export class Service {
       this.process.on("exit", () => reject(new Error(this.log)));
     });
     return this;
+  }
+
+  /** Wait until the log has `text`. */
+  async logs(text) {
+    while (!this.log.includes(text)) await once(this.process.stderr, "data");
   }
 
   async close() {
