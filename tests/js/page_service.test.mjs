@@ -219,7 +219,12 @@ describe("pages of the service in Chromium", { skip }, () => {
   test("a key is asked for, kept in the session alone, and the bundle is not handed out", async () => {
     await visit(locked.address + hash, { isReady: false });
     await page.locator("#message").waitFor();
-    assert.match(await message(), /^Not allowed: .*API key/);
+    assert.equal(await message(), "Not allowed: the server asks for an API key");
+    await page.fill("#key", "of-something-else");
+    await page.keyboard.press("Enter");
+    await page.waitForFunction(() =>
+      /does not know this/.test(document.querySelector("#message p").textContent),
+    );
     await assertAccessible(390, "light");
     assert.ok(await page.locator("#place").isHidden());
     assert.ok(await page.locator("#own-bundle").isHidden());

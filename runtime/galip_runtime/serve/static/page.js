@@ -24,6 +24,11 @@ async function ask(path, body) {
     throw new Error("The service does not answer. Is it still running?");
   }
   if (response.ok) return response;
+  if (response.status === 401) {
+    throw new Error(
+      find("key").value ? "The service does not know this API key." : "The service asks for an API key.",
+    );
+  }
   const answer = await response.json().catch(() => undefined);
   const message = answer?.error?.message ?? `the service answered ${response.status}`;
   const wait = response.headers.get("Retry-After");
@@ -86,7 +91,8 @@ form.onsubmit = async (event) => {
     const blobs = await Promise.all(asked.map(draw)); // at once: the service batches them
     for (const old of document.querySelectorAll("#pictures img")) URL.revokeObjectURL(old.src);
     find("pictures").replaceChildren(...blobs.map((blob, i) => show(blob, asked[i])));
-    find("announcement").textContent = `Drawn: ${asked.map(({ words, seed }) => `${words}, seed ${seed}`).join("; ")}`;
+    find("announcement").textContent =
+      `Drawn: ${asked.map(({ words, seed }) => `${words}, seed ${seed}`).join("; ")}`;
     await describe();
   } catch (error) {
     tell(error);
@@ -99,7 +105,9 @@ async function describe() {
   const { data } = await (await ask("v1/models")).json();
   const [{ id, size, device, precision }] = data;
   const kind = typeof precision === "string" ? precision : precision?.generator;
-  find("model").textContent = [id, size && `${size.replace("x", "×")} pixels`, device, kind].filter(Boolean).join(" · ");
+  find("model").textContent = [id, size && `${size.replace("x", "×")} pixels`, device, kind]
+    .filter(Boolean)
+    .join(" · ");
 }
 
 find("key").value = sessionStorage.getItem(KEY) ?? "";

@@ -165,7 +165,7 @@ function open(place: BundlePlace): Promise<void> {
 function askService({ source, steps }: ServiceConfig): Promise<void> {
   return change("service", async () => {
     const key = apiKey();
-    return new ServiceStudio(await servedModel(key), key, await knownTo(source), steps);
+    return new ServiceStudio(await servedModel(key), key, await knownTo(source), source, steps);
   });
 }
 
@@ -204,10 +204,10 @@ function start(place: Place = service ? "service" : "tab"): Promise<void> {
 }
 
 function use(next: Artist): void {
+  if (next.source !== studio?.source) recent.clear();
   studio = next;
   known = next.known;
   shownSpots = "";
-  recent.clear();
   const styles = polygon(known.styles.length);
   find("#style-pad").hidden = find("#any-prompt").hidden = !styles.length;
   stylePad = styles.length

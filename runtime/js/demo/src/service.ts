@@ -21,7 +21,7 @@ export interface ServedModel {
   readonly digest: string | null;
 }
 
-const KINDS: Record<number, string> = { 401: "Not allowed", 429: "Busy", 503: "Not ready", 504: "Too late" };
+const KINDS: Record<number, string> = { 429: "Busy", 503: "Not ready", 504: "Too late" };
 
 /** What the service did not do, in its own words. */
 export class ServiceError extends Error {
@@ -53,12 +53,19 @@ export async function ask(path: string, key: string, body?: unknown): Promise<Re
     throw new ServiceError("No answer", "the server cannot be reached; is it still running?");
   }
   if (response.ok) return response;
+  if (response.status === 401) throw notAllowed(key);
   const answer = (await response.json().catch(() => undefined)) as
     { error?: { message?: string } } | undefined;
   const message = answer?.error?.message ?? `the server answered ${response.status}`;
   const seconds = response.headers.get("Retry-After");
   const kind = KINDS[response.status] ?? (response.status < 500 ? "Refused" : "The server failed");
   throw new ServiceError(kind, seconds ? `${message}. Try again in ${seconds} s` : message);
+}
+
+/** The service's words for this are about headers, which are not the visitor's business. */
+function notAllowed(key: string): ServiceError {
+  const text = key ? "the server does not know this API key" : "the server asks for an API key";
+  return new ServiceError("Not allowed", text);
 }
 
 /** Return the model that the service serves. Throws ServiceError. */

@@ -20,6 +20,7 @@ export class ServiceStudio implements Artist {
     private readonly model: ServedModel,
     private readonly key: string,
     readonly known: Known,
+    readonly source: string,
     private readonly most: number,
   ) {}
 

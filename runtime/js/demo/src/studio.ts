@@ -12,6 +12,8 @@ const MOST_SENTENCES = 500;
 /** Whatever draws recipes: a model in this tab, or a service. */
 export interface Artist {
   readonly known: Known;
+  /** The SHA-256 of the model's checkpoint. */
+  readonly source: string;
   /** How pictures are drawn, in words, and why not faster. */
   readonly how: { readonly text: string; readonly title: string };
   /** Return the recipe nearest to this one that can be drawn. */
@@ -57,6 +59,10 @@ export class Studio implements Artist {
   /** Return what the visitor should know of these prompts; nothing for most. */
   warningOf({ parts }: Recipe): string {
     return parts.map(({ prompt }) => this.warnings.get(prompt) ?? "").find(Boolean) ?? "";
+  }
+
+  get source(): string {
+    return this.info.source.sha256;
   }
 
   /** Device, precision, and the median of the last pictures' times. */
