@@ -23,23 +23,24 @@ const SIZES = [
 describe("pages of the service in Chromium", { skip }, () => {
   const folder = mkdtempSync(join(tmpdir(), "galip-page-"));
   const known = { styles: ["3D style", "flat style", "noto style"], things: ["a fox"] };
-  let browser, service, locked, small, context, page, asked;
+  let browser, service, locked, small, smallLocked, context, page, asked;
   let problems = [];
 
   before(async () => {
     execFileSync(process.execPath, ["tools/build_page.mjs", folder], { cwd: packageFolder });
     const { source } = JSON.parse(Buffer.from(bundleFiles().get("manifest.json")).toString());
     writeFileSync(join(folder, "known.json"), JSON.stringify({ ...known, source: source.sha256 }));
-    [browser, service, locked, small] = await Promise.all([
+    [browser, service, locked, small, smallLocked] = await Promise.all([
       launchChromium(),
       new Service().open(["--page", folder]),
       new Service().open(["--page", folder], { key: true }),
       new Service().open(),
+      new Service().open([], { key: true }),
     ]);
   });
   after(async () => {
     await browser?.close();
-    await Promise.all([service, locked, small].map((each) => each?.close()));
+    await Promise.all([service, locked, small, smallLocked].map((each) => each?.close()));
     rmSync(folder, { recursive: true });
   });
   afterEach(async () => {
@@ -286,5 +287,20 @@ describe("pages of the service in Chromium", { skip }, () => {
     assert.match(await page.textContent("#message"), /4000 characters/);
     assert.ok(await page.isEnabled("#draw"));
     expectStatus(400);
+  });
+
+  test("the small page asks for a key where there is one", async () => {
+    await visit(smallLocked.address, { isReady: false });
+    await page.locator("#key").waitFor();
+    assert.equal(await page.textContent("#model"), "");
+    await page.click("#draw");
+    await page.locator("#message").waitFor();
+    assert.equal(await page.textContent("#message"), "The service asks for an API key.");
+    await assertAccessible(390, "dark");
+    await page.fill("#key", smallLocked.key);
+    await page.click("#draw");
+    await page.waitForFunction(() => document.querySelectorAll("#pictures img").length === 4);
+    assert.match(await page.textContent("#model"), /^galip-[0-9a-f]{12} · 8×8 pixels · cpu · fp32$/);
+    expectStatus(401);
   });
 });
