@@ -1,5 +1,6 @@
 """Pictures as files: format by the file's ending, grids, animations, and targets that are refused."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,7 +9,14 @@ import numpy as np
 import pytest
 from error_checks import assert_names, expect_error
 from galip_runtime import UsageError
-from galip_runtime.image import check_target, grid, save_animation, save_picture
+from galip_runtime.image import (
+    check_target,
+    encode_animation,
+    encode_picture,
+    grid,
+    save_animation,
+    save_picture,
+)
 from galip_runtime.install import requirements
 from PIL import Image
 
@@ -96,3 +104,28 @@ check_target("a.png")
     assert process.returncode == 1
     last_line = process.stderr.strip().splitlines()[-1]
     assert_names(last_line, "galip_runtime.errors.UsageError", "Pillow", *requirements("image"))
+
+
+def test_a_png_says_how_it_was_made_and_is_always_the_same(pictures):
+    first, second = (encode_picture(pictures[0], "PNG", {"prompt": "ü"}) for _ in range(2))
+    assert first == second
+    with Image.open(io.BytesIO(first)) as read:
+        assert read.text == {"prompt": "ü"}
+        assert (np.asarray(read) == pictures[0]).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_quality_makes_files_larger(kind):
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    sizes = [len(encode_picture(picture, kind, quality=quality)) for quality in (0, 50, 100)]
+    assert sizes == sorted(set(sizes))
+
+
+def test_a_lossless_animation(pictures):
+    data = encode_animation(pictures, "WEBP", 0.25, lossless=True)
+    with Image.open(io.BytesIO(data)) as read:
+        for index, picture in enumerate(pictures):
+            read.seek(index)
+            read.load()
+            assert (np.asarray(read.convert("RGB")) == picture).all()
+            assert round(read.info["duration"]) == 250

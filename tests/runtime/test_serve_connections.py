@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 from serve_process import SLOW, Process
@@ -15,7 +16,6 @@ SHORT = """
 from galip_runtime.serve import connections
 
 connections.REQUEST_SECONDS, connections.ANSWER_SECONDS, connections.MOST_CONNECTIONS = {}
-connections.Waiting.__init__.__defaults__ = (connections.MOST_CONNECTIONS,)
 """
 
 
@@ -116,3 +116,28 @@ def test_overload_is_429_and_not_503(shared_bundle, tmp_path):
         assert set(statuses) == {200, 429}
         assert statuses.count(200) >= 3
         assert service.stop() == 0
+
+
+def test_connections_leave_room_for_the_processs_own_files(monkeypatch):
+    resource = pytest.importorskip("resource")
+    from galip_runtime.serve.connections import MOST_CONNECTIONS, most_connections
+
+    for allowed, expected in (
+        (256, 156),
+        (50, 1),
+        (10**6, MOST_CONNECTIONS),
+        (resource.RLIM_INFINITY, MOST_CONNECTIONS),
+    ):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, allowed=allowed: (allowed, allowed))
+        assert most_connections() == expected
+
+
+def test_an_answer_that_nobody_reads_is_given_up():
+    from galip_runtime.serve.connections import Connection, Waiting
+
+    ended = []
+    connection = Connection.__new__(Connection)
+    connection._waiting, connection._timer = Waiting(1), None
+    connection.transport = SimpleNamespace(is_closing=lambda: True, abort=lambda: ended.append("aborted"))
+    connection._time_is_up()
+    assert ended == ["aborted"]

@@ -46,10 +46,11 @@ def test_a_signal_ends_it_in_order(shared_bundle, tmp_path, number):
 
 
 def test_sigterm_under_load_loses_nothing_that_was_sent(shared_bundle, tmp_path):
-    with Process(shared_bundle, "--max-batch", 2, folder=tmp_path, batch_seconds=0.3) as service:
-        calls = service.burst(12)
+    options = ["--max-batch", 16, "--queue", 100]
+    with Process(shared_bundle, *options, folder=tmp_path, batch_seconds=0.2) as service:
+        calls = service.burst(100)  # most of which it has not accepted yet
         assert service.stop() == 0
-        assert sorted(calls.join()) == [(200, "close", index) for index in range(12)]
+        assert sorted((status, seed) for status, _, seed in calls.join()) == [(200, i) for i in range(100)]
         assert_names(service.log, "stopping", "stopped")
 
 

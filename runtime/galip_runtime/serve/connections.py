@@ -11,7 +11,12 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["Connection", "Waiting"]
+try:
+    import resource
+except ImportError:  # Windows, which does not limit them so
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["Connection", "Waiting", "most_connections"]
 
 REQUEST_SECONDS = 15.0
 """from a connection's beginning, or a request's first byte, to the request's end"""
@@ -20,6 +25,7 @@ ANSWER_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 75
 """between two requests; more than the 60 of nginx: the side that sends the requests should close"""
 MOST_CONNECTIONS = 1000
+_OWN_FILES = 100
 MOST_HEADER_BYTES = 2**16
 """of a request whose header is not complete yet; a prompt in a query string fits many times"""
 
@@ -33,10 +39,21 @@ _TOO_LONG = _refusal("431 Request Header Fields Too Large")
 _TOO_MANY = _refusal("503 Service Unavailable")
 
 
+def most_connections() -> int:
+    """Return how many connections this process may have open and still open its own files."""
+    if resource is None:
+        return MOST_CONNECTIONS
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(1, min(MOST_CONNECTIONS, allowed - _OWN_FILES))
+
+
 class Waiting:
     """The connections of a server, and those of them that have no request in progress, oldest first."""
 
-    def __init__(self, most: int = MOST_CONNECTIONS) -> None:
+    def __init__(self, most: int) -> None:
+        """`most`: how many connections may be open at a time."""
         self.most = most
         self.open: set[Connection] = set()
         self.idle: OrderedDict[Connection, None] = OrderedDict()
@@ -123,6 +140,11 @@ class Connection(HttpToolsProtocol):
         """Close the connection, on which nothing came."""
         super().timeout_keep_alive_handler()
         self._start(ANSWER_SECONDS)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is in progress."""
+        return self.cycle is None or self.cycle.response_complete
 
     def abandon(self) -> None:
         """Close the connection, which has no request in progress, at once."""

@@ -27,13 +27,14 @@ router = APIRouter(route_class=StrictRoute, tags=["pictures"])
     operation_id="generate",
     summary="Draw pictures of a prompt",
     response_model=GenerationAnswer,
+    response_description="The pictures",
     responses=problems(400, 401, 404, 413, 415, 429, 500, 503, 504),
 )
 async def generate(
     request: Request, body: GenerationRequest, service: Annotated[Service, Depends(service_of)]
 ) -> Response:
     """Draw `n` pictures of the prompt, or one for each of `seeds`. The same seed is the same picture."""
-    seeds = _seeds(service, body)
+    queue, seeds = service.queue, _seeds(service, body)
     service.check_model(body.model)
     if body.size not in (None, "auto", service.size):
         raise Problem(400, f"size must be auto or {service.size}, the model's own", param="size")
@@ -41,10 +42,8 @@ async def generate(
     if body.response_format == "url":
         data = [{"url": _address(request, body, seed)} for seed in seeds]
     else:
-        request.state.pictures = len(seeds)
-        work = service.queue.generate([body.prompt], seeds, truncation=body.truncation)
+        work = queue.generate([body.prompt], seeds, truncation=body.truncation)
         pictures = await service.draw(request, work)
-        request.state.pictures = len(pictures)
         data = await service.in_thread(_files, service, body, pictures, seeds)
     return JSONResponse(
         {

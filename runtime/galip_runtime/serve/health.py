@@ -16,13 +16,21 @@ __all__ = ["router"]
 router = APIRouter(tags=["service"])
 
 
-@router.get("/healthz", operation_id="healthz", summary="Whether the process lives")
+@router.get(
+    "/healthz", operation_id="healthz", summary="Whether the process lives", response_description="It does"
+)
 async def healthz() -> StatusAnswer:
     """Answer; that is all."""
     return StatusAnswer(status="ok")
 
 
-@router.get("/readyz", operation_id="readyz", summary="Whether the service can draw", responses=problems(503))
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    summary="Whether the service can draw",
+    response_description="It can",
+    responses=problems(503),
+)
 async def readyz(service: Annotated[Service, Depends(service_of)]) -> StatusAnswer:
     """Say yes once the model is loaded, and no while the device fails and once the service shuts down."""
     if reason := service.unready():

@@ -41,13 +41,13 @@ async def interpolate(
     request: Request, body: InterpolationRequest, service: Annotated[Service, Depends(service_of)]
 ) -> Response:
     """Draw `steps` pictures of a strip, or `steps` times `steps` of a square, and return them as one file."""
-    seeds = _seeds(body)
+    queue, seeds = service.queue, _seeds(body)
     count = _count(service, body, len(seeds))
     columns = body.columns or body.steps
     if body.output_format == "sheet":
         _check_sheet(service, count, columns, body.gap)
-    request.state.prompts, request.state.pictures = body.prompts, count
-    work = service.queue.interpolate(
+    request.state.prompts = body.prompts
+    work = queue.interpolate(
         body.prompts, body.steps, seeds=seeds, square=bool(body.square), truncation=body.truncation
     )
     frames = await service.draw(request, work)

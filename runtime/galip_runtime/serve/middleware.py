@@ -146,7 +146,7 @@ class KeyCheck:
 
 
 class Limits:
-    """Ends a request whose body is too large, or that takes longer than the settings allow."""
+    """Ends a request whose body is too large, or whose answer has not begun when the settings' time is up."""
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
         self.app, self.settings = app, settings
@@ -156,19 +156,17 @@ class Limits:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        has_begun, draws = False, scope["path"].startswith("/v1/")  # a page's files may take their time
-
-        async def send_noted(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
         try:
-            async with asyncio.timeout(self.settings.timeout if draws else None):
-                await self.app(scope, self._limited(scope, receive), send_noted)
+            async with asyncio.timeout(self.settings.timeout) as limit:
+
+                async def send_in_time(message: Message) -> None:
+                    if limit.expired():
+                        await asyncio.sleep(0)  # raises what cancels this task
+                    limit.reschedule(None)  # a long file may take as long as it takes
+                    await send(message)
+
+                await self.app(scope, self._limited(scope, receive), send_in_time)
         except TimeoutError:
-            if has_begun:
-                raise
             message = f"the pictures were not there within {self.settings.timeout:g} seconds; try again later"
             await answer(Problem(504, message), scope)(scope, receive, send)
 

@@ -19,6 +19,7 @@ router = APIRouter(route_class=StrictRoute, tags=["model"])
     "/v1/models",
     operation_id="models",
     summary="The model, as a list of one",
+    response_description="The model",
     responses=problems(400, 401, 503),
 )
 async def models(service: Annotated[Service, Depends(service_of)]) -> ModelList:
@@ -30,6 +31,7 @@ async def models(service: Annotated[Service, Depends(service_of)]) -> ModelList:
     "/v1/models/{model_id}",
     operation_id="model",
     summary="The model",
+    response_description="The model",
     responses=problems(400, 401, 404, 503),
 )
 async def model(model_id: str, service: Annotated[Service, Depends(service_of)]) -> ModelCard:

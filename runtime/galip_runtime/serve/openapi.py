@@ -50,8 +50,8 @@ def file_of(description: str, *kinds: str, headers: Mapping[str, Any]) -> _Schem
 
 def describe(app: FastAPI, service: "Service") -> _Schema:
     """Return the app's OpenAPI document."""
-    document = get_openapi(
-        title=app.title, version=app.version, description=app.description, routes=app.routes
+    document = _exact(
+        get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     )
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
@@ -117,6 +117,15 @@ def _corners(
         required = [*(["seeds"] if count else []), *(["square"] if square else [])]
         kinds.append({"title": title, "properties": properties, "required": required})
     return kinds
+
+
+def _exact(value: Any) -> Any:
+    """Return a document with the integers that FastAPI has made floats of, such as the limit of a seed."""
+    if isinstance(value, dict):
+        return {name: _exact(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_exact(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _present(schema: _Schema) -> _Schema:

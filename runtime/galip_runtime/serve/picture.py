@@ -64,7 +64,6 @@ async def picture(
         response = Response(headers=headers, media_type=media_type)
         del response.headers["Content-Length"]  # unknown before the picture is drawn
         return response
-    request.state.pictures = 1
     (drawn,) = await service.draw(
         request, queue.generate([query.prompt], [query.seed], truncation=query.truncation)
     )

@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
+from starlette.routing import Match, Mount
 from starlette.types import Scope
 
 from galip_runtime.errors import (
@@ -122,9 +122,11 @@ async def _of_starlette(request: Request, error: Exception) -> Response:
 def _allowed_methods(request: Request) -> list[str]:
     """Return the methods that the routes of this path take, all of them."""
     methods = set[str]()
+    root = request.scope.get("app_root_path", request.scope.get("root_path", ""))  # not that of a mounted app
     for method in ("GET", "HEAD", "POST"):
-        scope = {**request.scope, "method": method}
-        if any(route.matches(scope)[0] == Match.FULL for route in request.app.routes):
+        scope = {**request.scope, "method": method, "root_path": root}
+        matching = [route for route in request.app.routes if route.matches(scope)[0] == Match.FULL]
+        if any(method != "POST" or not isinstance(route, Mount) for route in matching):  # of static files
             methods.add(method)
     return sorted(methods)
 

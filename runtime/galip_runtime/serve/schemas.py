@@ -74,7 +74,8 @@ _SEED_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"type": "integer", "minimum": 0, "exclusiveMaximum": MAX_SEED + 1},  # exact as a float, too
         {"type": "string", "pattern": SEED_TEXT},
-    ]
+    ],
+    "examples": [7],
 }
 Seed = Annotated[int, BeforeValidator(_seed), WithJsonSchema(_SEED_SCHEMA)]
 TextSeed = Annotated[int, BeforeValidator(_seed), WithJsonSchema({"type": "string", "pattern": SEED_TEXT})]
@@ -89,12 +90,19 @@ _TRUNCATION = "Cut the noise at ± this: lower gives plainer pictures and less v
 _QUALITY = "Quality of a JPEG or WebP, 100 the best; left out: 95. A PNG is lossless."
 
 
+def _example(**body: Any) -> ConfigDict:
+    """Return what a request's model adds to a strict one's: an example of the body."""
+    return ConfigDict(json_schema_extra={"examples": [body]})
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class GenerationRequest(_Strict):
     """Pictures of one prompt. OpenAI's fields, and `seed`, `seeds` and `truncation`."""
+
+    model_config = _example(prompt="a red apple, flat style", n=2, seed=7)
 
     prompt: Annotated[Prompt, Field(description="What to draw.", examples=["a red apple, flat style"])]
     n: Annotated[int, Field(ge=1, description="How many pictures.")] | None = None
@@ -166,6 +174,8 @@ class InterpolationRequest(_Strict):
     A strip runs between two prompts, two seeds, or two of both; a square has four prompts, four seeds, or
     four of both in its corners, or with `square` two prompts across and two seeds down.
     """
+
+    model_config = _example(prompts=["a red apple, flat style", "a car, flat style"], steps=8, seed=7)
 
     prompts: Annotated[
         list[Prompt],

@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from starlette.requests import Request
 from starlette.types import Receive
 
@@ -30,6 +32,8 @@ QUALITY = 95
 """Of JPEG and WebP files, where the request names none."""
 _SAME_IN_ANY_BATCH = ("cpu", "openvino")
 T = TypeVar("T")
+Pictures = npt.NDArray[np.uint8]
+"""(N, H, W, 3)"""
 
 
 class Service:
@@ -116,11 +120,13 @@ class Service:
             message = f"there is no model {name!r:.80}; leave it out, or use {self.model_id}"
             raise Problem(404, message, code="model_not_found", param="model")
 
-    async def draw(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of `work`, a call of the queue; cancel it once the client has gone."""
+    async def draw(self, request: Request, work: Coroutine[Any, Any, Pictures]) -> Pictures:
+        """Return the pictures of `work`, a call of the queue; cancel it once the client has gone."""
         task = asyncio.ensure_future(work)
         asyncio.get_running_loop().call_soon(self.metrics.note_queue)  # after the task's first step
-        return await _unless_gone(request.receive, task)
+        pictures = await _unless_gone(request.receive, task)
+        request.state.pictures = len(pictures)  # for the log
+        return pictures
 
     async def in_thread(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Return what `function`, which makes image files, returns; a thread calls it."""
@@ -145,8 +151,8 @@ class Service:
         return tag if self.info["device"] in _SAME_IN_ANY_BATCH else f"W/{tag}"
 
 
-def service_of(request: Request) -> Service:
-    """Return the service of the app that got `request`; a dependency of routes."""
+async def service_of(request: Request) -> Service:
+    """Return the service of the app that got `request`; a dependency of routes, async to need no thread."""
     service: Service = request.app.state.service
     return service
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import os
+import selectors
 import signal
 import socket
 import sys
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from galip_runtime import console
+from galip_runtime.batcher import Batcher
 from galip_runtime.errors import GalipError
 from galip_runtime.loading import load
 from galip_runtime.serve import logs
-from galip_runtime.serve.connections import KEEP_ALIVE_SECONDS, Connection, Waiting
+from galip_runtime.serve.connections import KEEP_ALIVE_SECONDS, Connection, Waiting, most_connections
 from galip_runtime.serve.listening import refusal
 from galip_runtime.serve.security import reload_keys
 from galip_runtime.serve.settings import ServeSettings
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["serve", "work"]
 
-_SETTLE_SECONDS = 0.2
-"""from the signal to the end of accepting: by then all that was sent before the signal has been read"""
+_LOOK_SECONDS, _QUIET_LOOKS = 0.02, 3
+"""how often to look whether all is read that was sent before the signal; how often in a row it has to be"""
+_MOST_SETTLE_SECONDS = 5.0
+"""for that, where more and more comes"""
 _STOPPED_AT_ONCE = 130
 _ANSWER_SECONDS = 2.0
 """after the grace, to tell those whose pictures are not there"""
@@ -62,7 +66,7 @@ def serve(
     app = create_app(settings, model)
     config = uvicorn.Config(
         app,
-        http=Connection.limited(Waiting()),
+        http=Connection.limited(Waiting(most_connections())),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -108,6 +112,12 @@ def _watch(pipe: Pipe, server: "_Server") -> None:
         server.stop()
 
 
+async def _close(batcher: Batcher, grace: float) -> None:
+    """Give up what waits in the queue when the grace is over."""
+    await asyncio.sleep(grace)
+    await batcher.aclose(0)
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, which ends in order with exit code 0 and loses no request that it was sent before."""
 
@@ -146,19 +156,37 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept nothing more, and wait for what was accepted, at most the grace."""
-        grace = self._service.settings.grace
+        grace, batcher = self._service.settings.grace, self._service.batcher
         _log.info("stopping: what was accepted has %g seconds", grace)
         late = threading.Timer(grace + _LATE_SECONDS, self._leave, ["its work cannot be interrupted"])
         late.daemon = True
         late.start()
-        await asyncio.sleep(_SETTLE_SECONDS)
-        batcher = self._service.batcher
-        ending = None if batcher is None else asyncio.ensure_future(batcher.aclose(grace))
+        await self._read_what_was_sent(sockets or [])
+        giving_up = asyncio.create_task(_close(batcher, grace)) if batcher is not None else None
         await super().shutdown(sockets)
-        if ending is not None:
-            await ending
+        if giving_up is not None:
+            giving_up.cancel()
         late.cancel()
         _log.info("stopped")
+
+    async def _read_what_was_sent(self, sockets: list[socket.socket]) -> None:
+        """Wait until every connection is accepted and read that came before the signal, and perhaps more."""
+        loop = asyncio.get_running_loop()
+        deadline, quiet = loop.time() + _MOST_SETTLE_SECONDS, 0
+        while quiet < _QUIET_LOOKS and loop.time() < deadline:
+            await asyncio.sleep(_LOOK_SECONDS)
+            quiet = 0 if self._something_waits(sockets) else quiet + 1
+
+    def _something_waits(self, sockets: list[socket.socket]) -> bool:
+        """Return whether a connection is not accepted yet, or the data of an idle one is not read."""
+        idle = [each for each in self.server_state.connections if getattr(each, "is_idle", False)]
+        transports = [each.transport for each in idle if not each.transport.is_closing()]
+        descriptors = {transport.get_extra_info("socket").fileno() for transport in transports}
+        descriptors |= {listening.fileno() for listening in sockets}
+        with selectors.DefaultSelector() as selector:
+            for descriptor in descriptors - {-1}:
+                selector.register(descriptor, selectors.EVENT_READ)
+            return bool(selector.select(0))
 
     def stop(self) -> None:
         """Begin to end. May be called from any thread, and more than once."""

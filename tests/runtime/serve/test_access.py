@@ -136,6 +136,7 @@ def test_a_preflight_needs_no_key(start, key_file):
         ("PUT", "/healthz", "GET"),
         ("OPTIONS", "/metrics", "GET"),
         ("POST", "/openapi.json", "GET, HEAD"),
+        ("POST", "/docs/files/swagger-ui.css", "GET, HEAD"),
     ],
 )
 def test_another_method_is_told_the_right_one(client, method, path, allowed):

@@ -35,6 +35,10 @@ def test_the_description_has_this_services_limits(document, model):
     assert "HTTPValidationError" not in schemas
 
 
+def test_the_limit_of_a_seed_is_an_integer(client):
+    assert f'"exclusiveMaximum":{MAX_SEED + 1}' in client.get("/openapi.json").text
+
+
 def test_every_route_of_the_service_is_described(document):
     assert set(document["paths"]) == {
         GENERATIONS,

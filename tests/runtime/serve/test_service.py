@@ -309,9 +309,11 @@ def test_before_the_start_the_service_is_not_ready(model):
     async def run():
         app = create_app(ServeSettings(), model)
         paths = ("/healthz", "/readyz", "/v1/models", "/v1/picture?prompt=a&seed=1", "/openapi.json")
-        return [await Call(app, "GET", path).status() for path in paths]
+        got = [await Call(app, "GET", path).status() for path in paths]
+        posted = await Call(app, "POST", GENERATIONS, {"prompt": "a"}).status()
+        return [*got, posted, await Call(app, "POST", "/v1/interpolations", {"prompts": ["a", "b"]}).status()]
 
-    assert asyncio.run(run()) == [200, 503, 503, 503, 200]
+    assert asyncio.run(run()) == [200, 503, 503, 503, 200, 503, 503]
 
 
 def test_a_bundle_is_loaded_by_the_app_and_closed(shared_bundle):
