@@ -263,6 +263,12 @@ def test_an_answer_that_does_not_come_in_time(client, service):
     assert len(service.sent) == 1
 
 
+def test_a_timeout_without_an_end(kind):
+    for timeout in (None, 1e300, float("inf")):
+        with pytest.raises(ServiceUnavailable, match="no service answers"):
+            kind("http://127.0.0.1:9", timeout=timeout).info()
+
+
 def test_no_service(kind):
     client = kind("http://127.0.0.1:9")  # the port of `discard`, where nothing listens
     with pytest.raises(ServiceUnavailable, match=r"http://127\.0\.0\.1:9.*(?s:.)*galip serve"):
@@ -270,7 +276,19 @@ def test_no_service(kind):
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://a", "127.0.0.1:8000", "", "http://", "http://a:b", "http://a/?x=1", None, 7, b"http://a"]
+    "url",
+    [
+        "ftp://a",
+        "127.0.0.1:8000",
+        "",
+        "http://",
+        "http://a:b",
+        "http://a/?x=1",
+        "http://u:p@a",
+        None,
+        7,
+        b"http://a",
+    ],
 )
 def test_urls_that_are_none(kind, url):
     with pytest.raises(UsageError):

@@ -197,7 +197,9 @@ def test_the_app_serves_the_page_beside_its_routes(served, shared_bundle):
         assert client.get("/docs").status_code == 200
 
 
-def test_with_keys_the_page_is_open_and_the_bundle_is_not(served):
+def test_with_keys_the_page_is_open_and_the_bundle_is_not(served, page):
+    (page / "v1").mkdir()
+    (page / "v1" / "models").write_text("a file of the page that would take the place of a route")
     with served(locked=True) as client:
         for path in ("/", "/page.js", "/service.json"):
             assert client.get(path).status_code == 200

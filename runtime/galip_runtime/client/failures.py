@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Patience", "error_of", "transport_error"]
 
 _MAX_QUOTED = 200  # characters of an answer that is not the service's
+_LONGEST_TIMEOUT = 1e6  # seconds; a socket takes no infinity
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0  # seconds between tries, where the service does not name them
 
 
@@ -37,7 +38,9 @@ class Patience:
 
     def remaining(self) -> float | None:
         """Return the seconds that are left, above 0; None for no limit."""
-        return None if self._end is None else max(self._end - time.monotonic(), 1e-3)
+        if self._end is None:
+            return None
+        return min(max(self._end - time.monotonic(), 1e-3), _LONGEST_TIMEOUT)
 
     def wait_after(self, error: GalipError) -> float:
         """Return the seconds to wait before another try. Raises `error` if no other try could help."""

@@ -63,6 +63,8 @@ def service_address(url: object) -> str:
         raise UsageError(f"{url!r:.200} is no URL: {error}") from error
     if parsed is None or parsed.scheme not in ("http", "https") or not parsed.host:
         raise UsageError(f"the service's URL is like http://127.0.0.1:8000, not {url!r:.200}")
+    if parsed.userinfo:
+        raise UsageError("the service's URL has no user or password in it: give the key as api_key")
     if parsed.query or parsed.fragment:
         raise UsageError(f"the service's URL has neither ? nor #: {url!r:.200}")
     return str(parsed).rstrip("/").removesuffix("/v1").rstrip("/")

@@ -171,7 +171,7 @@ class Client(BaseClient):
         """Return pictures between prompts, seeds or both, uint8 (N, H, W, 3), as `TextToImage.interpolate`.
 
         With `as_pil`, a list of Pillow's images. All are one request, which the service may limit
-        (`--max-steps`).
+        (its setting `max_steps`).
         """
         request = interpolation_request(prompts, steps, seed, seeds, square, truncation)
         (pictures,) = self._ask_all([request], answers.sheet_of, progress)

@@ -26,6 +26,8 @@ SMALL_PAGE = Path(__file__).parent / "static"
 _INDEX = "index.html"
 _CONFIG = "service.json"
 """Tells a page that it is the service's; a page on a file server has one that says otherwise."""
+_RESERVED = {"bundle", "docs", "metrics", "v1"}
+"""Places of the service itself, where a page has no files: what is a page's file needs no key"""
 _BROWSER_PRECISIONS = {"fp32", "w16a32"}
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -106,11 +108,11 @@ def page_routes(settings: ServeSettings, bundle: Path | None) -> list[Route]:
 
 
 def _files_of(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the address and path of a page's files: no links, nothing hidden, and no bundle beside it."""
+    """Yield the address and path of a page's files: no links, nothing hidden, nothing in a reserved place."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         is_link = any(parent.is_symlink() for parent in (path, *path.parents) if folder in parent.parents)
-        if is_link or not path.is_file() or parts[0] == "bundle" or any(part[0] == "." for part in parts):
+        if is_link or not path.is_file() or parts[0] in _RESERVED or any(part[0] == "." for part in parts):
             continue
         if not any(letter in "{}" for part in parts for letter in part):  # a parameter in a route
             yield str(PurePosixPath(*parts)), path
