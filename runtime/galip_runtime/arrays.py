@@ -1,5 +1,6 @@
 """Checks and conversions of the arrays and numbers that callers pass in and get back."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, TypeGuard
 
@@ -14,6 +15,7 @@ __all__ = [
     "batches",
     "check_count",
     "check_finite",
+    "check_number",
     "check_rows",
     "is_integer",
     "short_repr",
@@ -51,6 +53,23 @@ def check_count(value: object, name: str, least: int = 1, most: int | None = Non
         upper = "" if most is None else f" and at most {most:,}"
         raise UsageError(f"{name} must be a whole number of at least {least}{upper}, not {short_repr(value)}")
     return int(value)
+
+
+def check_number(value: object, name: str, least: float = -math.inf, most: float = math.inf) -> float:
+    """Return `value` as a float. Raises UsageError unless it is a number from `least` to `most`.
+
+    A whole number that is too large for a float becomes infinite.
+    """
+    number = math.nan
+    if is_integer(value) or isinstance(value, float | np.floating):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf if value > 0 else -math.inf
+    if not least <= number <= most:  # NaN is not, either
+        limits = "" if math.isinf(most) else f" from {least} to {most}"
+        raise UsageError(f"{name} must be a number{limits}, not {short_repr(value)}")
+    return number
 
 
 def check_rows(values: Floats, name: str, width: int) -> npt.NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """`Batcher`: pictures for many callers at once, drawn in batches, for asyncio programs and threads."""
 
 import asyncio
-import math
+import contextlib
 import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from galip_runtime.arrays import check_count, is_integer, short_repr
-from galip_runtime.errors import ProviderUnavailable, UsageError
+from galip_runtime.arrays import check_count, check_number
+from galip_runtime.errors import ProviderUnavailable
 from galip_runtime.image import as_pil_images
 from galip_runtime.lanes import BatchObserver, Lanes
 from galip_runtime.picture_queue import Call
@@ -62,7 +62,7 @@ class Batcher:
         """
         self.model = model
         self.max_batch = check_count(max_batch, "max_batch")
-        self.max_wait_ms = _milliseconds(max_wait_ms)
+        self.max_wait_ms = check_number(max_wait_ms, "max_wait_ms", least=0, most=_MAX_WAIT_MS)
         capacity = check_count(queue, "queue")
         count = _lanes_for(model) if lanes is None else check_count(lanes, "lanes", most=64)
         self._observer = observer
@@ -201,11 +201,12 @@ class Batcher:
         `wait`: until all of it is. `grace`: how many seconds to wait at most; calls that are left then end
         with ServiceUnavailable. May be called again.
         """
+        seconds = _seconds(grace, "grace")
         queue = self._lanes.queue
         queue.close()
         if not wait:
             return
-        if queue.wait_until_empty(grace):
+        if queue.wait_until_empty(seconds):
             self._lanes.join()
         else:
             queue.fail_all(_CLOSED)
@@ -232,7 +233,7 @@ class Batcher:
         on_picture: Callable[[int, _Pictures], object] | None = None,
     ) -> Call:
         """Put a call into the queue."""
-        seconds = _seconds(timeout)
+        seconds = _seconds(timeout, "timeout")
         size = self.model.dimensions
         pictures = np.empty((len(request), size.image_height, size.image_width, 3), np.uint8)
         deadline = None if seconds is None else time.monotonic() + seconds
@@ -243,8 +244,15 @@ class Batcher:
 
     async def _pictures(self, request: PictureRequest, timeout: float | None) -> _Pictures:
         call = self._put(request, timeout)
-        with _Alarm(self._lanes, call, timeout):
-            return await asyncio.wrap_future(call.future)
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        # not `wrap_future`, after which only the garbage collector would free the pictures
+        call.future.add_done_callback(lambda _: _post(loop, ended.set))
+        try:
+            with _Alarm(self._lanes, call, timeout):
+                await ended.wait()
+        finally:
+            call.future.cancel()
+        return call.future.result()
 
     async def _stream(
         self, request: PictureRequest, timeout: float | None, as_pil: bool
@@ -252,12 +260,11 @@ class Batcher:
         loop = asyncio.get_running_loop()
         ready: asyncio.Queue[tuple[int, _Pictures] | None] = asyncio.Queue()
 
-        def post(item: tuple[int, _Pictures] | None) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(ready.put_nowait, item)
+        def on_picture(index: int, picture: _Pictures) -> None:
+            _post(loop, ready.put_nowait, (index, picture))
 
-        call = self._put(request, timeout, lambda index, picture: post((index, picture)))
-        call.future.add_done_callback(lambda _: post(None))
+        call = self._put(request, timeout, on_picture)
+        call.future.add_done_callback(lambda _: _post(loop, ready.put_nowait, None))
         try:
             with _Alarm(self._lanes, call, timeout):
                 while (item := await ready.get()) is not None:
@@ -268,11 +275,17 @@ class Batcher:
             call.future.cancel()
 
 
+def _post(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object) -> None:
+    """Let `loop` call back, from another thread."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits in it any more
+        loop.call_soon_threadsafe(callback, *arguments)
+
+
 class _Alarm:
     """Ends a call at its deadline while the block runs, in the running event loop."""
 
     def __init__(self, lanes: Lanes, call: Call, timeout: float | None) -> None:
-        seconds = _seconds(timeout)
+        seconds = _seconds(timeout, "timeout")
         self._timer = None
         if seconds is not None:
             loop = asyncio.get_running_loop()
@@ -292,28 +305,7 @@ def _lanes_for(model: "TextToImage") -> int:
     return 2 if info["device"] == "cpu" and info.get("threads", 1) >= 2 else 1
 
 
-def _number(value: object) -> float:
-    """Return `value` as a float; NaN unless it is a number."""
-    if not is_integer(value) and not isinstance(value, float | np.floating):
-        return math.nan
-    try:
-        return float(value)
-    except OverflowError:  # a whole number too large for a float
-        return math.inf
-
-
-def _milliseconds(value: float) -> float:
-    number = _number(value)
-    if not 0 <= number <= _MAX_WAIT_MS:
-        raise UsageError(f"max_wait_ms must be a number from 0 to {_MAX_WAIT_MS}, not {short_repr(value)}")
-    return number
-
-
-def _seconds(timeout: float | None) -> float | None:
-    """Return the `timeout`; None where it is too far away to matter. Raises UsageError."""
-    if timeout is None:
-        return None
-    number = _number(timeout)
-    if math.isnan(number):
-        raise UsageError(f"timeout must be a number of seconds or None, not {short_repr(timeout)}")
-    return number if number < _LONGEST else None
+def _seconds(value: float | None, name: str) -> float | None:
+    """Return a number of seconds; None where it is too far away to matter. Raises UsageError."""
+    seconds = None if value is None else check_number(value, name)
+    return None if seconds is None or seconds > _LONGEST else seconds

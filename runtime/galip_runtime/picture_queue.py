@@ -7,6 +7,7 @@ k-th picture is drawn, at most k of any other call that waits are.
 
 import threading
 import time
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -126,7 +127,8 @@ class PictureQueue:
                 self.length += len(call.request)
                 self._changed.notify_all()
         if reason is None:
-            call.future.add_done_callback(partial(self._ended, call))
+            # a weak reference, since a future keeps its callbacks: the pictures go with the caller's last one
+            call.future.add_done_callback(partial(self._ended, weakref.ref(call)))
             return
         self._rejected(reason)
         if reason == "closed":
@@ -174,14 +176,15 @@ class PictureQueue:
         with self._changed:
             share = -(-self.length // (self.lanes - self._busy_lanes))
             while self._turns and len(jobs) < min(share, self.max_batch):
-                call, _ = self._turns.popitem(last=False)
+                call = next(iter(self._turns))
                 if call.future.done():
                     self._drop(call)
                     continue
                 jobs.append(Job(call, call.waiting.popleft(), now - call.arrived))
                 self.length -= 1
-                if call.waiting:
-                    self._turns[call] = None
+                self._turns.move_to_end(call)
+                if not call.waiting:
+                    del self._turns[call]
             self.running += len(jobs)
             self._busy_lanes += bool(jobs)
         return jobs
@@ -198,7 +201,7 @@ class PictureQueue:
         call.pictures[job.index] = picture
         if call.on_picture is not None and not call.future.done():
             try:
-                call.on_picture(job.index, picture)
+                call.on_picture(job.index, call.pictures[job.index])
             except Exception as error:  # the caller's, as where its event loop is closed: not its neighbours'
                 call.fail(error)
         with self._changed:
@@ -222,21 +225,24 @@ class PictureQueue:
         for call in late:
             self.expire(call)
 
-    def _ended(self, call: Call, future: "Future[Picture]") -> None:
+    def _ended(self, reference: "weakref.ref[Call]", future: "Future[Picture]") -> None:
         """Drop what is left of a call that has ended."""
-        with self._changed:
-            self._calls.discard(call)
-            self._drop(call)
-            self._changed.notify_all()
+        call = reference()
+        if call is not None:  # always, but in a process forked since, whose queue began anew
+            with self._changed:
+                self._calls.discard(call)
+                self._drop(call)
+                self._changed.notify_all()
         if future.cancelled():
             future.set_running_or_notify_cancel()  # wakes those who wait for it by `concurrent.futures.wait`
             self._rejected("cancelled")
 
     def _drop(self, call: Call) -> None:
         """Take a call's pictures out of the queue; the lock has to be held."""
-        self._turns.pop(call, None)
-        self.length -= len(call.waiting)
-        call.waiting.clear()
+        if call in self._turns:
+            del self._turns[call]
+            self.length -= len(call.waiting)
+            call.waiting.clear()
 
     def close(self) -> None:
         """Take in no more calls."""

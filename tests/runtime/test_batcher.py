@@ -21,6 +21,8 @@ from galip_runtime import (
     ServiceUnavailable,
     UsageError,
 )
+from galip_runtime.picture_queue import Call, PictureQueue
+from galip_runtime.picture_request import PictureRequest
 from held_model import WAIT, HeldModel, Notes
 from PIL import Image
 
@@ -356,6 +358,9 @@ def test_errors_of_arguments_come_before_anything_is_queued(model):
         asyncio.run(batcher.interpolate(["red"] * 2, 2, square=3))
     with pytest.raises(UsageError, match="seed"):
         batcher.stream("red", -1)
+    with expect_error(UsageError, "grace"):
+        batcher.close(grace=float("nan"))
+    batcher.close(grace=float("inf"))
 
 
 @pytest.mark.parametrize(
@@ -540,3 +545,45 @@ def test_a_batcher_that_is_dropped_ends_its_threads_and_frees_the_model(shared_b
     del model, future
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("by", ["submit", "generate"])
+def test_pictures_are_freed_with_their_last_reference(model, by):
+    batcher = Batcher(model, lanes=1)
+    gc.collect()
+    gc.disable()
+    try:
+        if by == "submit":
+            pictures = weakref.ref(batcher.submit("red", [1, 2]).result(WAIT))
+        else:
+            pictures = weakref.ref(asyncio.run(batcher.generate("red", [1, 2])))
+        check_freed(pictures)
+    finally:
+        gc.enable()
+    batcher.close()
+
+
+def check_freed(pictures):
+    until = time.monotonic() + WAIT
+    while pictures() is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert pictures() is None
+
+
+def test_a_listener_that_fails_ends_its_own_call_alone():
+    def broken(index, picture):
+        raise RuntimeError("broken listener")
+
+    queue = PictureQueue(9, max_batch=4, max_wait=0, lanes=1, rejected=lambda reason: None)
+    request = PictureRequest(np.zeros((1, 3), np.int64), np.zeros((2, 2), np.float32))
+    pictures = np.zeros((2, 1, 1, 3), np.uint8)
+    calls = [Call(None, request, pictures, None, listener) for listener in (broken, None)]
+    for call in calls:
+        queue.put(call, lambda: 1.0)
+    jobs = queue.take()
+    for job in jobs:
+        queue.deliver(job, pictures[0])
+    queue.done(jobs)
+    with pytest.raises(RuntimeError, match="listener"):
+        calls[0].future.result(0)
+    assert calls[1].future.result(0) is pictures

@@ -17,7 +17,11 @@ router = APIRouter(tags=["service"])
 
 
 @router.get(
-    "/healthz", operation_id="healthz", summary="Whether the process lives", response_description="It does"
+    "/healthz",
+    operation_id="healthz",
+    summary="Whether the process lives",
+    response_description="It does",
+    responses=problems(),
 )
 async def healthz() -> StatusAnswer:
     """Answer; that is all."""

@@ -34,7 +34,7 @@ class Envelope:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app, self.service = app, service
-        self._resource_policy = "cross-origin" if service.settings.cors else "same-origin"
+        self._resource_policy = "cross-origin" if service.settings.cors else "same-site"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -101,22 +101,36 @@ class Envelope:
 
 
 class HostCheck:
-    """Refuses requests whose Host header is not a name of this service."""
+    """Refuses requests for another host, and of other sites' pages where the service is for this machine.
+
+    Such a page could not read the answer, but would have pictures drawn.
+    """
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
         self.app, self.settings = app, settings
+        self._is_private = settings.api_key_file is None and not settings.insecure and not settings.cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        host = Headers(scope=scope).get("host") if scope["type"] == "http" else None
-        if scope["type"] == "http" and not host_is_allowed(self.settings, host):
+        problem = self._problem(Headers(scope=scope)) if scope["type"] == "http" else None
+        if problem is None:
+            await self.app(scope, receive, send)
+        else:
+            await answer(problem, scope)(scope, receive, send)
+
+    def _problem(self, headers: Headers) -> Problem | None:
+        host = headers.get("host")
+        if not host_is_allowed(self.settings, host):
             message = (
                 f"this service answers for localhost, not for {host or ''!r:.80}; with an API key or "
                 "--insecure it answers for every name"
             )
-            await answer(Problem(403, message, code="unknown_host"), scope)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+            return Problem(403, message, code="unknown_host")
+        is_link = headers.get("sec-fetch-mode") == "navigate"
+        if self._is_private and headers.get("sec-fetch-site") == "cross-site" and not is_link:
+            message = "pages of other sites may not use this service; --cors ORIGIN allows those of a site"
+            return Problem(403, message, code="unknown_origin")
+        return None
 
 
 class KeyCheck:

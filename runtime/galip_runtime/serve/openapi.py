@@ -17,6 +17,7 @@ __all__ = ["describe", "file_of", "problems"]
 _MEANINGS = {
     400: "A parameter is wrong",
     401: "No API key, or an unknown one",
+    403: "The Host header, or the page that asks, is not one that the service answers",
     404: "There is no such model",
     413: "The body is too large",
     415: "The body is not application/json",
@@ -31,14 +32,14 @@ _Schema = dict[str, Any]
 
 
 def problems(*statuses: int) -> dict[int | str, _Schema]:
-    """Return what a route says about its errors."""
+    """Return what a route says about its errors; 403 is any route's."""
     return {
         status: {
             "model": ErrorAnswer,
             "description": _MEANINGS[status],
             **({"headers": _RETRY} if status in (429, 503) else {}),
         }
-        for status in statuses
+        for status in (403, *statuses)
     }
 
 
@@ -50,7 +51,7 @@ def file_of(description: str, *kinds: str, headers: Mapping[str, Any]) -> _Schem
 
 def describe(app: FastAPI, service: "Service") -> _Schema:
     """Return the app's OpenAPI document."""
-    document = _exact(
+    document: _Schema = _exact(
         get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     )
     schemas = document["components"]["schemas"]

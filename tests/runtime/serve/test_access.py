@@ -87,12 +87,31 @@ def test_with_a_key_every_name_is_answered(start, key_file):
 
 
 @pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        ("cross-site", "no-cors", 403),  # an <img> of a page somewhere
+        ("cross-site", "cors", 403),
+        ("cross-site", "navigate", 200),  # a link to the picture
+        ("same-site", "no-cors", 200),  # a page of another port of localhost
+        ("same-origin", "cors", 200),
+        ("none", "navigate", 200),
+    ],
+)
+def test_pages_of_other_sites_have_nothing_drawn(client, start, site, mode, status):
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+    picture = "/v1/picture?prompt=a&seed=1"
+    assert client.get(picture, headers=headers).status_code == status
+    for allowing in (start(cors=("https://example.org",)), start(insecure=True)):
+        assert allowing.get(picture, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
     "path", ["/healthz", "/v1/models", "/v1/picture?prompt=a&seed=1", "/nothing", "/docs", "/v1/picture"]
 )
 def test_headers_of_every_answer(client, path):
     headers = client.get(path).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-site"
     assert headers["X-Request-Id"].startswith("req_")
     assert "Access-Control-Allow-Origin" not in headers
 
