@@ -72,6 +72,7 @@ def test_the_runtime_needs_neither_torch_nor_onnx(runtime):
     assert runtime.needs("openvino") == {"onnxruntime-openvino"}
     assert runtime.needs("openvino-native") == {"openvino"}
     assert runtime.needs("trt") == {"tensorrt", "cuda-bindings"}
+    assert runtime.needs("client") == {"httpx", "pillow"}
     libraries = {"tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"}
     assert runtime.needs("trt-rtx") == {*libraries, "cuda-bindings"}
     assert runtime.needs("ray") == {"ray"}

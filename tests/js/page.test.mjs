@@ -5,8 +5,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
-import { inflateSync } from "node:zlib";
 import { serve } from "../../runtime/js/tools/serve.mjs";
+import { chunks, largestDifference } from "./png.mjs";
 import { chromiumPath, launchChromium } from "./site.mjs";
 import { asZip, bundleFiles, packageFolder, require, vectors } from "./support.mjs";
 
@@ -130,7 +130,7 @@ describe("the page in Chromium", { skip }, () => {
     const texts = png.filter(([type]) => type === "iTXt").map(([, data]) => data.toString());
     assert.ok(texts.some((text) => text.startsWith("prompt\0") && text.endsWith(prompt)));
     assert.ok(texts.some((text) => text.startsWith("seed\0") && text.endsWith(String(seed))));
-    assert.ok(largestDifference(png, Buffer.from(pixels, "hex")) <= 1);
+    assert.ok(largestDifference(bytes, Buffer.from(pixels, "hex")) <= 1);
   });
 
   for (const [width, colorScheme] of [
@@ -374,26 +374,3 @@ describe("the page in Chromium", { skip }, () => {
     assert.equal(await page.textContent("#offline"), "");
   });
 });
-
-/** Return the chunks of a PNG file: type and data of each. */
-function chunks(bytes) {
-  const found = [];
-  for (let at = 8; at < bytes.length;) {
-    const length = bytes.readUInt32BE(at);
-    found.push([bytes.toString("latin1", at + 4, at + 8), bytes.subarray(at + 8, at + 8 + length)]);
-    at += length + 12;
-  }
-  return found;
-}
-
-/** Return the largest difference of an unfiltered RGB file's pixels from others. */
-function largestDifference(png, expected) {
-  const width = png[0][1].readUInt32BE(0);
-  const lines = inflateSync(png.find(([type]) => type === "IDAT")[1]);
-  let largest = 0;
-  expected.forEach((value, i) => {
-    const line = Math.floor(i / (3 * width));
-    largest = Math.max(largest, Math.abs(value - lines[i + line + 1]));
-  });
-  return largest;
-}

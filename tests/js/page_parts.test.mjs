@@ -8,7 +8,9 @@ import { packageFolder, require } from "./support.mjs";
 const { build } = require("esbuild");
 const { outputFiles } = await build({
   stdin: {
-    contents: ["mixing", "known", "state", "painter"].map((name) => `export * from "./${name}.ts";`).join(""),
+    contents: ["mixing", "known", "state", "painter", "plan"]
+      .map((name) => `export * from "./${name}.ts";`)
+      .join(""),
     resolveDir: join(packageFolder, "demo", "src"),
   },
   bundle: true,
@@ -116,6 +118,75 @@ test("a round trip comes back to where it began", () => {
     [0, 1, 2, 3, 4, 5, 6, 5, 4, 3, 2, 1],
   );
   assert.ok(states.every(({ prompt }) => prompt === "a fox"));
+});
+
+test("what a service draws: a picture, or one of a strip or a square of them", () => {
+  const plan = (change, most = 64) => page.plan(page.recipeOf({ ...state, ...change }, known), most);
+  const asked = ({ prompts, seeds, steps, isSquare, index }) => [prompts, seeds, steps, isSquare, index];
+  const seeds = ["7", "8"];
+  const flat = { prompt: "a fox, flat style", seeds };
+  assert.deepEqual(asked(plan(flat)), [["a fox, flat style"], ["7"], 1, false, 0]);
+  assert.deepEqual(asked(plan({ ...flat, walk: 1 })), [["a fox, flat style"], ["8"], 1, false, 0]);
+  assert.deepEqual(asked(plan({ ...flat, walk: 0.32 })), [["a fox, flat style"], seeds, 11, false, 3]);
+  assert.equal(plan({ ...flat, walk: 0.32 }).recipe.walk, 0.3);
+  const [, right, left] = page.polygon(3);
+  const between = { seeds, style: [0.5 * right[0] + 0.5 * left[0], right[1]] };
+  const pair = ["a fox, flat style", "a fox, noto style"];
+  assert.deepEqual(asked(plan(between)), [pair, ["7"], 11, false, 5]);
+  assert.deepEqual(asked(plan({ ...between, walk: 0.25 })), [pair, seeds, 5, true, 7]);
+  const nearer = { seeds, style: [0.4 * right[0] + 0.6 * left[0], right[1]] };
+  assert.deepEqual(asked(plan(nearer)), [pair, ["7"], 11, false, 6]); // the same strip
+  const corners = { mode: "corners", corners: ["a", "b", "c", "d"], seeds };
+  const grid = [["a", "b", "d", "c"], ["7"], 5, false];
+  assert.deepEqual(asked(plan({ ...corners, corner: [0.3, 0.5] })), [...grid, 11]);
+  assert.deepEqual(asked(plan({ ...corners, corner: [0.3, 0.5], walk: 0.7 }))[1], ["8"]);
+  assert.deepEqual(asked(plan({ ...corners, corner: [0.95, 1] })), [["c"], ["7"], 1, false, 0]);
+  assert.deepEqual(
+    plan({ ...corners, corner: [0.3, 0] }).recipe.parts.map(({ prompt, weight }) => [prompt, weight]),
+    [
+      ["a", 0.75],
+      ["b", 0.25],
+    ],
+  );
+});
+
+test("a service that draws few pictures at a time gets smaller requests", () => {
+  for (const most of [1, 2, 3, 4, 8, 9, 64]) {
+    for (const mode of ["styles", "corners"]) {
+      for (const walk of [0, 0.05, 0.3, 0.5, 0.99, 1]) {
+        for (let i = 0; i <= 20; i++) {
+          const at = { style: [0.3, 1.5 * (i / 20) - 1], corner: [i / 20, 0.4] };
+          const recipe = page.recipeOf({ ...state, mode, walk, ...at }, known);
+          const wish = page.plan(recipe, most);
+          assert.ok(wish.columns * wish.rows <= most, `${most}: ${wish.columns}x${wish.rows}`);
+          assert.ok(wish.index < wish.columns * wish.rows);
+          assert.ok(wish.steps === 1 || wish.columns * wish.rows > 1);
+          const sum = wish.recipe.parts.reduce((total, { weight }) => total + weight, 0);
+          assert.ok(Math.abs(sum - 1) < 1e-9);
+          assert.deepEqual(page.plan(wish.recipe, most), {
+            ...wish,
+            recipe: page.plan(wish.recipe, most).recipe,
+          });
+        }
+      }
+    }
+  }
+});
+
+test("the animation of a service needs few requests", () => {
+  for (const mode of ["styles", "corners"]) {
+    const wishes = page
+      .shortTrip({ ...state, mode, prompt: "a fox, flat style" })
+      .map((each) => page.plan(page.recipeOf(each, known), 64));
+    const requests = new Set(
+      wishes.map(({ prompts, seeds, steps }) => JSON.stringify([prompts, seeds, steps])),
+    );
+    assert.ok(requests.size <= 5, `${requests.size}`);
+    assert.equal(
+      new Set(wishes.map(({ recipe }) => page.describe(recipe))).size,
+      mode === "corners" ? 16 : 11,
+    );
+  }
 });
 
 test("the painter draws the newest wish, then what waits, and tells of errors", async () => {

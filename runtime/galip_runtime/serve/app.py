@@ -2,8 +2,9 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,10 +15,12 @@ from galip_runtime.loading import load
 from galip_runtime.serve import documentation, generations, health, interpolations, models, picture
 from galip_runtime.serve.middleware import Envelope, HostCheck, KeyCheck, Limits
 from galip_runtime.serve.openapi import describe
+from galip_runtime.serve.page import page_routes
 from galip_runtime.serve.problems import add_handlers
 from galip_runtime.serve.security import KeyRing
 from galip_runtime.serve.service import Service
 from galip_runtime.serve.settings import ServeSettings
+from galip_runtime.shipped import default_bundle
 from galip_runtime.text_to_image import TextToImage
 
 __all__ = ["create_app"]
@@ -57,11 +60,19 @@ def create_app(settings: ServeSettings, model: TextToImage | None = None) -> Fas
     app.state.keys = KeyRing.from_file(settings.api_key_file) if settings.api_key_file else None
     for module in (generations, picture, interpolations, models, health, documentation):
         app.include_router(module.router)
-    app.router.routes.append(documentation.files())
+    page = page_routes(settings, _bundle_of(settings, model))
+    app.router.routes += [documentation.files(), *page]
     app.openapi = functools.partial(_description, app, service)  # type: ignore[method-assign]
     add_handlers(app)
-    _add_middleware(app, service)
+    _add_middleware(app, service, {route.path for route in page})
     return app
+
+
+def _bundle_of(settings: ServeSettings, model: TextToImage | None) -> Path | None:
+    """Return the folder of the bundle that is served; None for a model that comes from none."""
+    if model is None:
+        return settings.bundle or default_bundle()
+    return None if model.digest is None else Path(model.info()["path"])
 
 
 def _load(settings: ServeSettings) -> TextToImage:
@@ -77,12 +88,12 @@ def _description(app: FastAPI, service: Service) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _add_middleware(app: FastAPI, service: Service) -> None:
-    """Add what every request passes, the innermost first."""
+def _add_middleware(app: FastAPI, service: Service, page: Set[str]) -> None:
+    """Add what every request passes, the innermost first. `page`: the paths of the page's files."""
     settings = service.settings
     app.add_middleware(Limits, settings=settings)
     if app.state.keys is not None:
-        app.add_middleware(KeyCheck, keys=app.state.keys, is_page=lambda path: path == "/")
+        app.add_middleware(KeyCheck, keys=app.state.keys, is_page=page.__contains__)
     if settings.cors:
         app.add_middleware(
             CORSMiddleware,

@@ -11,7 +11,7 @@ const [out] = process.argv.slice(2);
 if (!out) throw new Error("name the folder to write: node tools/build_page.mjs FOLDER");
 
 const COPIED = ["index.html", "style.css", "icon.svg", "shuffle.svg"];
-const EDITABLE = "known.json"; // by who hosts the page, so no part of its version
+const EDITABLE = ["known.json", "service.json"]; // by who hosts the page, so no part of its version
 const SCRIPTS = ["page.js", "worker.js"];
 const ONNXRUNTIME = [
   "ort.wasm.min.mjs",
@@ -39,7 +39,7 @@ await build({
   entryPoints: { page: "demo/src/main.ts", worker: "src/worker.ts" },
   outdir: resolve(out),
 });
-for (const name of [...COPIED, EDITABLE]) cpSync(join(root, "demo", name), join(out, name));
+for (const name of [...COPIED, ...EDITABLE]) cpSync(join(root, "demo", name), join(out, name));
 for (const name of ["LICENSE", "NOTICE", "licenses"]) {
   cpSync(join(root, name), join(out, name), { recursive: true });
 }
@@ -52,7 +52,7 @@ const hash = createHash("sha256");
 for (const name of [...COPIED, ...SCRIPTS, ...ONNXRUNTIME.map((file) => `onnxruntime/${file}`)]) {
   hash.update(readFileSync(join(out, name)));
 }
-const files = ["./", ...COPIED.slice(1), ...SCRIPTS, EDITABLE];
+const files = ["./", ...COPIED.slice(1), ...SCRIPTS, ...EDITABLE];
 const { outputFiles } = await build({
   ...options,
   format: "iife",

@@ -42,7 +42,7 @@ async function answer(request: Request): Promise<Response> {
   url.search = "";
   const path = url.href.slice(scope.length);
   const key = path === "index.html" ? scope : url.href;
-  const isEditable = path === "known.json";
+  const isEditable = path === "known.json" || path === "service.json";
   const kept = await cache.match(key);
   if (kept && !isEditable) return isolated(kept);
   try {

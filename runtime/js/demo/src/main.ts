@@ -11,7 +11,6 @@ import {
   polygon,
   type Recipe,
   recipeOf,
-  roundTrip,
   SQUARE,
   stylePoint,
   subject,
@@ -20,12 +19,14 @@ import { hideProgress, showHow, showProgress, tell, untell } from "./messages.js
 import { goOffline } from "./offline.js";
 import { Pad } from "./pad.js";
 import { Painter } from "./painter.js";
+import { apiKey, offerPlaces, type Place, showPlace } from "./place.js";
 import { Recent } from "./recent.js";
 import { copyLink, saveAnimation, savePicture } from "./saving.js";
 import { fromHash, NO_TRUNCATION, START, type State, toHash } from "./state.js";
-import { Studio } from "./studio.js";
+import { findService, type ServiceConfig, ServiceError, servedModel } from "./service.js";
+import { ServiceStudio } from "./serviceStudio.js";
+import { type Artist, Studio } from "./studio.js";
 
-const FRAMES = 42;
 const SETTLED = 900; // ms without a change until a picture counts as recent
 const IDLE = 200; // ms without a change until the pad's small pictures are drawn again
 const SHOWN = 512 * Math.min(Math.ceil(devicePixelRatio), 2); // pixels of the large picture
@@ -43,15 +44,19 @@ const actions = document.querySelectorAll<HTMLButtonElement>(".actions button");
 
 let state = fromHash(location.hash, START);
 let known: Known = { source: "", styles: [], things: [] };
-let studio: Studio | undefined;
+let studio: Artist | undefined;
+let service: ServiceConfig | undefined;
 let loading: AbortController | undefined;
 let stylePad: Pad | undefined;
 let last: { state: State; recipe: Recipe; picture: ImageData } | undefined;
+let drawsIn: Place = "tab";
 let drawn = 0;
 let timers: number[] = [];
 let shownSpots = "";
 
-const painter = new Painter<State>(draw, (error) => tell(error, "drawing"));
+const painter = new Painter<State>(draw, (error) => {
+  tell(error, "drawing", error instanceof ServiceError);
+});
 const recent = new Recent(set);
 const cornerPad = new Pad(find("#corner-pad"), {
   corners: SQUARE,
@@ -93,7 +98,7 @@ function render(): void {
 
 async function draw(wish: State): Promise<void> {
   const painting = studio!;
-  const recipe = recipeOf(wish, known);
+  const recipe = painting.nearest(recipeOf(wish, known));
   const picture = await painting.paint(recipe);
   last = { state: wish, recipe, picture };
   const warning = painting.warningOf(recipe);
@@ -103,13 +108,13 @@ async function draw(wish: State): Promise<void> {
   requestAnimationFrame(() => present(wish, recipe, picture, painting));
 }
 
-function present(wish: State, recipe: Recipe, picture: ImageData, painting: Studio): void {
+function present(wish: State, recipe: Recipe, picture: ImageData, painting: Artist): void {
   show(canvas, picture, Math.max(1, Math.round(SHOWN / picture.width)));
   canvas.ariaLabel = describe(recipe);
   find("#caption").textContent = subject(recipe);
   canvas.dataset["drawn"] = String(++drawn);
   canvas.dataset["state"] = toHash(wish);
-  showHow(painting.info, painting.milliseconds);
+  showHow(painting.how);
 }
 
 /** The visitor rests: the picture is one of the recent, and the address has its state. */
@@ -132,7 +137,7 @@ function drawSpots(): void {
   if (!pad || key === shownSpots) return;
   painter.later([
     ...states.map((each, i) => async () => {
-      show(pad.pictures[i]!, await studio!.paint(recipeOf(each, known)));
+      show(pad.pictures[i]!, await studio!.paint(studio!.nearest(recipeOf(each, known))));
     }),
     async () => {
       shownSpots = key;
@@ -140,41 +145,69 @@ function drawSpots(): void {
   ]);
 }
 
-/** Load a bundle in place of the one that is there. If it is refused, the old one stays. */
-async function open(place: BundlePlace): Promise<void> {
-  loading?.abort();
-  const stop = (loading = new AbortController());
-  let warn = (text: string): void => tell(text, "loading");
-  untell();
-  showProgress();
-  try {
+/** Load a bundle in place of what draws now. If it is refused, that stays. */
+function open(place: BundlePlace): Promise<void> {
+  return change("tab", async (signal) => {
+    let warn = (text: string): void => tell(text, "loading");
     const model = await load(place, {
       onnxruntime: "onnxruntime/",
-      signal: stop.signal,
+      signal,
       onProgress: showProgress,
       onWarning: (text) => warn(text),
     });
     const next = new Studio(model, await knownTo(model.info().source.sha256));
-    if (stop.signal.aborted) return await next.dispose();
     warn = (text) => (next.warning = text);
+    return next;
+  });
+}
+
+/** Let the service draw. */
+function askService({ source, steps }: ServiceConfig): Promise<void> {
+  return change("service", async () => {
+    const key = apiKey();
+    return new ServiceStudio(await servedModel(key), key, await knownTo(source), source, steps);
+  });
+}
+
+/** Let what `begin` returns draw from now on. If it throws, what draws now stays. */
+async function change(place: Place, begin: (signal: AbortSignal) => Promise<Artist>): Promise<void> {
+  loading?.abort();
+  const stop = (loading = new AbortController());
+  untell();
+  showProgress();
+  try {
+    const next = await begin(stop.signal);
+    if (stop.signal.aborted) return await next.dispose();
     await painter.stop();
     await studio?.dispose();
+    drawsIn = place;
     use(next);
   } catch (error) {
     if (stop.signal.aborted) return;
-    tell(error, "loading");
-    find("#retry").hidden = studio !== undefined;
+    tell(error, "loading", studio === undefined);
   } finally {
-    if (loading === stop) hideProgress();
+    if (loading === stop) {
+      hideProgress();
+      showPlace(drawsIn);
+    }
   }
 }
 
-function use(next: Studio): void {
-  find("#retry").hidden = true;
+/** Do again what has failed. */
+function again(): void {
+  if (studio) set({});
+  else start();
+}
+
+function start(place: Place = service ? "service" : "tab"): Promise<void> {
+  return service && place === "service" ? askService(service) : open("bundle/");
+}
+
+function use(next: Artist): void {
+  if (next.source !== studio?.source) recent.clear();
   studio = next;
   known = next.known;
   shownSpots = "";
-  recent.clear();
   const styles = polygon(known.styles.length);
   find("#style-pad").hidden = find("#any-prompt").hidden = !styles.length;
   stylePad = styles.length
@@ -194,7 +227,7 @@ function use(next: Studio): void {
 
 async function animate(): Promise<void> {
   const painting = studio!;
-  const recipes = roundTrip(state, known, FRAMES).map((each) => recipeOf(each, known));
+  const recipes = painting.trip(state).map((each) => painting.nearest(recipeOf(each, known)));
   try {
     await saveAnimation(painting, recipes, (recipe) => painter.between(() => painting.paint(recipe)));
   } catch (error) {
@@ -238,15 +271,21 @@ function listen(): void {
   };
   find("#save-animation").onclick = animate;
   find("#copy-link").onclick = () => copyLink(state);
-  find("#retry").onclick = () => open("bundle/");
+  find("#retry").onclick = again;
   find("#dismiss").onclick = () => untell();
   find(".controls").onsubmit = (event) => event.preventDefault();
   window.onhashchange = () => set(fromHash(location.hash, state));
-  offerBundles(open);
 }
 
 listen();
 render();
-const isKept = await goOffline();
-await open("bundle/");
+service = await findService();
+if (service) {
+  drawsIn = "service";
+  showPlace(drawsIn);
+  offerPlaces(service, start);
+}
+if (!service || service.tab) offerBundles(open);
+const isKept = !service && (await goOffline()); // a service sends the headers for threads itself
+await start();
 if (isKept && studio) find("#offline").textContent = "Works offline from now on.";

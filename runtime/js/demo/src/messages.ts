@@ -1,7 +1,8 @@
 /** What the page says: how far loading is, how pictures are drawn, errors and warnings. */
 
-import type { Info, Progress } from "galip-runtime";
+import type { Progress } from "galip-runtime";
 import { find } from "./dom.js";
+import type { Artist } from "./studio.js";
 
 const message = find("#message");
 
@@ -27,21 +28,17 @@ export function hideProgress(): void {
   find("#loading").hidden = true;
 }
 
-/** Show device, precision and the time of a picture. */
-export function showHow(info: Info, milliseconds: number): void {
-  const device = { webgpu: "WebGPU", wasm: "WebAssembly", cpu: "CPU" }[info.device];
-  const threads = `${info.threads} thread${info.threads === 1 ? "" : "s"}`;
-  const why = info.threadsReason === undefined ? "" : " (no SharedArrayBuffer here)";
-  const line = find("#how");
-  line.title = info.threadsReason ?? "";
-  line.textContent = `${device}, ${threads}${why} · ${info.precision.generator} · ${milliseconds.toFixed(0)} ms a picture`;
+/** Show how pictures are drawn. */
+export function showHow({ text, title }: Artist["how"]): void {
+  Object.assign(find("#how"), { textContent: text, title });
 }
 
-/** Show an error or a warning. */
-export function tell(error: unknown, about: "loading" | "drawing"): void {
+/** Show an error or a warning; `canRetry`: offer to do again what failed. */
+export function tell(error: unknown, about: "loading" | "drawing", canRetry = false): void {
   find("#message p").textContent = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
   message.dataset["about"] = about;
   message.hidden = false;
+  find("#retry").hidden = !canRetry;
 }
 
 /** Take the message away; with `about`, only one that is about it. */

@@ -9,6 +9,8 @@ export interface Recipe {
   readonly seeds: readonly [string, string];
   readonly walk: number;
   readonly truncation: number | undefined;
+  /** Where the parts come from, if it is a square: its prompts, clockwise from the top left, and the point. */
+  readonly square?: { readonly prompts: readonly string[]; readonly at: Point } | undefined;
 }
 
 /** The corners of the square between four prompts, clockwise from the top left. */
@@ -38,23 +40,23 @@ export function stylePoint(state: State, known: Known): Point {
 
 /** Return what a state draws. */
 export function recipeOf(state: State, known: Known): Recipe {
-  const { seeds, walk, truncation } = state;
-  const parts = (state.mode === "corners" ? cornerParts(state) : styleParts(state, known)).filter(
-    ({ weight }) => weight > LEAST,
-  );
-  return { parts, seeds, walk, truncation };
+  const { mode, corners, corner, seeds, walk, truncation } = state;
+  const parts = mode === "corners" ? squareParts(corners, corner) : styleParts(state, known);
+  const square = mode === "corners" ? { prompts: corners, at: corner } : undefined;
+  return { parts: parts.filter(({ weight }) => weight > LEAST), seeds, walk, truncation, square };
 }
 
-function styleParts(state: State, known: Known): { prompt: string; weight: number }[] {
+function styleParts(state: State, known: Known): Recipe["parts"] {
   const { thing, style } = splitPrompt(state.prompt, known);
   if (style >= 0 || !known.styles.length || !thing) return [{ prompt: state.prompt, weight: 1 }];
   const weights = meanValues(state.style, polygon(known.styles.length));
   return known.styles.map((name, i) => ({ prompt: `${thing}, ${name}`, weight: weights[i]! }));
 }
 
-function cornerParts({ corners, corner: [x, y] }: State): { prompt: string; weight: number }[] {
+/** Return four prompts with the weights of a point of the square between them. */
+export function squareParts(prompts: readonly string[], [x, y]: Point): Recipe["parts"] {
   const weights = [(1 - x) * (1 - y), x * (1 - y), x * y, (1 - x) * y];
-  return corners.map((prompt, i) => ({ prompt, weight: weights[i]! }));
+  return prompts.map((prompt, i) => ({ prompt, weight: weights[i]! }));
 }
 
 /**
@@ -143,4 +145,23 @@ export function describe(recipe: Recipe): string {
   const between = `${Math.round(100 * walk)}% of the way from seed ${seeds[0]} to ${seeds[1]}`;
   const seed = walk === 0 ? `seed ${seeds[0]}` : walk === 1 ? `seed ${seeds[1]}` : between;
   return `${subject(recipe)}, ${seed}${truncation === undefined ? "" : `, truncation ${truncation}`}`;
+}
+
+/** Return the prompts and seeds that a recipe uses, and the texts of a file that say how it mixes them. */
+export function sources(recipe: Recipe): {
+  prompts: string[];
+  seeds: string[];
+  mix: Record<string, string>;
+} {
+  const { parts, seeds, walk } = recipe;
+  const used = walk === 0 ? [seeds[0]] : walk === 1 ? [seeds[1]] : [...seeds];
+  const isMixed = parts.length > 1 || used.length > 1;
+  return {
+    prompts: parts.map(({ prompt }) => prompt),
+    seeds: used,
+    mix: {
+      ...(isMixed ? { mix: JSON.stringify({ weights: parts.map(({ weight }) => weight), walk }) } : {}),
+      description: describe(recipe),
+    },
+  };
 }

@@ -32,7 +32,7 @@ export class Recent {
     this.section.hidden = false;
   }
 
-  /** Forget all, as when another bundle is loaded. */
+  /** Forget all, as when another model draws. */
   clear(): void {
     this.items.clear();
     this.list.replaceChildren();

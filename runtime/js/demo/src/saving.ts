@@ -1,21 +1,21 @@
 /** What a visitor takes along: a picture, an animation, a link. */
 
-import { encodeAnimation } from "galip-runtime";
+import { encodeAnimation, encodePng } from "galip-runtime";
 import { find, save } from "./dom.js";
 import type { Recipe } from "./mixing.js";
 import { type State, toHash } from "./state.js";
-import type { Studio } from "./studio.js";
+import type { Artist } from "./studio.js";
 
 const FRAME_TIME = 90; // ms
 
 /** Save a picture as a PNG file. */
-export function savePicture(studio: Studio, picture: ImageData, recipe: Recipe): void {
-  save(studio.png(picture, recipe), "image/png", `${fileName(recipe)}.png`);
+export function savePicture(artist: Artist, picture: ImageData, recipe: Recipe): void {
+  save(encodePng(picture, artist.metadata(recipe)), "image/png", `${fileName(recipe)}.png`);
 }
 
 /** Draw pictures with `paint` and save them as an animation; the button says how far that is. */
 export async function saveAnimation(
-  studio: Studio,
+  artist: Artist,
   recipes: readonly Recipe[],
   paint: (recipe: Recipe) => Promise<ImageData>,
 ): Promise<void> {
@@ -29,7 +29,7 @@ export async function saveAnimation(
       button.textContent = `Drawing ${pictures.length} of ${recipes.length}`;
     }
     const [first] = recipes;
-    const file = encodeAnimation(pictures, { milliseconds: FRAME_TIME, metadata: studio.metadata(first!) });
+    const file = encodeAnimation(pictures, { milliseconds: FRAME_TIME, metadata: artist.metadata(first!) });
     save(file, "image/apng", `${fileName(first!)}-animated.png`);
   } finally {
     button.textContent = label;

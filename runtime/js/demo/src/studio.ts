@@ -1,19 +1,41 @@
 /** A loaded model that draws recipes. */
 
-import { encodePng, type Info, lerp, type Model, slerp } from "galip-runtime";
+import { type Info, lerp, type Model, slerp } from "galip-runtime";
 import type { Known } from "./known.js";
-import { describe, type Recipe } from "./mixing.js";
+import { type Recipe, roundTrip, sources } from "./mixing.js";
+import type { State } from "./state.js";
+import { Times } from "./times.js";
 
+const FRAMES = 42;
 const MOST_SENTENCES = 500;
-const MOST_TIMES = 15;
 
-export class Studio {
-  readonly info: Info;
+/** Whatever draws recipes: a model in this tab, or a service. */
+export interface Artist {
+  readonly known: Known;
+  /** The SHA-256 of the model's checkpoint. */
+  readonly source: string;
+  /** How pictures are drawn, in words, and why not faster. */
+  readonly how: { readonly text: string; readonly title: string };
+  /** Return the recipe nearest to this one that can be drawn. */
+  nearest(recipe: Recipe): Recipe;
+  /** Draw a picture of a recipe that `nearest` returned. */
+  paint(recipe: Recipe): Promise<ImageData>;
+  /** Return what the visitor should know of the recipe's prompts; nothing for most. */
+  warningOf(recipe: Recipe): string;
+  /** Return the states of an animation that starts and ends at this one. */
+  trip(state: State): State[];
+  /** Return the texts of a picture's file. */
+  metadata(recipe: Recipe): Record<string, string>;
+  dispose(): Promise<void>;
+}
+
+export class Studio implements Artist {
+  private readonly info: Info;
   /** The last warning of the library: a prompt that is cut. */
   warning = "";
   private readonly sentences = new Map<string, Float32Array>();
   private readonly warnings = new Map<string, string>();
-  private readonly times: number[] = [];
+  private readonly times = new Times();
 
   constructor(
     private readonly model: Model,
@@ -30,8 +52,7 @@ export class Studio {
     const sentence = await this.mixed(recipe);
     const started = performance.now();
     const [picture] = await this.model.decodePictures([noise], [sentence]);
-    this.times.push(performance.now() - started);
-    if (this.times.length > MOST_TIMES) this.times.shift();
+    this.times.add(performance.now() - started);
     return picture as ImageData;
   }
 
@@ -40,28 +61,32 @@ export class Studio {
     return parts.map(({ prompt }) => this.warnings.get(prompt) ?? "").find(Boolean) ?? "";
   }
 
-  /** The median of the last pictures' times in ms. */
-  get milliseconds(): number {
-    const sorted = [...this.times].sort((a, b) => a - b);
-    return sorted[sorted.length >> 1] ?? 0;
+  get source(): string {
+    return this.info.source.sha256;
   }
 
-  /** Return a picture as a PNG file that says how it was drawn. */
-  png(picture: ImageData, recipe: Recipe): Uint8Array<ArrayBuffer> {
-    return encodePng(picture, this.metadata(recipe));
+  /** Device, precision, and the median of the last pictures' times. */
+  get how(): { text: string; title: string } {
+    const { device, threads, threadsReason, precision } = this.info;
+    const name = { webgpu: "WebGPU", wasm: "WebAssembly", cpu: "CPU" }[device];
+    const why = threadsReason === undefined ? "" : " (no SharedArrayBuffer here)";
+    const text = `${name}, ${threads} thread${threads === 1 ? "" : "s"}${why} · ${precision.generator}`;
+    return { text: `${text} · ${this.times.median.toFixed(0)} ms a picture`, title: threadsReason ?? "" };
+  }
+
+  /** Return the recipe: all can be drawn. */
+  nearest(recipe: Recipe): Recipe {
+    return recipe;
+  }
+
+  trip(state: State): State[] {
+    return roundTrip(state, this.known, FRAMES);
   }
 
   /** Return the texts of a picture's file. */
   metadata(recipe: Recipe): Record<string, string> {
-    const { parts, seeds, walk, truncation } = recipe;
-    const used = walk === 0 ? [seeds[0]] : walk === 1 ? [seeds[1]] : [...seeds];
-    const prompts = parts.map(({ prompt }) => prompt);
-    const mixed = parts.length > 1 || used.length > 1;
-    return {
-      ...this.model.metadata(prompts, used, truncation),
-      ...(mixed ? { mix: JSON.stringify({ weights: parts.map(({ weight }) => weight), walk }) } : {}),
-      description: describe(recipe),
-    };
+    const { prompts, seeds, mix } = sources(recipe);
+    return { ...this.model.metadata(prompts, seeds, recipe.truncation), ...mix };
   }
 
   dispose(): Promise<void> {
