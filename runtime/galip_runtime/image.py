@@ -19,6 +19,7 @@ __all__ = [
     "as_pil_images",
     "check_size",
     "check_target",
+    "encode_picture",
     "encode_png",
     "grid",
     "grid_size",
@@ -96,12 +97,31 @@ def save_picture(
     kind = check_target(path, PICTURES)
     height, width = picture.shape[:2]
     check_size(path, height, width)
-    write_atomically(path, _encode(picture, kind, metadata))
+    write_atomically(path, encode_picture(picture, kind, metadata))
 
 
 def encode_png(picture: Pictures, metadata: Mapping[str, str] | None = None) -> bytes:
     """Return a picture, uint8 (H, W, 3), as the bytes of a PNG file. Raises UsageError without Pillow."""
-    return _encode(picture, "PNG", metadata)
+    return encode_picture(picture, "PNG", metadata)
+
+
+def encode_picture(picture: Pictures, kind: str, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return a picture, uint8 (H, W, 3), as the bytes of a file of `kind`: PNG, JPEG or WEBP.
+
+    `metadata`: texts by keyword for a PNG's text chunks; the other formats go without. Raises UsageError
+    without Pillow.
+    """
+    image, options = _pillow().fromarray(picture), {}
+    if kind == "PNG" and metadata:
+        from PIL.PngImagePlugin import PngInfo
+
+        options["pnginfo"] = PngInfo()
+        for keyword, text in metadata.items():
+            # UTF-8 has no lone surrogates, which a prompt may have
+            options["pnginfo"].add_itxt(keyword, text.encode(errors="replace").decode())
+    data = io.BytesIO()
+    image.save(data, kind, quality=95, **options)
+    return data.getvalue()
 
 
 def as_pil_images(pictures: Pictures) -> list[Any]:
@@ -145,20 +165,6 @@ def check_target(path: str | os.PathLike[str], kinds: dict[str, str] = PICTURES)
     _pillow()
     check_writable(path)
     return kind
-
-
-def _encode(picture: Pictures, kind: str, metadata: Mapping[str, str] | None) -> bytes:
-    image, options = _pillow().fromarray(picture), {}
-    if kind == "PNG" and metadata:
-        from PIL.PngImagePlugin import PngInfo
-
-        options["pnginfo"] = PngInfo()
-        for keyword, text in metadata.items():
-            # UTF-8 has no lone surrogates, which a prompt may have
-            options["pnginfo"].add_itxt(keyword, text.encode(errors="replace").decode())
-    data = io.BytesIO()
-    image.save(data, kind, quality=95, **options)
-    return data.getvalue()
 
 
 def _kind(path: Path, kinds: dict[str, str]) -> str:
