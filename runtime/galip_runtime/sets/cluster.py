@@ -7,8 +7,9 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from galip_runtime.backends.tables import DEVICE_TABLE
 from galip_runtime.errors import GalipError, ServiceUnavailable, UsageError
 from galip_runtime.install import install_extra
 from galip_runtime.sets.options import SetOptions
-from galip_runtime.sets.plan import ShardIndex
+from galip_runtime.sets.plan import Shard, ShardIndex
 from galip_runtime.sets.worker import Job, ModelFacts, ShardDone, ShardWorker, describe_model
 
 __all__ = ["connected", "describe_on", "run_ray"]
@@ -27,6 +28,9 @@ CONNECT_SECONDS = 60.0
 _MAX_BLOCKS = 10_000
 """Tasks that Ray is given: of more shards a task has several, and skips those that are there."""
 _MAX_ACTORS = 10_000
+MAX_ATTEMPTS = 5
+"""Times that a shard may end its worker, or be lost with a node."""
+_ATTEMPTS = ".attempts-"
 
 
 @contextmanager
@@ -39,8 +43,11 @@ def connected(address: str) -> Iterator[ModuleType]:
     if ray.is_initialized():
         yield ray
         return
-    _check_listening(address)
-    _in_time(lambda: _init(ray, address), address)
+    if address == "local":
+        _init(ray, address)  # in this thread: its processes end with the thread that started them
+    else:
+        _check_listening(address)
+        _in_time(lambda: _init(ray, address), address)
     try:
         yield ray
     finally:
@@ -49,7 +56,7 @@ def connected(address: str) -> Iterator[ModuleType]:
 
 def _ray() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
@@ -64,7 +71,7 @@ def _init(ray: ModuleType, address: str) -> None:
 
 def _check_listening(address: str) -> None:
     """Raise ServiceUnavailable if nothing listens at HOST:PORT, UsageError if it is no address."""
-    if address in ("auto", "local"):
+    if address == "auto":
         return
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
@@ -109,8 +116,13 @@ def _no_answer(address: str, reason: str) -> ServiceUnavailable:
 
 
 def describe_on(ray: ModuleType, options: SetOptions) -> ModelFacts:
-    """Load the model on the cluster and return what the plan says of it. Raises as `describe_model`."""
-    task = ray.remote(**_resources(options))(_outcome)
+    """Load the model on the cluster and return what the plan says of it.
+
+    Raises as `describe_model`, and UsageError for a device with a number, since Ray gives out the GPUs.
+    """
+    if ":" in options.device and _needs_gpu(options.device):
+        raise UsageError(f"{options.device}: Ray gives each worker a GPU; leave out the number")
+    task = ray.remote(**_resources(options.device, options.threads))(_outcome)
     facts: ModelFacts = _opened(ray.get(task.remote(describe_model, options)))
     return facts
 
@@ -122,11 +134,14 @@ def run_ray(
     numbers: Sequence[int],
     done: Callable[[ShardDone], object],
 ) -> None:
-    """Generate the shards `numbers` of `index` on the cluster, with as many actors as it has room for. `done` is called for each.
+    """Generate the shards `numbers` of `index` on the cluster, with as many actors as it has room for.
 
-    What a node that died had is generated elsewhere. Raises what a worker raised.
+    `done` is called for each. What a node that died had is generated elsewhere. Raises what a worker raised.
     """
     _quiet(ray)
+    resources = _resources(job.facts.device, job.threads)
+    for left in job.options.out.glob(f"{_ATTEMPTS}*"):
+        left.unlink(missing_ok=True)
     blocks = min(len(numbers), _MAX_BLOCKS)
     actors = min(blocks, _MAX_ACTORS)
     pending = ray.data.from_items([{"shard": number} for number in numbers], override_num_blocks=blocks)
@@ -138,12 +153,10 @@ def run_ray(
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
             max_size=actors,
-            initial_size=min(actors, _room(ray, job.options)),
+            initial_size=min(actors, _room(ray, resources)),
             max_tasks_in_flight_per_actor=1,
         ),
-        max_restarts=-1,
-        max_task_retries=-1,
-        **_resources(job.options),
+        **resources,
     )
     for row in results.iter_rows():
         done(_opened(row["outcome"]))
@@ -157,35 +170,70 @@ def _quiet(ray: ModuleType) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _resources(options: SetOptions) -> dict[str, float]:
-    needs_gpu = options.device.partition(":")[0] in _GPU_DEVICES
-    return {"num_cpus": options.threads or 1, **({"num_gpus": 1} if needs_gpu else {})}
+def _resources(device: str, threads: int | None) -> dict[str, float]:
+    return {"num_cpus": threads or 1, **({"num_gpus": 1} if _needs_gpu(device) else {})}
 
 
-_GPU_DEVICES = {name for name, device in DEVICE_TABLE.items() if device.on_stream}
-"""Those that take an NVIDIA GPU, which Ray counts."""
+def _needs_gpu(device: str) -> bool:
+    """Return whether a device takes an NVIDIA GPU, which Ray counts."""
+    row = DEVICE_TABLE.get(device.partition(":")[0])
+    return row is not None and row.on_stream
 
 
-def _room(ray: ModuleType, options: SetOptions) -> int:
+def _room(ray: ModuleType, resources: Mapping[str, float]) -> int:
     """Return how many actors the cluster has room for now."""
     there = ray.cluster_resources()
     names = {"num_cpus": "CPU", "num_gpus": "GPU"}
-    return max(1, int(min(there.get(names[key], 0) // count for key, count in _resources(options).items())))
+    return max(1, int(min(there.get(names[key], 0) // count for key, count in resources.items())))
 
 
 class _ShardActor:
     """A worker as Ray Data calls it: columns with one row in, and out."""
 
     def __init__(self, job: Job, index: ShardIndex) -> None:
-        self._index = index
+        self._index, self._out = index, job.options.out
         self._worker = _outcome(ShardWorker, job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, list[Any]]:
-        """Generate the shard of the row. An error that we raised is the outcome: Ray does not try again."""
+        """Generate the shard of the row. An error that we raised is the outcome: Ray does not try again.
+
+        Where a worker or its node dies, Ray tries again without end: `_counted` sets one.
+        """
         if isinstance(self._worker, GalipError):
             return {"outcome": [self._worker]}
         shard = self._index[int(row["shard"][0])]
-        return {"outcome": [_outcome(self._worker.make, shard)]}
+        attempts = self._out / f"{_ATTEMPTS}{shard.number}"
+        return {"outcome": [_outcome(_counted, attempts, self._worker.make, shard)]}
+
+
+def _counted(attempts: Path, make: Callable[[Shard], ShardDone], shard: Shard) -> ShardDone:
+    """Call `make(shard)`, with a byte in the file `attempts` for each time that it did not return.
+
+    Raises GalipError the sixth time.
+    """
+    with _storing(attempts), open(attempts, "ab") as file:
+        file.write(b".")
+        count = file.tell()
+    if count > MAX_ATTEMPTS:
+        raise GalipError(
+            f"workers died {MAX_ATTEMPTS} times while they generated shard {shard.number}; if memory ran "
+            "out, let each have more CPUs with threads, so that fewer share a node"
+        )
+    done = make(shard)
+    with _storing(attempts):
+        attempts.unlink(missing_ok=True)
+    return done
+
+
+@contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror or error}): every node needs the set's folder "
+            "under the same path, on storage that they share"
+        ) from error
 
 
 def _outcome(call: Callable[..., Any], *arguments: Any) -> Any:

@@ -5,7 +5,7 @@ import pickle
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -60,10 +60,8 @@ class _Process:
     def give(self, shard: Shard | None) -> None:
         self.shard, self.pictures = shard, 0
         if shard is not None:
-            try:
+            with suppress(OSError):  # it has died, and its connection says so next
                 self.connection.send(shard)
-            except OSError:  # it has died, and its connection says so next
-                return
 
     def end(self) -> None:
         self.connection.close()
@@ -198,7 +196,8 @@ def _work(connection: Connection, job: Job) -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the run has ended
         return
     except Exception as error:
-        connection.send(("error", _portable(error)))
+        with suppress(OSError):  # the run has ended
+            connection.send(("error", _portable(error)))
 
 
 def _portable(error: Exception) -> Exception:

@@ -22,19 +22,18 @@ class SetProgress:
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._printed = -float("inf")
+        self._printed = time.monotonic()  # reading few prompts says nothing
         self._is_open = False
         self._total = self._done = 0
         self._marks: deque[tuple[float, int]] = deque()
 
     def reading(self, pictures: int) -> None:
         """Say how many pictures the prompts read so far will give."""
-        if pictures:
-            self._print(f"reading prompts: {pictures:,} pictures so far")
+        self._print(f"reading prompts: {pictures:,} pictures so far")
 
     def start(self, total: int, done: int) -> None:
         """Begin with `done` of `total` pictures there."""
-        self._total, self._done = total, done
+        self._total, self._done, self._printed = total, done, -float("inf")
         self._marks = deque([(time.monotonic(), done)])
 
     def add(self, pictures: int) -> None:
