@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -216,6 +216,7 @@ def _plan(options: SetOptions, index: ShardIndex, sha256: str, facts: ModelFacts
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Create the folder and lock it. The system frees the lock of a process that dies. Raises UsageError."""
+    was_there = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(folder)
@@ -230,6 +231,9 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         remove_leftovers(folder)
+        if not was_there:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
         if lock is not None:
             os.close(lock)
 

@@ -43,8 +43,9 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    soon = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}  # that a dead node is noticed
     size = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=size)
+    cluster = Cluster(initialize_head=True, head_node_args={**size, "_system_config": soon})
     for _ in range(2):
         cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
     yield cluster
@@ -94,8 +95,8 @@ def test_a_node_killed_in_the_middle(cluster, options):
 def test_an_error_of_a_worker_arrives(cluster, options, tmp_path):
     with pytest.raises(UsageError, match="precision 'fp16' makes no sense on cpu"):
         generate_set(options(ray=cluster.address, precision="fp16"))
+    assert not options().out.exists()
     chosen = options(ray=cluster.address)
-    chosen.out.mkdir()
 
     class InTheWay(SetProgress):
         def start(self, total, done):
