@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from galip_runtime.backends.tables import DEVICES
 from galip_runtime.sets.options import HELP
 
-from galip.cli.options import Json
+from galip.cli.options import Bundle, Device, Json, Precision, Truncation
 from galip.cli.output import emit
 
 __all__ = ["generate_set"]
@@ -21,12 +20,10 @@ def generate_set(
     count: Annotated[int, typer.Option(help=HELP["count"])] = 1,
     seeds: Annotated[str | None, typer.Option(metavar="LIST", help=HELP["seeds"], show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help=HELP["seed"], show_default=False)] = None,
-    truncation: Annotated[
-        float | None, typer.Option(metavar="T", help=HELP["truncation"], show_default=False)
-    ] = None,
-    bundle: Annotated[Path | None, typer.Option(help=HELP["bundle"], show_default=False)] = None,
-    device: Annotated[str, typer.Option(help=f"{HELP['device']} Devices: {', '.join(DEVICES)}.")] = "auto",
-    precision: Annotated[str, typer.Option(help=HELP["precision"])] = "auto",
+    truncation: Truncation = None,
+    bundle: Bundle = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
     threads: Annotated[int | None, typer.Option(help=HELP["threads"], show_default=False)] = None,
     shard_size: Annotated[int, typer.Option(help=HELP["shard_size"])] = 1000,
     format: Annotated[str, typer.Option(help=HELP["format"])] = "png",

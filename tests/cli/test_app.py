@@ -49,8 +49,8 @@ print({{"heavy": [name for name in {HEAVY} if name in sys.modules]}})
 COMMANDS = {
     "generate": "PROMPTS --bundle --model --seed --count --truncation --out --device --precision --threads "
     "--fallback --metadata --no-metadata --json",
-    "generate-set": "PROMPTS --out --count --seeds --seed --truncation --bundle --device --precision --threads "
-    "--shard-size --format --layout --workers --ray --json",
+    "generate-set": "PROMPTS --out --count --seeds --seed --truncation --bundle --device --precision "
+    "--threads --shard-size --format --layout --workers --ray --json",
     "interpolate": "PROMPTS --steps --bundle --model --seed --square --truncation --out --device --precision "
     "--threads --fallback --metadata "
     "--no-metadata --json",

@@ -73,15 +73,18 @@ def _check_listening(address: str) -> None:
     """Raise ServiceUnavailable if nothing listens at HOST:PORT, UsageError if it is no address."""
     if address == "auto":
         return
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"{address}: Ray Data does not run through Ray's client; run the command on a machine of the "
+            "cluster, with ray auto"
+        )
     try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
+        parts = urlsplit(f"//{address}")
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
     if not host or not port:
-        raise UsageError(
-            f"{address!r:.80} is no address of a Ray cluster: use auto, local, HOST:PORT or ray://HOST:PORT"
-        )
+        raise UsageError(f"{address!r:.80} is no address of a Ray cluster: use auto, local or HOST:PORT")
     try:
         socket.create_connection((host, port), timeout=10).close()
     except OSError as error:

@@ -33,7 +33,7 @@ HELP: Mapping[str, str] = {
     "format": f"Format of the pictures: {', '.join(FORMATS)}.",
     "layout": "webdataset: tars. folder: folders of pictures, with a captions.jsonl each.",
     "workers": "Worker processes on this machine. Default: one for every two CPUs, at most 8; on a GPU, one.",
-    "ray": "Use a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT.",
+    "ray": "Use a Ray cluster: auto, local or HOST:PORT.",
     "json": "Print the result as JSON.",
 }
 

@@ -1,8 +1,10 @@
 """What generates a shard: the same in a local process and on a Ray cluster."""
 
+import importlib.metadata
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -11,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 import galip_runtime
-from galip_runtime.backends.libraries import backend_versions
 from galip_runtime.bundle.manifest import read_verified
 from galip_runtime.errors import FileRefused, QualityGateFailed
 from galip_runtime.image import encode_picture
@@ -26,6 +27,17 @@ from galip_runtime.text_to_image import DEFAULT_BATCH_SIZE
 __all__ = ["Job", "ModelFacts", "ShardDone", "ShardWorker", "describe_model"]
 
 _PARITY = "parity.json"
+_LIBRARIES = (
+    "numpy",
+    "pillow",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "openvino",
+    "tensorrt",
+)
+"""Distributions that may decide over a byte."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +91,17 @@ def describe_model(options: SetOptions, threads: int = 1) -> ModelFacts:
             precision,
             (model.dimensions.image_height, model.dimensions.image_width),
             _parity(model, precision),
-            {"galip-runtime": galip_runtime.__version__, **backend_versions()},
+            _versions(),
         )
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what is installed, whether or not this process has imported it."""
+    versions = {"galip-runtime": galip_runtime.__version__}
+    for name in _LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def _digest(model: Model) -> str:

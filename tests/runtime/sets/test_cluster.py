@@ -135,7 +135,9 @@ def test_a_cluster_that_is_not_there(options):
         port = server.getsockname()[1]
     with pytest.raises(ServiceUnavailable, match=rf"127\.0\.0\.1:{port} does not answer"):
         generate_set(options(ray=f"127.0.0.1:{port}"))
-    for address in ("nonsense", "host:port", "ray://", "a:1:2"):
+    with pytest.raises(UsageError, match="run the command on a machine of the"):
+        generate_set(options(ray="ray://127.0.0.1:10001"))
+    for address in ("nonsense", "host:port", "", "a:1:2"):
         with pytest.raises(UsageError, match="no address of a Ray cluster"):
             generate_set(options(ray=address))
 

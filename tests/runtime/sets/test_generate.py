@@ -375,6 +375,24 @@ def test_the_command(options, whole):
     assert "--shard-size" in done.stdout
 
 
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_a_full_disk(options, whole):
+    """A limit on the size of files stands for it: the system refuses the same way."""
+    chosen = options()
+    code = f"""
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+sys.argv = {[str(word) for word in command(chosen)[2:]]}
+runpy.run_module("galip_runtime.sets", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "000000.tar cannot be written (File too large); free some space" in done.stderr
+    assert sorted(os.listdir(chosen.out)) == [".partial", "set.json"]
+    generate_set(chosen)
+    assert contents(chosen.out) == whole
+
+
 def test_a_cut_prompt_is_said_once(options, tmp_path, capsys):
     path = tmp_path / "long.txt"
     path.write_text("a prompt of very many letters in one line\n" * 20)
