@@ -168,7 +168,7 @@ def _absolute(options: SetOptions) -> SetOptions:
 
 def _default_workers(device: str) -> int:
     """Return how many processes to start: on a GPU one, else one for two CPUs."""
-    if device.partition(":")[0] in ("cpu", "openvino"):
+    if device in ("cpu", "openvino"):
         return min(_MOST_WORKERS, max(1, usable_cpus() // 2))
     return 1
 
