@@ -19,6 +19,7 @@ from galip.cli.evaluate import evaluate
 from galip.cli.export import export
 from galip.cli.failures import as_galip_error
 from galip.cli.generate import generate
+from galip.cli.generate_set import generate_set
 from galip.cli.info import info
 from galip.cli.interpolate import interpolate
 from galip.cli.sample_grid import sample_grid
@@ -47,6 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("generate")(generate)
+app.command("generate-set")(generate_set)
 app.command("interpolate")(interpolate)
 app.command("sample-grid")(sample_grid)
 app.command("evaluate")(evaluate)

@@ -49,6 +49,8 @@ print({{"heavy": [name for name in {HEAVY} if name in sys.modules]}})
 COMMANDS = {
     "generate": "PROMPTS --bundle --model --seed --count --truncation --out --device --precision --threads "
     "--fallback --metadata --no-metadata --json",
+    "generate-set": "PROMPTS --out --count --seeds --seed --truncation --bundle --device --precision "
+    "--threads --shard-size --format --layout --workers --ray --json",
     "interpolate": "PROMPTS --steps --bundle --model --seed --square --truncation --out --device --precision "
     "--threads --fallback --metadata "
     "--no-metadata --json",
@@ -124,7 +126,7 @@ def test_every_command_has_help_and_so_has_every_option(run):
 
 
 def test_help_names_every_device(run):
-    for command in ("generate", "interpolate", "sample-grid", "serve", "evaluate"):
+    for command in ("generate", "generate-set", "interpolate", "sample-grid", "serve", "evaluate"):
         words = run(command, "--help")[1].replace(",", " ").replace(";", " ").split()
         assert set(DEVICES) <= set(words)
 

@@ -1,0 +1,17 @@
+"""What the commands say of a finished set."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from galip_runtime.sets.progress import duration
+
+__all__ = ["summary_line"]
+
+
+def summary_line(summary: Mapping[str, Any]) -> str:
+    """Return one line about what `SetResult.summary` tells."""
+    line = f"{summary['folder']}: {summary['pictures']:,} pictures in {summary['shards']:,} shards"
+    if summary["generated"] == 0:
+        return f"{line}; all of them were there"
+    made = f"{summary['generated']:,} generated in {duration(summary['seconds'])}"
+    return f"{line}; {made}, {summary['pictures_per_second']:.1f} pictures/s on {summary['device']}"
