@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import ModuleType
 from typing import Any
 
 from galip_runtime.errors import ProviderUnavailable, ServiceUnavailable, UsageError
@@ -49,8 +50,10 @@ def no_ray() -> ProviderUnavailable:
 
 
 @contextmanager
-def connect(address: str, *, cpus: int | None = None, seconds: float = CONNECT_SECONDS) -> Iterator[None]:
-    """Connect this process to a Ray cluster while the block runs.
+def connect(
+    address: str, *, cpus: int | None = None, seconds: float = CONNECT_SECONDS
+) -> Iterator[ModuleType]:
+    """Connect this process to a Ray cluster while the block runs, which is given the package `ray`.
 
     `address`: `HOST:PORT` of the cluster's head, as `ray start --head` prints it; `auto`: the cluster that
     `RAY_ADDRESS` or this machine's `ray start` names; `local`: start Ray here, with `cpus` CPUs (None: all),
@@ -65,7 +68,7 @@ def connect(address: str, *, cpus: int | None = None, seconds: float = CONNECT_S
     import ray
 
     if ray.is_initialized():
-        yield
+        yield ray
         return
     if address != "local":
         _check_answers(address, seconds)
@@ -77,7 +80,7 @@ def connect(address: str, *, cpus: int | None = None, seconds: float = CONNECT_S
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise _not_there(address, str(error)) from error
     try:
-        yield
+        yield ray
     finally:
         ray.shutdown()
 
@@ -92,7 +95,8 @@ def check_address(address: str) -> None:
             "a machine of the cluster with --ray auto, or submit it with `ray job submit`"
         )
     host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port[:6]) < 2**16:
+    is_name = ":" not in host or (host.startswith("[") and host.endswith("]"))
+    if not host or not is_name or not port.isascii() or not port.isdecimal() or not 0 < int(port[:6]) < 2**16:
         raise UsageError(f"{address!r} is no address of a Ray cluster; give HOST:PORT, auto or local")
 
 

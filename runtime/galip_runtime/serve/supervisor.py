@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from galip_runtime import console
-from galip_runtime.errors import GalipError
+from galip_runtime.errors import GalipError, ProviderUnavailable
 from galip_runtime.files import remove_leftovers, staging_folder
 from galip_runtime.hardware import usable_cpus
 from galip_runtime.serve.listening import announce
@@ -237,8 +237,8 @@ def _ending(process: SpawnProcess) -> str:
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _early_end(process: SpawnProcess) -> GalipError:
-    return GalipError(
+def _early_end(process: SpawnProcess) -> ProviderUnavailable:
+    return ProviderUnavailable(
         f"a worker ended before it was ready ({_ending(process)}); the log may say why. Where the memory is "
         "too small, ask for fewer --workers"
     )

@@ -3,119 +3,27 @@
 Every node needs galip-runtime, and sees the prompts, the bundle and the set's folder under the same paths.
 """
 
-import logging
-import os
-import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
 
 from galip_runtime.backends.tables import DEVICE_TABLE
-from galip_runtime.errors import GalipError, ServiceUnavailable, UsageError
-from galip_runtime.install import install_extra
+from galip_runtime.errors import GalipError, ProviderUnavailable, UsageError
+from galip_runtime.ray_cluster import quiet_data
 from galip_runtime.sets.options import SetOptions
 from galip_runtime.sets.plan import Shard, ShardIndex
 from galip_runtime.sets.worker import Job, ModelFacts, ShardDone, ShardWorker, describe_model
 
-__all__ = ["connected", "describe_on", "run_ray"]
+__all__ = ["describe_on", "run_ray"]
 
-CONNECT_SECONDS = 60.0
-"""How long a cluster may take to answer."""
 _MAX_BLOCKS = 10_000
 """Tasks that Ray is given: of more shards a task has several, and skips those that are there."""
 _MAX_ACTORS = 10_000
 MAX_ATTEMPTS = 5
 """Times that a shard may end its worker, or be lost with a node."""
 _ATTEMPTS = ".attempts-"
-
-
-@contextmanager
-def connected(address: str) -> Iterator[ModuleType]:
-    """Connect to the cluster at `address`, `local` for one on this machine alone, for the time of the block.
-
-    Raises UsageError without Ray, ServiceUnavailable if the cluster does not answer within a minute.
-    """
-    ray = _ray()
-    if ray.is_initialized():
-        yield ray
-        return
-    if address == "local":
-        _init(ray, address)  # in this thread: its processes end with the thread that started them
-    else:
-        _check_listening(address)
-        _in_time(lambda: _init(ray, address), address)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _ray() -> ModuleType:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise UsageError(f"a cluster needs Ray ({error}): {install_extra('ray')}") from error
-    return ray
-
-
-def _init(ray: ModuleType, address: str) -> None:
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-
-
-def _check_listening(address: str) -> None:
-    """Raise ServiceUnavailable if nothing listens at HOST:PORT, UsageError if it is no address."""
-    if address == "auto":
-        return
-    if address.startswith("ray://"):
-        raise UsageError(
-            f"{address}: Ray Data does not run through Ray's client; run the command on a machine of the "
-            "cluster, with ray auto"
-        )
-    try:
-        parts = urlsplit(f"//{address}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if not host or not port:
-        raise UsageError(f"{address!r:.80} is no address of a Ray cluster: use auto, local or HOST:PORT")
-    try:
-        socket.create_connection((host, port), timeout=10).close()
-    except OSError as error:
-        raise _no_answer(address, error.strerror or str(error)) from error
-
-
-def _in_time(call: Callable[[], object], address: str) -> None:
-    """Run `call`, in another thread, since Ray waits longer than a person would."""
-    outcome: list[BaseException | None] = []
-
-    def run() -> None:
-        try:
-            call()
-            outcome.append(None)
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(CONNECT_SECONDS)
-    if not outcome:
-        raise _no_answer(address, f"nothing within {CONNECT_SECONDS:.0f} s")
-    if (error := outcome[0]) is not None:
-        raise _no_answer(address, str(error).strip().partition("\n")[0]) from error
-
-
-def _no_answer(address: str, reason: str) -> ServiceUnavailable:
-    return ServiceUnavailable(
-        f"the Ray cluster at {address} does not answer ({reason}); start one with `ray start --head`, or "
-        "name its address"
-    )
 
 
 def describe_on(ray: ModuleType, options: SetOptions) -> ModelFacts:
@@ -141,7 +49,7 @@ def run_ray(
 
     `done` is called for each. What a node that died had is generated elsewhere. Raises what a worker raised.
     """
-    _quiet(ray)
+    quiet_data()
     resources = _resources(job.facts.device, job.threads)
     for left in job.options.out.glob(f"{_ATTEMPTS}*"):
         left.unlink(missing_ok=True)
@@ -163,14 +71,6 @@ def run_ray(
     )
     for row in results.iter_rows():
         done(_opened(row["outcome"]))
-
-
-def _quiet(ray: ModuleType) -> None:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _resources(device: str, threads: int | None) -> dict[str, float]:
@@ -212,13 +112,13 @@ class _ShardActor:
 def _counted(attempts: Path, make: Callable[[Shard], ShardDone], shard: Shard) -> ShardDone:
     """Call `make(shard)`, with a byte in the file `attempts` for each time that it did not return.
 
-    Raises GalipError the sixth time.
+    Raises ProviderUnavailable the sixth time.
     """
     with _storing(attempts), open(attempts, "ab") as file:
         file.write(b".")
         count = file.tell()
     if count > MAX_ATTEMPTS:
-        raise GalipError(
+        raise ProviderUnavailable(
             f"workers died {MAX_ATTEMPTS} times while they generated shard {shard.number}; if memory ran "
             "out, let each have more CPUs with threads, so that fewer share a node"
         )

@@ -13,6 +13,7 @@ from galip_runtime.errors import QualityGateFailed, UsageError
 from galip_runtime.files import lock_folder, open_regular, remove_leftovers, sha256_rest
 from galip_runtime.hardware import usable_cpus
 from galip_runtime.image import check_target
+from galip_runtime.ray_cluster import check_address, connect
 from galip_runtime.sets.interruption import sigterm_as_ctrl_c
 from galip_runtime.sets.options import SetOptions
 from galip_runtime.sets.plan import SET_FILE, ShardIndex, check_plan
@@ -87,11 +88,13 @@ def generate_set(options: SetOptions, progress: SetProgress | None = None) -> Se
     Pictures that are not finite are left out: see `SetResult.check`. Raises UsageError for options or prompts
     that cannot be used, a folder that holds something else or cannot be written, or another run at work in
     it; FileRefused for a prompts file or a bundle that is broken or changes; ProviderUnavailable for a device
-    that is not available; ServiceUnavailable for a Ray cluster that does not answer; GalipError where workers
-    keep dying. Ctrl-C and SIGTERM raise KeyboardInterrupt; the same call goes on from there.
+    that is not available, and where workers keep dying; ServiceUnavailable for a Ray cluster that does not
+    answer. Ctrl-C and SIGTERM raise KeyboardInterrupt; the same call goes on from there.
     """
     progress = progress or SetProgress()
     options = _absolute(options)
+    if options.ray is not None:
+        check_address(options.ray)
     source = open_prompts(options.prompts)
     index = ShardIndex.scan(source, options, progress.reading)
     with open_regular(options.prompts) as file:
@@ -177,9 +180,7 @@ def _engine(options: SetOptions) -> AbstractContextManager[Any]:
     """Connect to Ray if it is asked for; otherwise yield None."""
     if options.ray is None:
         return nullcontext()
-    from galip_runtime.sets.cluster import connected
-
-    return connected(options.ray)
+    return connect(options.ray)
 
 
 def _describe(ray: Any, options: SetOptions) -> ModelFacts:

@@ -1,15 +1,15 @@
 """Sets on a Ray cluster of several nodes, all on this machine."""
 
 import importlib.util
-import os
-import socket
 import sys
+from pathlib import Path
 
 import galip_runtime.sets.cluster
 import pytest
-from galip_runtime.errors import GalipError, ServiceUnavailable, UsageError
+from galip_runtime.errors import ProviderUnavailable, UsageError
 from galip_runtime.sets import SetOptions, generate_set
 from galip_runtime.sets.progress import SetProgress
+from ray_nodes import nodes_of_ray
 from stub_bundle import make_stub_bundle
 
 pytestmark = [
@@ -39,17 +39,9 @@ def options(shared_bundle, prompts, tmp_path):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Three nodes of one CPU each."""
-    from ray.cluster_utils import Cluster
-
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    soon = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}  # that a dead node is noticed
-    size = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={**size, "_system_config": soon})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    yield cluster
-    cluster.shutdown()
+    """Three nodes of one CPU each, besides the head."""
+    with nodes_of_ray(count=3) as cluster:
+        yield cluster
 
 
 def contents(folder):
@@ -123,35 +115,13 @@ def test_a_shard_that_its_worker_never_survives(tmp_path):
     for _ in range(galip_runtime.sets.cluster.MAX_ATTEMPTS):
         with pytest.raises(KeyboardInterrupt):
             galip_runtime.sets.cluster._counted(attempts, killed, Shard)
-    with pytest.raises(GalipError, match="workers died 5 times while they generated shard 7"):
+    with pytest.raises(ProviderUnavailable, match="workers died 5 times while they generated shard 7"):
         galip_runtime.sets.cluster._counted(attempts, killed, Shard)
     attempts.unlink()
     assert galip_runtime.sets.cluster._counted(attempts, lambda shard: shard.number, Shard) == 7
     assert not attempts.exists()
 
 
-def test_a_cluster_that_is_not_there(options):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(ServiceUnavailable, match=rf"127\.0\.0\.1:{port} does not answer"):
-        generate_set(options(ray=f"127.0.0.1:{port}"))
-    with pytest.raises(UsageError, match="run the command on a machine of the"):
-        generate_set(options(ray="ray://127.0.0.1:10001"))
-    for address in ("nonsense", "host:port", "", "a:1:2"):
-        with pytest.raises(UsageError, match="no address of a Ray cluster"):
-            generate_set(options(ray=address))
-
-
-def test_a_port_that_is_not_rays(options, monkeypatch):
-    monkeypatch.setattr(galip_runtime.sets.cluster, "CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(galip_runtime.sets.cluster, "_init", lambda ray, address: __import__("time").sleep(3))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(ServiceUnavailable, match="nothing within"):
-            generate_set(options(ray=address))
-
-
-def test_without_ray(options, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r"a cluster needs Ray .*install"):
-        generate_set(options(ray="auto"))
+def test_an_address_is_checked_before_the_prompts_are_read(options):
+    with pytest.raises(UsageError, match="no address of a Ray cluster"):
+        generate_set(options(ray="nonsense", prompts=Path("missing.txt")))
