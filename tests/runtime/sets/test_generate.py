@@ -269,7 +269,9 @@ def test_what_a_killed_worker_had_is_generated_by_another(options, whole, worker
 
 def test_a_shard_that_kills_its_workers_is_named(options, whole):
     chosen = options(shard_size=50)  # killed after its first batch
-    with pytest.raises(ProviderUnavailable, match=r"3 worker processes died generating 000000\.tar, .* by SIGKILL"):
+    with pytest.raises(
+        ProviderUnavailable, match=r"3 worker processes died generating 000000\.tar, .* by SIGKILL"
+    ):
         generate_set(chosen, Killing(100))
     assert sorted(contents(chosen.out)) == [".partial", "set.json"]
     assert not multiprocessing.active_children()
