@@ -352,6 +352,8 @@ def test_an_interrupted_run_goes_on(options, many, how, tmp_path):
     names = os.listdir(chosen.out)
     assert ".partial" in names
     assert len(names) < 32  # not finished yet
+    with pytest.raises(FileRefused, match="cut short"):
+        next(read_samples(chosen.out))
     if how != "SIGKILL":
         assert "the same command goes on" in err
         assert not [name for name in names if name.startswith(".galip")]
