@@ -25,7 +25,7 @@ from galip_runtime.errors import (
 )
 
 if TYPE_CHECKING:
-    from galip_runtime.batcher import Batcher, BatchObserver
+    from galip_runtime.batching.batcher import Batcher, BatchObserver
     from galip_runtime.loading import load
     from galip_runtime.model import Model
     from galip_runtime.text_to_image import PromptCut, TextToImage, seed_series
@@ -52,8 +52,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BatchObserver": "batcher",
-    "Batcher": "batcher",
+    "BatchObserver": "batching.batcher",
+    "Batcher": "batching.batcher",
     "Model": "model",
     "PromptCut": "text_to_image",
     "Tokenizer": "tokenizer",

@@ -33,7 +33,7 @@ from galip_runtime.stages import Stages
 from galip_runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from galip_runtime.batcher import Batcher
+    from galip_runtime.batching.batcher import Batcher
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
@@ -286,7 +286,7 @@ class TextToImage(Stages):
         )
 
     def _own_batcher(self) -> "Batcher":
-        from galip_runtime.batcher import Batcher
+        from galip_runtime.batching.batcher import Batcher
 
         with self._making_batcher:
             if self._batcher is None or self._batcher.is_closed:

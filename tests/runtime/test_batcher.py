@@ -21,7 +21,7 @@ from galip_runtime import (
     ServiceUnavailable,
     UsageError,
 )
-from galip_runtime.picture_queue import Call, PictureQueue
+from galip_runtime.batching.queue import Call, PictureQueue
 from galip_runtime.picture_request import PictureRequest
 from held_model import WAIT, HeldModel, Notes
 from PIL import Image

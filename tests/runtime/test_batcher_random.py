@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from galip_runtime import Batcher, DeadlineExceeded, QualityGateFailed, ServiceUnavailable
-from galip_runtime.picture_queue import Call, PictureQueue
+from galip_runtime.batching.queue import Call, PictureQueue
 from galip_runtime.picture_request import PictureRequest
 from held_model import WAIT, HeldModel, Notes
 from hypothesis import given, settings

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from starlette.requests import Request
 from starlette.types import Receive
 
-from galip_runtime.batcher import Batcher
+from galip_runtime.batching.batcher import Batcher
 from galip_runtime.hardware import cpu_features, cpu_name, usable_cpus
 from galip_runtime.image import encode_picture
 from galip_runtime.serve.metrics import Metrics

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from galip_runtime import console
-from galip_runtime.batcher import Batcher
+from galip_runtime.batching.batcher import Batcher
 from galip_runtime.errors import GalipError
 from galip_runtime.loading import load
 from galip_runtime.serve import logs

@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
+from galip_runtime.batching.queue import Job, Picture, PictureQueue
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed
 from galip_runtime.forks import call_after_fork
-from galip_runtime.picture_queue import Job, Picture, PictureQueue
 
 __all__ = ["BatchObserver", "Lanes"]
 

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from galip_runtime.arrays import check_count, check_number
+from galip_runtime.batching.lanes import BatchObserver, Lanes
+from galip_runtime.batching.queue import Call
 from galip_runtime.errors import ProviderUnavailable
 from galip_runtime.image import as_pil_images
-from galip_runtime.lanes import BatchObserver, Lanes
-from galip_runtime.picture_queue import Call
 from galip_runtime.picture_request import PictureRequest, Seeds, generate_request, interpolate_request
 
 if TYPE_CHECKING:
