@@ -39,10 +39,11 @@ def generate_set(
     options = locals()
     from galip_runtime.sets import SetOptions, parse_seeds
     from galip_runtime.sets.generate import generate_set
+    from galip_runtime.sets.progress import SetProgress
     from galip_runtime.sets.report import summary_line
 
     values = {name: value for name, value in options.items() if name != "json"}
-    result = generate_set(SetOptions(**{**values, "seeds": parse_seeds(seeds)}))
+    result = generate_set(SetOptions(**{**values, "seeds": parse_seeds(seeds)}), SetProgress())
     summary = result.summary()
     emit(summary, json, summary_line(summary), is_report=True)
     result.check()

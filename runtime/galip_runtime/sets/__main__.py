@@ -22,8 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_json = options.pop("json")
     try:
         from galip_runtime.sets.generate import generate_set
+        from galip_runtime.sets.progress import SetProgress
 
-        result = generate_set(SetOptions(**{**options, "seeds": parse_seeds(options["seeds"])}))
+        result = generate_set(
+            SetOptions(**{**options, "seeds": parse_seeds(options["seeds"])}), SetProgress()
+        )
         if as_json:
             console.result(*console.json_lines(result.summary()))
         else:

@@ -84,6 +84,8 @@ class SetResult:
 def generate_set(options: SetOptions, progress: SetProgress | None = None) -> SetResult:
     """Generate the pictures of a set that are not there yet, and return what was done.
 
+    `progress`: a `SetProgress()` prints how far it is on stderr; None prints nothing.
+
     The set's bytes depend on prompts, options and bundle alone, not on workers, Ray or interruptions.
     Pictures that are not finite are left out: see `SetResult.check`. Raises UsageError for options or prompts
     that cannot be used, a folder that holds something else or cannot be written, or another run at work in
@@ -91,7 +93,7 @@ def generate_set(options: SetOptions, progress: SetProgress | None = None) -> Se
     that is not available, and where workers keep dying; ServiceUnavailable for a Ray cluster that does not
     answer. Ctrl-C and SIGTERM raise KeyboardInterrupt; the same call goes on from there.
     """
-    progress = progress or SetProgress()
+    progress = progress or SetProgress(silent=True)
     options = _absolute(options)
     if options.ray is not None:
         check_address(options.ray)

@@ -2,11 +2,13 @@
 
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+import galip_runtime
 from galip_runtime import console
 
 __all__ = ["SetProgress", "duration"]
@@ -20,7 +22,9 @@ _WINDOW = 60.0
 class SetProgress:
     """Reports how far a set is: on a terminal in one line, elsewhere in a line every ten seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool = False) -> None:
+        """`silent`: print nothing, and issue what is worth a note as a warning."""
+        self._silent = silent
         self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._printed = time.monotonic()  # reading few prompts says nothing
         self._is_open = False
@@ -53,7 +57,10 @@ class SetProgress:
             if not noted:
                 noted.append(text)
                 self._end_line()
-                console.message(text)
+                if self._silent:
+                    warnings.warn(text, galip_runtime.PromptCut, stacklevel=2)
+                else:
+                    console.message(text)
 
         return note
 
@@ -67,7 +74,7 @@ class SetProgress:
 
     def _print(self, line: str) -> None:
         now = time.monotonic()
-        if now - self._printed < (_ON_TERMINAL if self._is_terminal else _ELSEWHERE):
+        if self._silent or now - self._printed < (_ON_TERMINAL if self._is_terminal else _ELSEWHERE):
             return
         self._printed = now
         if self._is_terminal:

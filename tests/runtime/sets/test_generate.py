@@ -14,6 +14,7 @@ from pathlib import Path
 import galip_runtime
 import numpy as np
 import pytest
+from galip_runtime import PromptCut
 from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
 from galip_runtime.sets import SetOptions, generate_set
 from galip_runtime.sets.progress import SetProgress, duration
@@ -413,8 +414,12 @@ runpy.run_module("galip_runtime.sets", run_name="__main__")
 def test_a_cut_prompt_is_said_once(options, tmp_path, capsys):
     path = tmp_path / "long.txt"
     path.write_text("a prompt of very many letters in one line\n" * 20)
-    generate_set(options(prompts=path))
+    generate_set(options(prompts=path), SetProgress())
     assert capsys.readouterr().err.count("tokens and is cut") == 1
+    with pytest.warns(PromptCut, match="tokens and is cut") as caught:
+        generate_set(options(folder="silent", prompts=path))
+    assert len(caught) == 1
+    assert capsys.readouterr().err == ""
 
 
 def test_progress(capsys):
