@@ -36,8 +36,12 @@ async def healthz() -> StatusAnswer:
     responses=problems(503),
 )
 async def readyz(service: Annotated[Service, Depends(service_of)]) -> StatusAnswer:
-    """Say yes once the model is loaded, and no while the device fails and once the service shuts down."""
+    """Say yes once the model is loaded, and no while the device fails and once the service shuts down.
+
+    Where the device has failed, each question is a reason to try it again.
+    """
     if reason := service.unready():
+        service.try_device()
         raise not_ready(reason)
     return StatusAnswer(status="ready")
 

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import hashlib
 import json
+import logging
 import platform
 import time
 import warnings
@@ -32,6 +33,7 @@ QUALITY = 95
 """Of JPEG and WebP files, where the request names none."""
 _SAME_IN_ANY_BATCH = ("cpu", "openvino")
 T = TypeVar("T")
+_log = logging.getLogger("galip_runtime.serve")
 Pictures = npt.NDArray[np.uint8]
 """(N, H, W, 3)"""
 
@@ -47,6 +49,7 @@ class Service:
         self.batcher: Batcher | None = None
         self._model: TextToImage | None = None
         self._files: ThreadPoolExecutor | None = None
+        self._trial: asyncio.Task[Any] | None = None
 
     def start(self, model: TextToImage) -> None:
         """Take requests for `model` from now on."""
@@ -96,6 +99,21 @@ class Service:
         if self.batcher.is_broken:
             return "the device has failed"
         return None
+
+    def try_device(self) -> None:
+        """Begin to draw a picture for nobody if the device has failed: once one comes, the service is ready.
+
+        A service that is not ready is asked for pictures by nobody else.
+        """
+        if self.batcher is None or not self.batcher.is_broken or self._trial is not None:
+            return
+        self._trial = asyncio.ensure_future(self.batcher.generate("", seed=0, timeout=self.settings.timeout))
+        self._trial.add_done_callback(self._tried_device)
+
+    def _tried_device(self, trial: asyncio.Task[Any]) -> None:
+        self._trial = None
+        if not trial.cancelled() and (error := trial.exception()) is not None:
+            _log.warning("the device still fails: %s", error)
 
     @property
     def queue(self) -> Batcher:

@@ -8,6 +8,7 @@ import threading
 import galip_runtime
 import numpy as np
 import pytest
+import serve_process
 from galip_runtime import ProviderUnavailable
 from galip_runtime.serve.app import create_app
 from galip_runtime.serve.settings import ServeSettings
@@ -250,6 +251,20 @@ def test_a_lost_device_is_not_ready(start, gated):
     gated.error = None
     client.post(GENERATIONS, json={"prompt": "a"})
     assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_a_device_that_has_recovered_is_found_without_a_caller(start, gated, caplog):
+    """A load balancer sends no request to a service that is not ready."""
+    client = start(gated.model)
+    gated.gate.set()
+    gated.error = ProviderUnavailable("the GPU has fallen off the bus")
+    error_of(client.post(GENERATIONS, json={"prompt": "a"}), 500)
+    serve_process.until(
+        lambda: client.get("/readyz").status_code == 503 and "the device still fails" in caplog.text
+    )
+    gated.error = None
+    serve_process.until(lambda: client.get("/readyz").status_code == 200)
+    assert gated.drawn == 1
 
 
 def test_an_unexpected_exception_is_answered_without_its_text(start, monkeypatch, caplog):
