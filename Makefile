@@ -220,14 +220,16 @@ bench-training: setup
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.throughput --model released --batch-size 4 --rounds 7 --warmup 1 \
 		--out benchmarks/results/training_released.json
 
-# `galip serve` under load, beside a handler as one writes it in ten minutes: pictures a second, and what it withstands
-# (45 minutes). It needs wrk, which Debian's package of that name has; on a machine with nothing else to do.
+# `galip serve` under load, beside a handler as one writes it in ten minutes: pictures a second, and what it withstands.
+# Then sets of pictures: their size, and how fast they are made. 40 minutes, on a machine with nothing else to do; it
+# needs wrk, Debian's package of that name.
 bench-serve: setup demo/random.safetensors
 	$(BIN)/galip export demo/random.safetensors --out demo/serve_full --overwrite
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.serving.throughput --out benchmarks/results/serve_default.json
-	PYTHONPATH=benchmarks $(BIN)/python -m studies.serving.throughput demo/serve_full --rounds 3 --seconds 60 \
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.serving.throughput demo/serve_full --rounds 2 --seconds 45 \
 		--out benchmarks/results/serve_full.json
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.serving.endurance --out benchmarks/results/serve_endurance.json
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.sets --out benchmarks/results/sets_default.json
 
 clean:
 	rm -rf demo dist build site .cache

@@ -16,7 +16,7 @@ from typing import Any
 from galip_bench.markdown_report import fid_summary, latency_summary
 from galip_bench.report import Report
 
-from studies import device_table, fuzz, gpu_options, operators, options, rewrites, throughput
+from studies import device_table, fuzz, gpu_options, operators, options, rewrites, sets, throughput
 from studies.serving import endurance as serve_endurance
 from studies.serving import throughput as serve_throughput
 
@@ -49,6 +49,7 @@ def _table(reports: Sequence[dict[str, Any]]) -> str:
         "rewrites": rewrites.table,
         "serve_endurance": serve_endurance.table,
         "serve_throughput": serve_throughput.table,
+        "sets": sets.table,
     }
     if (kind := reports[0].get("benchmark")) in own:
         return own[kind](reports)

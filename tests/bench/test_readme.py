@@ -16,6 +16,9 @@ QUOTED = {
     "docs/results.md": [
         "training_default.json training_released.json",
         "fuzz.json",
+        "serve_default.json serve_full.json",
+        "serve_endurance.json",
+        "sets_default.json",
         "fid_default.json",
         "cpu_full_latency.json",
         "cpu_default_latency.json",
