@@ -31,7 +31,7 @@ __all__ = ["app", "main"]
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 unexpected, 2 usage, 3 parity or quality gate failed, "
-    "4 file refused, 5 device not available, 130 stopped (a training's state is saved)."
+    "4 file refused, 5 device or service not available, 130 stopped (a training's state is saved)."
 )
 
 INTERRUPTED = "galip: interrupted; no half-written file is left behind"

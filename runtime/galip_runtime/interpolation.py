@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from galip_runtime.arrays import MAX_PICTURES, Floats, check_count
+from galip_runtime.arrays import MAX_PICTURES, Floats, check_count, counted
 from galip_runtime.errors import UsageError
 
 __all__ = ["check_corners", "check_steps", "interpolate_corners", "lerp", "slerp"]
@@ -53,8 +53,8 @@ def check_corners(prompts: int, seeds: int, square: bool = False) -> None:
         if square:
             kinds = "two prompts and two seeds"
         raise UsageError(
-            f"{'a square' if square else 'interpolation'} needs {kinds}, not {prompts} prompts and "
-            f"{seeds} seeds"
+            f"{'a square' if square else 'interpolation'} needs {kinds}, "
+            f"not {counted(prompts, 'prompt')} and {counted(seeds, 'seed')}"
         )
 
 

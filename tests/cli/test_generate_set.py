@@ -2,6 +2,7 @@
 
 import json
 
+from galip_runtime.sets.report import summary_line
 from runtime.stub_bundle import make_stub_bundle
 
 
@@ -24,6 +25,11 @@ def test_a_set_and_nothing_left_to_do(run, bundle, tmp_path):
     assert result["pictures_per_second"] > 0
     code, out, _ = run(*words)
     assert (code, out) == (0, f"{tmp_path / 'set'}: 6 pictures in 3 shards; all of them were there\n")
+
+
+def test_one_picture_and_one_shard_are_singular():
+    summary = {"folder": "set", "pictures": 1, "shards": 1, "generated": 0}
+    assert summary_line(summary) == "set: 1 picture in 1 shard; all of them were there"
 
 
 def test_pictures_that_are_not_finite(run, tmp_path):

@@ -291,6 +291,13 @@ def test_two_prompts_and_three_seeds_are_refused(model):
         model.generate(["red", "pan"], [1, 2, 3])
 
 
+def test_a_refusal_of_corners_counts_in_words_that_agree(model):
+    with expect_error(UsageError, "not 1 prompt and 1 seed"):
+        model.interpolate("red", seed=3)
+    with expect_error(UsageError, "not 3 prompts and 2 seeds"):
+        model.interpolate(["red"] * 3, seeds=[1, 2])
+
+
 @pytest.mark.parametrize("prompts", [["red"], ["red"] * 3, ["red"] * 5, "red"])
 def test_other_numbers_of_corners_are_refused(model, prompts):
     with expect_error(UsageError, 1 if prompts == "red" else len(prompts)):

@@ -153,6 +153,7 @@ def _first_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
         return Problem(400, f"{name} must be a JSON object", param=param)
     text: str = first["msg"]
     subject, should, rest = text.partition(" should ")
+    rest = rest.replace("a valid ", "a ")
     return Problem(400, f"{name} must {rest}" if should else f"{name}: {subject}", param=param)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from galip_runtime.arrays import counted
 from galip_runtime.sets.progress import duration
 
 __all__ = ["summary_line"]
@@ -10,7 +11,8 @@ __all__ = ["summary_line"]
 
 def summary_line(summary: Mapping[str, Any]) -> str:
     """Return one line about what `SetResult.summary` tells."""
-    line = f"{summary['folder']}: {summary['pictures']:,} pictures in {summary['shards']:,} shards"
+    amount = f"{counted(summary['pictures'], 'picture')} in {counted(summary['shards'], 'shard')}"
+    line = f"{summary['folder']}: {amount}"
     if summary["generated"] == 0:
         return f"{line}; all of them were there"
     made = f"{summary['generated']:,} generated in {duration(summary['seconds'])}"

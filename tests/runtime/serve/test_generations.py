@@ -141,6 +141,11 @@ def test_an_unknown_or_missing_parameter_has_a_code_of_its_own(client):
     error_of(client.post(f"{GENERATIONS}?n=1", json={"prompt": "a"}), 400, "unknown_parameter", "n")
 
 
+def test_a_wrong_type_is_said_in_plain_words(client):
+    error = error_of(client.post(GENERATIONS, json={"prompt": ["a red apple"]}), 400, param="prompt")
+    assert error["message"] == "prompt must be a string"
+
+
 def test_another_model_is_not_there(client, model):
     error = error_of(
         client.post(GENERATIONS, json={"prompt": "a", "model": "dall-e-3"}), 404, "model_not_found", "model"
