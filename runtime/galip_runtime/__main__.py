@@ -5,15 +5,15 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from galip_runtime import console
 from galip_runtime.backends.tables import DEVICES
+from galip_runtime.command_line import INTERRUPTED, Parser
 from galip_runtime.errors import FileRefused, GalipError, UsageError
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130
 _SHIPPED = "default"
 """in place of a bundle's folder"""
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         console.message("interrupted; nothing was written")
-        return _INTERRUPTED
+        return INTERRUPTED
     if options.json:
         console.result(*console.json_lines(result))
     else:
@@ -105,16 +105,8 @@ def _bundle_and_prompts(texts: Sequence[str]) -> tuple[str | None, Sequence[str]
     return first, prompts
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that prints its errors escaped."""
-
-    def error(self, message: str) -> NoReturn:
-        console.message(*self.format_usage().splitlines(), f"error: {message}")
-        raise SystemExit(UsageError.exit_code)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m galip_runtime",
         usage="%(prog)s [BUNDLE] PROMPT ... -o FILE [--seed S] [--count N] [option ...]",
         description="Generate pictures from prompts, with the shipped model or with a bundle of yours. "

@@ -23,6 +23,8 @@ __all__ = [
     "PromptCut",
     "Seeds",
     "as_seeds",
+    "corners_of",
+    "count_of",
     "encode_prompts",
     "generate_request",
     "interpolate_request",
@@ -87,12 +89,7 @@ def generate_request(
     texts = _some(as_prompts(prompts))
     chosen = one_of(seed, seeds)
     numbers = seed_series(None, len(texts)) if chosen is None else as_seeds(chosen)
-    count = max(len(texts), len(numbers))
-    if len(texts) not in (1, count) or len(numbers) not in (1, count):
-        raise UsageError(
-            f"{len(texts)} prompts and {len(numbers)} seeds do not go together: "
-            "give one of either, or as many of both"
-        )
+    count = count_of(texts, numbers)
     _check_fits(count, most)
     tokens = encode_prompts(tokenizer, texts)
     return PictureRequest(tokens, noise(numbers * (count // len(numbers)), noise_dim, truncation))
@@ -118,9 +115,7 @@ def interpolate_request(
         raise UsageError(f"square is True or False, not {short_repr(square)}")
     chosen = one_of(seed, seeds)
     numbers = seed_series() if chosen is None else as_seeds(chosen)
-    check_corners(len(texts), len(numbers), square)
-    is_square = square or 4 in (len(texts), len(numbers))
-    steps = check_steps(steps, is_square)
+    steps, is_square = corners_of(texts, numbers, steps, square)
     _check_fits(steps**2 if is_square else steps, most)
     across = np.linspace(0.0, 1.0, steps)
     down = np.zeros(steps)
@@ -130,6 +125,27 @@ def interpolate_request(
     corners = noise(numbers, noise_dim, truncation)
     rows = interpolate_corners(corners, down if square else across, down, slerp)
     return PictureRequest(tokens, _repeated(rows, len(across)), (across, down))
+
+
+def count_of(prompts: Sequence[str], seeds: Sequence[int]) -> int:
+    """Return how many pictures prompts and seeds make. Raises UsageError if they do not go together."""
+    count = max(len(prompts), len(seeds))
+    if len(prompts) not in (1, count) or len(seeds) not in (1, count):
+        raise UsageError(
+            f"{len(prompts)} prompts and {len(seeds)} seeds do not go together: "
+            "give one of either, or as many of both"
+        )
+    return count
+
+
+def corners_of(prompts: Sequence[str], seeds: Sequence[int], steps: int, square: bool) -> tuple[int, bool]:
+    """Return the checked steps of an interpolation, and whether it is a square of steps x steps pictures.
+
+    Raises UsageError for corners that do not go together and for steps that cannot be used.
+    """
+    check_corners(len(prompts), len(seeds), square)
+    is_square = bool(square) or 4 in (len(prompts), len(seeds))
+    return check_steps(steps, is_square), is_square
 
 
 def encode_prompts(tokenizer: Tokenizer, prompts: str | Sequence[str]) -> npt.NDArray[np.int64]:

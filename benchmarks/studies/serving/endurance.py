@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from galip_bench.markdown import markdown_table
 from galip_runtime import console
 from galip_runtime.errors import GalipError, UsageError
 
-from studies.serving.servers import Server, children, load, serve
+from studies.serving.servers import Server, children, find_wrk, load, serve
 from studies.serving.watching import MemoryWatch, Probe, percentiles
 
 __all__ = ["Config", "main", "measure", "table"]
@@ -173,7 +172,7 @@ def _stopped_under_load(seconds: float) -> dict[str, Any]:
     """Send SIGTERM while callers ask: every request that arrived before has to be answered."""
     with serve(None) as server:
         answers = _ask_meanwhile(server.url, seconds, lambda: os.kill(server.pid, signal.SIGTERM))
-        return {"answers": answers, "exit_code": server._process.wait(60)}
+        return {"answers": answers, "exit_code": server.wait()}
 
 
 def _ask_meanwhile(url: str, seconds: float, act: Callable[[], None]) -> dict[str, int]:
@@ -260,8 +259,7 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     out = arguments.pop("out")
     try:
-        if shutil.which("wrk") is None:
-            raise UsageError("wrk is not installed, which makes the load; Debian's package has its name")
+        find_wrk()  # before half an hour of work
         result = measure(Config(**arguments))
     except GalipError as error:
         console.failure("studies.serving.endurance", error)

@@ -21,10 +21,11 @@ from typing import Self
 
 from galip_runtime.errors import GalipError, UsageError
 
-__all__ = ["Load", "Server", "load", "plain_handler", "serve"]
+__all__ = ["Load", "Server", "find_wrk", "load", "plain_handler", "serve"]
 
 _CALLERS = Path(__file__).with_name("callers.lua")
 _MAX_START = 120.0
+_MAX_STOP = 60.0
 _MAX_ANSWER = 120  # seconds that wrk waits for an answer
 
 
@@ -69,7 +70,11 @@ class Server:
     def stop(self) -> int:
         """Send SIGTERM and return the exit code."""
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(60)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until the process ends, at most 60 seconds, and return the exit code."""
+        return self._process.wait(_MAX_STOP)
 
     @property
     def pid(self) -> int:
@@ -135,16 +140,21 @@ class Load:
         return self.statuses.get("200", 0) / self.seconds
 
 
+def find_wrk() -> str:
+    """Return the path of the program wrk. Raises UsageError where it is not installed."""
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        raise UsageError("wrk is not installed, which makes the load; Debian's package has its name")
+    return wrk
+
+
 def load(url: str, callers: int, seconds: float, first_seed: int, pause_ms: int = 0) -> Load:
     """Ask for pictures with seeds of their own from `callers` connections at once, for `seconds`.
 
     `pause_ms`: what each caller waits before a request. Raises UsageError without wrk.
     """
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        raise UsageError("wrk is not installed, which makes the load; Debian's package has its name")
     command = [
-        wrk,
+        find_wrk(),
         "-t1",
         f"-c{callers}",
         f"-d{seconds:g}s",

@@ -14,7 +14,16 @@ from galip_runtime.install import install_extra
 if TYPE_CHECKING:
     from galip_runtime.backends.runner import Runner
 
-__all__ = ["DEVICES", "DEVICE_TABLE", "PRECISIONS", "Device", "Precision", "devices_for", "supports"]
+__all__ = [
+    "DEVICES",
+    "DEVICE_TABLE",
+    "PRECISIONS",
+    "Device",
+    "Precision",
+    "devices_for",
+    "is_nvidia",
+    "supports",
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Device:
     """its place among the devices that device `auto` tries; None: `auto` leaves it out"""
     numbered: bool = False
     """whether a number may follow the name: `cuda:1`"""
+    batch_independent: bool = False
+    """whether a picture is the same, bit for bit, whatever else is in its batch"""
     on_stream: bool = False
     """whether the graphs of a model share a CUDA stream"""
     cache: str = ""
@@ -86,6 +97,7 @@ DEVICE_TABLE = {
         ("openvino_runner.OpenvinoRunner", "onnxruntime_openvino_runner.OnnxruntimeOpenvinoRunner"),
         ("fp32", "w16a32", "bf16", "int8"),
         auto=1,
+        batch_independent=True,
         cache="openvino",
         tested=True,
     ),
@@ -96,6 +108,7 @@ DEVICE_TABLE = {
         ("fp32", "w16a32"),
         onnxruntime_build=True,
         auto=2,
+        batch_independent=True,
         tested=True,
     ),
     "tensorrt": Device(  # not for auto: it builds for minutes before the first picture
@@ -171,6 +184,12 @@ def devices_for(precision: str) -> tuple[str, ...]:
     if precision not in PRECISIONS:
         return tuple(DEVICE_TABLE)
     return tuple(name for name, device in DEVICE_TABLE.items() if precision in device.precisions)
+
+
+def is_nvidia(device: str) -> bool:
+    """Return whether `device`, with or without a number, is an NVIDIA GPU. `auto` is not."""
+    row = DEVICE_TABLE.get(device.partition(":")[0])
+    return row is not None and row.on_stream
 
 
 def supports(precision: str, device: str) -> bool:

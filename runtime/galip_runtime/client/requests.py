@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from galip_runtime.errors import UsageError
-from galip_runtime.interpolation import check_corners, check_steps
 from galip_runtime.noise import check_truncation
-from galip_runtime.picture_request import Seeds, as_seeds, one_of, seed_series
+from galip_runtime.picture_request import Seeds, as_seeds, corners_of, count_of, one_of, seed_series
 from galip_runtime.tokenizer import as_prompts
 
 __all__ = [
@@ -115,12 +114,7 @@ def _texts(prompts: str | Sequence[str]) -> list[str]:
 def _paired(prompts: list[str], seeds: Seeds | None) -> tuple[list[str], list[int]]:
     """Return a prompt and a seed for each picture. Raises UsageError for numbers that do not go together."""
     numbers = seed_series(None, max(len(prompts), 1)) if seeds is None else as_seeds(seeds)
-    count = max(len(prompts), len(numbers))
-    if len(prompts) not in (1, count) or len(numbers) not in (1, count):
-        raise UsageError(
-            f"{len(prompts)} prompts and {len(numbers)} seeds do not go together: "
-            "give one of either, or as many of both"
-        )
+    count = count_of(prompts, numbers)
     return prompts * (count // len(prompts)), numbers * (count // len(numbers))
 
 
@@ -152,9 +146,7 @@ def interpolation_request(
     texts = _texts(prompts)
     chosen = one_of(seed, seeds)
     numbers = seed_series() if chosen is None else as_seeds(chosen)
-    check_corners(len(texts), len(numbers), square)
-    is_square = square or 4 in (len(texts), len(numbers))
-    steps = check_steps(steps, is_square)
+    steps, is_square = corners_of(texts, numbers, steps, square)
     count = steps * steps if is_square else steps
     body: dict[str, Any] = {"prompts": texts, "steps": steps, "seeds": numbers, "square": bool(square)}
     if (truncation := check_truncation(truncation)) is not None:

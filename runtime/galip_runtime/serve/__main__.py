@@ -4,16 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from galip_runtime import console
-from galip_runtime.errors import GalipError, UsageError
+from galip_runtime.command_line import INTERRUPTED, Parser
+from galip_runtime.errors import GalipError
 from galip_runtime.serve.options import BUNDLE, DESCRIPTION, OPTIONS, default_of, flag
 from galip_runtime.serve.settings import ServeSettings
 
 __all__ = ["main"]
-
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,19 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.failure("error", error)
         return error.exit_code
     except KeyboardInterrupt:  # before the service handles it
-        return _INTERRUPTED
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that prints its errors escaped."""
-
-    def error(self, message: str) -> NoReturn:
-        console.message(*self.format_usage().splitlines(), f"error: {message}")
-        raise SystemExit(UsageError.exit_code)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m galip_runtime.serve",
         usage="%(prog)s [BUNDLE] [option ...]",
         description=DESCRIPTION,

@@ -11,14 +11,13 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 import galip_runtime
-from galip_runtime.loading import load
 from galip_runtime.serve import documentation, generations, health, interpolations, models, picture
 from galip_runtime.serve.middleware import Envelope, HostCheck, KeyCheck, Limits
 from galip_runtime.serve.openapi import describe
 from galip_runtime.serve.page import page_routes
 from galip_runtime.serve.problems import add_handlers
 from galip_runtime.serve.security import KeyRing
-from galip_runtime.serve.service import Service
+from galip_runtime.serve.service import Service, load_model
 from galip_runtime.serve.settings import ServeSettings
 from galip_runtime.shipped import default_bundle
 from galip_runtime.text_to_image import TextToImage
@@ -31,14 +30,14 @@ def create_app(settings: ServeSettings, model: TextToImage | None = None) -> Fas
 
     `model`: what to serve; None to load the bundle of the settings when the app starts, and to close it when
     the app stops. `app.state.service.draining = True` lets `/readyz` say no and connections end with their
-    next answer; `app.state.keys` is the KeyRing, or None. Raises UsageError for a missing package and
-    FileRefused for the file of keys.
+    next answer; `app.state.keys` is the KeyRing, or None. Raises ProviderUnavailable for a missing package
+    and FileRefused for the file of keys.
     """
     service = Service(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        served = await asyncio.to_thread(_load, settings) if model is None else model
+        served = await asyncio.to_thread(load_model, settings) if model is None else model
         service.start(served)
         try:
             yield
@@ -73,12 +72,6 @@ def _bundle_of(settings: ServeSettings, model: TextToImage | None) -> Path | Non
     if model is None:
         return settings.bundle or default_bundle()
     return None if model.digest is None else Path(model.info()["path"])
-
-
-def _load(settings: ServeSettings) -> TextToImage:
-    return load(
-        settings.bundle, device=settings.device, precision=settings.precision, threads=settings.threads
-    )
 
 
 def _description(app: FastAPI, service: Service) -> dict[str, Any]:

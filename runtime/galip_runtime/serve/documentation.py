@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from galip_runtime.errors import UsageError
+from galip_runtime.errors import ProviderUnavailable
 from galip_runtime.install import install_extra
 
 __all__ = ["files", "router"]
@@ -38,8 +38,8 @@ async def docs() -> Response:
 
 
 def files() -> Mount:
-    """Return the route of Swagger UI's files. Raises UsageError without the package that has them."""
+    """Return the route of Swagger UI's files. Raises ProviderUnavailable without their package."""
     package = find_spec("fastapi_offline")
     if package is None or package.origin is None:
-        raise UsageError(f"the service needs the package fastapi-offline: {install_extra('serve')}")
+        raise ProviderUnavailable(f"the service needs the package fastapi-offline: {install_extra('serve')}")
     return Mount("/docs/files", StaticFiles(directory=Path(package.origin).parent / "static"))

@@ -14,12 +14,11 @@ from prometheus_client import (
 )
 
 from galip_runtime.errors import QualityGateFailed
+from galip_runtime.serve.settings import METRICS_FOLDER
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable that names the folder of files that worker processes share."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
@@ -30,7 +29,7 @@ class Metrics:
     def __init__(self, queue_length: Callable[[], int]) -> None:
         """`queue_length`: how many pictures wait in this process."""
         self.registry = CollectorRegistry()
-        self._is_shared = bool(os.environ.get(FOLDER))
+        self._is_shared = bool(os.environ.get(METRICS_FOLDER))
         self._queue_length = queue_length
         self.seconds = Histogram(
             "galip_request_seconds",

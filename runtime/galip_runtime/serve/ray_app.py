@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 from ray.serve import Application
 
+from galip_runtime.backends.tables import is_nvidia
 from galip_runtime.errors import GalipError, UsageError
 from galip_runtime.serve.settings import ServeSettings
 
@@ -62,7 +63,7 @@ def settings_of(arguments: Mapping[str, Any]) -> ServeSettings:
     values = {name: _value(value) for name, value in arguments.items()}
     if isinstance(cors := values.get("cors"), str):
         values["cors"] = tuple(cors.split(","))
-    values.setdefault("threads", 1 if _gpus(str(values.get("device", "auto"))) else 2)
+    values.setdefault("threads", 1 if is_nvidia(str(values.get("device", "auto"))) else 2)
     return ServeSettings(**values)
 
 
@@ -73,7 +74,7 @@ def replica_options(settings: ServeSettings, min_replicas: int, max_replicas: in
     answers those beyond with 503. It is stopped only after its grace.
     """
     return {
-        "ray_actor_options": {"num_cpus": settings.threads, "num_gpus": _gpus(settings.device)},
+        "ray_actor_options": {"num_cpus": settings.threads, "num_gpus": int(is_nvidia(settings.device))},
         "max_ongoing_requests": 2 * settings.queue,
         "max_queued_requests": 4 * settings.queue,
         "autoscaling_config": {
@@ -90,15 +91,13 @@ class _Replica:
     """A model with a queue, and the app that draws with it; Ray runs the app's lifespan."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        from galip_runtime.loading import load
         from galip_runtime.serve import logs
+        from galip_runtime.serve.service import load_model
 
         logs.configure(settings)
         self._settings = settings
         # here, so that an error is in Ray's status of the deployment rather than in a replica's log alone
-        self._model = load(
-            settings.bundle, device=settings.device, precision=settings.precision, threads=settings.threads
-        )
+        self._model = load_model(settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from galip_runtime.serve.app import create_app
@@ -111,10 +110,6 @@ class _Replica:
         batcher = self._app.state.service.batcher
         if batcher is not None and batcher.is_broken:
             raise GalipError("the device has failed, and this replica cannot draw any more")
-
-
-def _gpus(device: str) -> int:
-    return int(device.partition(":")[0] in ("cuda", "tensorrt"))
 
 
 def _value(value: Any) -> Any:

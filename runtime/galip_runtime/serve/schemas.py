@@ -87,6 +87,7 @@ Quality = Annotated[int, Field(ge=0, le=100)]
 
 _FIRST_SEED = "The first of `n` consecutive seeds; the one after the largest is 0. Left out: a random one."
 _TRUNCATION = "Cut the noise at ± this: lower gives plainer pictures and less variety."
+_NO_CHOICE = "The model has no such choice."
 _QUALITY = "Quality of a JPEG or WebP, 100 the best; left out: 95. A PNG is lossless."
 
 
@@ -129,11 +130,11 @@ class GenerationRequest(_Strict):
     ) = None
     truncation: Annotated[Truncation, Field(description=_TRUNCATION)] | None = None
     user: Annotated[str, Field(description="Ignored.")] | None = None
-    quality: Annotated[Literal["auto", "standard"], Field(description="Nothing to choose.")] | None = None
-    style: Annotated[Literal["auto", "natural"], Field(description="Nothing to choose.")] | None = None
-    background: Annotated[Literal["auto", "opaque"], Field(description="Nothing to choose.")] | None = None
-    moderation: Annotated[Literal["auto", "low"], Field(description="Nothing to choose.")] | None = None
-    stream: Annotated[No, Field(description="Nothing to choose.")] | None = None
+    quality: Annotated[Literal["auto", "standard"], Field(description=_NO_CHOICE)] | None = None
+    style: Annotated[Literal["auto", "natural"], Field(description=_NO_CHOICE)] | None = None
+    background: Annotated[Literal["auto", "opaque"], Field(description=_NO_CHOICE)] | None = None
+    moderation: Annotated[Literal["auto", "low"], Field(description=_NO_CHOICE)] | None = None
+    stream: Annotated[No, Field(description=_NO_CHOICE)] | None = None
 
 
 class GeneratedPicture(BaseModel):

@@ -9,6 +9,7 @@ import socket
 import stat
 import threading
 import weakref
+from contextlib import suppress
 
 from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import StrPath, open_regular
@@ -122,10 +123,8 @@ def is_loopback(host: str) -> bool:
 
     Raises UsageError for a name that has no address.
     """
-    try:
+    with suppress(ValueError):  # a name, whose addresses decide
         return _address(host).is_loopback
-    except ValueError:
-        pass
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

@@ -10,15 +10,14 @@ from galip_runtime.serve.settings import ServeSettings
 
 __all__ = ["run"]
 
-_PACKAGES = ("fastapi", "httptools", "prometheus_client", "uvicorn")
+_PACKAGES = ("fastapi", "fastapi_offline", "httptools", "PIL", "prometheus_client", "uvicorn")
 
 
 def run(settings: ServeSettings) -> int:
     """Serve until SIGINT or SIGTERM, and return the exit code, 0.
 
     The first signal ends the service in order: it accepts nothing more, and what runs and waits has
-    `settings.grace` seconds. A second one ends it at once, with 130. SIGHUP reads the
-    API keys again.
+    `settings.grace` seconds. A second one ends it at once, with 130. SIGHUP reads the API keys again.
 
     Raises UsageError for a host or port that cannot be used, FileRefused for a bundle or a file of keys,
     ProviderUnavailable where a package or the device is not available, and what `load` raises.

@@ -17,21 +17,22 @@ import numpy.typing as npt
 from starlette.requests import Request
 from starlette.types import Receive
 
+from galip_runtime.backends.tables import DEVICE_TABLE
 from galip_runtime.batching.batcher import Batcher
 from galip_runtime.hardware import cpu_features, cpu_name, usable_cpus
 from galip_runtime.image import encode_picture
+from galip_runtime.loading import load
 from galip_runtime.serve.metrics import Metrics
 from galip_runtime.serve.problems import ClientGone, Problem, not_ready
 from galip_runtime.serve.settings import ServeSettings
 from galip_runtime.text_to_image import PromptCut, TextToImage
 
-__all__ = ["ALIAS", "QUALITY", "Service", "service_of"]
+__all__ = ["ALIAS", "QUALITY", "Service", "load_model", "service_of"]
 
 ALIAS = "galip"
 """Another name of whichever model is served."""
 QUALITY = 95
 """Of JPEG and WebP files, where the request names none."""
-_SAME_IN_ANY_BATCH = ("cpu", "openvino")
 T = TypeVar("T")
 _log = logging.getLogger("galip_runtime.serve")
 Pictures = npt.NDArray[np.uint8]
@@ -166,7 +167,14 @@ class Service:
         """Return the ETag of what `parts` lead to, strong where a picture does not depend on its batch."""
         text = json.dumps([self.identity, *parts])
         tag = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
-        return tag if self.info["device"] in _SAME_IN_ANY_BATCH else f"W/{tag}"
+        return tag if DEVICE_TABLE[self.info["device"]].batch_independent else f"W/{tag}"
+
+
+def load_model(settings: ServeSettings) -> TextToImage:
+    """Return the model that the settings name. Raises as `load`."""
+    return load(
+        settings.bundle, device=settings.device, precision=settings.precision, threads=settings.threads
+    )
 
 
 async def service_of(request: Request) -> Service:

@@ -11,10 +11,12 @@ from typing import Any
 
 from galip_runtime.errors import UsageError
 
-__all__ = ["LOG_FORMATS", "VARIABLE", "ServeSettings"]
+__all__ = ["LOG_FORMATS", "METRICS_FOLDER", "VARIABLE", "ServeSettings"]
 
 VARIABLE = "GALIP_SERVE"
 """The environment variable that holds settings as a JSON object."""
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable that names the folder where worker processes share their metrics."""
 LOG_FORMATS = ("text", "json")
 
 _PATHS = ("bundle", "api_key_file", "page")

@@ -11,7 +11,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection as Pipe
@@ -19,27 +19,23 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from galip_runtime import console
+from galip_runtime.command_line import INTERRUPTED
 from galip_runtime.errors import GalipError, ProviderUnavailable
 from galip_runtime.files import remove_leftovers, staging_folder
 from galip_runtime.hardware import usable_cpus
 from galip_runtime.serve.listening import announce
-from galip_runtime.serve.settings import ServeSettings
+from galip_runtime.serve.settings import METRICS_FOLDER, ServeSettings
+from galip_runtime.signals import HANGUP, STOP, blocked, handled
 
 __all__ = ["Supervisor"]
 
-_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _TICK = 0.2  # seconds between looks at the workers
 _LATE_SECONDS = 15.0
 """after the grace, until a worker that is still there is killed"""
 _LONGEST_PAUSE = 30.0
 """seconds before another try to start a worker"""
-_STOP = (signal.SIGINT, signal.SIGTERM)
-_STOPPED_AT_ONCE = 130
-_HELD_BACK = {signal.SIGINT, signal.SIGHUP} if hasattr(signal, "pthread_sigmask") else set()
-"""Signals that a worker must not see before it can handle them: it inherits that they are blocked."""
 _log = logging.getLogger("galip_runtime.serve")
 
 
@@ -65,7 +61,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until a signal, and return the exit code. Raises the error of a worker that cannot start."""
-        with _metrics_folder(), self._signals():
+        with _metrics_folder(), handled(self._handlers()):
             try:
                 self._start_all()
                 if not self._stops:
@@ -96,7 +92,7 @@ class Supervisor:
         process = context.Process(
             target=_work, args=(self._of_worker, self._sockets, theirs), name="galip-serve"
         )
-        with _blocked():
+        with blocked(signal.SIGINT, *HANGUP):  # until it can handle them
             process.start()
         theirs.close()
         worker = _Worker(process, ours)
@@ -162,25 +158,16 @@ class Supervisor:
         deadline = time.monotonic() + self._settings.grace + _LATE_SECONDS
         while alive := [worker.process.sentinel for worker in self._workers if worker.process.is_alive()]:
             if self._stops > 1:
-                console.message("galip: stopped at once (told so twice); unanswered requests are lost")
-                return _STOPPED_AT_ONCE
+                console.message("galip: stopped at once (a second signal); unanswered requests are lost")
+                return INTERRUPTED
             if time.monotonic() > deadline:
                 _log.error("%d workers did not end in time and are killed", len(alive))
                 break
             wait(alive, _TICK)
         return 0
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        handlers: dict[int, Any] = dict.fromkeys(_STOP, self._told_to_stop)
-        if hasattr(signal, "SIGHUP"):
-            handlers[signal.SIGHUP] = self._told_to_reload
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _handlers(self) -> dict[int, Callable[[int, FrameType | None], None]]:
+        return dict.fromkeys(STOP, self._told_to_stop) | dict.fromkeys(HANGUP, self._told_to_reload)
 
     def _told_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stops += 1
@@ -201,30 +188,17 @@ def _metrics_folder() -> Iterator[None]:
     """Have a folder where the workers' counters are, so that each can give the sum of all."""
     temporary = Path(tempfile.gettempdir())
     remove_leftovers(temporary)
-    before = os.environ.get(_METRICS)
+    before = os.environ.get(METRICS_FOLDER)
     with staging_folder(temporary) as folder:
         folder.chmod(0o700)
-        os.environ[_METRICS] = str(folder)
+        os.environ[METRICS_FOLDER] = str(folder)
         try:
             yield
         finally:
             if before is None:
-                del os.environ[_METRICS]
+                del os.environ[METRICS_FOLDER]
             else:
-                os.environ[_METRICS] = before
-
-
-@contextmanager
-def _blocked() -> Iterator[None]:
-    """Keep signals waiting while a worker starts, which inherits that they are blocked."""
-    if not _HELD_BACK:
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                os.environ[METRICS_FOLDER] = before
 
 
 def _send(process: SpawnProcess, number: int) -> None:

@@ -13,22 +13,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection as Pipe
 from types import FrameType
-from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from galip_runtime import console
 from galip_runtime.batching.batcher import Batcher
+from galip_runtime.command_line import INTERRUPTED
 from galip_runtime.errors import GalipError
-from galip_runtime.loading import load
 from galip_runtime.serve import logs
 from galip_runtime.serve.connections import KEEP_ALIVE_SECONDS, Connection, Waiting, most_connections
 from galip_runtime.serve.listening import refusal
 from galip_runtime.serve.security import reload_keys
+from galip_runtime.serve.service import Service, load_model
 from galip_runtime.serve.settings import ServeSettings
-
-if TYPE_CHECKING:
-    from galip_runtime.serve.service import Service
+from galip_runtime.signals import HANGUP, STOP, handled
 
 __all__ = ["serve", "work"]
 
@@ -36,12 +34,10 @@ _LOOK_SECONDS, _QUIET_LOOKS = 0.02, 3
 """how often to look whether all is read that was sent before the signal; how often in a row it has to be"""
 _MOST_SETTLE_SECONDS = 5.0
 """for that, where more and more comes"""
-_STOPPED_AT_ONCE = 130
 _ANSWER_SECONDS = 2.0
 """after the grace, to tell those whose pictures are not there"""
 _LATE_SECONDS = 10.0
 """after the grace, for what cannot be interrupted"""
-_STOP = (signal.SIGINT, signal.SIGTERM)
 _log = logging.getLogger("galip_runtime.serve")
 
 
@@ -60,9 +56,7 @@ def serve(
     """
     from galip_runtime.serve.app import create_app
 
-    model = load(
-        settings.bundle, device=settings.device, precision=settings.precision, threads=settings.threads
-    )
+    model = load_model(settings)
     app = create_app(settings, model)
     config = uvicorn.Config(
         app,
@@ -124,7 +118,7 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        service: "Service",
+        service: Service,
         on_ready: Callable[[], None],
         *,
         is_worker: bool,
@@ -136,17 +130,11 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle the signals while serving. Unlike uvicorn's, this does not raise them again afterwards."""
-        handlers: dict[int, Any] = dict.fromkeys(_STOP, self._told_to_stop)
-        if hasattr(signal, "SIGHUP"):
-            handlers[signal.SIGHUP] = self._told_to_reload
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        if self._is_worker and hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the supervisor had blocked it
-        try:
+        handlers = dict.fromkeys(STOP, self._told_to_stop) | dict.fromkeys(HANGUP, self._told_to_reload)
+        with handled(handlers):
+            if self._is_worker and HANGUP:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, HANGUP)  # the supervisor had blocked it
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -196,7 +184,7 @@ class _Server(uvicorn.Server):
         if self._is_worker and number == signal.SIGINT:
             return  # Ctrl-C reaches all processes of a terminal, and the supervisor passes it on
         if self.should_exit and not self._is_worker:
-            self._leave("told so twice")
+            self._leave("a second signal")
         self.stop()
 
     def _told_to_reload(self, number: int, frame: FrameType | None) -> None:
@@ -206,4 +194,4 @@ class _Server(uvicorn.Server):
     def _leave(self, reason: str) -> None:
         """End the process at once."""
         os.write(2, f"galip: stopped at once ({reason}); unanswered requests are lost\n".encode())
-        os._exit(_STOPPED_AT_ONCE)
+        os._exit(INTERRUPTED)

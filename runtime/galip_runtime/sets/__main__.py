@@ -4,16 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from galip_runtime import console
-from galip_runtime.errors import GalipError, UsageError
+from galip_runtime.command_line import INTERRUPTED, Parser
+from galip_runtime.errors import GalipError
 from galip_runtime.sets.options import FORMATS, HELP, LAYOUTS, SetOptions, parse_seeds
 from galip_runtime.sets.report import summary_line
 
 __all__ = ["main"]
-
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,20 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         console.message("interrupted; the same command goes on with what is missing")
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that prints its errors escaped."""
-
-    def error(self, message: str) -> NoReturn:
-        console.message(*self.format_usage().splitlines(), f"error: {message}")
-        raise SystemExit(UsageError.exit_code)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m galip_runtime.sets",
         usage="%(prog)s PROMPTS --out DIR [option ...]",
         description="Generate many pictures into shards. The same command goes on where it was stopped.",

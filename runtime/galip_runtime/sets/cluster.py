@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from galip_runtime.backends.tables import DEVICE_TABLE
+from galip_runtime.backends.tables import is_nvidia
 from galip_runtime.errors import GalipError, ProviderUnavailable, UsageError
 from galip_runtime.ray_cluster import quiet_data
 from galip_runtime.sets.options import SetOptions
@@ -31,7 +31,7 @@ def describe_on(ray: ModuleType, options: SetOptions) -> ModelFacts:
 
     Raises as `describe_model`, and UsageError for a device with a number, since Ray gives out the GPUs.
     """
-    if ":" in options.device and _needs_gpu(options.device):
+    if ":" in options.device and is_nvidia(options.device):
         raise UsageError(f"{options.device}: Ray gives each worker a GPU; leave out the number")
     task = ray.remote(**_resources(options.device, options.threads))(_outcome)
     facts: ModelFacts = _opened(ray.get(task.remote(describe_model, options)))
@@ -74,13 +74,7 @@ def run_ray(
 
 
 def _resources(device: str, threads: int | None) -> dict[str, float]:
-    return {"num_cpus": threads or 1, **({"num_gpus": 1} if _needs_gpu(device) else {})}
-
-
-def _needs_gpu(device: str) -> bool:
-    """Return whether a device takes an NVIDIA GPU, which Ray counts."""
-    row = DEVICE_TABLE.get(device.partition(":")[0])
-    return row is not None and row.on_stream
+    return {"num_cpus": threads or 1, **({"num_gpus": 1} if is_nvidia(device) else {})}
 
 
 def _room(ray: ModuleType, resources: Mapping[str, float]) -> int:

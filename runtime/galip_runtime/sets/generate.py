@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from galip_runtime.backends.tables import DEVICE_TABLE
 from galip_runtime.errors import QualityGateFailed, UsageError
 from galip_runtime.files import lock_folder, open_regular, remove_leftovers, sha256_rest
 from galip_runtime.hardware import usable_cpus
 from galip_runtime.image import check_target
 from galip_runtime.ray_cluster import check_address, connect
-from galip_runtime.sets.interruption import sigterm_as_ctrl_c
 from galip_runtime.sets.options import SetOptions
 from galip_runtime.sets.plan import SET_FILE, ShardIndex, check_plan
 from galip_runtime.sets.pool import run_local
@@ -22,6 +22,7 @@ from galip_runtime.sets.progress import SetProgress
 from galip_runtime.sets.prompts import open_prompts
 from galip_runtime.sets.shards import Names, read_failures
 from galip_runtime.sets.worker import Job, ModelFacts, ShardDone, describe_model
+from galip_runtime.signals import stop_as_ctrl_c
 
 __all__ = ["SetResult", "generate_set"]
 
@@ -101,7 +102,7 @@ def generate_set(options: SetOptions, progress: SetProgress | None = None) -> Se
     index = ShardIndex.scan(source, options, progress.reading)
     with open_regular(options.prompts) as file:
         sha256 = sha256_rest(file)
-    with progress, _locked(options.out), _engine(options) as ray, sigterm_as_ctrl_c():
+    with progress, _locked(options.out), _engine(options) as ray, stop_as_ctrl_c():
         check_target(options.out / f"picture.{options.format}")
         _check_folder(options.out)
         facts = _describe(ray, options)
@@ -172,8 +173,9 @@ def _absolute(options: SetOptions) -> SetOptions:
 
 
 def _default_workers(device: str) -> int:
-    """Return how many processes to start: on a GPU one, else one for two CPUs."""
-    if device in ("cpu", "openvino"):
+    """Return how many processes to start: one for two CPUs; on other hardware, one."""
+    row = DEVICE_TABLE.get(device)  # none for a device with a number
+    if row is not None and row.hardware == "CPU":
         return min(_MOST_WORKERS, max(1, usable_cpus() // 2))
     return 1
 

@@ -23,7 +23,7 @@ HELP: Mapping[str, str] = {
     "out": "Folder of the set. If it holds a part of the same set, the rest is generated.",
     "count": "Pictures of each prompt.",
     "seeds": "These seeds for every prompt: 1,2,3 or 1-8.",
-    "seed": "Picture i of the set has seed S + i. Default: 0. A prompt's own seed goes before.",
+    "seed": "Picture i of the set has seed S + i. Default: 0. A prompt's own seed takes precedence.",
     "truncation": "Truncate the noise at ±T, about 0.5 to 2: plainer pictures, less variety.",
     "bundle": "Bundle folder. Default: the shipped model's.",
     "device": "The device to run on. A device other than auto is used, or the command fails.",
