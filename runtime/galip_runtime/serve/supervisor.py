@@ -27,6 +27,7 @@ from galip_runtime.files import remove_leftovers, staging_folder
 from galip_runtime.hardware import usable_cpus
 from galip_runtime.serve.listening import announce
 from galip_runtime.serve.settings import ServeSettings
+from galip_runtime.signals import held_back
 
 __all__ = ["Supervisor"]
 
@@ -38,7 +39,7 @@ _LONGEST_PAUSE = 30.0
 """seconds before another try to start a worker"""
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _STOPPED_AT_ONCE = 130
-_HELD_BACK = {signal.SIGINT, signal.SIGHUP} if hasattr(signal, "pthread_sigmask") else set()
+_HELD_BACK = ("SIGINT", "SIGHUP")
 """Signals that a worker must not see before it can handle them: it inherits that they are blocked."""
 _log = logging.getLogger("galip_runtime.serve")
 
@@ -96,7 +97,7 @@ class Supervisor:
         process = context.Process(
             target=_work, args=(self._of_worker, self._sockets, theirs), name="galip-serve"
         )
-        with _blocked():
+        with held_back(*_HELD_BACK):
             process.start()
         theirs.close()
         worker = _Worker(process, ours)
@@ -212,19 +213,6 @@ def _metrics_folder() -> Iterator[None]:
                 del os.environ[_METRICS]
             else:
                 os.environ[_METRICS] = before
-
-
-@contextmanager
-def _blocked() -> Iterator[None]:
-    """Keep signals waiting while a worker starts, which inherits that they are blocked."""
-    if not _HELD_BACK:
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _send(process: SpawnProcess, number: int) -> None:

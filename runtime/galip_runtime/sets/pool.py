@@ -4,14 +4,15 @@ import multiprocessing
 import pickle
 import signal
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from galip_runtime.errors import GalipError, ProviderUnavailable
 from galip_runtime.sets.plan import Shard
 from galip_runtime.sets.worker import Job, ShardDone, ShardWorker
+from galip_runtime.signals import held_back
 
 __all__ = ["MAX_DEATHS", "run_local"]
 
@@ -49,7 +50,7 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, job), daemon=True)
-        with _ctrl_c_is_ours():
+        with held_back("SIGINT"):  # Ctrl-C reaches the whole group, and we end them
             self.process.start()
         theirs.close()
         self.shard: Shard | None = None
@@ -169,19 +170,6 @@ def _cause(exit_code: int | None) -> str:
         return f"by {signal.Signals(-exit_code).name}"
     except ValueError:
         return f"by signal {-exit_code}"
-
-
-@contextmanager
-def _ctrl_c_is_ours() -> Iterator[None]:
-    """Let processes that the block starts not notice Ctrl-C, which reaches the whole group: we end them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(connection: Connection, job: Job) -> None:
