@@ -194,6 +194,7 @@ def test_a_lone_surrogate_is_the_replacement_character(client, model):
             UsageError,
             "redirects.*https://other/",
         ),
+        (httpx.Response(302, headers={"Location": b"\xff://"}), UsageError, "redirects"),
         (httpx.Response(200, html="<h1>Welcome</h1>"), GalipError, "not JSON.*Welcome"),
         (httpx.Response(200, content=b"[" * 100_000), GalipError, "not JSON"),
         (httpx.Response(200, json=[1]), GalipError, "another kind"),

@@ -15,7 +15,7 @@ __all__ = ["Body"]
 
 _MOST_WITHOUT_PICTURES = 2**20  # bytes
 _MOST_OF_A_PICTURE = 2**25  # bytes; 2048x2048 pixels as noise, in base64, are half of it
-_OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
+_OF_THE_TRANSFER = (b"content-encoding", b"content-length", b"transfer-encoding")
 
 
 class Body:
@@ -42,5 +42,7 @@ class Body:
         """Return the whole answer whose body has arrived."""
         import httpx
 
-        headers = [pair for pair in streamed.headers.multi_items() if pair[0] not in _OF_THE_TRANSFER]
+        headers = [
+            (name, value) for name, value in streamed.headers.raw if name.lower() not in _OF_THE_TRANSFER
+        ]
         return httpx.Response(streamed.status_code, headers=headers, content=bytes(self._data))
