@@ -192,6 +192,8 @@ class Limits:
 
                 await self.app(scope, self._limited(scope, receive), send_in_time)
         except TimeoutError:
+            if not limit.expired():
+                raise  # not ours: a file or the model waited for something
             message = f"the pictures were not there within {self.settings.timeout:g} seconds; try again later"
             await answer(Problem(504, message), scope)(scope, receive, send)
 
