@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 __all__ = ["HANGUP", "STOP", "blocked", "handled", "stop_as_ctrl_c"]
@@ -26,13 +27,14 @@ def handled(handlers: Mapping[int, Callable[[int, FrameType | None], object]]) -
 
 @contextmanager
 def blocked(*numbers: int) -> Iterator[None]:
-    """Hold signals back while the block runs. A process that it starts begins with them held back.
+    """Hold signals back while the block runs. A process that it spawns begins with them held back.
 
     Windows has no such mask; there, nothing is held back.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # the first process would start it, which unblocks SIGINT and SIGTERM
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield

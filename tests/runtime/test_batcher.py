@@ -323,10 +323,11 @@ def test_an_unexpected_error_ends_the_call_and_the_lane_goes_on(held, batcher, e
     assert batcher.submit("red", 1).result(WAIT).shape == (1, 8, 8, 3)
 
 
-def test_an_observer_that_fails_costs_nobody_a_picture(model, caplog):
+@pytest.mark.parametrize("error", [RuntimeError, StopIteration, SystemExit])
+def test_an_observer_that_fails_costs_nobody_a_picture(model, caplog, error):
     class Broken:
         def batch_done(self, *_):
-            raise RuntimeError("broken observer")
+            raise error("broken observer")
 
         rejected = failed = batch_done
 

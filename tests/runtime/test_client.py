@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import contextlib
 import io
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from fake_service import FakeService, error
-from galip_runtime.client import AsyncClient, Client
+from galip_runtime.client import AsyncClient, Client, answers, bodies
 from galip_runtime.errors import DeadlineExceeded, GalipError, ServiceUnavailable, UsageError
 
 URL = "http://service:8000"
@@ -192,6 +194,7 @@ def test_a_lone_surrogate_is_the_replacement_character(client, model):
             UsageError,
             "redirects.*https://other/",
         ),
+        (httpx.Response(302, headers={"Location": b"\xff://"}), UsageError, "redirects"),
         (httpx.Response(200, html="<h1>Welcome</h1>"), GalipError, "not JSON.*Welcome"),
         (httpx.Response(200, content=b"[" * 100_000), GalipError, "not JSON"),
         (httpx.Response(200, json=[1]), GalipError, "another kind"),
@@ -210,6 +213,46 @@ def test_answers_that_are_no_pictures(client, service, answer, kind_of_error, wo
         client.generate("a", seed=1)
     assert type(caught.value) is kind_of_error
     assert len(service.sent) == 1  # none of these is tried again
+
+
+def test_an_answer_with_too_many_bytes(client, monkeypatch):
+    monkeypatch.setattr(bodies, "_MOST_WITHOUT_PICTURES", 10)
+    with pytest.raises(GalipError, match="more than 10 bytes"):
+        client.info()
+
+
+def test_an_answer_that_comes_byte_by_byte(kind):
+    """Each byte is in time, and the answer is not."""
+    gone = threading.Event()
+
+    def answer(listening):
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(2**16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not gone.wait(0.05):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer, args=(listening,), daemon=True)
+        thread.start()
+        with pytest.raises(DeadlineExceeded, match="in time"):
+            kind(f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=0.5).info()
+        gone.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("size", ["9" * 5000 + "x8", "8", "x", "8x8x8", None, "-8x8"])
+def test_sizes_that_are_none(size):
+    with pytest.raises(GalipError, match="its model has the size"):
+        answers.image_size_of({"size": size})
+
+
+@pytest.mark.parametrize("entry", [{}, {"b64_json": "aaaa"}])
+def test_a_png_that_is_none(client, service, entry):
+    service.failures = [httpx.Response(200, json={"data": [entry]})]
+    with pytest.raises(GalipError, match="no PNG"):
+        client.png("a", 1)
 
 
 def test_pictures_of_several_sizes(client, service):

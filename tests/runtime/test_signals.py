@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -9,6 +11,24 @@ from galip_runtime.signals import HANGUP, STOP, blocked, handled, stop_as_ctrl_c
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="these are Unix signals")
 ALL = (*STOP, *HANGUP)
+PROGRAM = """
+import multiprocessing, signal
+from galip_runtime.signals import blocked
+
+def names():
+    return sorted(each.name for each in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+def child():
+    print(names())
+
+if __name__ == "__main__":
+    for _ in range(2):
+        process = multiprocessing.get_context("spawn").Process(target=child)
+        with blocked(signal.SIGINT, signal.SIGHUP):
+            process.start()
+        process.join()
+    print(names())
+"""
 
 
 def handlers():
@@ -59,3 +79,12 @@ def test_another_thread_changes_no_handler():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_signals_are_held_back_from_the_first_child_on(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines() == ["['SIGHUP', 'SIGINT']", "['SIGHUP', 'SIGINT']", "[]"]

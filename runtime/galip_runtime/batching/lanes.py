@@ -148,7 +148,7 @@ class Lanes:
 def _tell(method: Callable[..., object], *arguments: object) -> None:
     try:
         method(*arguments)
-    except Exception:  # an observer's bug costs nobody a picture
+    except (Exception, SystemExit):  # an observer's bug costs nobody a picture, and no lane its thread
         _log.exception("the batcher's observer failed")
 
 

@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 _MAX_QUOTED = 200  # characters
 
 Pictures = npt.NDArray[np.uint8]
@@ -45,10 +47,10 @@ def model_of(response: httpx.Response) -> dict[str, Any]:
 
 def image_size_of(model: dict[str, Any]) -> tuple[int, int]:
     """Return height and width in pixels of a model's pictures. Raises GalipError."""
-    width, _, height = str(model.get("size")).partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
+    match = _SIZE.fullmatch(str(model.get("size")))
+    if match is None:
         raise _unusable(f"its model has the size {model.get('size')!r:.80}, which is none")
-    return int(height), int(width)
+    return int(match[2]), int(match[1])
 
 
 def most_per_request(model: dict[str, Any]) -> int:
@@ -65,6 +67,8 @@ def pictures_of(response: httpx.Response, request: Request) -> Pictures:
 def png_of(response: httpx.Response, request: Request) -> bytes:
     """Return the answer's only picture as it is, a PNG file. Raises GalipError."""
     (data,) = _files(response, request)
+    if not data.startswith(_PNG):
+        raise _unusable("a picture is no PNG file")
     return data
 
 

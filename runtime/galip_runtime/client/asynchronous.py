@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from galip_runtime.client import answers
 from galip_runtime.client.answers import Pictures
 from galip_runtime.client.base import BaseClient, Counter, Read
-from galip_runtime.client.failures import Patience, error_of, transport_error
+from galip_runtime.client.bodies import Body
+from galip_runtime.client.failures import Patience, error_of, too_late, transport_error
 from galip_runtime.client.requests import MODELS, Request, interpolation_request, png_request, requests_for
-from galip_runtime.errors import GalipError
+from galip_runtime.errors import DeadlineExceeded, GalipError
 from galip_runtime.image import as_pil_images
 
 if TYPE_CHECKING:
@@ -182,7 +183,18 @@ class AsyncClient(BaseClient):
             self.check_open(self._http.is_closed)
             error: GalipError | None
             try:
-                response = await self._http.request(**self.arguments(request, patience))
+                async with (
+                    asyncio.timeout(patience.remaining()),
+                    self._http.stream(**self.arguments(request, patience)) as streamed,
+                ):
+                    body = Body(request, patience, self.url)
+                    async for part in streamed.aiter_bytes():
+                        body.add(part)
+                response = body.answer(streamed)
+            except DeadlineExceeded:
+                raise
+            except TimeoutError as failure:
+                raise too_late(self.url) from failure
             except httpx.HTTPError as failure:
                 error = transport_error(failure, self.url)
             else:

@@ -12,7 +12,7 @@ from galip_runtime.errors import DeadlineExceeded, GalipError, ServiceUnavailabl
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Patience", "error_of", "transport_error"]
+__all__ = ["Patience", "error_of", "too_late", "transport_error"]
 
 _MAX_QUOTED = 200  # characters of an answer that is not the service's
 _LONGEST_TIMEOUT = 1e6  # seconds; a socket takes no infinity
@@ -35,6 +35,11 @@ class Patience:
         self._end = None if timeout is None else time.monotonic() + timeout
         self._waits = 0
         self._may_resend = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left."""
+        return self._end is not None and time.monotonic() >= self._end
 
     def remaining(self) -> float | None:
         """Return the seconds that are left, above 0; None for no limit."""
@@ -60,6 +65,14 @@ class Patience:
         return wait
 
 
+def too_late(address: str) -> DeadlineExceeded:
+    """Return what to raise where the answer was not there in time."""
+    return DeadlineExceeded(
+        f"the service at {address} did not answer in time; ask for fewer pictures at a time, or give the "
+        "client a longer timeout"
+    )
+
+
 def transport_error(error: httpx.HTTPError, address: str) -> GalipError:
     """Return what to raise where no answer came, for one of httpx's errors."""
     import httpx
@@ -71,10 +84,7 @@ def transport_error(error: httpx.HTTPError, address: str) -> GalipError:
             "start one with `galip serve` or `python -m galip_runtime.serve`, or correct the URL",
         )
     if isinstance(error, httpx.TimeoutException):
-        return DeadlineExceeded(
-            f"the service at {address} did not answer in time; ask for fewer pictures at a time, or give "
-            "the client a longer timeout"
-        )
+        return too_late(address)
     if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
         return ConnectionLost(f"the service at {address} broke off its answer: {what}; try again")
     return GalipError(f"the answer of {address} cannot be used: {what}")

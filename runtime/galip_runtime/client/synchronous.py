@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from galip_runtime.client import answers
 from galip_runtime.client.answers import Pictures
 from galip_runtime.client.base import BaseClient, Counter, Read
+from galip_runtime.client.bodies import Body
 from galip_runtime.client.failures import Patience, error_of, transport_error
 from galip_runtime.client.requests import MODELS, Request, interpolation_request, png_request, requests_for
 from galip_runtime.errors import GalipError
@@ -207,7 +208,11 @@ class Client(BaseClient):
             self.check_open(self._http.is_closed)
             error: GalipError | None
             try:
-                response = self._http.request(**self.arguments(request, patience))
+                with self._http.stream(**self.arguments(request, patience)) as streamed:
+                    body = Body(request, patience, self.url)
+                    for part in streamed.iter_bytes():
+                        body.add(part)
+                response = body.answer(streamed)
             except httpx.HTTPError as failure:
                 error = transport_error(failure, self.url)
             else:

@@ -142,7 +142,7 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] == "http" and not self._is_public(scope["path"]):
+        if scope["type"] == "http" and not self._is_public(_route_path(scope)):
             scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not self.keys.accepts(token.strip()):
                 message = "this API key is unknown" if token else "there is no API key"
@@ -157,6 +157,17 @@ class KeyCheck:
 
     def _is_public(self, path: str) -> bool:
         return path in _PUBLIC or path.startswith("/docs/") or self.is_page(path)
+
+
+def _route_path(scope: Scope) -> str:
+    """Return the path that routes see: without the prefix at which another app or a proxy has this one.
+
+    With a prefix such as /docs, everything would pass for documentation otherwise.
+    """
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    rest = path.removeprefix(root)
+    return rest if rest != path and (not rest or rest.startswith("/")) else path
 
 
 class Limits:
@@ -181,6 +192,8 @@ class Limits:
 
                 await self.app(scope, self._limited(scope, receive), send_in_time)
         except TimeoutError:
+            if not limit.expired():
+                raise  # not ours: a file or the model waited for something
             message = f"the pictures were not there within {self.settings.timeout:g} seconds; try again later"
             await answer(Problem(504, message), scope)(scope, receive, send)
 

@@ -232,11 +232,22 @@ class _Parquet:
         batches = table.iter_batches(_ROWS_AT_ONCE, row_groups=groups, columns=wanted)
         for batch in batches:
             if first + len(batch) > place:
-                for number, fields in enumerate(batch.to_pylist(), first):
+                for number, fields in enumerate(self._plain(batch, first), first):
                     if number >= place:
                         fields["prompt"] = fields.pop(prompt)
                         yield _row(f"{self.path}, row {number}", number, fields)
             first += len(batch)
+
+    def _plain(self, batch: Any, first: int) -> list[dict[str, Any]]:
+        """Return the rows of a batch whose first is number `first`."""
+        try:
+            rows: list[dict[str, Any]] = batch.to_pylist()
+        except (ValueError, OverflowError) as error:  # text that is not UTF-8, a date beyond Python's
+            last = first + len(batch) - 1
+            raise FileRefused(
+                f"{self.path}: a value of the rows {first} to {last} cannot be read ({error})"
+            ) from error
+        return rows
 
 
 def _groups_from(metadata: Any, row: int) -> tuple[list[int], int]:
@@ -291,6 +302,8 @@ def _row(where: str, place: int, fields: Mapping[str, Any]) -> Row:
             raise UsageError("there are both seed and seeds: give one of them")
         if identity is not None and (isinstance(identity, bool) or not isinstance(identity, str | int)):
             raise UsageError(f"the id must be text or a whole number, not {short_repr(identity)}")
+        if isinstance(identity, str) and _NO_TEXT.search(identity):
+            raise UsageError(f"the id {identity[:40]!a} has a character that is no text")
         return Row(place, prompt, _seed(seed), _seeds(seeds), identity)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error

@@ -91,8 +91,9 @@ def read_failures(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the pictures that the shards of a set lack, in order. Raises OSError, ValueError."""
     for name in sorted(os.listdir(folder)):
         if name.endswith(_FAILURES) and not name.startswith("."):
-            for line in (folder / name).read_text(encoding="utf-8").splitlines():
-                yield json.loads(line)
+            with open(folder / name, encoding="utf-8") as file:  # str.splitlines knows too many line ends
+                for line in file:
+                    yield json.loads(line)
 
 
 def _write_tar(path: Path, samples: Iterable[Sample], ending: str) -> None:

@@ -5,6 +5,7 @@ from galip_runtime import FileRefused
 from galip_runtime.serve.app import create_app
 from galip_runtime.serve.settings import ServeSettings
 from serve_answers import GENERATIONS, error_of
+from starlette.testclient import TestClient
 
 KEYS = ("first-key-0123456789", "second-key-0123456789")
 PRIVATE = [("GET", "/v1/models"), ("GET", "/v1/picture?prompt=a&seed=1"), ("GET", "/metrics")]
@@ -49,6 +50,18 @@ def test_any_of_the_keys_opens_the_service(start, key_file, key):
 )
 def test_health_and_documentation_need_no_key(start, key_file, path):
     assert start(api_key_file=key_file).get(path).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["/docs", "/docs/files", "/galip"])
+def test_keys_behind_a_prefix(model, key_file, prefix):
+    """As of `uvicorn --root-path` or an app that another one mounts."""
+    app = create_app(ServeSettings(api_key_file=key_file), model)
+    with TestClient(app, f"http://localhost{prefix}", root_path=prefix) as client:
+        for path in ("/v1/models", "/v1/picture?prompt=a&seed=1", "/metrics"):
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers={"Authorization": f"Bearer {KEYS[0]}"}).status_code == 200
+        for path in ("/healthz", "/docs", "/docs/files/swagger-ui.css", "/"):
+            assert client.get(path).status_code == 200
 
 
 def test_keys_are_read_again(start, key_file):

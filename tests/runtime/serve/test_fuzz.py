@@ -1,9 +1,12 @@
 """Whatever is sent, the answer is a picture or a plain refusal, never a failure of the service."""
 
 import json
+import time
 from urllib.parse import quote
 
 import pytest
+from galip_runtime.serve.problems import Problem
+from galip_runtime.serve.strict import parse_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serve_answers import GENERATIONS
@@ -105,3 +108,12 @@ def test_paths_of_any_kind(client, path, method):
 def test_levels_of_brackets(client, depth):
     body = b'{"prompt": "a", "user": ' + b"[" * depth + b"]" * depth + b"}"
     check(client.post(GENERATIONS, content=body, headers={"Content-Type": "application/json"}))
+
+
+def test_a_name_that_comes_twice_is_found_in_one_pass():
+    """A body of the longest kind must not hold up everybody else."""
+    names = ",".join(f'"{number:04x}":1' for number in range(60_000))
+    began = time.monotonic()
+    with pytest.raises(Problem, match="'ea5f' twice"):
+        parse_json(f'{{{names},"ea5f":2}}'.encode())
+    assert time.monotonic() - began < 20  # comparing each with each takes minutes

@@ -12,6 +12,7 @@ import serve_process
 from galip_runtime import ProviderUnavailable
 from galip_runtime.serve.app import create_app
 from galip_runtime.serve.settings import ServeSettings
+from galip_runtime.text_to_image import TextToImage
 from prometheus_client.parser import text_string_to_metric_families
 from serve_answers import GENERATIONS, error_of, pictures_of, pixels
 from stub_bundle import make_stub_bundle
@@ -379,3 +380,11 @@ def test_the_deadline_is_for_the_beginning_of_an_answer(model):
         return await call.status(), call.content
 
     assert running(model, work, timeout=0.1) == (200, b"whole")
+
+
+def test_a_timeout_of_the_system_is_no_deadline(start, monkeypatch):
+    def broken(*_):
+        raise TimeoutError(110, "Connection timed out")
+
+    monkeypatch.setattr(TextToImage, "decode_pictures", broken)
+    assert error_of(start().get("/v1/picture?prompt=a&seed=1"), 500, "internal_error")["id"]

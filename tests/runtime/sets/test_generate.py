@@ -204,6 +204,16 @@ def test_pictures_that_are_not_finite_are_counted(options, tmp_path):
     assert (again.generated, again.failed) == (0, PROMPTS)
 
 
+def test_failures_of_prompts_with_odd_line_ends_are_read(options, tmp_path):
+    """Python's `str.splitlines` ends a line at each of these; JSON does not escape them."""
+    prompt = "a\u2028b\u2029c\x85d"
+    prompts = tmp_path / "odd.jsonl"
+    prompts.write_text(json.dumps({"prompt": prompt}))
+    bundle = make_stub_bundle(tmp_path / "nan", nan=True)
+    result = generate_set(options(prompts=prompts, bundle=bundle, workers=1))
+    assert [failure["prompt"] for failure in result.failures] == [prompt]
+
+
 def test_one_picture_that_is_not_finite_leaves_the_others(options, whole, monkeypatch):
     """With the worker in this process, where one seed can be made to fail."""
     from galip_runtime.sets import generate

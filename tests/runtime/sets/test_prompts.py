@@ -101,6 +101,20 @@ def test_parquet_with_one_column_of_any_name(folder):
         list(open_prompts(folder / "broken.parquet").rows())
 
 
+def test_parquet_with_values_that_python_cannot_have(folder):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    broken = pyarrow.array([b"a", b"a\xff"])
+    texts = pyarrow.Array.from_buffers(pyarrow.string(), 2, broken.buffers())
+    dates = pyarrow.array([0, 2**31 - 1], pyarrow.date32())
+    for name, columns in (("texts", {"prompt": texts}), ("dates", {"prompt": ["a", "b"], "id": dates})):
+        path = folder / f"{name}.parquet"
+        parquet.write_table(pyarrow.table(columns), path)
+        with pytest.raises(FileRefused, match=rf"{name}\.parquet: a value of the rows 0 to 1 cannot be read"):
+            list(open_prompts(path).rows())
+
+
 BAD = {
     "not UTF-8": ("p.txt", b"a\nb\n\xff\n", UsageError, "line 3 is not UTF-8"),
     "UTF-16": ("p.txt", "a".encode("utf-16"), FileRefused, "save it as UTF-8"),
@@ -118,6 +132,12 @@ BAD = {
     "no prompt": ("p.jsonl", b'{"a": 1}', UsageError, "line 1 is not an object with a prompt"),
     "a number": ("p.jsonl", b'{"prompt": 1}', UsageError, "line 1: the prompt is not text"),
     "half a pair": ("p.jsonl", b'{"prompt": "\\ud800"}', UsageError, "has a character that is no text"),
+    "half a pair in an id": (
+        "p.jsonl",
+        b'{"prompt": "a", "id": "\\ud800"}',
+        UsageError,
+        "line 1: the id '\\ud800' has a character that is no text",
+    ),
     "seed of another type": ("p.jsonl", b'{"prompt": "a", "seed": 1.5}', UsageError, "line 1: a seed must"),
     "a large seed": ("p.jsonl", b'{"prompt": "a", "seed": 18446744073709551616}', UsageError, "out of range"),
     "seeds twice": ("p.jsonl", b'{"prompt": "a", "seeds": [1, 1]}', UsageError, "each only once"),
