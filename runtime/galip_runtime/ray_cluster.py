@@ -34,6 +34,7 @@ process in some cases, so that another process asks first."""
 def import_ray() -> None:
     """Import Ray with its usage reports off. Raises `ProviderUnavailable` if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors that matter are raised, too
     # what Ray is going to do anyway; set, it does not warn of that
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
