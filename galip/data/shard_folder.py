@@ -13,12 +13,14 @@ from galip_runtime.files import open_regular, sha256_rest
 
 from galip.data.texts import read_json
 
-__all__ = ["DATASET_FILE", "PARTIAL_FILE", "check_sums", "check_whole", "tars_in"]
+__all__ = ["DATASET_FILE", "PARTIAL_FILE", "SET_FILE", "check_sums", "check_whole", "tars_in"]
 
 DATASET_FILE = "dataset.json"
 """Lists the shards with their sizes and hashes; written last. A user's own shards need none."""
 PARTIAL_FILE = ".partial"
 """Present while a build replaces its files: the folder must not be used."""
+SET_FILE = "set.json"
+"""The record of a set that `galip generate-set` made."""
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ def evaluate(
     does not answer.
     """
     start = time.monotonic()
+    if config.ray:
+        progress("connecting to Ray", 0, 1)
     with connect(config.ray) if config.ray else nullcontext():
         evaluation = Evaluation(config, fabric, progress)
         figures = evaluation.compute_figures()

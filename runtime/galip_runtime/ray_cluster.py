@@ -17,6 +17,7 @@ from typing import Any
 
 from galip_runtime.errors import ProviderUnavailable, ServiceUnavailable, UsageError
 from galip_runtime.install import install_extra
+from galip_runtime.signals import stop_as_ctrl_c
 
 __all__ = ["check_address", "connect", "import_ray", "no_ray", "quiet_data"]
 
@@ -34,6 +35,7 @@ process in some cases, so that another process asks first."""
 def import_ray() -> None:
     """Import Ray with its usage reports off. Raises `ProviderUnavailable` if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors that matter are raised, too
     # what Ray is going to do anyway; set, it does not warn of that
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -58,7 +60,7 @@ def connect(
     `address`: `HOST:PORT` of the cluster's head, as `ray start --head` prints it; `auto`: the cluster that
     `RAY_ADDRESS` or this machine's `ray start` names; `local`: start Ray here, with `cpus` CPUs (None: all),
     and end it afterwards. If this process is connected already, as in a Ray job, that connection is used and
-    kept. This process must run on a machine of the cluster.
+    kept. This process must run on a machine of the cluster. SIGTERM raises KeyboardInterrupt in the block.
 
     Raises `UsageError` for another form of address, `ServiceUnavailable` if nothing answers within `seconds`
     or what answers is no cluster that fits, `ProviderUnavailable` without Ray.
@@ -80,7 +82,8 @@ def connect(
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise _not_there(address, str(error)) from error
     try:
-        yield ray
+        with stop_as_ctrl_c():  # Ray's own handler of SIGTERM prints its stack
+            yield ray
     finally:
         ray.shutdown()
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from error_checks import assert_names
 from galip_runtime.errors import UsageError
 from galip_runtime.serve import __main__ as command
+from galip_runtime.serve.listening import announce
 from galip_runtime.serve.options import OPTIONS, default_of
 from galip_runtime.serve.settings import VARIABLE, ServeSettings
 
@@ -171,3 +173,20 @@ print(type(app).__name__, app.state.service.settings.queue, "onnxruntime" in sys
         env={**os.environ, **environment},
     )
     assert done.stdout == "FastAPI 7 False\n"
+
+
+def test_a_picture_cannot_wait_longer_than_its_request():
+    with pytest.raises(UsageError, match="cannot wait that long for others"):
+        ServeSettings(timeout=2, max_wait_ms=2000)
+    assert ServeSettings(timeout=2, max_wait_ms=1999).max_wait_ms == 1999
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("localhost", "localhost")],
+)
+def test_the_address_that_is_announced_can_be_opened(capsys, host, shown):
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        announce(ServeSettings(host=host, insecure=True), [bound])
+        port = bound.getsockname()[1]
+    assert f"serving the shipped model at http://{shown}:{port}/ " in capsys.readouterr().err

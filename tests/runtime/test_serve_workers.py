@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 
 import pytest
 from error_checks import assert_names
@@ -68,6 +69,18 @@ def test_all_workers_are_killed_at_once(shared_bundle, tmp_path):
         until(lambda: len(service.workers()) == 2 and not set(before) & set(service.workers()))
         assert service.draw()[0] == 200
         assert service.stop(signal.SIGINT) == 0
+
+
+def test_workers_that_are_killed_while_they_load_do_not_end_it(shared_bundle, tmp_path):
+    with Process(shared_bundle, "--workers", 2, folder=tmp_path) as service:
+        for _ in range(3):  # the second and third time nothing but workers that load
+            until(service.workers)
+            for worker in service.workers():
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+        until(lambda: len(service.workers()) == 2)
+        assert service.draw()[0] == 200
+        assert service.stop() == 0
 
 
 def test_a_bundle_that_cannot_be_loaded_ends_it_with_one_error(tmp_path):

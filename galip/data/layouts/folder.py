@@ -25,6 +25,7 @@ from galip.data.layouts.file_source import FileSource, caption_lines, composed_n
 from galip.data.layouts.layout import Layout
 from galip.data.layouts.tables import TABLES, read_tables
 from galip.data.left_out import LeftOut
+from galip.data.shard_folder import SET_FILE
 
 __all__ = [
     "ENDINGS",
@@ -86,7 +87,7 @@ def left_out_below(folder: Path, others: list[str], used: set[Path]) -> LeftOut:
         if ending == ".txt":
             if composed_name(str(file.with_suffix(""))) not in captioned:
                 left_out.add("text files without a picture", _below(folder, file))
-        elif ending not in ENDINGS and file.name not in TABLES and file not in used:
+        elif ending not in ENDINGS and file.name not in (*TABLES, SET_FILE) and file not in used:
             kind = f"files ending in {ending}" if ending else "files without an ending"
             left_out.add(kind, _below(folder, file))
     for name in others:

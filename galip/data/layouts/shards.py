@@ -20,7 +20,7 @@ from galip.data.captioned import CaptionedPicture
 from galip.data.decode import BrokenPicture, EncodedPicture
 from galip.data.layouts.layout import Layout
 from galip.data.left_out import LeftOut
-from galip.data.shard_folder import DATASET_FILE, check_sums, tars_in
+from galip.data.shard_folder import DATASET_FILE, SET_FILE, check_sums, tars_in
 from galip.data.shard_reader import (
     TEXT_ENDINGS,
     captions_and_meta,
@@ -72,7 +72,9 @@ def left_beside(path: Path, split: str) -> LeftOut:
     shards = shards_of_split(path, split)
     for file in sorted(shards[0].parent.iterdir()):
         ending = file.suffix.lower()
-        belongs = file.name == DATASET_FILE or file.name.endswith("_stats.json") or ending == ".parquet"
+        belongs = (
+            file.name in (DATASET_FILE, SET_FILE) or file.name.endswith("_stats.json") or ending == ".parquet"
+        )
         if file.is_file() and ending != ".tar" and not belongs and not file.name.startswith("."):
             left_out.add(f"files beside the tars ending in {ending or 'nothing'}", file.name)
     unread = set(_others(path)) if "train" in list_splits(path) else set()

@@ -13,6 +13,8 @@ from galip_runtime.serve.settings import ServeSettings
 __all__ = ["announce", "bind", "refusal"]
 
 _log = logging.getLogger("galip_runtime.serve")
+_OPEN = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""addresses that stand for all of this machine, and which of them a browser on it can open"""
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """what the system says of an address of a family, such as IPv6, that it does not have"""
 
@@ -70,7 +72,8 @@ def refusal(settings: ServeSettings, error: OSError) -> UsageError:
 def announce(settings: ServeSettings, sockets: list[socket.socket]) -> None:
     """Say that the service is ready, and its URL on this machine."""
     model = "the shipped model" if settings.bundle is None else str(settings.bundle)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    host = _OPEN.get(settings.host, settings.host)
+    host = f"[{host}]" if ":" in host else host
     line = f"serving {model} at http://{host}:{sockets[0].getsockname()[1]}/"
     if settings.log_format == "json":
         _log.info(line)

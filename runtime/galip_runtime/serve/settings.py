@@ -106,6 +106,11 @@ class ServeSettings:
         object.__setattr__(self, "cors", _checked_origins(self.cors))
         if self.timeout == 0:
             raise UsageError("timeout must be more than 0 seconds: no picture takes no time")
+        if self.max_wait_ms >= 1000 * self.timeout:
+            raise UsageError(
+                f"max_wait_ms is {self.max_wait_ms:g}, and requests are given up after {self.timeout:g} "
+                "seconds: a picture cannot wait that long for others"
+            )
 
     def to_environment(self) -> dict[str, str]:
         """Return the settings as the variable `GALIP_SERVE`, by its name; paths become absolute."""

@@ -14,6 +14,9 @@ from galip_runtime.serve.problems import Problem
 
 __all__ = ["StrictRoute", "parse_json"]
 
+_MOST_DIGITS = 400
+"""of a whole number, as many as the largest float has and some more"""
+
 
 def parse_json(data: bytes) -> Any:
     """Return what JSON text in UTF-8 says.
@@ -23,7 +26,13 @@ def parse_json(data: bytes) -> Any:
     """
     try:
         text = data.decode()
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_number)
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_number,
+            parse_int=_integer,
+        )
         if "\\u" in text:  # which may be half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
@@ -48,6 +57,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(text):,} digits, and {_MOST_DIGITS} are the most")
+    return int(text)
 
 
 def _number(text: str) -> float:

@@ -129,14 +129,15 @@ class Supervisor:
             self._start()
 
     def _replace(self, worker: _Worker) -> None:
-        """Forget a worker that has ended; another is started now, or later if it never became ready."""
+        """Forget a worker that has ended; another is started now, or later if it never became ready.
+
+        A worker that was killed while it loaded says nothing against the bundle: the service goes on.
+        """
         process = worker.process
         _log.error("worker %s ended (%s); another one takes its place", process.pid, _ending(process))
         self._forget(worker)
         if worker.is_ready:
             return
-        if not self._workers:
-            raise _early_end(process)
         pause = min(_LONGEST_PAUSE, 2.0**self._failures)
         self._failures += 1
         self._next_start = time.monotonic() + pause

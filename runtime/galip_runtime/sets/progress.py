@@ -47,7 +47,7 @@ class SetProgress:
         self._marks.append((now, self._done))
         while len(self._marks) > 2 and self._marks[1][0] < now - _WINDOW:
             self._marks.popleft()
-        self._print(self._line(now))
+        self._print(self._line(now), is_last=self._done >= self._total)
 
     def note_once(self) -> Callable[[str], None]:
         """Return what prints the first text that it is called with, and no other."""
@@ -72,9 +72,10 @@ class SetProgress:
             line += f", {rate:,.1f} pictures/s, {duration((self._total - self._done) / rate)} left"
         return line
 
-    def _print(self, line: str) -> None:
+    def _print(self, line: str, *, is_last: bool = False) -> None:
         now = time.monotonic()
-        if self._silent or now - self._printed < (_ON_TERMINAL if self._is_terminal else _ELSEWHERE):
+        pause = _ON_TERMINAL if self._is_terminal else _ELSEWHERE
+        if self._silent or (now - self._printed < pause and not is_last):
             return
         self._printed = now
         if self._is_terminal:

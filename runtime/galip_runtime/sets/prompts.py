@@ -7,7 +7,7 @@ lines end with LF or CRLF; blank lines are no prompts. White space around a prom
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -170,6 +170,7 @@ class _CsvFile:
                     f"{self.path}: the first line names no column {' or '.join(PROMPT_COLUMNS)}; write the "
                     "columns' names into the first line"
                 )
+            _check_unique(self.path, columns)
             for start, number, cells in records if place is None else self._records(file, place):
                 where = f"{self.path}, line {number}"
                 if len(cells) != len(columns):
@@ -195,6 +196,13 @@ class _CsvFile:
                 raise _bad(self.path, number, f"is not CSV ({error})") from error
             if len(cells) > 1 or "".join(cells).strip():
                 yield start, number, cells
+
+
+def _check_unique(path: Path, columns: Sequence[str]) -> None:
+    """Raise UsageError if two columns that are read have one name."""
+    for name in (*PROMPT_COLUMNS, *_OTHER_FIELDS):
+        if columns.count(name) > 1:
+            raise UsageError(f"{path} has {columns.count(name)} columns {name}; leave one of them")
 
 
 class _Parquet:
@@ -227,6 +235,7 @@ class _Parquet:
             raise UsageError(
                 f"{self.path} has no column {' or '.join(PROMPT_COLUMNS)}, but {', '.join(columns)}"
             )
+        _check_unique(self.path, columns)
         wanted = [name for name in columns if name in (prompt, *_OTHER_FIELDS)]
         groups, first = _groups_from(table.metadata, place)
         batches = table.iter_batches(_ROWS_AT_ONCE, row_groups=groups, columns=wanted)

@@ -169,7 +169,9 @@ def test_galips_data_layer_reads_the_shards(options):
         f"a red apple, number {n // 2}" for n in range(2 * PROMPTS)
     ]
     assert [sample.meta["seed"] for sample in samples] == list(range(2 * PROMPTS))
-    assert len(open_source(chosen.out)) == 2 * PROMPTS
+    source = open_source(chosen.out)
+    assert len(source) == 2 * PROMPTS
+    assert not source.left_out  # not even the set's record
 
 
 def test_folders_of_pictures(options, whole):
@@ -182,6 +184,7 @@ def test_folders_of_pictures(options, whole):
     ]
     source = open_source(chosen.out)
     assert len(source) == PROMPTS
+    assert not source.left_out
     read = [source[index] for index in range(PROMPTS)]
     assert [picture.captions for picture in read] == [(f"a red apple, number {n}",) for n in range(PROMPTS)]
     assert [picture.meta["seed"] for picture in read] == list(range(PROMPTS))
@@ -440,6 +443,8 @@ def test_progress(capsys):
     line = capsys.readouterr().err
     assert line.startswith("100 of 200 pictures, 50.0%, ")
     assert line.count("\n") == 1
+    progress.add(50)  # the end is always told
+    assert capsys.readouterr().err.startswith("200 of 200 pictures, 100.0%, ")
     assert [duration(seconds) for seconds in (3, 61, 3600, 90000)] == [
         "3 s",
         "1 min 1 s",

@@ -145,6 +145,7 @@ BAD = {
     "an id": ("p.jsonl", b'{"prompt": "a", "id": []}', UsageError, "the id must be text"),
     "no header": ("p.csv", b"a rose\na car\n", UsageError, "the first line names no column prompt or"),
     "no such column": ("p.csv", b"a,b\n1,2\n", UsageError, "names no column"),
+    "a column twice": ("p.csv", b"prompt,seed,prompt\na,1,b\n", UsageError, "2 columns prompt; leave one"),
     "a comma": ("p.csv", b"prompt\na, b\n", UsageError, "line 2 has 2 cells, and the first line names 1 col"),
     "an open quote": ("p.csv", b'prompt\na\n"b\n', UsageError, "line 3 is not CSV"),
     "an empty cell": ("p.csv", b"prompt,seed\n,1\n", UsageError, "line 2: the prompt is empty"),
