@@ -17,7 +17,6 @@ __all__ = [
     "check_finite",
     "check_number",
     "check_rows",
-    "counted",
     "is_integer",
     "short_repr",
     "to_uint8",
@@ -46,11 +45,6 @@ def short_repr(value: object) -> str:
 def is_integer(value: object) -> TypeGuard[int | np.integer[Any]]:
     """Return whether `value` is an integer. Bools and `np.timedelta64`, a `np.integer`, don't count."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
-
-
-def counted(count: int, noun: str) -> str:
-    """Return `1 seed`, `3 seeds`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def check_count(value: object, name: str, least: int = 1, most: int | None = None) -> int:

@@ -20,13 +20,18 @@ from typing import Any, TextIO
 
 from galip_runtime.errors import GalipError
 
-__all__ = ["escape", "failure", "json_lines", "message", "report", "result", "run"]
+__all__ = ["counted", "escape", "failure", "json_lines", "message", "report", "result", "run"]
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's control and format characters (including bidirectional overrides), surrogates, line breaks."""
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 """Characters of other categories that are invisible, too."""
 _LOST, _INTERRUPTED = 2, 130
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 seed`, `3 seeds`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def escape(text: object) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from galip_runtime.arrays import MAX_PICTURES, Floats, check_count, counted
+from galip_runtime.arrays import MAX_PICTURES, Floats, check_count
+from galip_runtime.console import counted
 from galip_runtime.errors import UsageError
 
 __all__ = ["check_corners", "check_steps", "interpolate_corners", "lerp", "slerp"]

@@ -75,9 +75,8 @@ class Service:
     async def stop(self) -> None:
         """Take no more requests, and finish those that were accepted within `grace` seconds."""
         self.draining = True
-        if self.batcher is not None and self._files is not None:
+        if self.batcher is not None:  # the threads for files, which may be at work yet, end with the service
             await self.batcher.aclose(self.settings.grace)
-            self._files.shutdown(wait=False)
 
     @property
     def has_started(self) -> bool:

@@ -14,8 +14,8 @@ from galip_runtime.serve.problems import Problem
 
 __all__ = ["StrictRoute", "parse_json"]
 
-_MOST_DIGITS = 400
-"""of a whole number, as many as the largest float has and some more"""
+_MOST_DIGITS = 4000
+"""of a whole number; Python reads a few more, and advises those who cannot"""
 
 
 def parse_json(data: bytes) -> Any:
@@ -61,7 +61,7 @@ def _no_constant(name: str) -> None:
 
 def _integer(text: str) -> int:
     if len(text) > _MOST_DIGITS:
-        raise ValueError(f"a number has {len(text):,} digits, and {_MOST_DIGITS} are the most")
+        raise ValueError(f"a number has {len(text):,} digits, and {_MOST_DIGITS:,} are the most")
     return int(text)
 
 

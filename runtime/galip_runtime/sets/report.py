@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from galip_runtime.arrays import counted
+from galip_runtime.console import counted
 from galip_runtime.sets.progress import duration
 
 __all__ = ["summary_line"]
