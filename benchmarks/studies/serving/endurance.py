@@ -41,6 +41,8 @@ OVERLOAD = 10
 """Times what the service can do."""
 _PAUSE_MS = 250
 """What a caller waits before each request in the overload."""
+_SECONDS_A_REQUEST = 0.6
+"""About what a request takes in the overload, with that wait."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def measure(config: Config) -> dict[str, Any]:
 def _overload(server: Server, config: Config) -> dict[str, Any]:
     """Ask for `OVERLOAD` times the pictures that the service can draw."""
     capacity = load(server.url, CALLERS, config.capacity, 1).pictures_per_second
-    callers = max(4 * QUEUE, round(OVERLOAD * capacity * _PAUSE_MS / 1000))
+    callers = max(4 * QUEUE, round(OVERLOAD * capacity * _SECONDS_A_REQUEST))
     with MemoryWatch(server) as memory, Probe(server.url) as probe:
         result = load(server.url, callers, config.overload, 10**9, _PAUSE_MS)
     requests = sum(result.statuses.values())
