@@ -19,7 +19,7 @@ def nodes_of_ray(count: int = 2, cpus: int = 1) -> Iterator[Any]:
 
     options = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
     soon = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}  # that a dead node is noticed
-    head = {"num_cpus": 0, "_system_config": soon, **options}
+    head = {"num_cpus": 0, "_system_config": {"worker_niceness": 0, **soon}, **options}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(count):

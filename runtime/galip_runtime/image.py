@@ -17,6 +17,7 @@ from galip_runtime.install import install_extra
 
 __all__ = [
     "as_pil_images",
+    "check_duration",
     "check_size",
     "check_target",
     "encode_animation",
@@ -35,6 +36,8 @@ MAX_PIXELS = 178_956_970
 """The limit for a file, all frames together: Pillow refuses to open larger pictures."""
 _LONGEST_SIDE = {"PNG": 1_000_000, "JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}
 """Pixels, by format; PNG's is the most that libpng reads."""
+_LONGEST_SECONDS = {"GIF": 655, "WEBP": 16_777}
+"""Of one picture: 16 bits of hundredths, 24 bits of thousandths."""
 _GAP = 2
 _QUALITY = 95
 _RUNS_ONLY = 3
@@ -129,13 +132,27 @@ def encode_animation(pictures: Pictures, kind: str, seconds: float = 0.1, *, los
     """Return pictures, uint8 (N, H, W, 3), as the bytes of an endless GIF or WEBP, `seconds` each.
 
     `lossless`: a WEBP with exactly these pixels. A GIF has at most 256 colours a picture either way. Raises
-    UsageError without Pillow.
+    UsageError as `check_duration`, and without Pillow.
     """
+    check_duration(kind, len(pictures), seconds)
     first, *others = as_pil_images(pictures)
     options: dict[str, Any] = {"duration": round(seconds * 1000), "loop": 0}
     if kind == "WEBP" and lossless:
         options |= {"lossless": True, **_FAST_LOSSLESS}
     return _saved(first, kind, save_all=True, append_images=others, **options)
+
+
+def check_duration(kind: str, count: int, seconds: float) -> None:
+    """Raise UsageError if an animation of `kind`, `count` pictures of `seconds` each, would be too long.
+
+    Equal pictures become one that is shown for all of their time, which the formats limit.
+    """
+    longest = _LONGEST_SECONDS[kind]
+    if not 0 <= count * seconds <= longest:
+        raise UsageError(
+            f"{count:,} pictures of {seconds:g} seconds each do not fit into a {kind}, which shows a picture "
+            f"for {longest:,} seconds at most; show each for a shorter time"
+        )
 
 
 def as_pil_images(pictures: Pictures) -> list[Any]:

@@ -94,6 +94,7 @@ def _overload(server: Server, config: Config) -> dict[str, Any]:
         "memory_before": memory.before,
         "memory_early": memory.early,
         "memory_late": memory.late,
+        "memory_most": memory.most,
     }
 
 
@@ -130,6 +131,7 @@ def _fuzz(server: Server, seconds: float) -> dict[str, Any]:
         "memory_before": memory.before,
         "memory_early": memory.early,
         "memory_late": memory.late,
+        "memory_most": memory.most,
         "ready_afterwards": httpx.get(f"{server.url}/readyz").status_code == 200,
     }
 
@@ -249,7 +251,9 @@ def _counts(answers: Mapping[str, int]) -> str:
 
 
 def _growth(part: Mapping[str, Any]) -> str:
-    return f"{part['memory_early'] / 2**20:.0f} MiB early, {part['memory_late'] / 2**20:.0f} MiB late"
+    return (
+        f"{part['memory_early'] / 2**20:.0f} MiB early, {part['memory_late'] / 2**20:.0f} MiB late (medians)"
+    )
 
 
 def main() -> None:

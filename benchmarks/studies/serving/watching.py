@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from statistics import median
 
 import httpx
 
@@ -34,7 +35,8 @@ class MemoryWatch:
         self._ended.set()
         self._thread.join()
         part = max(1, len(self._samples) // 4)
-        self.early, self.late = max(self._samples[part : 2 * part]), max(self._samples[-part:])
+        self.early, self.late = median(self._samples[part : 2 * part]), median(self._samples[-part:])
+        self.most = max(self._samples)
 
 
 class Probe:

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import galip_runtime
 from galip_runtime.serve import documentation, generations, health, interpolations, models, picture
-from galip_runtime.serve.middleware import Envelope, HostCheck, KeyCheck, Limits
+from galip_runtime.serve.middleware import Admission, Envelope, HostCheck, KeyCheck, Limits
 from galip_runtime.serve.openapi import describe
 from galip_runtime.serve.page import page_routes
 from galip_runtime.serve.problems import add_handlers
@@ -85,6 +85,7 @@ def _add_middleware(app: FastAPI, service: Service, page: Set[str]) -> None:
     """Add what every request passes, the innermost first. `page`: the paths of the page's files."""
     settings = service.settings
     app.add_middleware(Limits, settings=settings)
+    app.add_middleware(Admission, service=service)
     if app.state.keys is not None:
         app.add_middleware(KeyCheck, keys=app.state.keys, is_page=page.__contains__)
     if settings.cors:

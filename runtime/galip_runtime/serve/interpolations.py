@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from galip_runtime.image import check_size, encode_animation, encode_png, grid, grid_size
+from galip_runtime.image import check_duration, check_size, encode_animation, encode_png, grid, grid_size
 from galip_runtime.interpolation import check_corners
 from galip_runtime.serve.openapi import file_of, problems
 from galip_runtime.serve.problems import Problem, too_many
@@ -43,9 +43,11 @@ async def interpolate(
     """Draw `steps` pictures of a strip, or `steps` times `steps` of a square, and return them as one file."""
     queue, seeds = service.queue, _seeds(body)
     count = _count(service, body, len(seeds))
-    columns = body.columns or body.steps
+    columns = min(body.columns or body.steps, count)
     if body.output_format == "sheet":
         _check_sheet(service, count, columns, body.gap)
+    else:
+        check_duration(body.output_format.upper(), count, body.frame_seconds)
     request.state.prompts = body.prompts
     work = queue.interpolate(
         body.prompts, body.steps, seeds=seeds, square=bool(body.square), truncation=body.truncation

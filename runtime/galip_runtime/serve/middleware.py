@@ -13,16 +13,17 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from galip_runtime.serve.problems import Problem, answer, server_error
+from galip_runtime.serve.problems import Problem, answer, full, server_error
 from galip_runtime.serve.security import KeyRing, host_is_allowed
 from galip_runtime.serve.service import Service
 from galip_runtime.serve.settings import ServeSettings
 
-__all__ = ["Envelope", "HostCheck", "KeyCheck", "Limits"]
+__all__ = ["Admission", "Envelope", "HostCheck", "KeyCheck", "Limits"]
 
 _log = logging.getLogger("galip_runtime.serve")
 _access = logging.getLogger("galip_runtime.serve.access")
 _REQUEST_ID = re.compile("[A-Za-z0-9._-]{1,64}")
+_DRAWING = {"/v1/images/generations": "POST", "/v1/interpolations": "POST", "/v1/picture": "GET"}
 _PUBLIC = ("/healthz", "/readyz", "/docs", "/openapi.json")
 
 
@@ -74,8 +75,8 @@ class Envelope:
             headers["Connection"] = "close"
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", None) or "other"
         state = scope["state"]
+        route = getattr(scope.get("route"), "path", None) or state.get("route") or "other"
         self.service.metrics.request_done(route, status, state.get("problem"))
         if "prompts" in state:
             self.service.metrics.seconds.labels("total").observe(seconds)
@@ -168,6 +169,33 @@ def _route_path(scope: Scope) -> str:
     root: str = scope.get("root_path", "")
     rest = path.removeprefix(root)
     return rest if rest != path and (not rest or rest.startswith("/")) else path
+
+
+class Admission:
+    """Refuses requests for pictures while the queue is full, before anything of them is read.
+
+    Under overload most requests end here: what they cost is taken from those that are drawn.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        batcher = self.service.batcher
+        is_full = batcher is not None and batcher.length >= batcher.capacity
+        if batcher is None or not is_full or scope["type"] != "http" or not _draws(scope):
+            await self.app(scope, receive, send)
+            return
+        scope["state"]["route"] = _route_path(scope)
+        problem = full(f"all {batcher.capacity} places of the queue are taken", batcher.seconds_to_wait())
+        await answer(problem, scope)(scope, receive, send)
+
+
+def _draws(scope: Scope) -> bool:
+    """Return whether a request is for pictures, and not for whether a known one has changed."""
+    is_drawing = _DRAWING.get(_route_path(scope)) == scope["method"]
+    return is_drawing and "if-none-match" not in Headers(scope=scope)
 
 
 class Limits:

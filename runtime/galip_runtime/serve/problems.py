@@ -75,6 +75,11 @@ def not_ready(message: str, retry_after: float | None = None) -> Problem:
     return Problem(503, message, headers=_retry_after(_WAIT if retry_after is None else retry_after))
 
 
+def full(message: str, retry_after: float) -> Problem:
+    """Return the problem of a full queue. `retry_after`: seconds."""
+    return Problem(429, f"the queue is full: {message}. Try again later", headers=_retry_after(retry_after))
+
+
 def too_many(count: int, name: str, most: int) -> Problem:
     """Return the problem of a parameter that makes `count` pictures where `most` are allowed."""
     message = f"{name} makes {count:,} pictures, and a request makes at most {most:,}"

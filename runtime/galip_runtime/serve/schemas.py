@@ -197,7 +197,7 @@ class InterpolationRequest(_Strict):
         Field(description="A lossless animated WebP, an animated GIF of 256 colours, or a PNG with all."),
     ] = "webp"
     frame_seconds: Annotated[
-        float, Field(ge=0.01, le=60, description="How long an animation shows each picture.")
+        float, Field(ge=0.01, le=10, description="How long an animation shows each picture.")
     ] = 0.1
     columns: (
         Annotated[int, Field(ge=1, le=1000, description="Pictures in a row of a sheet; left out: `steps`.")]

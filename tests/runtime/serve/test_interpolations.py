@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from galip_runtime.image import grid
-from PIL import Image
+from PIL import Image, ImageSequence
 from serve_answers import error_of, pixels
 
 INTERPOLATIONS = "/v1/interpolations"
@@ -103,6 +103,26 @@ def test_without_a_seed_the_answer_names_the_one_it_took(client):
 def test_a_wrong_parameter_is_named(client, change, param):
     response = client.post(INTERPOLATIONS, json={"prompts": ["a", "b"]} | change)
     error_of(response, 400, param=param)
+
+
+def test_equal_pictures_are_shown_for_all_of_their_time(client):
+    body = {"prompts": ["a", "a"], "steps": 60, "seed": 1, "output_format": "gif", "frame_seconds": 10}
+    with Image.open(io.BytesIO(client.post(INTERPOLATIONS, json=body).content)) as image:
+        assert sum(frame.info["duration"] for frame in ImageSequence.all_frames(image)) == 600_000
+
+
+def test_an_animation_that_is_too_long_is_refused_before_it_is_drawn(start):
+    client = start(queue=100, max_steps=100)
+    body = {"prompts": ["a", "b"], "steps": 80, "output_format": "gif", "frame_seconds": 10}
+    message = error_of(client.post(INTERPOLATIONS, json=body), 400)["message"]
+    assert "80 pictures of 10 seconds each do not fit into a GIF" in message
+    assert "galip_pictures_total 0" in client.get("/metrics").text
+
+
+def test_a_sheet_is_no_wider_than_its_pictures(client):
+    body = {"prompts": ["a", "b"], "steps": 3, "output_format": "sheet", "columns": 1000, "gap": 2}
+    with Image.open(io.BytesIO(client.post(INTERPOLATIONS, json=body).content)) as image:
+        assert image.size == (3 * 8 + 2 * 2, 8)
 
 
 def test_no_more_pictures_than_the_queue_holds(start):
