@@ -73,6 +73,7 @@ def test_the_table_of_the_endurance_says_what_happened():
     result = {
         "config": {"overload": 120.0},
         "overload": {
+            "callers": 400,
             "requests_per_second": 1000.0, "capacity": 100.0, "statuses": {"200": 12000, "429": 108000},
             "failed": 0, "accepted_seconds": {"count": 9, "median": 0.5, "p99": 0.9, "most": 1.25}, **memory,
         },
@@ -82,8 +83,8 @@ def test_the_table_of_the_endurance_says_what_happened():
     }  # fmt: skip
     text = endurance.table([result])
     assert (
-        "| 10 times the requests that it can answer, for 120 s | 12,000 × 200, 108,000 × 429; 0 without"
-        in text
+        "| 400 callers at once for 120 s, 10 times the requests that it can answer | "
+        "12,000 × 200, 108,000 × 429; 0 without" in text
     )
     assert (
         "accepted ones took 0.50 s (median), 1.25 s at most; memory 300 MiB early, 301 MiB late (medians)"

@@ -225,7 +225,8 @@ def _rows(result: Mapping[str, Any]) -> list[list[str]]:
     times = overload["requests_per_second"] / overload["capacity"]
     return [
         [
-            f"{times:.0f} times the requests that it can answer, for {result['config']['overload']:.0f} s",
+            f"{overload['callers']} callers at once for {result['config']['overload']:.0f} s, {times:.0f} "
+            "times the requests that it can answer",
             f"{_counts(overload['statuses'])}; {overload['failed']} without an answer; accepted ones took "
             f"{accepted['median']:.2f} s (median), {accepted['most']:.2f} s at most; memory "
             f"{_growth(overload)}",
