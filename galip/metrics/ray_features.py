@@ -61,7 +61,7 @@ class ClusterExtract:
         batch_size: int = 32,
         progress: Callable[[int], object] = lambda done: None,
     ) -> PictureFeatures:
-        """Return features of the first `count` pictures; `pictures` are told what the workers left out.
+        """Return features of the first `count` pictures; `pictures` records what the workers left out.
 
         Raises what a worker raised, with its machine's name, `ProviderUnavailable` without machines that can
         work or if they draw on different devices, and `ServiceUnavailable` if the cluster fails.
@@ -80,7 +80,7 @@ class ClusterExtract:
 def _collect(
     task: Task, ranges: list[range], pictures: Pictures, progress: Callable[[int], object]
 ) -> Iterator[PictureFeatures]:
-    """Yield the parts' features in order, and tell `pictures` what was left out."""
+    """Yield the parts' features in order, and record in `pictures` what was left out."""
     runs_on = None
     for numbers, part in zip(ranges, _run(task, ranges), strict=True):
         if part.error is not None:

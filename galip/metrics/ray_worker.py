@@ -59,7 +59,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is told."""
+    """A worker's instructions."""
 
     open: Callable[[EvaluationConfig], Opened]
     config: EvaluationConfig

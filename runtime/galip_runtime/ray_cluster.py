@@ -135,7 +135,7 @@ def _check_answers(address: str, seconds: float) -> None:
 def _not_there(address: str, text: str) -> ServiceUnavailable:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reason = lines[-1] if lines else "no answer"
-    with suppress(ValueError):  # `ConnectionError: ...` is told without the name of its class
+    with suppress(ValueError):  # `ConnectionError: ...` is shown without the name of its class
         reason = reason[reason.index("Error: ") + len("Error: ") :]
     return ServiceUnavailable(
         f"no Ray cluster to work with at {address} ({reason:.300}); check the address, that `ray status` "

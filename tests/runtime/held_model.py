@@ -56,7 +56,7 @@ class HeldModel:
 
 
 class Notes:
-    """An observer of a `Batcher` that keeps what it is told."""
+    """An observer of a `Batcher` that keeps what it is notified of."""
 
     def __init__(self):
         self.batches, self.reasons, self.errors = [], [], []

@@ -58,7 +58,7 @@ class Batcher:
         `max_batch`: pictures in one run. `max_wait_ms`: how many milliseconds a picture waits for others
         to fill its batch, at most; nothing is waited for while there is one caller alone. `queue`: pictures
         that may wait. `lanes`: batches that run at the same time; None takes two on `cpu` with two threads
-        or more, and otherwise one. `observer` is told what happens. Raises UsageError.
+        or more, and otherwise one. `observer` is notified of what happens. Raises UsageError.
         """
         self.model = model
         self.max_batch = check_count(max_batch, "max_batch")

@@ -39,7 +39,7 @@ OPTIONS: Mapping[str, Option] = {
     "max_wait_ms": Option("Milliseconds that a batch waits for more requests.", float, "MS"),
     "queue": Option("The most pictures that wait in a worker; beyond them the answer is 429.", int, "N"),
     "timeout": Option("Seconds that a request may take; then the answer is 504.", float, "S"),
-    "grace": Option("Seconds for what runs and waits when the service is told to stop.", float, "S"),
+    "grace": Option("Seconds to finish running and waiting requests when the service stops.", float, "S"),
     "max_images": Option("The most pictures in one request.", int, "N"),
     "api_key_file": Option("File of API keys, one a line; SIGHUP reads it again.", Path, "FILE"),
     "insecure": Option("Let other machines use the service without a key.", bool),

@@ -68,7 +68,7 @@ def settings_of(arguments: Mapping[str, Any]) -> ServeSettings:
 
 
 def replica_options(settings: ServeSettings, min_replicas: int, max_replicas: int) -> dict[str, Any]:
-    """Return what Ray is told of a deployment of `settings`; Ray's configuration may override it.
+    """Return Ray's options for a deployment of `settings`; Ray's configuration may override it.
 
     A replica is given as many requests as its queue takes, and as many again, which it refuses with 429; Ray
     answers those beyond with 503. It is stopped only after its grace.

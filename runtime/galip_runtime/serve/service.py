@@ -43,7 +43,7 @@ class Service:
     """A model that draws for requests. Not started, it knows only its settings."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        """`draining`: set by the server once it is told to stop."""
+        """`draining`: set by the server once it is to stop."""
         self.settings = settings
         self.draining = False
         self.metrics = Metrics(lambda: self.batcher.length if self.batcher else 0)

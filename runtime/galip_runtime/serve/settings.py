@@ -59,7 +59,7 @@ class ServeSettings:
     timeout: float = 30.0
     """seconds that a request may take before it is given up"""
     grace: float = 30.0
-    """seconds that running and waiting requests have once the service is told to stop"""
+    """seconds that running and waiting requests have to finish when the service stops"""
     max_images: int = 10
     """the most pictures in one request"""
     max_steps: int = 64

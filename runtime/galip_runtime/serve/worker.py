@@ -47,7 +47,7 @@ def serve(
     on_ready: Callable[[], None],
     pipe: Pipe | None = None,
 ) -> int:
-    """Serve on the bound `sockets` in this process until it is told to stop; return the exit code.
+    """Serve on the bound `sockets` in this process until a signal stops it; return the exit code.
 
     `on_ready` is called once it listens. `pipe`: of a worker, to the process that decides when to stop; how
     often that, or anybody, says so does not matter then.

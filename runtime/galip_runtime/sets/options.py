@@ -1,4 +1,4 @@
-"""What `generate_set` is told: the options, their checks and the help of both commands."""
+"""The options of `generate_set`, their checks and the help of both commands."""
 
 import re
 from collections.abc import Mapping
