@@ -77,15 +77,16 @@ def connect(
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
         options |= {"num_cpus": cpus, "include_dashboard": False}
-    try:
-        ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise _not_there(address, str(error)) from error
-    try:
-        with stop_as_ctrl_c():  # Ray's own handler of SIGTERM prints its stack
-            yield ray
-    finally:
-        ray.shutdown()
+    with stop_as_ctrl_c():  # and afterwards the handlers of before, which Ray replaces and leaves replaced
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise _not_there(address, str(error)) from error
+        try:
+            with stop_as_ctrl_c():  # Ray's own handler of SIGTERM prints its stack
+                yield ray
+        finally:
+            ray.shutdown()
 
 
 def check_address(address: str) -> None:

@@ -1,5 +1,6 @@
 """Connecting to a Ray cluster: the forms of an address, and what is said where nothing answers."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 from galip_runtime import ray_cluster
 from galip_runtime.errors import ProviderUnavailable, ServiceUnavailable, UsageError
 from galip_runtime.ray_cluster import check_address, connect
+from galip_runtime.signals import HANGUP, STOP
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -82,9 +84,11 @@ def test_ray_started_here(monkeypatch):
     import ray
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray writes a token to the home folder
+    handlers = [signal.getsignal(number) for number in (*STOP, *HANGUP)]
     with connect("local", cpus=1):
         assert ray.cluster_resources()["CPU"] == 1
         with connect("auto"):  # as within a Ray job: the connection there is, which stays
             assert ray.is_initialized()
         assert ray.is_initialized()
     assert not ray.is_initialized()
+    assert [signal.getsignal(number) for number in (*STOP, *HANGUP)] == handlers  # Ray sets one and leaves it
