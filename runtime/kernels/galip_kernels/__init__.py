@@ -1,0 +1,19 @@
+"""The compiled library of galip-kernels: where it is, and which interface it has.
+
+galip-runtime loads it with ctypes; `galip_kernels.h`, beside the library, describes its functions for C.
+"""
+
+import sys
+from pathlib import Path
+
+__all__ = ["ABI", "LIBRARY", "__version__"]
+
+__version__ = "0.1.0"
+
+ABI = 1
+"""`GALIP_KERNELS_ABI` of the library"""
+
+_NAMES = {"win32": "galip_kernels.dll", "darwin": "libgalip_kernels.dylib"}
+
+LIBRARY = Path(__file__).with_name(_NAMES.get(sys.platform, "libgalip_kernels.so"))
+"""the shared library"""
