@@ -18,6 +18,7 @@ __all__ = [
     "check_number",
     "check_rows",
     "is_integer",
+    "not_finite",
     "short_repr",
     "to_uint8",
 ]
@@ -92,11 +93,16 @@ def check_rows(values: Floats, name: str, width: int) -> npt.NDArray[np.float32]
 def check_finite(output: npt.NDArray[np.float32], graph: str) -> npt.NDArray[np.float32]:
     """Return `output`. Raises QualityGateFailed, naming the `graph`, unless all of it is finite."""
     if not np.isfinite(output).all():
-        raise QualityGateFailed(
-            f"the {graph} gave values that are not finite; load the bundle with precision 'fp32', "
-            "and if that doesn't help, export it again"
-        )
+        raise not_finite(graph)
     return output
+
+
+def not_finite(graph: str) -> QualityGateFailed:
+    """Return the error for a `graph` whose output is not finite."""
+    return QualityGateFailed(
+        f"the {graph} gave values that are not finite; load the bundle with precision 'fp32', "
+        "and if that doesn't help, export it again"
+    )
 
 
 def batches(count: int, size: int) -> Iterator[slice]:

@@ -96,7 +96,7 @@ class Model(TextToImage):
 
     @property
     def rounds_on_device(self) -> bool:
-        """Whether `decode_pictures` returns what the device has rounded, as an NVIDIA GPU does."""
+        """Whether `decode_pictures` returns what the device has rounded, as NVIDIA GPUs and galip-kernels do."""
         return self._runners["generator"].rounds_on_device
 
     def _run_text(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -128,7 +128,8 @@ class Model(TextToImage):
         """Return what is loaded and how it runs, fit for JSON: requested and actual device, hashes, versions.
 
         `digest` is the manifest's own; None for a bundle from before manifests had one. With `fallback=True`
-        there is `nodes_on_cpu`, the nodes of each graph that the CPU runs instead of the device.
+        there is `nodes_on_cpu`, the nodes of each graph that the CPU runs instead of the device. `kernels` has
+        the `target` of galip-kernels, the instructions that it uses, or None and `why` it is not used.
         """
         fallback = {name: list(runner.nodes_on_cpu) for name, runner in self._runners.items()}
         return {
@@ -140,6 +141,7 @@ class Model(TextToImage):
             "passed_over": self._passed_over,
             "providers": {graph: self._runners[graph].providers for graph in GRAPHS},
             **({"nodes_on_cpu": fallback} if self.settings.fallback else {}),
+            "kernels": dict(self._runners["generator"].kernels),
             "precision": {graph: self._runners[graph].file.precision for graph in GRAPHS},
             "precisions": sorted(self.manifest.graphs["generator"]),
             "opset": self._runners["generator"].file.spec.opset,

@@ -15,10 +15,11 @@ import numpy.typing as npt
 from galip_runtime.backends.assignment import Provider
 from galip_runtime.backends.libraries import import_onnxruntime, onnxruntime_providers
 from galip_runtime.backends.runner import GraphFile, Runner, Settings
-from galip_runtime.errors import FileRefused, GalipError, ProviderUnavailable
+from galip_runtime.bundle.manifest import TensorSpec
+from galip_runtime.errors import GalipError, ProviderUnavailable
 from galip_runtime.forks import never_free
 
-__all__ = ["CpuRunner", "OnnxruntimeRunner", "described", "session_options"]
+__all__ = ["OnnxruntimeRunner", "described", "session_options"]
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
 _FATAL_ONLY = 4
@@ -27,7 +28,7 @@ _FATAL_ONLY = 4
 class OnnxruntimeRunner(Runner):
     """Runs a graph with one of onnxruntime's providers, which a subclass names.
 
-    GPUs with a CUDA stream have `OnnxruntimeGpuRunner`.
+    The CPU has `CpuRunner`, GPUs with a CUDA stream have `OnnxruntimeGpuRunner`.
     """
 
     execution_providers: ClassVar[tuple[str, ...]]
@@ -47,11 +48,17 @@ class OnnxruntimeRunner(Runner):
                 f"device {self.settings.device!r} was asked for, but onnxruntime started only "
                 f"{', '.join(self.providers)}; what it printed above says why"
             )
-        self._check_tensors(described(self._session.get_inputs()), described(self._session.get_outputs()))
+        self._check_tensors(
+            described(self._session.get_inputs()), described(self._session.get_outputs()), self._computed()
+        )
+
+    def _computed(self) -> Sequence[TensorSpec]:
+        """Return the tensors that the session computes."""
+        return self.outputs
 
     def _cut(self, threads: int | None = None) -> bytes:
-        """Return the part of the graph that computes the outputs; `threads` as for `OnnxFile.extract`."""
-        inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (self.inputs, self.outputs))
+        """Return the part of the graph that the session runs; `threads` as for `OnnxFile.extract`."""
+        inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (self.inputs, self._computed()))
         return self.file.onnx.extract(inputs, outputs, threads=threads)
 
     def _open(self, model: bytes) -> Any:
@@ -82,19 +89,6 @@ class OnnxruntimeRunner(Runner):
         result: npt.NDArray[np.float32]
         (result,) = self._session.run([self.outputs[0].name], inputs)
         return result
-
-
-class CpuRunner(OnnxruntimeRunner):
-    """Runs a graph with onnxruntime's own kernels for CPUs."""
-
-    needs = "onnxruntime's CPUExecutionProvider"
-    execution_providers = ("CPUExecutionProvider",)
-
-    def _cut(self, threads: int | None = None) -> bytes:
-        return super()._cut(self.settings.threads)
-
-    def _load_error(self, error: Exception, model: bytes) -> GalipError:
-        return FileRefused(f"onnxruntime cannot load {self.file.spec.file}: {error}. Export it again")
 
 
 def session_options(onnxruntime: ModuleType, file: GraphFile, settings: Settings) -> Any:

@@ -18,9 +18,14 @@ from galip_runtime.errors import FileRefused, ProviderUnavailable, QualityGateFa
 from galip_runtime.forks import Lock, call_after_fork
 from galip_runtime.sentence_cache import CAPTIONS_AT_ONCE
 
-__all__ = ["Engine", "GraphFile", "Runner", "Settings"]
+__all__ = ["Engine", "GraphFile", "Runner", "Settings", "kernels_unused"]
 
 _Result = TypeVar("_Result")
+
+
+def kernels_unused(why: str) -> dict[str, Any]:
+    """Return the `kernels` of a runner that does without them."""
+    return {"target": None, "why": why, "version": None, "algorithms": []}
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,15 @@ class Runner(ABC):
     """the library that has to be installed, for error messages"""
     captions_at_once: ClassVar[int] = CAPTIONS_AT_ONCE
     """how many captions the text encoder takes in one run, at most"""
-    rounds_on_device: ClassVar[bool] = False
+    rounds_on_device: bool = False
     """whether `run_pixels` returns pictures as the device has rounded them"""
 
     providers: list[str]
     """what runs the graph, best first"""
     nodes_on_cpu: Sequence[str] = ()
     """nodes that the CPU runs instead of the device, as "name (operator)"; only with `Settings.fallback`"""
+    kernels: Mapping[str, Any] = kernels_unused("they compute on device cpu only")
+    """what galip-kernels computes, as `Model.info` shows it"""
 
     @classmethod
     @abstractmethod
@@ -199,12 +206,19 @@ class Runner(ABC):
                 "smaller batch_size needs less; otherwise export the bundle again"
             ) from error
 
-    def _check_tensors(self, inputs: list[tuple[Any, ...]], outputs: list[tuple[Any, ...]]) -> None:
+    def _check_tensors(
+        self,
+        inputs: list[tuple[Any, ...]],
+        outputs: list[tuple[Any, ...]],
+        computed: Sequence[TensorSpec] | None = None,
+    ) -> None:
         """Compare the graph's own inputs and outputs, (name, dtype, sizes), with the expected ones.
 
-        A dynamic size is None and may have any name. Raises FileRefused.
+        A dynamic size is None and may have any name. `computed`: the expected outputs, where they are not
+        `self.outputs`. Raises FileRefused.
         """
-        for kind, own, specs in (("inputs", inputs, self.inputs), ("outputs", outputs, self.outputs)):
+        expected_outputs = self.outputs if computed is None else computed
+        for kind, own, specs in (("inputs", inputs, self.inputs), ("outputs", outputs, expected_outputs)):
             expected = [(spec.name, spec.dtype, self._sizes(spec.shape)) for spec in specs]
             if sorted(own, key=str) != sorted(expected, key=str):
                 raise FileRefused(

@@ -104,7 +104,7 @@ DEVICE_TABLE = {
     "cpu": Device(
         "CPU",
         ("cpu",),
-        ("onnxruntime_runner.CpuRunner",),
+        ("cpu_runner.CpuRunner",),
         ("fp32", "w16a32"),
         onnxruntime_build=True,
         auto=2,

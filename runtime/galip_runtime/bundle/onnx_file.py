@@ -8,7 +8,12 @@ copying it.
 import os
 from collections.abc import Mapping, Sequence
 
-from galip_runtime.bundle.onnx_memory import check_memory
+import numpy as np
+import numpy.typing as npt
+
+from galip_runtime.bundle.block_weights import read_convolution
+from galip_runtime.bundle.generation_blocks import Convolution, GenerationBlocks, find_blocks
+from galip_runtime.bundle.onnx_memory import check_memory, infer_sizes
 from galip_runtime.bundle.onnx_reader import Node, read_graph
 from galip_runtime.bundle.padded_nodes import padded_nodes
 from galip_runtime.bundle.protobuf import encode_field
@@ -60,6 +65,23 @@ class OnnxFile:
             return self._graph.shape(name)
         except ValueError as error:
             raise self._invalid(str(error)) from error
+
+    def generation_blocks(self, inputs: Mapping[str, Sequence[int]]) -> GenerationBlocks:
+        """Return the blocks before the output `image`. `inputs`: the inputs' sizes for one picture.
+
+        Raises ValueError where the graph does not end in generation blocks as `galip export` writes them.
+        """
+        sizes = infer_sizes(self._graph.nodes, self._graph.constants, inputs)
+        return find_blocks(self._graph, sizes)
+
+    def read_convolution(
+        self, convolution: Convolution
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Read a convolution's kernel (Co, Ci, 3, 3) or (Co, Ci, 1, 1) and bias (Co), both float32.
+
+        Raises ValueError where they cannot be told from the graph, and OSError where the file is gone.
+        """
+        return read_convolution(self.path, self._graph, convolution)
 
     def extract(self, inputs: Sequence[str], outputs: Sequence[str], *, threads: int | None = None) -> bytes:
         """Return a `ModelProto` that computes `outputs` from `inputs` alone; both may be any tensors.

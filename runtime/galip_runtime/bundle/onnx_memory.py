@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from galip_runtime.bundle.onnx_reader import Node
 from galip_runtime.bundle.onnx_shapes import TensorInfo, infer_shapes
 
-__all__ = ["check_memory", "memory_limit"]
+__all__ = ["check_memory", "infer_sizes", "memory_limit"]
 
 _MANY = 1000
 """pictures in the batch that checks that tensors grow no faster than the batch size"""
@@ -40,7 +40,7 @@ def check_memory(
     unknown before the graph runs, and if nodes compute more than copies from constants alone.
     """
     one, many = (
-        _sizes(nodes, constants, {name: (batch, *sizes[1:]) for name, sizes in inputs.items()})
+        infer_sizes(nodes, constants, {name: (batch, *sizes[1:]) for name, sizes in inputs.items()})
         for batch in (1, _MANY)
     )
     for name, sizes in one.items():
@@ -65,7 +65,7 @@ def check_memory(
         live -= sum(math.prod(one[name]) for name in done - fixed - inputs.keys())
 
 
-def _sizes(
+def infer_sizes(
     nodes: Sequence[Node], constants: Mapping[str, TensorInfo], inputs: Mapping[str, Sequence[int]]
 ) -> dict[str, tuple[int, ...]]:
     """Return the sizes of all tensors for inputs of these sizes. Raises ValueError if one is unknown."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from galip_runtime.bundle.onnx_limits import MAX_NODES, MAX_TENSORS, check_tensor
 from galip_runtime.bundle.onnx_shapes import OPERATORS, TensorInfo
 from galip_runtime.bundle.onnx_writer import external_tensor
-from galip_runtime.bundle.protobuf import VARINT, Field, read_fields, read_strings, read_varints
+from galip_runtime.bundle.protobuf import FIXED32, VARINT, Field, read_fields, read_strings, read_varints
 
 __all__ = ["ExternalData", "Node", "OnnxGraph", "read_graph"]
 
@@ -65,6 +65,19 @@ class Node(NamedTuple):
     """ints, lists of ints, strings and tensors (`TensorInfo`); None for any other kind"""
     encoded: bytes
     """the node's field in the graph, including its key"""
+
+    def number(self, name: str) -> float | None:
+        """Return the float attribute `name`, which sizes never depend on; None where there is none."""
+        (message,) = read_fields(self.encoded, 0, len(self.encoded))
+        for part in read_fields(self.encoded, message.begin, message.end):
+            if part.number == _NODE_ATTRIBUTE and read_strings(self.encoded, part, _ATTRIBUTE_NAME) == (
+                name,
+            ):
+                for value in read_fields(self.encoded, part.begin, part.end):
+                    if value.number == _ATTRIBUTE_FLOAT and value.wire == FIXED32:
+                        (number,) = struct.unpack("<f", self.encoded[value.begin : value.end])
+                        return float(number)
+        return None
 
 
 class ExternalData(NamedTuple):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Set
 from typing import NamedTuple
 
 __all__ = [
+    "FIXED32",
     "VARINT",
     "Field",
     "encode_field",
@@ -14,8 +15,8 @@ __all__ = [
     "read_varints",
 ]
 
-VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_FIXED = {_FIXED64: 8, _FIXED32: 4}
+VARINT, _FIXED64, _BYTES, FIXED32 = 0, 1, 2, 5
+_FIXED = {_FIXED64: 8, FIXED32: 4}
 
 
 class Field(NamedTuple):

@@ -1,0 +1,169 @@
+"""From a generator's graph to the blocks that galip-kernels computes: whether it may, and the weights.
+
+Before it is used, galip-kernels draws a picture that onnxruntime draws as well; where both agree, a record in
+the cache spares the next load the check.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from galip_runtime.arrays import to_uint8
+from galip_runtime.backends.kernels import (
+    BlockWeights,
+    KernelBlocks,
+    KernelLibrary,
+    KernelsUnusable,
+    load_library,
+)
+from galip_runtime.backends.libraries import import_onnxruntime
+from galip_runtime.backends.onnxruntime_runner import session_options
+from galip_runtime.backends.runner import GraphFile, Settings
+from galip_runtime.bundle.generation_blocks import GenerationBlock, GenerationBlocks
+from galip_runtime.bundle.hash_cache import HashCache
+from galip_runtime.bundle.manifest import TensorSpec, file_signature
+from galip_runtime.cache import optional_cache
+
+__all__ = ["LoadedBlocks", "load_blocks"]
+
+_PRECISIONS = ("fp32", "w16a32")
+_MAX_DIFFERENCE = 1e-4
+"""of the picture's standard deviation"""
+
+Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LoadedBlocks:
+    """The generation blocks of a graph, which galip-kernels computes."""
+
+    blocks: KernelBlocks
+    inputs: tuple[TensorSpec, ...]
+    """the graph's tensors that they take: features, then affines"""
+    library: KernelLibrary
+
+    def description(self) -> dict[str, Any]:
+        """Describe them for `Runner.kernels`."""
+        library = self.library
+        algorithms = self.blocks.algorithms
+        return {"target": library.target, "why": None, "version": library.version, "algorithms": algorithms}
+
+
+def load_blocks(file: GraphFile, settings: Settings) -> LoadedBlocks:
+    """Load the blocks of a generator's graph, and check them unless that was done before.
+
+    Raises KernelsUnusable where galip-kernels is not installed or switched off, where the graph is one that it
+    does not compute, and where its picture is another one than onnxruntime's.
+    """
+    if os.environ.get("GALIP_KERNELS") == "0":
+        raise KernelsUnusable("GALIP_KERNELS=0 switches them off", expected=True)
+    if file.precision not in _PRECISIONS:
+        needed = " and ".join(_PRECISIONS)
+        raise KernelsUnusable(f"they compute {needed}, not {file.precision}", expected=True)
+    library = load_library()
+    found = _found(file)
+    inputs = _inputs(found)
+    record = HashCache(optional_cache("kernels"))
+    key = hashlib.sha256(f"{file.sha256} {library.version} {library.target}".encode()).hexdigest()
+    signature = file_signature(library.path)
+    if record.has(library.path, signature, key):
+        return LoadedBlocks(_opened(file, found, library, settings), inputs, library)
+    # onnxruntime first: its session is gone before the weights are there for the second time
+    tensors = _random_tensors(inputs)
+    expected = _onnxruntimes_picture(file, settings, inputs, tensors)
+    blocks = _opened(file, found, library, settings)
+    _check_agreement(blocks, tensors, expected)
+    record.add(library.path, signature, key)
+    return LoadedBlocks(blocks, inputs, library)
+
+
+def _found(file: GraphFile) -> GenerationBlocks:
+    sizes = {
+        spec.name: [size if isinstance(size, int) else 1 for size in spec.shape] for spec in file.spec.inputs
+    }
+    try:
+        found = file.onnx.generation_blocks(sizes)
+    except ValueError as error:
+        raise KernelsUnusable(f"they do not know this graph: {error}", expected=True) from error
+    size, expected = found.blocks[-1].out_shape[1:], file.spec.outputs[0].shape[2:]
+    if size != expected:
+        raise KernelsUnusable(f"the graph's pictures have size {size}, not {expected}")
+    return found
+
+
+def _inputs(found: GenerationBlocks) -> tuple[TensorSpec, ...]:
+    features = TensorSpec(found.features, "float32", ("N", *found.blocks[0].in_shape))
+    affines = (
+        TensorSpec(name, "float32", ("N", shape[0], 1, 1))
+        for block in found.blocks
+        for names, shape in ((block.affines[:4], block.in_shape), (block.affines[4:], block.out_shape))
+        for name in names
+    )
+    return features, *affines
+
+
+def _opened(
+    file: GraphFile, found: GenerationBlocks, library: KernelLibrary, settings: Settings
+) -> KernelBlocks:
+    try:
+        weights = [_weights(file, block) for block in found.blocks]
+        to_rgb = file.onnx.read_convolution(found.to_rgb)
+    except ValueError as error:
+        raise KernelsUnusable(str(error), expected=True) from error
+    except OSError as error:
+        raise KernelsUnusable(f"{file.path} cannot be read: {error}") from error
+    return KernelBlocks(library, weights, to_rgb, settings.threads)
+
+
+def _weights(file: GraphFile, block: GenerationBlock) -> BlockWeights:
+    read = file.onnx.read_convolution
+    shortcut = read(block.shortcut) if block.shortcut else None
+    return BlockWeights(block.in_shape, block.out_shape, read(block.conv1), read(block.conv2), shortcut)
+
+
+def _random_tensors(inputs: Sequence[TensorSpec]) -> list[Features]:
+    """Return what the blocks take for one picture: features around 0, gammas around 1, betas around 0."""
+    random, (features, *affines) = np.random.default_rng(0), inputs
+    tensors = [random.standard_normal((1, *_sizes(features)), np.float32)]
+    for index, spec in enumerate(affines):
+        spread = random.standard_normal((1, *_sizes(spec)), np.float32)
+        tensors.append(np.float32(1 - index % 2) + np.float32(0.25) * spread)
+    return tensors
+
+
+def _sizes(spec: TensorSpec) -> list[int]:
+    return [size for size in spec.shape if isinstance(size, int)]
+
+
+def _onnxruntimes_picture(
+    file: GraphFile, settings: Settings, inputs: Sequence[TensorSpec], tensors: Sequence[Features]
+) -> Features:
+    """Return the image, (1, 3, H, W), that onnxruntime computes with the blocks of the graph."""
+    onnxruntime, names = import_onnxruntime(), [spec.name for spec in inputs]
+    try:
+        model = file.onnx.extract(names, [spec.name for spec in file.spec.outputs])
+        options = session_options(onnxruntime, file, settings)
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        (image,) = session.run(None, dict(zip(names, tensors, strict=True)))
+    except Exception as error:  # neither onnxruntime's errors nor those of a damaged file have a common base
+        raise KernelsUnusable(f"onnxruntime cannot run the blocks alone, to compare: {error}") from error
+    return image
+
+
+def _check_agreement(blocks: KernelBlocks, tensors: Sequence[Features], expected: Features) -> None:
+    """Raise KernelsUnusable unless the picture of `tensors` is `expected`, and its pixels are its own."""
+    features, *affines = tensors
+    image, pixels = blocks.image(features, affines), blocks.pixels(features, affines)
+    difference = float(np.abs(image - expected).max() / expected.std()) if expected.size else 0.0
+    if image.shape != expected.shape or not difference <= _MAX_DIFFERENCE:
+        raise KernelsUnusable(
+            f"their picture is another one than onnxruntime's: it is off by {difference:.1e} of its standard "
+            f"deviation, and {_MAX_DIFFERENCE} is allowed"
+        )
+    if pixels is None or not np.array_equal(pixels, to_uint8(image)):
+        raise KernelsUnusable("their pixels are not those of their picture")
