@@ -75,7 +75,7 @@ Generator::Generator(const galip_block *blocks, int count, const float *image_we
       for (int tap = 0; tap < 9; ++tap)
         image_weight_.data()[arithmetic->packed_index(channels, kImageColumns, channel, tap * 3 + color)] =
             image_weight[(color * channels + channel) * 9 + tap];
-  image_bias_.reserve(3);
+  image_bias_.reserve(4);
   std::copy_n(image_bias, 3, image_bias_.data());
 }
 
