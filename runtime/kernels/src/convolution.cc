@@ -22,9 +22,9 @@ const double *weight_transform(int tile) { return tile == 2 ? kG2 : tile == 4 ? 
 
 int points_of(int tile, bool doubles) { return tile + 2 - (doubles ? 1 : 0); }
 
-// What a byte of weights costs, in multiply-adds: a picture reads each of them once, from main memory if the
+// What a byte of weights costs, in multiply-adds: a picture reads each of them once, from main memory where the
 // caches are small.
-constexpr double kMacsPerByte = 5;
+constexpr double kMacsPerByte = 10;
 
 double cost(int tile, bool doubles, Size out, int in_channels, int out_channels) {
   const double points = points_of(tile, doubles) * points_of(tile, doubles);
