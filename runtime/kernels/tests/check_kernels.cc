@@ -200,11 +200,12 @@ int main(int argc, char **argv) {
     Random random(seed);
     const int threads = random.between(1, 3);
     const Case c = random_case(random);
+    std::printf("seed %llu, %d threads: %s\n", static_cast<unsigned long long>(seed), threads, c.description.c_str());
+    std::fflush(stdout);  // a sanitizer may end the process
     try {
       worst = std::max(worst, check(c, threads));
     } catch (const std::runtime_error &error) {
-      std::fprintf(stderr, "seed %llu (%s): %s\n", static_cast<unsigned long long>(seed), c.description.c_str(),
-                   error.what());
+      std::fprintf(stderr, "%s\n", error.what());
       return 1;
     }
   }
