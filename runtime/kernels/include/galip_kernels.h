@@ -33,13 +33,14 @@ extern "C" {
 
 typedef struct {
   int32_t in_channels, out_channels;
-  int32_t in_height, in_width, out_height, out_width; /* out is at least in, and less than 64 times in */
-  const float *conv1_weight;    /* (Co, Ci, 3, 3) */
-  const float *conv1_bias;      /* (Co) */
-  const float *conv2_weight;    /* (Co, Co, 3, 3) */
-  const float *conv2_bias;      /* (Co) */
-  const float *shortcut_weight; /* (Co, Ci); NULL for the identity, where Ci is Co */
-  const float *shortcut_bias;   /* (Co); NULL with the identity */
+  int32_t in_height, in_width;   /* H, W */
+  int32_t out_height, out_width; /* H', W': at least H and W */
+  const float *conv1_weight;     /* (Co, Ci, 3, 3) */
+  const float *conv1_bias;       /* (Co) */
+  const float *conv2_weight;     /* (Co, Co, 3, 3) */
+  const float *conv2_bias;       /* (Co) */
+  const float *shortcut_weight;  /* (Co, Ci); NULL for the identity, where Ci is Co */
+  const float *shortcut_bias;    /* (Co); NULL with the identity */
 } galip_block;
 
 typedef struct galip_blocks galip_blocks;

@@ -64,8 +64,8 @@ struct Arithmetic {
   void (*activate)(float *x, int64_t pixels, int channels, const Affines &affines);
 
   // A row of the image from products (height, width, stride) of each pixel with all taps: product tap * 3 + channel
-  // of the pixel that the tap reads. `bias`: four floats. `image`: channel 0's row, channels `image_stride` floats apart, or NULL;
-  // `pixels`: the row, or NULL. Returns whether all is finite.
+  // of the pixel that the tap reads. `bias`: four floats. `image`: channel 0's row, channels `image_stride` floats
+  // apart, or NULL; `pixels`: the row, or NULL. Returns whether all is finite.
   bool (*image_row)(const float *above, const float *here, const float *below, size_t stride, int width,
                     const float *bias, float *image, size_t image_stride, uint8_t *pixels);
 };

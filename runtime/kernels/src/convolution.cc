@@ -10,11 +10,11 @@ namespace {
 // G of F(m, 3), row by row. Row `kZeroPoint` is the one that a doubling makes superfluous.
 constexpr int kZeroPoint = 2;
 constexpr double kG2[] = {1, 0, 0, .5, .5, .5, .5, -.5, .5, 0, 0, 1};
-constexpr double kG4[] = {1. / 4,  0,       0,       -1. / 6, -1. / 6, -1. / 6, -1. / 6, 1. / 6, -1. / 6,
-                          1. / 24, 1. / 12, 1. / 6,  1. / 24, -1. / 12, 1. / 6, 0,       0,      1};
-constexpr double kG6[] = {1,        0,       0,       -2. / 9,  -2. / 9,  -2. / 9, -2. / 9, 2. / 9,
-                          -2. / 9,  1. / 90, 1. / 45, 2. / 45,  1. / 90,  -1. / 45, 2. / 45, 32. / 45,
-                          16. / 45, 8. / 45, 32. / 45, -16. / 45, 8. / 45, 0,       0,       1};
+constexpr double kG4[] = {1. / 4,  0,       0,      -1. / 6, -1. / 6,  -1. / 6, -1. / 6, 1. / 6, -1. / 6,
+                          1. / 24, 1. / 12, 1. / 6, 1. / 24, -1. / 12, 1. / 6,  0,       0,      1};
+constexpr double kG6[] = {1,        0,       0,        -2. / 9,   -2. / 9, -2. / 9,  -2. / 9, 2. / 9,
+                          -2. / 9,  1. / 90, 1. / 45,  2. / 45,   1. / 90, -1. / 45, 2. / 45, 32. / 45,
+                          16. / 45, 8. / 45, 32. / 45, -16. / 45, 8. / 45, 0,        0,       1};
 constexpr int kTiles[] = {2, 4, 6};
 constexpr int kMostPoints = 8;
 
@@ -105,8 +105,8 @@ void Convolution::transform_weights(const float *weight, ThreadPool &pool) {
       float *packed = weights_.data() + arithmetic.packed_index(in_channels_, out_channels_, int(in), out);
       for (int row = 0; row < side_; ++row)
         for (int column = 0; column < side_; ++column, packed += weights_of_point_)
-          *packed = float(half[row][0] * rows[column][0] + half[row][1] * rows[column][1] +
-                          half[row][2] * rows[column][2]);
+          *packed =
+              float(half[row][0] * rows[column][0] + half[row][1] * rows[column][1] + half[row][2] * rows[column][2]);
     }
   });
 }

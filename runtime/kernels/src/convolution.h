@@ -39,9 +39,9 @@ class Convolution {
   int out_channels() const { return out_channels_; }
   Size in() const { return in_; }
   Size out() const { return out_; }
-  int tile() const { return tile_; }          // m
-  bool doubles() const { return doubles_; }   // whether points are left out
-  int side() const { return side_; }          // points along one axis: n, or n - 1
+  int tile() const { return tile_; }         // m
+  bool doubles() const { return doubles_; }  // whether points are left out
+  int side() const { return side_; }         // points along one axis: n, or n - 1
   int points() const { return side_ * side_; }
   const TileAxis &rows() const { return rows_; }
   const TileAxis &columns() const { return columns_; }

@@ -1,7 +1,6 @@
 #include "generation_block.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace galip {
 namespace {
@@ -54,8 +53,8 @@ void convolve_apart(const Convolution &convolution, int64_t tiles, const float *
 }
 
 // Threads share each chunk: each multiplies with a part of the weights.
-void convolve_together(const Convolution &convolution, int64_t tiles, const float *x, const Epilogue &epilogue, float *y,
-                       Workspace &workspace) {
+void convolve_together(const Convolution &convolution, int64_t tiles, const float *x, const Epilogue &epilogue,
+                       float *y, Workspace &workspace) {
   const Arithmetic &arithmetic = *galip::arithmetic();
   Chunking chunk = chunking(convolution, tiles, kSharedBytes);
   const int points = convolution.points();
@@ -132,15 +131,14 @@ void GenerationBlock::read_affines(const float *const *affines, int64_t first, i
   affines2_.resize(pictures);
   for (int64_t picture = 0; picture < pictures; ++picture) {
     float *to = coefficients_.data() + picture * of_picture;
-    const float *copies[8];
+    float *copies[8];
     for (int i = 0; i < 8; ++i) {
       const int channels = i < 4 ? in_channels() : out_channels();
-      std::copy_n(affines[i] + (first + picture) * channels, channels, to);
-      copies[i] = to;
+      copies[i] = std::copy_n(affines[i] + (first + picture) * channels, channels, to) - channels;
       to += padded(channels);
     }
-    float *beta = const_cast<float *>(copies[5]);
-    for (int channel = 0; channel < out_channels(); ++channel) beta[channel] += copies[4][channel] * bias1_.data()[channel];
+    for (int channel = 0; channel < out_channels(); ++channel)
+      copies[5][channel] += copies[4][channel] * bias1_.data()[channel];
     affines1_[picture] = {copies[0], copies[1], copies[2], copies[3]};
     affines2_[picture] = {copies[4], copies[5], copies[6], copies[7]};
   }

@@ -36,7 +36,7 @@ class GenerationBlock {
   int out_channels() const { return conv1_.out_channels(); }
   Size in() const { return conv1_.in(); }
   Size out() const { return conv1_.out(); }
-  size_t in_floats() const { return size_t(in().height) * in().width * padded(in_channels()); }    // of a picture
+  size_t in_floats() const { return size_t(in().height) * in().width * padded(in_channels()); }  // of a picture
   size_t out_floats() const { return size_t(out().height) * out().width * padded(out_channels()); }
   size_t shortcut_floats() const { return size_t(in().height) * in().width * padded(out_channels()); }
   const Convolution &conv1() const { return conv1_; }

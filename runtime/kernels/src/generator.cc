@@ -21,8 +21,9 @@ void check_block(const galip_block *blocks, int number) {
   constexpr int kMost = 1 << 14;
   const auto in_range = [](int value) { return value > 0 && value <= kMost; };
   check(in_range(block.in_channels) && in_range(block.out_channels), number, "channels must be from 1 to 16384");
-  check(in_range(block.in_height) && in_range(block.in_width) && in_range(block.out_height) && in_range(block.out_width),
-        number, "sizes must be from 1 to 16384");
+  check(
+      in_range(block.in_height) && in_range(block.in_width) && in_range(block.out_height) && in_range(block.out_width),
+      number, "sizes must be from 1 to 16384");
   check(block.out_height >= block.in_height && block.out_width >= block.in_width, number,
         "the output must be at least as large as the input");
   check(block.conv1_weight && block.conv1_bias && block.conv2_weight && block.conv2_bias, number,
@@ -66,7 +67,8 @@ Generator::Generator(const galip_block *blocks, int count, const float *image_we
     const GenerationBlock &block = blocks_.back();
     if (together_ == number && block.out().height * block.out().width <= kLargestTogether) together_ = number + 1;
     const std::string name = "blocks." + std::to_string(number);
-    algorithms_ += name + ".conv1 " + block.conv1().algorithm() + "\n" + name + ".conv2 " + block.conv2().algorithm() + "\n";
+    algorithms_ +=
+        name + ".conv1 " + block.conv1().algorithm() + "\n" + name + ".conv2 " + block.conv2().algorithm() + "\n";
   }
   const int channels = blocks_.back().out_channels();
   image_weight_.reserve(arithmetic->packed_size(channels, kImageColumns));
@@ -80,7 +82,8 @@ Generator::Generator(const galip_block *blocks, int count, const float *image_we
 }
 
 size_t Generator::bytes() const {
-  size_t sum = image_weight_.bytes() + workspace_.bytes() + hidden_.bytes() + shortcut_.bytes() + image_products_.bytes();
+  size_t sum =
+      image_weight_.bytes() + workspace_.bytes() + hidden_.bytes() + shortcut_.bytes() + image_products_.bytes();
   for (const Floats &map : maps_) sum += map.bytes();
   for (const Floats &map : maps_together_) sum += map.bytes();
   for (const GenerationBlock &block : blocks_) sum += block.bytes();
@@ -97,8 +100,7 @@ bool Generator::run(int64_t pictures, const float *features, const float *const 
     reserve(count);
     read_affines(affines, first, count);
     float *maps = read_features(features, first, count);
-    for (int number = 0; number < together_; ++number)
-      maps = run_block(number, 0, count, maps, maps_together_);
+    for (int number = 0; number < together_; ++number) maps = run_block(number, 0, count, maps, maps_together_);
     for (int64_t picture = 0; picture < count; ++picture) {
       float *map = maps + picture * blocks_[0].in_floats();
       if (together_) map = maps + picture * blocks_[together_ - 1].out_floats();
@@ -163,9 +165,12 @@ bool Generator::write_image(const float *y, float *image, uint8_t *pixels) {
     float *products = image_products_.data() + thread * (kImageRows + 2) * row_products;
     const int begin = int(index) * kImageRows, end = std::min(begin + kImageRows, size.height);
     const int top = std::max(begin - 1, 0), bottom = std::min(end + 1, size.height);
-    arithmetic.multiply(y + top * row_floats, padded(channels), int64_t{bottom - top} * size.width, image_weight_.data(),
-                        channels, kImageColumns, products, kImageStride, 0, arithmetic.panels(kImageColumns));
-    const auto row_of = [&](int row) { return row < top || row >= bottom ? nullptr : products + (row - top) * row_products; };
+    arithmetic.multiply(y + top * row_floats, padded(channels), int64_t{bottom - top} * size.width,
+                        image_weight_.data(), channels, kImageColumns, products, kImageStride, 0,
+                        arithmetic.panels(kImageColumns));
+    const auto row_of = [&](int row) {
+      return row < top || row >= bottom ? nullptr : products + (row - top) * row_products;
+    };
     for (int row = begin; row < end; ++row) {
       const bool is_finite = arithmetic.image_row(
           row_of(row - 1), row_of(row), row_of(row + 1), kImageStride, size.width, image_bias_.data(),

@@ -64,8 +64,8 @@ HWY_NOINLINE void multiply_panel(const float *left, size_t left_stride, int64_t 
   }
 }
 
-HWY_NOINLINE void multiply(const float *left, size_t left_stride, int64_t rows, const float *right, int depth, int columns,
-              float *result, size_t result_stride, int first_panel, int end_panel) {
+HWY_NOINLINE void multiply(const float *left, size_t left_stride, int64_t rows, const float *right, int depth,
+                           int columns, float *result, size_t result_stride, int first_panel, int end_panel) {
   constexpr int width = 2 * kLanes;
   for (int panel = first_panel; panel < end_panel; ++panel) {
     const float *packed = right + size_t(panel) * depth * width;

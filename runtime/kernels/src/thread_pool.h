@@ -28,7 +28,8 @@ class ThreadPool {
   template <typename Task>
   void run(int64_t count, const Task &task) {
     run_loop(
-        count, [](const void *context, int64_t index, int thread) { (*static_cast<const Task *>(context))(index, thread); },
+        count,
+        [](const void *context, int64_t index, int thread) { (*static_cast<const Task *>(context))(index, thread); },
         &task);
   }
 

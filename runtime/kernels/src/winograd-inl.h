@@ -5,9 +5,7 @@ namespace galip {
 namespace HWY_NAMESPACE {
 
 HWY_INLINE Vector times(float factor, Vector v) { return hn::Mul(hn::Set(kF32, factor), v); }
-HWY_INLINE Vector plus_times(Vector sum, float factor, Vector v) {
-  return hn::MulAdd(hn::Set(kF32, factor), v, sum);
-}
+HWY_INLINE Vector plus_times(Vector sum, float factor, Vector v) { return hn::MulAdd(hn::Set(kF32, factor), v, sum); }
 
 // B' of F(m, 3) along one axis, and A'. Points are 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, as far as F(m, 3) needs
 // them. Behind a doubling, the inputs come without their repetitions, and point -1 is left out.
@@ -175,7 +173,7 @@ HWY_INLINE Place place_of(const Convolution &convolution, int64_t tile) {
 
 template <int Tile, bool Doubles>
 HWY_NOINLINE void transform_input_tiles(const Convolution &convolution, const float *x, const float *zeros, Tiles tiles,
-                           float *transformed, size_t point_stride) {
+                                        float *transformed, size_t point_stride) {
   using T = Transform<Tile, Doubles>;
   const int channels = convolution.in_channels();
   const size_t stride = padded(channels), width = convolution.in().width;
@@ -217,8 +215,8 @@ struct AddShortcut {
 
   HWY_INLINE AddShortcut(const Epilogue &epilogue, int64_t picture, int channel, size_t stride)
       : bias(hn::Load(kF32, epilogue.bias + channel)),
-        shortcut(epilogue.shortcut +
-                 picture * epilogue.shortcut_size.height * epilogue.shortcut_size.width * stride + channel),
+        shortcut(epilogue.shortcut + picture * epilogue.shortcut_size.height * epilogue.shortcut_size.width * stride +
+                 channel),
         epilogue(epilogue),
         stride(stride) {}
 
@@ -240,8 +238,8 @@ struct Activate {
 };
 
 template <int Tile, bool Doubles, typename Finish>
-HWY_NOINLINE void transform_output_tiles(const Convolution &convolution, const float *products, size_t point_stride, Tiles tiles,
-                            const Epilogue &epilogue, float *y) {
+HWY_NOINLINE void transform_output_tiles(const Convolution &convolution, const float *products, size_t point_stride,
+                                         Tiles tiles, const Epilogue &epilogue, float *y) {
   using T = Transform<Tile, Doubles>;
   const int channels = convolution.out_channels();
   const size_t stride = padded(channels);
@@ -272,16 +270,16 @@ HWY_NOINLINE void transform_output_tiles(const Convolution &convolution, const f
 }
 
 template <int Tile, bool Doubles>
-HWY_INLINE void transform_output_of(const Convolution &convolution, const float *products, size_t point_stride, Tiles tiles,
-                         const Epilogue &epilogue, float *y) {
+HWY_INLINE void transform_output_of(const Convolution &convolution, const float *products, size_t point_stride,
+                                    Tiles tiles, const Epilogue &epilogue, float *y) {
   if (epilogue.affines)
     transform_output_tiles<Tile, Doubles, Activate>(convolution, products, point_stride, tiles, epilogue, y);
   else
     transform_output_tiles<Tile, Doubles, AddShortcut>(convolution, products, point_stride, tiles, epilogue, y);
 }
 
-HWY_NOINLINE void transform_input(const Convolution &convolution, const float *x, const float *zeros, Tiles tiles, float *transformed,
-                     size_t point_stride) {
+HWY_NOINLINE void transform_input(const Convolution &convolution, const float *x, const float *zeros, Tiles tiles,
+                                  float *transformed, size_t point_stride) {
   const auto of_tile = convolution.doubles() ? (convolution.tile() == 2   ? transform_input_tiles<2, true>
                                                 : convolution.tile() == 4 ? transform_input_tiles<4, true>
                                                                           : transform_input_tiles<6, true>)
@@ -291,8 +289,8 @@ HWY_NOINLINE void transform_input(const Convolution &convolution, const float *x
   of_tile(convolution, x, zeros, tiles, transformed, point_stride);
 }
 
-HWY_NOINLINE void transform_output(const Convolution &convolution, const float *products, size_t point_stride, Tiles tiles,
-                      const Epilogue &epilogue, float *y) {
+HWY_NOINLINE void transform_output(const Convolution &convolution, const float *products, size_t point_stride,
+                                   Tiles tiles, const Epilogue &epilogue, float *y) {
   const auto of_tile = convolution.doubles() ? (convolution.tile() == 2   ? transform_output_of<2, true>
                                                 : convolution.tile() == 4 ? transform_output_of<4, true>
                                                                           : transform_output_of<6, true>)
