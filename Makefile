@@ -171,7 +171,7 @@ bench: setup
 
 CPU_PRECISIONS ?= fp32,w16a32,bf16,int8
 CPU_SUBJECTS ?= released-fp32,compiled-fp32,plain-cpu-fp32,plain-openvino-fp32,bundle-cpu-fp32,$\
-	bundle-cpu-w16a32,bundle-openvino-fp32,bundle-openvino-bf16,bundle-openvino-int8
+	nokernels-cpu-fp32,bundle-cpu-w16a32,bundle-openvino-fp32,bundle-openvino-bf16,bundle-openvino-int8
 
 # $(1): its name, $(2): the checkpoint, none for the shipped model
 define measure-cpu

@@ -1,7 +1,7 @@
-"""`check_kernels`, the C++ program that compares the library with its reference: with sanitizers, and on NEON.
+"""`check_kernels`, the C++ program that compares the library with its reference: with sanitizers, on NEON.
 
-It is built in build/kernels, from which a second run takes what is unchanged. `make test-neon` installs what the
-test on NEON needs.
+It is built in build/kernels, from which a second run takes what is unchanged. `make test-neon` installs what
+the test on NEON needs.
 """
 
 import shutil
@@ -42,7 +42,11 @@ def build(name, *tools, **definitions):
 def test_random_blocks_with_sanitizers():
     """Reading past an array, undefined behaviour and leaks end the program."""
     program = build(
-        "sanitized", "g++", CMAKE_CXX_FLAGS=SANITIZERS, CMAKE_CXX_FLAGS_RELEASE="-O1", CMAKE_CXX_COMPILER="g++"
+        "sanitized",
+        "g++",
+        CMAKE_CXX_FLAGS=SANITIZERS,
+        CMAKE_CXX_FLAGS_RELEASE="-O1",
+        CMAKE_CXX_COMPILER="g++",
     )
     result = run(program, 8)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr

@@ -4,9 +4,10 @@ Before it is used, galip-kernels draws a picture that onnxruntime draws as well;
 the cache spares the next load the check.
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +30,11 @@ from galip_runtime.bundle.hash_cache import HashCache
 from galip_runtime.bundle.manifest import TensorSpec, file_signature
 from galip_runtime.cache import optional_cache
 
-__all__ = ["LoadedBlocks", "load_blocks"]
+__all__ = ["KERNEL_PRECISIONS", "LoadedBlocks", "kernels_off", "load_blocks"]
 
-_PRECISIONS = ("fp32", "w16a32")
+KERNEL_PRECISIONS = ("fp32", "w16a32")
+"""that galip-kernels computes"""
+_VARIABLE = "GALIP_KERNELS"
 _MAX_DIFFERENCE = 1e-4
 """of the picture's standard deviation"""
 
@@ -54,16 +57,30 @@ class LoadedBlocks:
         return {"target": library.target, "why": None, "version": library.version, "algorithms": algorithms}
 
 
+@contextlib.contextmanager
+def kernels_off() -> Iterator[None]:
+    """Let models that are loaded in the block do without galip-kernels, in all threads of the process."""
+    before = os.environ.get(_VARIABLE)
+    os.environ[_VARIABLE] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_VARIABLE]
+        else:
+            os.environ[_VARIABLE] = before
+
+
 def load_blocks(file: GraphFile, settings: Settings) -> LoadedBlocks:
     """Load the blocks of a generator's graph, and check them unless that was done before.
 
-    Raises KernelsUnusable where galip-kernels is not installed or switched off, where the graph is one that it
-    does not compute, and where its picture is another one than onnxruntime's.
+    Raises KernelsUnusable where galip-kernels is not installed or switched off, where the graph is one that
+    it does not compute, and where its picture is another one than onnxruntime's.
     """
-    if os.environ.get("GALIP_KERNELS") == "0":
-        raise KernelsUnusable("GALIP_KERNELS=0 switches them off", expected=True)
-    if file.precision not in _PRECISIONS:
-        needed = " and ".join(_PRECISIONS)
+    if os.environ.get(_VARIABLE) == "0":
+        raise KernelsUnusable(f"{_VARIABLE}=0 switches them off", expected=True)
+    if file.precision not in KERNEL_PRECISIONS:
+        needed = " and ".join(KERNEL_PRECISIONS)
         raise KernelsUnusable(f"they compute {needed}, not {file.precision}", expected=True)
     library = load_library()
     found = _found(file)
@@ -149,7 +166,7 @@ def _onnxruntimes_picture(
         model = file.onnx.extract(names, [spec.name for spec in file.spec.outputs])
         options = session_options(onnxruntime, file, settings)
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        (image,) = session.run(None, dict(zip(names, tensors, strict=True)))
+        image: Features = session.run(None, dict(zip(names, tensors, strict=True)))[0]
     except Exception as error:  # neither onnxruntime's errors nor those of a damaged file have a common base
         raise KernelsUnusable(f"onnxruntime cannot run the blocks alone, to compare: {error}") from error
     return image
