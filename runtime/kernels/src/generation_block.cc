@@ -34,7 +34,8 @@ Chunking chunking(const Convolution &convolution, int64_t tiles, size_t bytes) {
 void convolve_apart(const Convolution &convolution, int64_t tiles, const float *x, const Epilogue &epilogue, float *y,
                     Workspace &workspace) {
   const Arithmetic &arithmetic = *galip::arithmetic();
-  Chunking chunk = chunking(convolution, ceil_div<int64_t>(tiles, workspace.pool.threads()), kChunkBytes);
+  const int64_t share = ceil_div<int64_t>(tiles, 2 * workspace.pool.threads());  // two: one thread may be late
+  const Chunking chunk = chunking(convolution, share, kChunkBytes);
   const int points = convolution.points(), threads = workspace.pool.threads();
   const int panels = arithmetic.panels(convolution.out_channels());
   workspace.transformed.reserve(points * chunk.in_stride * threads);
@@ -56,7 +57,7 @@ void convolve_apart(const Convolution &convolution, int64_t tiles, const float *
 void convolve_together(const Convolution &convolution, int64_t tiles, const float *x, const Epilogue &epilogue,
                        float *y, Workspace &workspace) {
   const Arithmetic &arithmetic = *galip::arithmetic();
-  Chunking chunk = chunking(convolution, tiles, kSharedBytes);
+  const Chunking chunk = chunking(convolution, tiles, kSharedBytes);
   const int points = convolution.points();
   const int panels = arithmetic.panels(convolution.out_channels());
   const int parts = std::min(panels, ceil_div(4 * workspace.pool.threads(), points));  // of a point's panels
