@@ -39,6 +39,7 @@ _MAX_DIFFERENCE = 1e-4
 """of the picture's standard deviation"""
 
 Features = npt.NDArray[np.float32]
+ConvolutionWeights = tuple[Features, Features]
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,19 @@ def load_blocks(file: GraphFile, settings: Settings) -> LoadedBlocks:
     library = load_library()
     found = _found(file)
     inputs = _inputs(found)
+    blocks, to_rgb = _weights(file, found)
     record = HashCache(optional_cache("kernels"))
     key = hashlib.sha256(f"{file.sha256} {library.version} {library.target}".encode()).hexdigest()
     signature = file_signature(library.path)
     if record.has(library.path, signature, key):
-        return LoadedBlocks(_opened(file, found, library, settings), inputs, library)
-    # onnxruntime first: its session is gone before the weights are there for the second time
+        return LoadedBlocks(KernelBlocks(library, blocks, to_rgb, settings.threads), inputs, library)
+    # onnxruntime first: its session is gone before the transformed weights come
     tensors = _random_tensors(inputs)
     expected = _onnxruntimes_picture(file, settings, inputs, tensors)
-    blocks = _opened(file, found, library, settings)
-    _check_agreement(blocks, tensors, expected)
+    loaded = KernelBlocks(library, blocks, to_rgb, settings.threads)
+    _check_agreement(loaded, tensors, expected)
     record.add(library.path, signature, key)
-    return LoadedBlocks(blocks, inputs, library)
+    return LoadedBlocks(loaded, inputs, library)
 
 
 def _found(file: GraphFile) -> GenerationBlocks:
@@ -124,20 +126,18 @@ def _inputs(found: GenerationBlocks) -> tuple[TensorSpec, ...]:
     return features, *affines
 
 
-def _opened(
-    file: GraphFile, found: GenerationBlocks, library: KernelLibrary, settings: Settings
-) -> KernelBlocks:
+def _weights(file: GraphFile, found: GenerationBlocks) -> tuple[list[BlockWeights], ConvolutionWeights]:
+    """Read the weights of the blocks, and those of the last convolution."""
     try:
-        weights = [_weights(file, block) for block in found.blocks]
-        to_rgb = file.onnx.read_convolution(found.to_rgb)
+        blocks = [_weights_of(file, block) for block in found.blocks]
+        return blocks, file.onnx.read_convolution(found.to_rgb)
     except ValueError as error:
         raise KernelsUnusable(str(error), expected=True) from error
     except OSError as error:
         raise KernelsUnusable(f"{file.path} cannot be read: {error}") from error
-    return KernelBlocks(library, weights, to_rgb, settings.threads)
 
 
-def _weights(file: GraphFile, block: GenerationBlock) -> BlockWeights:
+def _weights_of(file: GraphFile, block: GenerationBlock) -> BlockWeights:
     read = file.onnx.read_convolution
     shortcut = read(block.shortcut) if block.shortcut else None
     return BlockWeights(block.in_shape, block.out_shape, read(block.conv1), read(block.conv2), shortcut)
