@@ -1,4 +1,4 @@
-# make setup | demo | web | test | test-js | test-cpp | fuzz | lint | docs | wheels | default-model | default-bundle | readme
+# make setup | demo | web | test | test-js | test-cpp | test-neon | fuzz | lint | docs | wheels | default-model | default-bundle | readme
 # make bench | bench-cpu | bench-full | bench-fid | bench-training | bench-quick | bench-serve
 # make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
 # Each sets up .venv first if it is missing, those for a GPU .venv-gpu; demo installs no tools for development.
@@ -10,7 +10,8 @@ JS := runtime/js
 NODE := $(shell node -p 'parseInt(process.versions.node) < 20 ? "" : process.execPath' 2>/dev/null)
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
-.PHONY: setup demo web web-page test test-js test-cpp cpp-packages fuzz lint docs wheels
+.PHONY: setup demo web web-page test test-js test-cpp test-neon cpp-packages kernel-packages neon-packages
+.PHONY: fuzz lint docs wheels
 .PHONY: default-model default-bundle readme clean
 .PHONY: bench bench-cpu bench-full bench-fid bench-training bench-quick bench-serve test-gpu bench-gpu
 .DELETE_ON_ERROR:
@@ -48,7 +49,7 @@ web: .venv/.demo web-page
 
 # A worker a core, each of one thread; tests/conftest.py says which tests share one. tests/provider runs onnxruntime's
 # CUDA provider without a GPU, on a stub of CUDA; that onnxruntime excludes the CPU's.
-test: setup $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-provider/.ready)
+test: setup .venv/.kernels $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-provider/.ready)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder \
 		--ignore tests/cpp
 	$(MAKE) test-js test-cpp
@@ -76,15 +77,40 @@ $(JS)/node_modules/.ready: $(JS)/package-lock.json
 	cd $(JS) && ONNXRUNTIME_NODE_INSTALL=skip npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-# The example in C++. Debian's packages for it are installed where that is allowed; without them the tests are skipped.
+# $(1): Debian's packages, installed where that is allowed; $(2): the tests that are skipped without them
+define debian-packages
+	@dpkg -s $(1) > /dev/null 2>&1 || \
+		{ [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --no-install-recommends $(1); } || \
+		echo "$(2) may be SKIPPED. They need what these packages of Debian have: $(1)"
+endef
+
+# The example in C++.
 CPP_PACKAGES := g++ cmake libicu-dev libssl-dev nlohmann-json3-dev zlib1g-dev
 test-cpp: setup cpp-packages
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cpp
 
 cpp-packages:
-	@dpkg -s $(CPP_PACKAGES) > /dev/null 2>&1 || \
-		{ [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --no-install-recommends $(CPP_PACKAGES); } || \
-		echo "The C++ tests may be SKIPPED. They need what these packages of Debian have: $(CPP_PACKAGES)"
+	$(call debian-packages,$(CPP_PACKAGES),The C++ tests)
+
+# The compiled kernels for CPUs. Where they cannot be built, their tests are skipped, and everything else works.
+KERNELS := runtime/kernels
+KERNEL_PACKAGES := g++ cmake libhwy-dev
+KERNEL_FILES := $(KERNELS)/CMakeLists.txt $(KERNELS)/pyproject.toml $(KERNELS)/exports.map \
+	$(wildcard $(KERNELS)/src/* $(KERNELS)/include/* $(KERNELS)/galip_kernels/*.py)
+.venv/.kernels: $(KERNEL_FILES) | setup kernel-packages
+	@.venv/$(PIP_INSTALL) --quiet ./$(KERNELS) && touch $@ || \
+		echo "galip-kernels was not built: its tests are SKIPPED. It needs a C++ compiler and Highway's headers"
+
+kernel-packages:
+	$(call debian-packages,$(KERNEL_PACKAGES),The tests of galip-kernels)
+
+# The kernels on an emulated Arm CPU: 70 MB to download, half a minute. `make test` runs it where the packages are.
+NEON_PACKAGES := cmake g++-aarch64-linux-gnu libhwy-dev qemu-user
+test-neon: setup neon-packages
+	$(BIN)/python -m pytest -q tests/kernels/test_check.py -k neon
+
+neon-packages:
+	$(call debian-packages,$(NEON_PACKAGES),The tests on NEON)
 
 # Damaged, forged and hostile input, kills and threads, as many as fit in the time; FUZZ_SEED is drawn and printed.
 FUZZ_MINUTES ?= 10
@@ -115,6 +141,8 @@ docs: setup
 wheels: setup $(if $(NODE),web-page)
 	$(BIN)/python -m build --wheel --outdir dist runtime
 	$(BIN)/python -m build --wheel --outdir dist .
+	@$(BIN)/python -m build --wheel --outdir dist $(KERNELS) || \
+		echo "There is no wheel of galip-kernels: it needs a C++ compiler, CMake and Highway's headers (libhwy-dev)"
 
 # The shipped model, from nothing: pictures, CLIP's towers, GALIP, model card and its figures. Processes of one
 # thread each, a core each: layers this small gain little from a second thread.
@@ -143,7 +171,7 @@ bench: setup
 
 CPU_PRECISIONS ?= fp32,w16a32,bf16,int8
 CPU_SUBJECTS ?= released-fp32,compiled-fp32,plain-cpu-fp32,plain-openvino-fp32,bundle-cpu-fp32,$\
-	bundle-cpu-w16a32,bundle-openvino-fp32,bundle-openvino-bf16,bundle-openvino-int8
+	nokernels-cpu-fp32,bundle-cpu-w16a32,bundle-openvino-fp32,bundle-openvino-bf16,bundle-openvino-int8
 
 # $(1): its name, $(2): the checkpoint, none for the shipped model
 define measure-cpu

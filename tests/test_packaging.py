@@ -77,6 +77,7 @@ def test_the_runtime_needs_neither_torch_nor_onnx(runtime):
     libraries = {"tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"}
     assert runtime.needs("trt-rtx") == {*libraries, "cuda-bindings"}
     assert runtime.needs("ray") == {"ray"}
+    assert runtime.needs("kernels") == {"galip-kernels"}
 
 
 def test_galip_needs_the_runtime_and_no_onnxruntime_of_its_own_choice(galip):
@@ -84,7 +85,7 @@ def test_galip_needs_the_runtime_and_no_onnxruntime_of_its_own_choice(galip):
     assert galip.needs() >= {"galip-runtime", "torch", "open-clip-torch", "onnx", "safetensors", "typer"}
     for extra in (None, *galip.metadata.get_all("Provides-Extra")):
         assert not any(name.startswith("onnxruntime") for name in galip.needs(extra)), extra
-    for extra in ("cpu", "gpu", "openvino", "openvino-native", "trt", "trt-rtx", "parquet", "ray"):
+    for extra in ("cpu", "gpu", "openvino", "openvino-native", "trt", "trt-rtx", "parquet", "ray", "kernels"):
         added = [
             entry for entry in galip.requirements if entry.marker and entry.marker.evaluate({"extra": extra})
         ]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["STAGES", "main", "measure_cold_start"]
 
 STAGES = ("start", "import", "load", "first_picture")
-_WITHOUT_GPU = ("bundle-cpu", "bundle-openvino", "plain-cpu", "plain-openvino")
+_WITHOUT_GPU = ("bundle-cpu", "bundle-openvino", "plain-cpu", "plain-openvino", "nokernels-cpu")
 _PRINTED = ("cpu_seconds", "peak_resident_bytes", "anonymous_bytes", "peak_device_bytes")
 
 

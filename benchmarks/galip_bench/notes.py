@@ -125,6 +125,11 @@ def notes(report: Report) -> list[str]:
         lines.append(
             "cold starts of openvino find the graphs that it compiled when the bundle was first loaded"
         )
+    lines += [
+        f"{name} computes its generation blocks with galip-kernels {kernels['version']}, {kernels['target']}"
+        for name, subject in report.subjects.items()
+        if (kernels := subject.info.get("kernels")) and kernels["target"]
+    ]
     if report.fid and not report.fid.against:
         lines.append("no real pictures were given (--against), so there is no FID against them")
     return lines

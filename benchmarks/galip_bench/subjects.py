@@ -6,6 +6,7 @@ A subject is one way to generate pictures. `--subjects` and the report name them
 from __future__ import annotations
 
 import functools
+import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -62,7 +63,7 @@ class Subject:
 
 def is_bundle(name: str) -> bool:
     """Return whether the subject `name` runs a bundle, not PyTorch."""
-    return name.startswith(("bundle-", "plain-"))
+    return name.startswith(("bundle-", "plain-", "nokernels-"))
 
 
 def load(name: str, models: Models, threads: int | None = None) -> TextToImage:
@@ -212,6 +213,8 @@ def _of_bundle(kind: str, bundle: Path, precisions: Sequence[str], threads: int 
         return lambda: galip_runtime.load(bundle, device=device, precision=precision, threads=threads)
 
     subjects = []
+    if kind == "bundle":
+        subjects += _without_kernels(loader, precisions)
     for device in sorted(DEVICE_TABLE):
         missing = "" if device in available else "the installed packages were built without it"
         for precision in precisions:
@@ -219,3 +222,28 @@ def _of_bundle(kind: str, bundle: Path, precisions: Sequence[str], threads: int 
             name = f"{kind}-{device}-{precision}"
             subjects.append(Subject(name, loader(device, precision), missing or unsupported))
     return subjects
+
+
+def _without_kernels(
+    loader: Callable[[str, str], Callable[[], TextToImage]], precisions: Sequence[str]
+) -> list[Subject]:
+    """Return the subjects on the CPU in which onnxruntime computes all, though galip-kernels is installed."""
+    from galip_runtime.backends.kernel_loading import KERNEL_PRECISIONS, kernels_off
+
+    def without(load_bundle: Callable[[], TextToImage]) -> TextToImage:
+        with kernels_off():
+            return load_bundle()
+
+    missing = ""
+    if importlib.util.find_spec("galip_kernels") is None:
+        missing = "galip-kernels is not installed, so that the subject of the bundle is the same"
+    return [
+        Subject(
+            f"nokernels-cpu-{precision}",
+            functools.partial(without, loader("cpu", precision)),
+            missing,
+            on_request=True,
+        )
+        for precision in precisions
+        if precision in KERNEL_PRECISIONS
+    ]

@@ -25,7 +25,8 @@ from galip_bench.machine import describe_machine
 from galip_bench.markdown import markdown_table
 from galip_export.rewrites import GrowingBlock, Rewritten, affine_networks, fuse
 from galip_export.trace import OPSET, dimensions, export_module
-from galip_runtime.backends.onnxruntime_runner import CpuRunner
+from galip_runtime.backends.cpu_runner import CpuRunner
+from galip_runtime.backends.kernel_loading import kernels_off
 from galip_runtime.backends.openvino_runner import OpenvinoRunner
 from galip_runtime.backends.runner import GraphFile, Settings
 from galip_runtime.bundle.manifest import GraphSpec, file_signature, graph_contract, sha256_file
@@ -149,7 +150,10 @@ def _compare(
 ) -> _Samples:
     """Seconds of a picture with all rewrites and with one left out, by turns."""
     kind, device = _BACKENDS[backend]
-    graphs = [kind(file, Settings(device, threads), file.spec.inputs, file.spec.outputs) for file in files]
+    with kernels_off():
+        graphs = [
+            kind(file, Settings(device, threads), file.spec.inputs, file.spec.outputs) for file in files
+        ]
     seconds: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + _WARMUP):
         images = []

@@ -46,6 +46,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
     if runtime["problem"]:
         lines.append(f"  problem: {runtime['problem']}")
     lines.append(f"OpenVINO: {report['openvino']['version'] or 'not installed'}")
+    kernels = report["kernels"]
+    lines.append(f"galip-kernels: {kernels['why'] or '{version}, {target}'.format(**kernels)}")
     for name, package in report["tensorrt"].items():
         lines.append(f"{name}: {package['version'] or 'no: ' + package['why']}")
     lines.append("Devices:")

@@ -9,6 +9,7 @@ from typing import Any
 
 from galip_runtime.backends.devices import computes_in
 from galip_runtime.backends.engines import PACKAGES, import_tensorrt
+from galip_runtime.backends.kernels import KernelsUnusable, load_library
 from galip_runtime.backends.libraries import import_onnxruntime, import_openvino
 from galip_runtime.backends.onnxruntime_gpu_runner import preload_libraries
 from galip_runtime.backends.probe import why_not
@@ -66,6 +67,7 @@ def examine() -> dict[str, Any]:
         "onnxruntime": _onnxruntime(),  # first: it loads the CUDA libraries of NVIDIA's packages
         "cuda_libraries": {name: _library(name, versions) for name, versions in _LIBRARIES.items()},
         "openvino": _openvino(),
+        "kernels": _kernels(),
         "tensorrt": {name: _tensorrt(name) for name in PACKAGES},
         "devices": {name: _device(name) for name in DEVICE_TABLE},
     }
@@ -129,6 +131,15 @@ def _openvino() -> dict[str, Any]:
         return {"version": import_openvino().__version__, "why": None}
     except ProviderUnavailable as error:
         return {"version": None, "why": str(error)}
+
+
+def _kernels() -> dict[str, Any]:
+    """Report galip-kernels: its version, and the instructions that it uses on this CPU."""
+    try:
+        library = load_library()
+    except KernelsUnusable as error:
+        return {"version": None, "target": None, "why": str(error)}
+    return {"version": library.version, "target": library.target, "why": None}
 
 
 def _tensorrt(package: str) -> dict[str, Any]:

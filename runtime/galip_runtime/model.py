@@ -96,7 +96,7 @@ class Model(TextToImage):
 
     @property
     def rounds_on_device(self) -> bool:
-        """Whether `decode_pictures` returns what the device has rounded, as NVIDIA GPUs and galip-kernels do."""
+        """Whether `decode_pictures` returns what the device has rounded, as a GPU or galip-kernels does."""
         return self._runners["generator"].rounds_on_device
 
     def _run_text(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -128,8 +128,8 @@ class Model(TextToImage):
         """Return what is loaded and how it runs, fit for JSON: requested and actual device, hashes, versions.
 
         `digest` is the manifest's own; None for a bundle from before manifests had one. With `fallback=True`
-        there is `nodes_on_cpu`, the nodes of each graph that the CPU runs instead of the device. `kernels` has
-        the `target` of galip-kernels, the instructions that it uses, or None and `why` it is not used.
+        there is `nodes_on_cpu`, the nodes of each graph that the CPU runs instead of the device. `kernels`
+        has the `target` of galip-kernels, the instructions that it uses; None where it is not used, and `why`.
         """
         fallback = {name: list(runner.nodes_on_cpu) for name, runner in self._runners.items()}
         return {

@@ -4,9 +4,10 @@ Before it is used, galip-kernels draws a picture that onnxruntime draws as well;
 the cache spares the next load the check.
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +30,16 @@ from galip_runtime.bundle.hash_cache import HashCache
 from galip_runtime.bundle.manifest import TensorSpec, file_signature
 from galip_runtime.cache import optional_cache
 
-__all__ = ["LoadedBlocks", "load_blocks"]
+__all__ = ["KERNEL_PRECISIONS", "LoadedBlocks", "kernels_off", "load_blocks"]
 
-_PRECISIONS = ("fp32", "w16a32")
+KERNEL_PRECISIONS = ("fp32", "w16a32")
+"""that galip-kernels computes"""
+_VARIABLE = "GALIP_KERNELS"
 _MAX_DIFFERENCE = 1e-4
 """of the picture's standard deviation"""
 
 Features = npt.NDArray[np.float32]
+ConvolutionWeights = tuple[Features, Features]
 
 
 @dataclass(frozen=True)
@@ -54,32 +58,47 @@ class LoadedBlocks:
         return {"target": library.target, "why": None, "version": library.version, "algorithms": algorithms}
 
 
+@contextlib.contextmanager
+def kernels_off() -> Iterator[None]:
+    """Let models that are loaded in the block do without galip-kernels, in all threads of the process."""
+    before = os.environ.get(_VARIABLE)
+    os.environ[_VARIABLE] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_VARIABLE]
+        else:
+            os.environ[_VARIABLE] = before
+
+
 def load_blocks(file: GraphFile, settings: Settings) -> LoadedBlocks:
     """Load the blocks of a generator's graph, and check them unless that was done before.
 
-    Raises KernelsUnusable where galip-kernels is not installed or switched off, where the graph is one that it
-    does not compute, and where its picture is another one than onnxruntime's.
+    Raises KernelsUnusable where galip-kernels is not installed or switched off, where the graph is one that
+    it does not compute, and where its picture is another one than onnxruntime's.
     """
-    if os.environ.get("GALIP_KERNELS") == "0":
-        raise KernelsUnusable("GALIP_KERNELS=0 switches them off", expected=True)
-    if file.precision not in _PRECISIONS:
-        needed = " and ".join(_PRECISIONS)
+    if os.environ.get(_VARIABLE) == "0":
+        raise KernelsUnusable(f"{_VARIABLE}=0 switches them off", expected=True)
+    if file.precision not in KERNEL_PRECISIONS:
+        needed = " and ".join(KERNEL_PRECISIONS)
         raise KernelsUnusable(f"they compute {needed}, not {file.precision}", expected=True)
     library = load_library()
     found = _found(file)
     inputs = _inputs(found)
+    blocks, to_rgb = _weights(file, found)
     record = HashCache(optional_cache("kernels"))
     key = hashlib.sha256(f"{file.sha256} {library.version} {library.target}".encode()).hexdigest()
     signature = file_signature(library.path)
     if record.has(library.path, signature, key):
-        return LoadedBlocks(_opened(file, found, library, settings), inputs, library)
-    # onnxruntime first: its session is gone before the weights are there for the second time
+        return LoadedBlocks(KernelBlocks(library, blocks, to_rgb, settings.threads), inputs, library)
+    # onnxruntime first: its session is gone before the transformed weights come
     tensors = _random_tensors(inputs)
     expected = _onnxruntimes_picture(file, settings, inputs, tensors)
-    blocks = _opened(file, found, library, settings)
-    _check_agreement(blocks, tensors, expected)
+    loaded = KernelBlocks(library, blocks, to_rgb, settings.threads)
+    _check_agreement(loaded, tensors, expected)
     record.add(library.path, signature, key)
-    return LoadedBlocks(blocks, inputs, library)
+    return LoadedBlocks(loaded, inputs, library)
 
 
 def _found(file: GraphFile) -> GenerationBlocks:
@@ -107,20 +126,18 @@ def _inputs(found: GenerationBlocks) -> tuple[TensorSpec, ...]:
     return features, *affines
 
 
-def _opened(
-    file: GraphFile, found: GenerationBlocks, library: KernelLibrary, settings: Settings
-) -> KernelBlocks:
+def _weights(file: GraphFile, found: GenerationBlocks) -> tuple[list[BlockWeights], ConvolutionWeights]:
+    """Read the weights of the blocks, and those of the last convolution."""
     try:
-        weights = [_weights(file, block) for block in found.blocks]
-        to_rgb = file.onnx.read_convolution(found.to_rgb)
+        blocks = [_weights_of(file, block) for block in found.blocks]
+        return blocks, file.onnx.read_convolution(found.to_rgb)
     except ValueError as error:
         raise KernelsUnusable(str(error), expected=True) from error
     except OSError as error:
         raise KernelsUnusable(f"{file.path} cannot be read: {error}") from error
-    return KernelBlocks(library, weights, to_rgb, settings.threads)
 
 
-def _weights(file: GraphFile, block: GenerationBlock) -> BlockWeights:
+def _weights_of(file: GraphFile, block: GenerationBlock) -> BlockWeights:
     read = file.onnx.read_convolution
     shortcut = read(block.shortcut) if block.shortcut else None
     return BlockWeights(block.in_shape, block.out_shape, read(block.conv1), read(block.conv2), shortcut)
@@ -149,7 +166,7 @@ def _onnxruntimes_picture(
         model = file.onnx.extract(names, [spec.name for spec in file.spec.outputs])
         options = session_options(onnxruntime, file, settings)
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        (image,) = session.run(None, dict(zip(names, tensors, strict=True)))
+        image: Features = session.run(None, dict(zip(names, tensors, strict=True)))[0]
     except Exception as error:  # neither onnxruntime's errors nor those of a damaged file have a common base
         raise KernelsUnusable(f"onnxruntime cannot run the blocks alone, to compare: {error}") from error
     return image

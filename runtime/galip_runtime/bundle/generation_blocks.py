@@ -1,8 +1,8 @@
 """The generation blocks at the end of a generator's graph, found by their structure.
 
-What follows is searched backwards from `image`, as the exporter writes it with rewrites or without: the last
-convolution, then blocks of two 3x3 convolutions and a shortcut, each behind affines and LeakyReLUs. A doubling
-is a Resize and a 3x3 convolution, or four 2x2 convolutions at the small size (`sub_pixel`).
+They are searched backwards from `image`, as the exporter writes them with rewrites or without: the last
+convolution, then blocks of two 3x3 convolutions, each behind affines and LeakyReLUs, and a shortcut. A
+doubling is a Resize and a 3x3 convolution, or four 2x2 convolutions at the small size (`sub_pixel`).
 """
 
 import math
@@ -20,7 +20,7 @@ IMAGE = "image"
 
 _SLOPE = float(np.float32(0.2))
 _PHASE_PADS = ([1, 1, 0, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 1])
-"""of the four 2x2 convolutions of a doubling, phases (row, column) 00, 01, 10, 11: top, left, bottom, right"""
+"""top, left, bottom and right of a doubling's four 2x2 convolutions, phases (row, column) 00, 01, 10, 11"""
 
 Sizes = Mapping[str, Sequence[int]]
 
@@ -43,7 +43,7 @@ class GenerationBlock:
     out_shape: tuple[int, int, int]
     """channels, height and width"""
     affines: tuple[str, ...]
-    """gamma, beta, gamma, beta of the affines before the first convolution, then of those before the second"""
+    """gamma, beta, gamma, beta of the affines before the first convolution, then before the second"""
     conv1: Convolution
     conv2: Convolution
     shortcut: Convolution | None
@@ -213,7 +213,7 @@ class _Search:
         if modes != ["nearest", "asymmetric", "floor"]:
             raise ValueError(f"the Resize of {name!r:.80} is not nearest upsampling: {modes}")
         before, after = self.shape(node.inputs[0]), self.shape(name)
-        scales = self._graph.constants.get(*node.inputs[2:3] or ("",))  # none: the sizes are given
+        scales = self._graph.constants.get((*node.inputs, "", "")[2])  # none: the sizes are given
         factors = scales.values[-2:] if scales and scales.values and len(scales.values) == 4 else None
         for axis in range(2):
             small, large = before[1 + axis], after[1 + axis]

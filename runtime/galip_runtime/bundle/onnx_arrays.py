@@ -1,6 +1,7 @@
 """The numbers of a graph's stored tensors, read from its file one tensor at a time."""
 
 import os
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ from galip_runtime.bundle.protobuf import read_fields
 
 __all__ = ["read_floats"]
 
-_TYPES = {1: np.dtype("<f4"), 10: np.dtype("<f2")}
+_TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 10: np.dtype("<f2")}
 """by TensorProto.DataType"""
 _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_RAW = 2, 4, 9  # field numbers of onnx.proto
 
@@ -46,7 +47,7 @@ def _decoded(name: str, encoded: bytes) -> npt.NDArray[np.float32]:
     return np.frombuffer(floats, dtype)
 
 
-def _dtype(name: str, kind: int) -> np.dtype[np.float32]:
+def _dtype(name: str, kind: int) -> np.dtype[Any]:
     if kind not in _TYPES:
         raise ValueError(f"{name!r:.80} is neither float32 nor float16")
     return _TYPES[kind]

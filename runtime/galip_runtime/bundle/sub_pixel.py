@@ -1,8 +1,8 @@
 """Doublings and their 3x3 kernels: from the four 2x2 kernels of the phases back to the one they come from.
 
-Behind nearest doubling two of three neighbouring pixels are equal, so that a row's taps w0, w1, w2 become two:
-(w0, w1 + w2) for an even row, (w0 + w1, w2) for an odd one, and columns likewise. The four phases (row, column)
-00, 01, 10, 11 therefore have the corners of the kernel, and sums of the rest.
+Behind nearest doubling two of three neighbouring pixels are equal, so that a row's taps w0, w1, w2 become
+two: (w0, w1 + w2) for an even row, (w0 + w1, w2) for an odd one, and columns likewise. The four phases (row,
+column) 00, 01, 10, 11 therefore have the corners of the kernel, and sums of the rest.
 """
 
 from collections.abc import Sequence

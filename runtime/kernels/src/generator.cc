@@ -120,7 +120,8 @@ void Generator::reserve(int64_t pictures) {
   for (int number = 0; number < int(blocks_.size()); ++number) {
     const GenerationBlock &block = blocks_[number];
     const int64_t count = number < together_ ? pictures : 1;
-    (number < together_ ? maps_together_ : maps_)[(number + 1) % 2].reserve(count * block.out_floats());
+    Floats *maps = number < together_ ? maps_together_ : maps_;
+    maps[(number + 1) % 2].reserve(count * block.out_floats());
     hidden_.reserve(count * block.out_floats());
     shortcut_.reserve(count * block.shortcut_floats());
   }
