@@ -86,7 +86,7 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
 
 
 def computed_products(block: GenerationBlock, algorithms: Sequence[str]) -> int:
-    """Return the multiply-adds of a picture: both convolutions as `algorithms` compute them, and the shortcut.
+    """Return the multiply-adds of a picture: both convolutions, as `algorithms` say, and the shortcut.
 
     Raises ValueError for an algorithm of another kind.
     """
