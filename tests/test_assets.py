@@ -11,7 +11,7 @@ import onnx
 import pytest
 from galip_export import PRECISIONS, export_generator, export_text_encoder
 from galip_export.comparison import picture_psnr
-from galip_export.mixed_precision import store_weights_as_fp16
+from galip_export.fp16_storage import store_weights_as_fp16
 from galip_export.prompts import GATE_PROMPTS
 from galip_runtime.bundle.manifest import MANIFEST_NAME, read_manifest, sha256_file, verify_files
 from icons import CARD

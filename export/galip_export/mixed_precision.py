@@ -1,4 +1,4 @@
-"""Half precision: graphs computed in fp16 except what measurement keeps in fp32, or only stored in fp16.
+"""Half precision: graphs computed in fp16 except what measurement keeps in fp32.
 
 The precision is in the graph, as TensorRT asks for from 11 on: inputs and outputs stay float32, every node
 has its tensors in one of the two types, and a Cast stands where they meet.
@@ -30,27 +30,21 @@ from galip.progress import Progress, no_progress
 from galip_export.calibration import Samples, held_out, output, ranges, rows
 from galip_export.comparison import first_percentile
 from galip_export.emulation import emulated
+from galip_export.fp16_storage import LARGEST
 from galip_export.progress import Stage
 from galip_export.sensitivity import Psnr, count_macs, measure, select
 
 __all__ = [
-    "LARGEST",
     "Part",
     "convert_mixed",
     "float_tensors",
     "group_parts",
-    "store_weights_as_fp16",
     "to_fp16",
 ]
-
-LARGEST = float(np.finfo(np.float16).max)
-"""65504: beyond it, fp16 has only infinity"""
 
 _FLOAT, _HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 _ALWAYS_FLOAT = {("ArgMax", 0), ("Resize", 1), ("Resize", 2)}
 """inputs, by operator and position, that are float32 in any case: token ids, a region and scales"""
-_LEAST_STORED = 1024
-"""numbers from which on storing a tensor in fp16 is worth a node"""
 _MARGIN_DB = 5.0
 _LARGEST_SHARE = 0.25
 _KINDS = {
@@ -252,27 +246,3 @@ def _fits(tensor: TensorProto) -> bool:
         return True
     magnitude: npt.NDArray[np.float32] = np.abs(numpy_helper.to_array(tensor))
     return not ((magnitude > LARGEST) & np.isfinite(magnitude)).any()
-
-
-def store_weights_as_fp16(model: ModelProto) -> ModelProto:
-    """Return `model` with its large float32 tensors in fp16, each behind a Cast, and computed in fp32.
-
-    That halves the file, and backends compute the Casts as they load it. A tensor with numbers beyond 65504
-    stays as it is, and so does `model`.
-    """
-    result = ModelProto()
-    result.CopyFrom(model)
-    casts = []
-    for tensor in result.graph.initializer:
-        if tensor.data_type != _FLOAT or np.prod(tensor.dims) < _LEAST_STORED:
-            continue
-        weight = numpy_helper.to_array(tensor)
-        if np.abs(weight).max() > LARGEST:
-            continue
-        name, stored = tensor.name, f"{tensor.name}.fp16"
-        tensor.CopyFrom(numpy_helper.from_array(weight.astype(np.float16), stored))
-        casts.append(helper.make_node("Cast", [stored], [name], name=f"{name}/Cast", to=_FLOAT))
-    nodes = [*casts, *result.graph.node]
-    del result.graph.node[:]
-    result.graph.node.extend(nodes)
-    return result

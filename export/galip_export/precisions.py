@@ -61,7 +61,7 @@ PRECISIONS = {
             "w16a32",  # weights stored as fp16 and computed with in fp32
             "weights as fp16",
             text=True,
-            convert="galip_export.mixed_precision:store_weights_as_fp16",
+            convert="galip_export.fp16_storage:store_weights_as_fp16",
             size=0.5,
             psnr_db=70,
         ),

@@ -7,7 +7,8 @@ types of their first input.
 
 import onnx
 import pytest
-from galip_export.mixed_precision import store_weights_as_fp16, to_fp16
+from galip_export.fp16_storage import store_weights_as_fp16
+from galip_export.mixed_precision import to_fp16
 from galip_runtime.backends.pixels import with_pixels
 from galip_runtime.bundle.manifest import GRAPHS, read_manifest
 from onnx import TensorProto, shape_inference

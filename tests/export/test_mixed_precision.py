@@ -10,7 +10,8 @@ from galip_export import calibration, devices, export_bundle, mixed_precision, p
 from galip_export.calibration import Samples
 from galip_export.comparison import picture_psnr, row_psnr
 from galip_export.emulation import emulated
-from galip_export.mixed_precision import LARGEST, convert_mixed, float_tensors, group_parts, to_fp16
+from galip_export.fp16_storage import LARGEST
+from galip_export.mixed_precision import convert_mixed, float_tensors, group_parts, to_fp16
 from galip_export.sensitivity import select
 from galip_export.trace import export_generator, export_text_encoder
 from galip_runtime import QualityGateFailed

@@ -12,7 +12,6 @@ import pytest
 import torch
 from galip_export import calibration, devices, export, export_bundle, parity, precisions, quantization
 from galip_export.comparison import first_percentile, picture_psnr
-from galip_export.mixed_precision import store_weights_as_fp16
 from galip_export.prompts import CALIBRATION_PROMPTS, GATE_PROMPTS
 from galip_export.sensitivity import count_macs
 from galip_export.trace import export_generator
@@ -189,31 +188,6 @@ def test_pictures_that_are_too_far_are_no_bundle(checkpoint, tmp_path, monkeypat
     with pytest.raises(QualityGateFailed, match=name):
         export_bundle(checkpoint, tmp_path / "out", precisions=name)
     assert list(tmp_path.iterdir()) == []
-
-
-class Test_store_weights_as_fp16:
-    def test_large_ones_are_stored_as_fp16_and_cast(self, generator):
-        before = generator.SerializeToString(deterministic=True)
-        result = store_weights_as_fp16(generator)
-        assert generator.SerializeToString(deterministic=True) == before
-        onnx.checker.check_model(result, full_check=True)
-        stored, plain = weights(result), weights(generator)
-        for name, weight in plain.items():
-            if weight.dtype == np.float32 and weight.size >= 1024:
-                assert (stored[f"{name}.fp16"] == weight.astype(np.float16)).all()
-            else:
-                assert (stored[name] == weight).all()
-        casts = [node for node in result.graph.node if node.op_type == "Cast"]
-        assert len(casts) == sum(array.dtype == np.float16 for array in stored.values()) > 0
-
-    def test_what_fp16_cannot_hold_stays(self, generator):
-        large = onnx.ModelProto()
-        large.CopyFrom(generator)
-        tensor = max(large.graph.initializer, key=lambda each: np.prod(each.dims))
-        value = numpy_helper.to_array(tensor).copy()
-        value.flat[0] = 1e5
-        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
-        assert (weights(store_weights_as_fp16(large))[tensor.name] == value).all()
 
 
 class Test_quantize:

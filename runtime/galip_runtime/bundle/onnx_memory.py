@@ -10,10 +10,12 @@ __all__ = ["check_memory", "infer_sizes", "memory_limit"]
 
 _MANY = 1000
 """pictures in the batch that checks that tensors grow no faster than the batch size"""
-_COPIES = 2
-"""copies of the stored tensors, in other types and layouts, that a backend may make as it loads a graph"""
-_FOLDABLE = {"Cast", "Constant", "DequantizeLinear", "Flatten", "Identity", "QuantizeLinear", "Reshape"}
-_FOLDABLE |= {"Slice", "Squeeze", "Transpose", "Unsqueeze"}
+_COPIES = 8
+"""Copies of the stored tensors, in other types and layouts, that a backend may make as it loads a graph. The
+kernels of a sub-pixel convolution in w16a32 take eight: all parts and sums of one that is stored.
+"""
+_FOLDABLE = {"Add", "Cast", "Concat", "Constant", "DequantizeLinear", "Flatten", "Identity", "QuantizeLinear"}
+_FOLDABLE |= {"Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 """Operators whose inputs may all be constants: a backend computes them as it loads the graph."""
 
 
@@ -37,7 +39,7 @@ def check_memory(
     `limit`: elements at once, besides the stored ones and those computed from constants alone.
 
     Raises ValueError for more, for a tensor that grows faster than the batch size, for one whose size is
-    unknown before the graph runs, and if nodes compute more than copies from constants alone.
+    unknown before the graph runs, and if nodes compute more than copies and sums from constants alone.
     """
     one, many = (
         infer_sizes(nodes, constants, {name: (batch, *sizes[1:]) for name, sizes in inputs.items()})

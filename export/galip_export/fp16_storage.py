@@ -1,0 +1,107 @@
+"""Weights stored as fp16 in a graph that computes in fp32: half the file, and no slower once it is loaded.
+
+Backends compute what turns the stored numbers into weights once, as they load the graph.
+
+The four 2×2 kernels of a sub-pixel convolution (`rewrites.SubPixelConv`) come from one 3×3 kernel, and that
+is what is stored: 9 numbers instead of 16, each rounded once, so that the four fit together exactly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+__all__ = ["LARGEST", "store_weights_as_fp16"]
+
+LARGEST = float(np.finfo(np.float16).max)
+"""65504: beyond it, fp16 has only infinity"""
+
+_LEAST_STORED = 1024
+"""numbers from which on storing a tensor in fp16 is worth a node"""
+_PHASE = re.compile(r"(?P<module>.+)\.phases\.[0-3]\.weight")
+_TAPS = np.array([[1, 0, 0], [0, 1, 1], [1, 1, 0], [0, 0, 1]])
+"""a phase's two taps, of the even and then of the odd pixels, as sums of the kernel's three"""
+
+_Weight = npt.NDArray[np.float32 | np.float64]
+
+
+def store_weights_as_fp16(model: ModelProto) -> ModelProto:
+    """Return `model` with its large float32 tensors in fp16, each behind a Cast, and computed in fp32.
+
+    The phases of a sub-pixel convolution become sums of the taps of one stored kernel. A tensor with numbers
+    beyond 65504 stays as it is, and so does `model`.
+    """
+    result = ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    weights: dict[str, _Weight] = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+        if tensor.data_type == TensorProto.FLOAT
+    }
+    sums: list[NodeProto] = []
+    for module, phases in _sub_pixel_convolutions(weights):
+        kernel = _kernel([weights[phase] for phase in phases])
+        if _is_stored(kernel):
+            weights[f"{module}.weight"] = kernel
+            sums += _phases(f"{module}.weight", phases)
+    summed = {name for node in sums for name in node.output}
+    stored = {name: weight for name, weight in weights.items() if name not in summed and _is_stored(weight)}
+    kept = [tensor for tensor in graph.initializer if tensor.name not in stored.keys() | summed]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    graph.initializer.extend(
+        numpy_helper.from_array(weight.astype(np.float16), f"{name}.fp16") for name, weight in stored.items()
+    )
+    casts = [
+        helper.make_node("Cast", [f"{name}.fp16"], [name], name=f"{name}/Cast", to=TensorProto.FLOAT)
+        for name in stored
+    ]
+    nodes = [*casts, *sums, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return result
+
+
+def _is_stored(weight: _Weight) -> bool:
+    return bool(weight.size >= _LEAST_STORED and np.abs(weight).max() <= LARGEST)
+
+
+def _sub_pixel_convolutions(names: Collection[str]) -> list[tuple[str, list[str]]]:
+    """Return each sub-pixel convolution whose phases are all among `names`: its module, and their names."""
+    modules = dict.fromkeys(match["module"] for match in map(_PHASE.fullmatch, names) if match)
+    phases = {module: [f"{module}.phases.{number}.weight" for number in range(4)] for module in modules}
+    return [(module, found) for module, found in phases.items() if set(found) <= set(names)]
+
+
+def _kernel(phases: Sequence[_Weight]) -> _Weight:
+    """Return the kernel (Co, Ci, 3, 3) whose `rewrites.sub_pixel_kernels` are these, each (Co, Ci, 2, 2)."""
+    taps = np.block([list(phases[:2]), list(phases[2:])]).astype(np.float64)  # (Co, Ci, 4, 4)
+    inverse = np.linalg.pinv(_TAPS)  # (3, 4)
+    kernel = inverse @ taps @ inverse.T
+    rounding = 1e-6 * np.abs(taps).max()
+    assert np.allclose(_TAPS @ kernel @ _TAPS.T, taps, rtol=0, atol=rounding), "not the phases of one kernel"
+    return kernel
+
+
+def _phases(kernel: str, names: Sequence[str]) -> Iterator[NodeProto]:
+    """Yield nodes that compute the phases from `kernel`, as `rewrites.sub_pixel_kernels` does."""
+    rows = [f"{kernel}/even", f"{kernel}/odd"]
+    yield from _halves(kernel, rows, axis=2)
+    yield from _halves(rows[0], names[:2], axis=3)
+    yield from _halves(rows[1], names[2:], axis=3)
+
+
+def _halves(taps: str, halves: Sequence[str], axis: int) -> Iterator[NodeProto]:
+    """Yield nodes that compute (w₀, w₁ + w₂) and (w₀ + w₁, w₂) from three `taps` along `axis`."""
+    first, middle, last = single = [f"{taps}/{number}" for number in range(3)]
+    before, after = f"{taps}/01", f"{taps}/12"
+    yield helper.make_node("Split", [taps], single, name=f"{taps}/Split", axis=axis, num_outputs=3)
+    yield helper.make_node("Add", [first, middle], [before], name=f"{before}/Add")
+    yield helper.make_node("Add", [middle, last], [after], name=f"{after}/Add")
+    yield helper.make_node("Concat", [first, after], [halves[0]], name=f"{halves[0]}/Concat", axis=axis)
+    yield helper.make_node("Concat", [before, last], [halves[1]], name=f"{halves[1]}/Concat", axis=axis)
