@@ -152,7 +152,11 @@ os._exit(0)
 def test_a_forked_child_generates_the_same_and_ends(tmp_path, action):
     folder = make_block_bundle(tmp_path / "bundle")
     process = subprocess.run(
-        [sys.executable, "-c", CHILD, folder, action], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", CHILD, folder, action],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert process.stdout == "ended 0\n", process.stderr
 
