@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from galip_runtime.arrays import to_uint8
+from galip_runtime.image import encode_png
 from galip_runtime.text_to_image import TextToImage
-from PIL import Image
 
 __all__ = ["PHASES", "CopyTimer", "Round", "copy_timer", "measure_latency", "time_phases"]
 
@@ -86,7 +85,7 @@ def time_phases(
         pictures = to_uint8(image)
         end_phase("uint8")
     for picture in pictures:
-        Image.fromarray(picture).save(io.BytesIO(), "PNG")
+        encode_png(picture)
     end_phase("png")
     if copies:
         phases |= {"generator": phases["generator"] - copies.seconds, "copy": copies.seconds}

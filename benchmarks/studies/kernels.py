@@ -1,9 +1,9 @@
 """How close galip-kernels come to the machine's limit: `python -m studies.kernels BUNDLE --out RESULT.json`.
 
-Measures each generation block by itself, with the last convolution behind it, whose part is small. A block's
-multiply-adds are those that are computed: Winograd's algorithm leaves out most of those of the convolution that
-it computes, which are given beside them. The machine's best is a large matrix product of numpy's, before the blocks
-and after them: by turns, the threads that it leaves awake would disturb them. All is float32.
+Measures each generation block by itself, with the last convolution behind it, whose part is small. Counts the
+multiply-adds that are computed; Winograd's algorithm leaves out most of those of the graph, which are given
+beside them. The machine's best is a large matrix product of numpy's, before the blocks and after them: by
+turns, the threads that it leaves awake would disturb them. All is float32.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ _ALGORITHM = re.compile(r"F\((\d)x\d,3x3\)( of a doubling)?$")
 def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, Any]:
     """Return the content of the result file.
 
-    numpy's product takes all CPUs, or `OMP_NUM_THREADS` of them: `threads` must be as many. Raises as `GeneratorFile.of`,
-    `ProviderUnavailable` without galip-kernels, and `UsageError` for a graph that they do not compute.
+    numpy's product takes all CPUs, or `OMP_NUM_THREADS` of them: `threads` must be as many. Raises as
+    `GeneratorFile.of`, `ProviderUnavailable` without galip-kernels, and `UsageError` for a graph that they do
+    not compute.
     """
     generator, count = GeneratorFile.of(bundle), threads or usable_cpus()
     onnx = OnnxFile(generator.path("fp32"))
@@ -76,7 +77,7 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
         facts[name]["share_of_peak"] = facts[name]["multiply_adds"] / median / peak
     return {
         "schema": SCHEMA,
-        "study": "kernels",
+        "benchmark": "kernels",
         **generator.facts(count),
         "kernels": {"version": library.version, "target": library.target},
         "peak_multiply_adds_per_second": peak,
@@ -85,7 +86,7 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
 
 
 def computed_products(block: GenerationBlock, algorithms: Sequence[str]) -> int:
-    """Return the multiply-adds of a picture of both convolutions, computed as `algorithms` say, and the shortcut.
+    """Return the multiply-adds of a picture: both convolutions, as `algorithms` say, and the shortcut.
 
     Raises ValueError for an algorithm of another kind.
     """

@@ -12,8 +12,9 @@ import studies
 import torch
 from galip_export.rewrites import Rewritten, affine_networks
 from galip_runtime.backends.runner import GraphFile
+from galip_runtime.bundle.generation_blocks import Convolution, GenerationBlock
 from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
-from studies import operators, options, rewrites
+from studies import kernels, operators, options, rewrites
 from torch.utils.flop_counter import FlopCounterMode
 
 from galip.checkpoint import load_galip
@@ -61,6 +62,28 @@ def test_options(tiny_bundle):
     assert table[0] == "|  | 28 pixels | 28 pixels |"
     assert table[2] == "| as used | 1 | 1 |"
     assert len(table) == 2 + len(options.CHANGES)
+
+
+def test_the_kernels(tiny_bundle):
+    pytest.importorskip("galip_kernels", reason="galip-kernels is not installed")
+    result = kernels.measure(tiny_bundle, rounds=2, threads=1)
+    blocks = result["blocks"].values()
+    assert len(blocks) == len(result["blocks"]) > 0
+    assert all(0 < block["multiply_adds"] < block["multiply_adds_of_the_graph"] for block in blocks)
+    assert all(len(block["seconds"]["samples"]) == 2 and block["share_of_peak"] > 0 for block in blocks)
+    table = kernels.table([result]).splitlines()
+    assert len(table) == 2 + len(blocks)
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_products_of_an_algorithm():
+    convolution = Convolution(("w",), "b")
+    block = GenerationBlock((4, 8, 8), (2, 16, 16), ("a",) * 8, convolution, convolution, convolution)
+    # a doubling has 5 x 5 points for 4 x 4 outputs; 16 outputs are 2.67 tiles of 6, thus 3
+    expected = (4 * 4) * (5 * 5) * 4 * 2 + (3 * 3) * (8 * 8) * 2 * 2 + 8 * 8 * 4 * 2
+    assert kernels.computed_products(block, ["F(4x4,3x3) of a doubling", "F(6x6,3x3)"]) == expected
+    with pytest.raises(ValueError, match="no algorithm"):
+        kernels.computed_products(block, ["direct", "F(6x6,3x3)"])
 
 
 def test_rewrites(tiny_checkpoint, monkeypatch):
@@ -111,17 +134,19 @@ def test_a_rewrite_that_changes_the_picture_has_no_time(monkeypatch):
         rewrites._compare("paint", 1, tuple(files), {}, rounds=1)
 
 
-@pytest.mark.parametrize("module", ["operators", "options", "rewrites"])
+@pytest.mark.parametrize("module", ["kernels", "operators", "options", "rewrites"])
 def test_the_commands(tiny_bundle, tiny_checkpoint, tmp_path, monkeypatch, module):
     monkeypatch.setenv("PYTHONPATH", str(Path(studies.__file__).parents[1]))
     call = [sys.executable, "-m", f"studies.{module}"]
+    if module == "kernels":
+        pytest.importorskip("galip_kernels", reason="galip-kernels is not installed")
     subject = tiny_checkpoint if module == "rewrites" else tiny_bundle
     if module != "rewrites":  # which takes a minute
         done = subprocess.run(
             [*call, subject, "--out", tmp_path / "a.json", "--rounds", "1", "--threads", "1"],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        assert done.stdout.startswith("|  |")
+        assert done.stdout.startswith("| ")
         assert json.loads((tmp_path / "a.json").read_text())["benchmark"] == module
     none = subprocess.run(
         [*call, subject, "--out", tmp_path / "b.json", "--rounds", "0"], capture_output=True
