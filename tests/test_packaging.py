@@ -1,5 +1,8 @@
-"""The two wheels: their content, their requirements, and the top-level names they take."""
+"""The wheels: their content, their requirements, and the top-level names they take."""
 
+import ctypes
+import importlib.util
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,19 +16,32 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "open-clip-torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "safetensors"}
 
+FUNCTIONS = {
+    *("galip_kernels_abi", "galip_kernels_target"),
+    *(f"galip_blocks_{name}" for name in ("open", "run", "memory", "algorithms", "close")),
+}
+
 
 class Wheel:
     """A wheel's file names, metadata and requirements."""
 
     def __init__(self, path):
+        self.path = path
         with zipfile.ZipFile(path) as archive:
             self.names = set(archive.namelist())
             (self.info,) = {name.split("/")[0] for name in self.names if ".dist-info/" in name}
             self.metadata = Parser().parsestr(archive.read(f"{self.info}/METADATA").decode())
+            wheel = Parser().parsestr(archive.read(f"{self.info}/WHEEL").decode())
+            self.tags = wheel.get_all("Tag")
             entry_points = f"{self.info}/entry_points.txt"
             self.entry_points = archive.read(entry_points).decode() if entry_points in self.names else ""
         self.top_level = {name.split("/")[0] for name in self.names} - {self.info}
         self.requirements = [Requirement(text) for text in self.metadata.get_all("Requires-Dist", [])]
+
+    def extract(self, name):
+        """Write the file `name` beside the wheel, and return its path."""
+        with zipfile.ZipFile(self.path) as archive:
+            return Path(archive.extract(name, self.path.parent))
 
     def needs(self, extra=None):
         """Return the names of the required distributions; with an extra, those that it adds."""
@@ -56,6 +72,52 @@ def galip(tmp_path_factory):
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory):
     return build(ROOT / "runtime", tmp_path_factory.mktemp("runtime"))
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    """The wheel of galip-kernels, where it can be built."""
+    headers = Path("/usr/include/hwy/highway.h")
+    if not (shutil.which("c++") and shutil.which("cmake") and headers.is_file()):
+        pytest.skip("galip-kernels is NOT TESTED here: install g++, cmake and libhwy-dev (Debian's names)")
+    if not importlib.util.find_spec("scikit_build_core"):
+        pytest.skip("galip-kernels is NOT TESTED here: install scikit-build-core")
+    return build(ROOT / "runtime" / "kernels", tmp_path_factory.mktemp("kernels"))
+
+
+def test_the_wheel_of_the_kernels(kernels):
+    assert kernels.top_level == {"galip_kernels"}
+    library = {"win32": "galip_kernels.dll", "darwin": "libgalip_kernels.dylib"}.get(
+        sys.platform, "libgalip_kernels.so"
+    )
+    files = {"__init__.py", "galip_kernels.h", library, "py.typed"}
+    assert {name for name in kernels.names if name.startswith("galip_kernels/")} == {
+        f"galip_kernels/{name}" for name in files
+    }
+    assert {f"{kernels.info}/licenses/{name}" for name in ("LICENSE", "NOTICE")} <= kernels.names
+    assert not kernels.requirements
+    (tag,) = kernels.tags
+    assert tag.startswith("py3-none-")
+    assert tag != "py3-none-any"
+
+
+def test_the_library_needs_no_other_than_the_c_library(kernels):
+    """It runs on other distributions of Linux, and shows nothing but its interface."""
+    if sys.platform != "linux" or not shutil.which("readelf"):
+        pytest.skip("it takes readelf, on Linux")
+    library = kernels.extract("galip_kernels/libgalip_kernels.so")
+    dynamic = subprocess.run(["readelf", "-dW", library], capture_output=True, text=True, check=True).stdout
+    needed = {line.split("[")[1].split("]")[0] for line in dynamic.splitlines() if "(NEEDED)" in line}
+    assert {name.split(".")[0] for name in needed} <= {"libc", "libm", "libpthread", "ld-linux-x86-64"}
+    symbols = subprocess.run(
+        ["readelf", "--dyn-syms", "-W", library], capture_output=True, text=True, check=True
+    ).stdout
+    exported = {
+        line.split()[-1] for line in symbols.splitlines() if " GLOBAL " in line and " UND " not in line
+    }
+    assert exported == FUNCTIONS
+    loaded = ctypes.CDLL(str(library))
+    assert loaded.galip_kernels_abi() == 1
 
 
 def test_top_level_names(galip, runtime):

@@ -164,7 +164,9 @@ def phases_of(kernel):
     return [
         np.stack(
             [
-                np.stack([sum(kernel[:, :, y, x] for y in rows for x in columns) for columns in taken[right]], -1)
+                np.stack(
+                    [sum(kernel[:, :, y, x] for y in rows for x in columns) for columns in taken[right]], -1
+                )
                 for rows in taken[down]
             ],
             -2,

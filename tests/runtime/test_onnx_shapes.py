@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 from galip_runtime.bundle.onnx_file import OnnxFile
-from galip_runtime.bundle.onnx_memory import _sizes
+from galip_runtime.bundle.onnx_memory import infer_sizes
 from galip_runtime.bundle.onnx_shapes import OPERATORS, TensorInfo, infer_shapes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,7 +146,7 @@ def test_sizes_of_every_tensor_of_a_graph(bundle, graph):
     path = bundle / f"{graph}.onnx"
     inputs = {"tokens": (2, 24)} if graph == "text_encoder" else {"noise": (2, 5), "sentence": (2, 6)}
     file = OnnxFile(path)
-    sizes = _sizes(file._graph.nodes, file._graph.constants, inputs)
+    sizes = infer_sizes(file._graph.nodes, file._graph.constants, inputs)
     model = onnx.load(path)
     names = [name for node in model.graph.node for name in node.output]
     own_outputs = {value.name for value in model.graph.output}

@@ -93,7 +93,10 @@ def load_library() -> KernelLibrary:
             "galip-kernels of the same release"
         )
     _declare(functions)
-    return KernelLibrary(path, version, functions.galip_kernels_target().decode(), functions)
+    target = functions.galip_kernels_target()
+    if not target:
+        raise KernelsUnusable("this CPU has none of the instructions that galip-kernels uses", expected=True)
+    return KernelLibrary(path, version, target.decode(), functions)
 
 
 def _declare(functions: Any) -> None:

@@ -142,8 +142,9 @@ class _Search:
     def leaky(self, name: str) -> str:
         """Return the input of the LeakyReLU that computes `name`."""
         node = self.producer(name, "LeakyRelu")
-        if node.number("alpha") != _SLOPE:
-            raise ValueError(f"the LeakyReLU of {name!r:.80} has slope {node.number('alpha')}, not 0.2")
+        slope = node.number("alpha")
+        if slope != _SLOPE:
+            raise ValueError(f"the LeakyReLU of {name!r:.80} has the slope {slope or 0:.3g}, not 0.2")
         return node.inputs[0]
 
     def _fused(self, name: str) -> tuple[tuple[str, ...], str]:
