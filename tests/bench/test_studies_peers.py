@@ -3,7 +3,10 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import galip_bench.models
+import galip_runtime
 import numpy as np
 import pytest
 from galip_bench.models import Models
@@ -20,12 +23,9 @@ HERE = measured_on(["avx2"])[0]
 
 
 @pytest.fixture(scope="module")
-def models(tiny_checkpoint, tiny_bundle, tmp_path_factory):
-    from galip_export import export_bundle
-
-    plain = tmp_path_factory.mktemp("peers") / "plain"
-    export_bundle(tiny_checkpoint, plain, rewrites="none")
-    return Models(tiny_checkpoint, tiny_bundle, plain)
+def models(tiny_checkpoint, tiny_bundle):
+    """One bundle for both, as every export takes its time."""
+    return Models(tiny_checkpoint, tiny_bundle, tiny_bundle)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,7 @@ def measured(models, tmp_path_factory):
     words += ["--peers", "plain-onnxruntime-fp32", "plain-openvino-fp32", "plain-mnn-fp32", "bundle-cpu-fp32"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["peers", *map(str, words)])
+        patch.setattr(galip_bench.models, "_check_plain", lambda plain, models: None)
         patch.setattr(command, "cpu_features", lambda: ["avx2", "avx512f"])
         command.main()
     (file,) = out.iterdir()
@@ -68,6 +69,7 @@ def test_results_are_kept_apart_by_instructions(features, keys):
     assert [bool(each.environment) for each in found] == [key.endswith("masked") for key in keys]
 
 
+@pytest.mark.slow
 def test_a_result(measured):
     assert list(measured["peers"]) == [
         BASE, "plain-onnxruntime-fp32", "plain-openvino-fp32", "bundle-cpu-fp32",
@@ -84,6 +86,7 @@ def test_a_result(measured):
     assert measured["instructions"]["title"] == "AVX-512"
 
 
+@pytest.mark.slow
 def test_its_table(measured):
     lines = table([measured, measured]).splitlines()
     assert lines[0] == "**28×28, AVX-512**"
@@ -117,6 +120,26 @@ def test_a_library_that_is_not_installed_is_named(models, tmp_path):
     with PeerProcess(task, Path(sys.executable), {}) as process, pytest.raises(PeerFailed) as failure:
         process.loaded()
     assert str(failure.value) == "MNN is not installed: pip install MNN"
+
+
+@pytest.mark.parametrize(
+    ("kernels", "peer", "reason"),
+    [
+        ({"target": "AVX-512", "version": "1.0"}, "bundle-kernels-fp32", None),
+        ({"target": "AVX2", "version": "1.0"}, "bundle-kernels-avx2-fp32", None),
+        ({"target": "NEON", "version": "1.0"}, "bundle-kernels-avx2-fp32", "use NEON here, not AVX2"),
+        ({"target": None, "why": "not installed"}, "bundle-kernels-fp32", "not installed"),
+    ],
+)
+def test_a_row_of_the_kernels_is_theirs(kernels, peer, reason, monkeypatch):
+    model = SimpleNamespace(info=lambda: {"kernels": kernels}, decode=None)
+    monkeypatch.setattr(galip_runtime, "load", lambda *arguments, **options: model)
+    task = Task(peer, "", "", {}, "", 0, "", 1, "")
+    if reason:
+        with pytest.raises(RuntimeError, match=reason):
+            PEERS[peer].load(task)
+    else:
+        assert PEERS[peer].load(task).kernels == kernels
 
 
 class Fake:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -55,8 +54,8 @@ class Loaded:
     run: Run
     library: str
     """Name and version of what computes."""
-    kernels: Any = None
-    """What `info()` of a galip model says of its compiled kernels."""
+    kernels: Mapping[str, Any] | None = None
+    """What `info()` says of galip's compiled kernels where they compute."""
 
 
 @dataclass(frozen=True)
@@ -213,20 +212,26 @@ def _convert(command: list[str], result: Path) -> None:
 
 
 def _galip(device: str, precision: str, task: Task) -> Loaded:
-    import galip_runtime
-
-    model = galip_runtime.load(task.bundle, device=device, precision=precision, threads=task.threads)
     library = {"cpu": "onnxruntime", "openvino": "OpenVINO"}[device]
     version = importlib.metadata.version(library.lower())
-    return Loaded(model.decode, f"{library} {version}", model.info().get("kernels"))
+    return Loaded(_bundle(device, precision, task).decode, f"{library} {version}")
 
 
-def _kernels(target: str, task: Task) -> Loaded:
-    loaded = _galip("cpu", "fp32", task)
-    if not loaded.kernels or target not in json.dumps(loaded.kernels):
-        wanted = f" for {target}" if target else ""
-        raise RuntimeError(f"no compiled kernels{wanted} run here; info() says {loaded.kernels!r}")
-    return loaded
+def _kernels(target: str | None, task: Task) -> Loaded:
+    """`target`: the instructions that the kernels have to use; None for any."""
+    model = _bundle("cpu", "fp32", task)
+    kernels = model.info()["kernels"]
+    if kernels["target"] is None:
+        raise RuntimeError(kernels["why"])
+    if target not in (None, kernels["target"]):
+        raise RuntimeError(f"the kernels use {kernels['target']} here, not {target}")
+    return Loaded(model.decode, f"galip-kernels {kernels['version']}", kernels)
+
+
+def _bundle(device: str, precision: str, task: Task) -> Any:
+    import galip_runtime
+
+    return galip_runtime.load(task.bundle, device=device, precision=precision, threads=task.threads)
 
 
 PEERS: dict[str, Peer] = {
@@ -239,7 +244,7 @@ PEERS: dict[str, Peer] = {
     "bundle-mnn-fp32": Peer(functools.partial(_mnn, "bundle"), own_python=True),
     "bundle-ncnn-fp32": Peer(functools.partial(_ncnn, "bundle"), own_python=True),
     "bundle-cpu-fp32": Peer(functools.partial(_galip, "cpu", "fp32"), {"GALIP_KERNELS": "0"}),
-    "bundle-kernels-fp32": Peer(functools.partial(_kernels, "")),
+    "bundle-kernels-fp32": Peer(functools.partial(_kernels, None)),
     "bundle-kernels-avx2-fp32": Peer(functools.partial(_kernels, "AVX2"), {"GALIP_KERNELS_TARGET": "AVX2"}),
     "bundle-openvino-fp32": Peer(functools.partial(_galip, "openvino", "fp32")),
     "bundle-openvino-bf16": Peer(functools.partial(_galip, "openvino", "bf16")),
