@@ -31,7 +31,7 @@ __all__ = ["SCHEMA", "Plan", "measure"]
 
 SCHEMA = 1
 _TIMED_ROWS = 512
-_PAUSE = 0.1
+_PAUSE = 0.05
 """Seconds between turns: idle threads of onnxruntime spin for 0.04, of OpenMP for 0.01."""
 _EAGER_BATCH = 8
 
@@ -42,7 +42,7 @@ class Plan:
 
     peers: Sequence[str] = tuple(PEERS)
     batches: Sequence[int] = (1,)
-    rounds: int = 15
+    rounds: int = 11
     warmup: int = 2
     """Rounds before those, which do not count."""
     threads: int | None = None
