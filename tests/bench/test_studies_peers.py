@@ -1,9 +1,11 @@
 """The generator beside other runtimes."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import galip_bench.models
 import galip_runtime
@@ -117,7 +119,8 @@ def test_a_turn_is_timed_with_other_sentences_than_the_last():
 
 def test_a_library_that_is_not_installed_is_named(models, tmp_path):
     task = Task("plain-mnn-fp32", "", "", {"plain": str(tmp_path)}, "", 0, "", 1, str(tmp_path))
-    with PeerProcess(task, Path(sys.executable), {}) as process, pytest.raises(PeerFailed) as failure:
+    process = PeerProcess(task, Path(sys.executable), {})
+    with contextlib.closing(process), pytest.raises(PeerFailed) as failure:
         process.loaded()
     assert str(failure.value) == "MNN is not installed: pip install MNN"
 
@@ -146,18 +149,14 @@ class Fake:
     """Processes that return what eager draws, each with a fault of its own."""
 
     pictures: np.ndarray
+    started: ClassVar[list["Fake"]] = []
 
     def __init__(self, task, python, environment):
         self.peer = task.peer
         self.closed = False
+        self.started.append(self)
         with np.load(task.inputs) as inputs:
             assert len(np.unique(inputs["sentence"], axis=0)) == len(inputs["sentence"])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
 
     def close(self):
         self.closed = True
@@ -192,6 +191,7 @@ def test_pictures_are_compared_and_who_fails_is_left_out(models, monkeypatch):
         "plain-mnn-fp32": "it ended",
     }
     exact, other = (result["peers"][name] for name in ("plain-onnxruntime-fp32", "plain-openvino-fp32"))
+    assert all(process.closed for process in Fake.started)
     assert exact["seconds"] == {1: [1.0] * 3, 2: [1.0] * 3}
     assert exact["largest_error"] == 0
     assert exact["least_psnr"] is None

@@ -35,7 +35,7 @@ def main() -> None:
                 result = measure(models, plan, instructions)
                 file = arguments.out / f"peers_{arguments.name}_{instructions.key}.json"
                 file.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-                console.report(*table([json.loads(file.read_text(encoding="utf-8"))]).splitlines())
+                console.report(*table([result]).splitlines())
     except GalipError as error:
         console.failure("error", error)
         sys.exit(error.exit_code)

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Plan:
 class _Samples:
     """What a peer has given so far."""
 
-    loaded: dict[str, Any]
+    loaded: dict[str, Any] = field(default_factory=dict)
     seconds: dict[int, list[float]] = field(default_factory=dict)
     largest_error: float = 0.0
     least_psnr: float = float("inf")
@@ -76,6 +76,42 @@ class _Samples:
         }
 
 
+class _Peers:
+    """The peers that run, and those that do not."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, tuple[PeerProcess, _Samples]] = {}
+        self.unavailable: dict[str, str] = {}
+
+    def load(self, task: Task, python: Path, environment: Mapping[str, str]) -> None:
+        """Start a peer's process and wait until it is ready. Raises as `leave_out`."""
+        _report(f"loading {task.peer}")
+        try:
+            process = PeerProcess(task, python, environment)
+        except PeerFailed as error:
+            self.leave_out(task.peer, str(error))
+            return
+        self.running[task.peer] = process, (samples := _Samples())
+        try:
+            samples.loaded = process.loaded()
+        except PeerFailed as error:
+            self.leave_out(task.peer, str(error))
+
+    def leave_out(self, peer: str, reason: str) -> None:
+        """End a peer. Raises `ProviderUnavailable` for `BASE`."""
+        if peer == BASE:
+            raise ProviderUnavailable(f"{BASE}, which all are compared with, does not run: {reason}")
+        _report(f"without {peer}: {reason}")
+        self.unavailable[peer] = reason
+        if peer in self.running:
+            self.running.pop(peer)[0].close()
+
+    def close(self) -> None:
+        """End all processes."""
+        for process, _ in self.running.values():
+            process.close()
+
+
 def measure(models: Models, plan: Plan, instructions: Instructions) -> dict[str, Any]:
     """Return the content of the result file: each peer's seconds, and its pictures' distance from eager's.
 
@@ -85,33 +121,13 @@ def measure(models: Models, plan: Plan, instructions: Instructions) -> dict[str,
     Raises as `GeneratorFile.of` and `load_eager`, and `ProviderUnavailable` if `BASE` fails.
     """
     generator, threads = GeneratorFile.of(models.bundle), plan.threads or usable_cpus()
-    assert models.plain_bundle
-    graphs = {"bundle": generator.path("fp32"), "plain": GeneratorFile.of(models.plain_bundle).path("fp32")}
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as processes:
+    with tempfile.TemporaryDirectory() as name, contextlib.closing(_Peers()) as peers:
         folder = Path(name)
         reference = _write_inputs(models, plan, threads, folder / "inputs.npz")
-        unavailable: dict[str, str] = {}
-        running: dict[str, tuple[PeerProcess, _Samples]] = {}
         for peer in dict.fromkeys([BASE, *plan.peers]):
-            _report(f"loading {peer}")
-            (folder / peer).mkdir()
-            task = Task(
-                peer=peer,
-                checkpoint=str(models.checkpoint),
-                bundle=str(models.bundle),
-                graphs={kind: str(path) for kind, path in graphs.items()},
-                inputs=str(folder / "inputs.npz"),
-                checked=len(reference),
-                image=str(folder / peer / "image.npy"),
-                threads=threads,
-                folder=str(folder / peer),
-            )
-            try:
-                process = processes.enter_context(PeerProcess(task, plan.python, instructions.environment))
-                running[peer] = process, _Samples(process.loaded())
-            except PeerFailed as error:
-                _drop(peer, error, running, unavailable)
-        _take_rounds(plan, reference, running, unavailable)
+            task = _task(peer, models, plan, threads, folder)
+            peers.load(task, plan.python, instructions.environment)
+        _take_rounds(plan, reference, peers)
     return {
         "schema": SCHEMA,
         "benchmark": "peers",
@@ -122,9 +138,28 @@ def measure(models: Models, plan: Plan, instructions: Instructions) -> dict[str,
         },
         "rounds": plan.rounds,
         "pictures": len(reference),
-        "peers": {peer: samples.result() for peer, (_, samples) in running.items()},
-        "unavailable": unavailable,
+        "peers": {peer: samples.result() for peer, (_, samples) in peers.running.items()},
+        "unavailable": peers.unavailable,
     }
+
+
+def _task(peer: str, models: Models, plan: Plan, threads: int, folder: Path) -> Task:
+    """Return what the worker of `peer` loads, with a folder of its own in `folder`."""
+    assert models.plain_bundle
+    bundles = {"bundle": models.bundle, "plain": models.plain_bundle}
+    own = folder / peer
+    own.mkdir()
+    return Task(
+        peer=peer,
+        checkpoint=str(models.checkpoint),
+        bundle=str(models.bundle),
+        graphs={kind: str(GeneratorFile.of(bundle).path("fp32")) for kind, bundle in bundles.items()},
+        inputs=str(folder / "inputs.npz"),
+        checked=plan.checked,
+        image=str(own / "image.npy"),
+        threads=threads,
+        folder=str(own),
+    )
 
 
 def _write_inputs(models: Models, plan: Plan, threads: int, file: Path) -> Floats:
@@ -145,26 +180,21 @@ def _write_inputs(models: Models, plan: Plan, threads: int, file: Path) -> Float
     return np.concatenate([eager.decode(noise[part], sentence[part]) for part in parts])
 
 
-def _take_rounds(
-    plan: Plan,
-    reference: Floats,
-    running: dict[str, tuple[PeerProcess, _Samples]],
-    unavailable: dict[str, str],
-) -> None:
-    """Let the peers take turns. One that fails is moved from `running` to `unavailable`."""
+def _take_rounds(plan: Plan, reference: Floats, peers: _Peers) -> None:
+    """Let the peers take turns. One that fails is left out."""
     shown, deviation = to_uint8(reference), float(reference.std())
     for number, batch, first in _turns(plan):
-        for peer, (process, samples) in list(running.items()):
+        rows = slice(first, first + batch)
+        for peer, (process, samples) in list(peers.running.items()):
             try:
                 image, seconds = process.turn(batch, first)
             except PeerFailed as error:
-                _drop(peer, error, running, unavailable)
+                peers.leave_out(peer, str(error))
                 continue
             time.sleep(_PAUSE)
             if not np.isfinite(image).all():
-                _drop(peer, PeerFailed("a picture has NaN or infinity"), running, unavailable)
+                peers.leave_out(peer, "a picture has NaN or infinity")
             elif number >= 0:
-                rows = slice(first, first + batch)
                 error_of_turn = float(np.abs(image - reference[rows]).max()) / deviation
                 samples.largest_error = max(samples.largest_error, error_of_turn)
                 decibels = float(psnr(shown[rows], to_uint8(image), 255).min())
@@ -181,20 +211,6 @@ def _turns(plan: Plan) -> Iterator[tuple[int, int, int]]:
         for batch in plan.batches:
             yield number, batch, first
             first += batch
-
-
-def _drop(
-    peer: str,
-    reason: PeerFailed,
-    running: dict[str, tuple[PeerProcess, _Samples]],
-    unavailable: dict[str, str],
-) -> None:
-    if peer == BASE:
-        raise ProviderUnavailable(f"{BASE}, which all are compared with, cannot run: {reason}") from reason
-    _report(f"without {peer}: {reason}")
-    unavailable[peer] = str(reason)
-    if peer in running:
-        running.pop(peer)[0].close()
 
 
 def _report(line: str) -> None:

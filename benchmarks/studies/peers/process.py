@@ -11,8 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ class PeerFailed(Exception):
 
 
 class PeerProcess:
-    """A worker with one peer, in a block."""
+    """A worker with one peer."""
 
     def __init__(self, task: Task, python: Path, environment: Mapping[str, str]) -> None:
         """`python`: the interpreter of the peers' environment. `environment`: beside this process's own.
@@ -48,14 +47,6 @@ class PeerProcess:
             env={**os.environ, **environment, **peer.environment, "PYTHONPATH": path},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, encoding="utf-8",
         )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the process."""
