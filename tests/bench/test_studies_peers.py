@@ -192,6 +192,7 @@ def test_pictures_are_compared_and_who_fails_is_left_out(models, monkeypatch):
     }
     exact, other = (result["peers"][name] for name in ("plain-onnxruntime-fp32", "plain-openvino-fp32"))
     assert all(process.closed for process in Fake.started)
+    assert result["pictures"] == len(Fake.pictures) == 9
     assert exact["seconds"] == {1: [1.0] * 3, 2: [1.0] * 3}
     assert exact["largest_error"] == 0
     assert exact["least_psnr"] is None

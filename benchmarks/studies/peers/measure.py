@@ -176,6 +176,7 @@ def _write_inputs(models: Models, plan: Plan, threads: int, file: Path) -> Float
     sentence = (1 - share) * prompts[one] + share * prompts[other]
     noise = noise_of(range(count), eager.dimensions.noise_dim)
     np.savez(file, noise=noise, sentence=sentence)
+    noise, sentence = noise[: plan.checked], sentence[: plan.checked]
     parts = parts_of(plan.checked, _EAGER_BATCH)
     return np.concatenate([eager.decode(noise[part], sentence[part]) for part in parts])
 
