@@ -1,5 +1,6 @@
-# make setup | demo | web | test | test-js | test-cpp | test-neon | fuzz | lint | docs | wheels | default-model | default-bundle | readme
-# make bench | bench-cpu | bench-full | bench-fid | bench-training | bench-quick | bench-serve
+# make setup | demo | web | test | test-js | test-cpp | test-neon | fuzz | lint | docs | wheels
+# make default-model | default-bundle | readme
+# make bench | bench-cpu | bench-full | bench-peers | bench-fid | bench-training | bench-quick | bench-serve
 # make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
 # Each sets up .venv first if it is missing, those for a GPU .venv-gpu; demo installs no tools for development.
 
@@ -13,7 +14,7 @@ PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a C
 .PHONY: setup demo web web-page test test-js test-cpp test-neon cpp-packages kernel-packages neon-packages
 .PHONY: fuzz lint docs wheels
 .PHONY: default-model default-bundle readme clean
-.PHONY: bench bench-cpu bench-full bench-fid bench-training bench-quick bench-serve test-gpu bench-gpu
+.PHONY: bench bench-cpu bench-full bench-peers bench-fid bench-training bench-quick bench-serve test-gpu bench-gpu
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready
@@ -174,10 +175,14 @@ CPU_SUBJECTS ?= released-fp32,compiled-fp32,plain-cpu-fp32,plain-openvino-fp32,b
 	nokernels-cpu-fp32,bundle-cpu-w16a32,bundle-openvino-fp32,bundle-openvino-bf16,bundle-openvino-int8
 
 # $(1): its name, $(2): the checkpoint, none for the shipped model
-define measure-cpu
+define export-cpu
 	mkdir -p demo
 	$(BIN)/galip export $(2) --precision $(CPU_PRECISIONS) --out demo/cpu_$(1) --overwrite
 	$(BIN)/galip export $(2) --rewrites none --out demo/cpu_$(1)_plain --overwrite
+endef
+
+define measure-cpu
+	$(call export-cpu,$(1),$(2))
 	$(BIN)/galip bench $(if $(2),--model $(2)) --bundle demo/cpu_$(1) --plain-bundle demo/cpu_$(1)_plain \
 		--subjects $(CPU_SUBJECTS) --max-minutes 40 --json benchmarks/results/cpu_$(1)_latency.json --html demo/cpu_$(1).html
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.operators demo/cpu_$(1) --out benchmarks/results/cpu_$(1)_operators.json
@@ -195,6 +200,38 @@ bench-full: setup demo/random.safetensors
 demo/random.safetensors: | setup
 	mkdir -p demo
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.random_weights released $@
+
+# The generator alone, beside torch.compile, onnxruntime, OpenVINO, MNN and ncnn (12 minutes for both sizes, 20 GB of
+# memory, as all are loaded at once); to be run on a machine with nothing else to do. Bundles are those of bench-cpu and
+# bench-full; where there are none, or the exporter is newer, they are exported first. The results' names end in the
+# CPU's instructions. A CPU with AMX gives a second result, with AMX masked.
+PEERS ?= MNN==3.6.1 ncnn==1.0.20261020
+PNNX ?= pnnx==20261020
+
+.venv-peers/.ready:
+	$(call create-venv,.venv-peers)
+	.venv-peers/$(PIP_INSTALL) $(PEERS)
+	.venv-peers/$(PIP_INSTALL) --no-deps $(PNNX)
+	@touch $@
+
+EXPORTER := $(wildcard export/galip_export/*.py)
+demo/cpu_default_plain/manifest.json: $(EXPORTER) | setup
+	$(call export-cpu,default)
+
+demo/cpu_full_plain/manifest.json: $(EXPORTER) | setup demo/random.safetensors
+	$(call export-cpu,full,demo/random.safetensors)
+
+# $(1): its name, $(2): rounds, $(3): pictures at once, $(4): the checkpoint, none for the shipped model
+define measure-peers
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.peers $(1) $(if $(4),--model $(4)) --bundle demo/cpu_$(1) \
+		--plain-bundle demo/cpu_$(1)_plain --rounds $(2) --batch $(3) --out demo
+endef
+
+bench-peers: setup .venv-peers/.ready demo/cpu_default_plain/manifest.json demo/cpu_full_plain/manifest.json
+	rm -f demo/peers_*.json
+	$(call measure-peers,default,11,1 8)
+	$(call measure-peers,full,9,1,demo/random.safetensors)
+	mv demo/peers_*.json benchmarks/results
 
 # FID of the shipped model and of what was exported from it, against the icons it was trained on (10 minutes).
 FID_SUBJECTS ?= bundle-cpu-fp32,bundle-openvino-bf16,bundle-openvino-int8
@@ -235,7 +272,7 @@ bench-gpu: $(GPU_READY)
 
 # The tables of README and docs, from the results and from the table of devices.
 readme: setup
-	PYTHONPATH=benchmarks $(BIN)/python -m studies.readme README.md docs/devices.md docs/results.md
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.readme README.md docs/devices.md docs/results.md benchmarks/README.md
 
 # How long `galip train --preset quick` takes, and what one recognises then; on a machine with nothing else to do.
 bench-quick: setup data/icons128

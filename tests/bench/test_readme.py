@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 QUOTED = {
     "README.md": ["cpu_default_latency.json", "devices"],
     "docs/devices.md": ["devices"],
+    "benchmarks/README.md": ["peers_full_*.json", "peers_default_*.json"],
     "docs/results.md": [
         "training_default.json training_released.json",
         "fuzz.json",
@@ -46,6 +47,14 @@ def test_blocks_are_filled_one_by_one():
     assert rendered(text) == text
 
 
+def test_a_pattern_is_a_table_for_each_file_that_there_is(tmp_path):
+    block = "<!-- cpu_*.json -->\n<!-- end -->\n"
+    assert "\n\nNot measured yet.\n\n" in rendered(block, tmp_path)
+    for name in ("cpu_full_options.json", "cpu_default_options.json"):
+        (tmp_path / name).write_bytes((RESULTS / name).read_bytes())
+    assert "|  | 128 pixels | 224 pixels |" in rendered(block, tmp_path)
+
+
 def test_another_result_is_another_table():
     text = (ROOT / "README.md").read_text()
     changed = text.replace("bundle-cpu-fp32 | ", "bundle-cpu-fp32 | 1")
@@ -70,7 +79,13 @@ def test_results_are_what_a_clean_checkout_measured(file):
 
 @pytest.mark.parametrize(
     "file",
-    sorted([*RESULTS.glob("cpu_*_o*.json"), *RESULTS.glob("cpu_*_rewrites.json")]),
+    sorted(
+        [
+            *RESULTS.glob("cpu_*_o*.json"),
+            *RESULTS.glob("cpu_*_rewrites.json"),
+            *RESULTS.glob("peers_*.json"),
+        ]
+    ),
     ids=lambda file: file.name,
 )
 def test_what_looks_into_a_cpu_is_of_a_clean_checkout(file):
