@@ -1,6 +1,7 @@
 """A stub bundle whose generator ends in generation blocks, as the exporter writes them.
 
-The first block grows 4 to 5 pixels and has no convolution in its shortcut; the second doubles them and has one.
+The first block grows 4 to 5 pixels and has no convolution in its shortcut; the second doubles them and
+has one.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from stub_bundle import OPSET, make_stub_bundle, relist
 
 FORMS = ("phases", "resized", "one kernel")
-"""of the doubling: four stored 2x2 kernels, a Resize before a 3x3 kernel, or 2x2 kernels computed from one 3x3"""
+"""of the doubling: four stored 2x2 kernels, a Resize before a 3x3 one, or 2x2 kernels computed from a 3x3 one"""
 SIZE = 10
 _CHANNELS, _SIZES = (6, 6, 5), (4, 5, 10)
 _PADS = ([1, 1, 0, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 1])
