@@ -18,7 +18,7 @@ PHASES = ("tokenise", "text", "noise", "generator", "copy", "uint8", "png")
 
 `copy` is between main memory and the device's. It is measured for eager PyTorch on a GPU; on a CPU there is
 none, and onnxruntime's copies are part of `text` and `generator`, which end when the array is in main memory.
-There is no `uint8` where the GPU rounds pictures within `generator`.
+There is no `uint8` where the GPU, or galip-kernels, round pictures within `generator`.
 """
 
 Round = dict[str, dict[int, dict[str, float]]]

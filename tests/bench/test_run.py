@@ -36,10 +36,12 @@ MEASURED = "bundle-cpu-fp32"
 def test_what_a_report_holds(report):
     assert list(report.subjects) == ["eager-fp32", MEASURED]
     for subject in report.subjects.values():
+        kernels = subject.info.get("kernels")
+        missing = {"copy", "uint8"} if kernels and kernels["target"] else {"copy"}  # galip-kernels round, too
         for batch in ("1", "3"):
             latency = subject.latency[batch]
             samples = latency.samples
-            assert set(samples) == {*PHASES, "total"} - {"copy"}  # none on a CPU
+            assert set(samples) == {*PHASES, "total"} - missing
             assert all(len(seconds) == 6 for seconds in samples.values())
             for parts in zip(*samples.values(), strict=True):
                 assert sum(parts[:-1]) == pytest.approx(parts[-1], abs=1e-7)

@@ -11,8 +11,9 @@ import galip_runtime
 import pytest
 from error_checks import assert_names, expect_error, warnings_of
 from galip_runtime import ProviderUnavailable, UsageError, hardware
-from galip_runtime.backends import libraries, openvino_runner, tensorrt_runner
+from galip_runtime.backends import kernel_loading, libraries, openvino_runner, tensorrt_runner
 from galip_runtime.backends.devices import available_devices, candidates, thread_count
+from galip_runtime.backends.kernels import KernelsUnusable
 from galip_runtime.backends.onnxruntime_openvino_runner import OnnxruntimeOpenvinoRunner
 from galip_runtime.backends.runner import Runner
 from galip_runtime.backends.tables import DEVICE_TABLE, DEVICES, PRECISIONS
@@ -29,9 +30,10 @@ PROVIDERS = {
 
 @pytest.fixture
 def built_with(monkeypatch):
-    """Pretend that onnxruntime was built with these providers, but starts only the CPU's."""
+    """Pretend that onnxruntime was built with these providers, but starts only the CPU's, without kernels."""
 
     def pretend(*names):
+        monkeypatch.setenv("GALIP_KERNELS", "0")
         onnxruntime = libraries.import_onnxruntime()
         monkeypatch.setattr(
             onnxruntime, "get_available_providers", lambda: [PROVIDERS[name] for name in names]
@@ -233,6 +235,19 @@ class TestPrecisionsOfDevices:
         assert (
             candidates("auto", "w16a32") == candidates("auto", "a later one") == ["cuda", "openvino", "cpu"]
         )
+
+    def test_auto_prefers_the_cpu_s_compiled_kernels_to_openvino(self, built_with, monkeypatch):
+        built_with("cuda", "openvino", "cpu")
+        monkeypatch.delenv("GALIP_KERNELS")
+        monkeypatch.setattr(kernel_loading, "load_library", lambda: None)
+        assert candidates("auto", "fp32") == candidates("auto", "w16a32") == ["cuda", "cpu", "openvino"]
+        assert candidates("auto", "int8") == ["openvino"]
+
+        def broken():
+            raise KernelsUnusable("galip-kernels cannot be loaded")
+
+        monkeypatch.setattr(kernel_loading, "load_library", broken)
+        assert candidates("auto", "fp32") == ["cuda", "openvino", "cpu"]
 
     def test_without_a_device_for_the_precision(self, shared_bundle, built_with):
         built_with("cpu")

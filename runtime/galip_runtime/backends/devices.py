@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from galip_runtime.arrays import check_count, short_repr
 from galip_runtime.backends.engines import import_tensorrt
+from galip_runtime.backends.kernel_loading import kernels_compute
 from galip_runtime.backends.libraries import import_onnxruntime, install_advice
 from galip_runtime.backends.runner import GraphFile, Runner, Settings
 from galip_runtime.backends.tables import DEVICE_TABLE, DEVICES, PRECISIONS, devices_for, supports
@@ -104,9 +105,9 @@ def check_precision(precision: str, device: str) -> None:
 def candidates(device: str, precision: str) -> list[str]:
     """Return the devices to try for `device`, one of `DEVICES`, best first.
 
-    `auto` tries those that are installed and compute in `precision`: a GPU first, then OpenVINO, which is
-    faster than onnxruntime's own CPU provider except for single pictures of very small models
-    (docs/results.md).
+    `auto` tries those that are installed and compute in `precision`: a GPU first, then cpu and openvino, the
+    faster one first. That is cpu where galip-kernels computes in `precision`; without it, OpenVINO is faster
+    except for single pictures of very small models (docs/results.md).
 
     Raises UsageError where `device` does not compute in `precision`, ProviderUnavailable where it is not
     installed or, for `auto`, nothing installed computes in `precision`.
@@ -123,6 +124,9 @@ def candidates(device: str, precision: str) -> list[str]:
         fit = [name for _, name in ranked if name in available and supports(precision, name)]
         if not fit:
             raise ProviderUnavailable(_nothing_fits(precision, available))
+        if {"cpu", "openvino"} <= set(fit) and kernels_compute(precision):
+            fit.remove("cpu")
+            fit.insert(fit.index("openvino"), "cpu")
         return fit
     if device not in available:
         row = DEVICE_TABLE[device]

@@ -30,7 +30,7 @@ from galip_runtime.bundle.hash_cache import HashCache
 from galip_runtime.bundle.manifest import TensorSpec, file_signature
 from galip_runtime.cache import optional_cache
 
-__all__ = ["KERNEL_PRECISIONS", "LoadedBlocks", "kernels_off", "load_blocks"]
+__all__ = ["KERNEL_PRECISIONS", "LoadedBlocks", "kernels_compute", "kernels_off", "load_blocks"]
 
 KERNEL_PRECISIONS = ("fp32", "w16a32")
 """that galip-kernels computes"""
@@ -72,17 +72,32 @@ def kernels_off() -> Iterator[None]:
             os.environ[_VARIABLE] = before
 
 
+def kernels_compute(precision: str) -> bool:
+    """Return whether galip-kernels is installed, works on this CPU, and computes in `precision`."""
+    try:
+        _check_precision(precision)
+        load_library()
+    except KernelsUnusable:
+        return False
+    return True
+
+
+def _check_precision(precision: str) -> None:
+    """Raise KernelsUnusable where galip-kernels is switched off, or computes in other precisions."""
+    if os.environ.get(_VARIABLE) == "0":
+        raise KernelsUnusable(f"{_VARIABLE}=0 switches them off", expected=True)
+    if precision not in KERNEL_PRECISIONS:
+        needed = " and ".join(KERNEL_PRECISIONS)
+        raise KernelsUnusable(f"they compute {needed}, not {precision}", expected=True)
+
+
 def load_blocks(file: GraphFile, settings: Settings) -> LoadedBlocks:
     """Load the blocks of a generator's graph, and check them unless that was done before.
 
     Raises KernelsUnusable where galip-kernels is not installed or switched off, where the graph is one that
     it does not compute, and where its picture is another one than onnxruntime's.
     """
-    if os.environ.get(_VARIABLE) == "0":
-        raise KernelsUnusable(f"{_VARIABLE}=0 switches them off", expected=True)
-    if file.precision not in KERNEL_PRECISIONS:
-        needed = " and ".join(KERNEL_PRECISIONS)
-        raise KernelsUnusable(f"they compute {needed}, not {file.precision}", expected=True)
+    _check_precision(file.precision)
     library = load_library()
     found = _found(file)
     inputs = _inputs(found)
