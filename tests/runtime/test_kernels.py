@@ -275,6 +275,14 @@ def test_a_library_with_another_interface(tmp_path, monkeypatch, caplog):
     assert "interface 1" in caplog.text
 
 
+@needs_kernels
+def test_a_cpu_without_the_instructions(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(kernels, "_NO_TARGET", TARGET)
+    with caplog.at_level(logging.WARNING):
+        assert_names(unused(make_block_bundle(tmp_path / "bundle")), "none of the instructions")
+    assert not caplog.records
+
+
 def test_other_devices_do_without(tmp_path):
     pytest.importorskip("openvino")
     model = galip_runtime.load(make_block_bundle(tmp_path / "bundle"), device="openvino", threads=1)
