@@ -9,7 +9,7 @@ is what is stored: 9 numbers instead of 16, each rounded once, so that the four 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -43,20 +43,15 @@ def store_weights_as_fp16(model: ModelProto) -> ModelProto:
         for tensor in graph.initializer
         if tensor.data_type == TensorProto.FLOAT
     }
-    sums: list[NodeProto] = []
-    for module, phases in _sub_pixel_convolutions(weights):
-        kernel = _kernel([weights[phase] for phase in phases])
-        if _is_stored(kernel):
-            weights[f"{module}.weight"] = kernel
-            sums += _phases(f"{module}.weight", phases)
+    kernels, sums = _joined(weights)
     summed = {name for node in sums for name in node.output}
     stored = {name: weight for name, weight in weights.items() if name not in summed and _is_stored(weight)}
-    kept = [tensor for tensor in graph.initializer if tensor.name not in stored.keys() | summed]
+    stored |= kernels
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in summed}
+    for name, weight in stored.items():
+        initializers[name] = numpy_helper.from_array(weight.astype(np.float16), f"{name}.fp16")
     del graph.initializer[:]
-    graph.initializer.extend(kept)
-    graph.initializer.extend(
-        numpy_helper.from_array(weight.astype(np.float16), f"{name}.fp16") for name, weight in stored.items()
-    )
+    graph.initializer.extend(initializers.values())
     casts = [
         helper.make_node("Cast", [f"{name}.fp16"], [name], name=f"{name}/Cast", to=TensorProto.FLOAT)
         for name in stored
@@ -65,6 +60,18 @@ def store_weights_as_fp16(model: ModelProto) -> ModelProto:
     del graph.node[:]
     graph.node.extend(nodes)
     return result
+
+
+def _joined(weights: Mapping[str, _Weight]) -> tuple[dict[str, _Weight], list[NodeProto]]:
+    """Return the kernels of sub-pixel convolutions that are stored, and nodes that compute their phases."""
+    kernels: dict[str, _Weight] = {}
+    nodes: list[NodeProto] = []
+    for module, phases in _sub_pixel_convolutions(weights):
+        kernel = _kernel([weights[phase] for phase in phases])
+        if _is_stored(kernel):
+            kernels[f"{module}.weight"] = kernel
+            nodes += _phases(f"{module}.weight", phases)
+    return kernels, nodes
 
 
 def _is_stored(weight: _Weight) -> bool:
