@@ -129,7 +129,7 @@ class Model(TextToImage):
 
         `digest` is the manifest's own; None for a bundle from before manifests had one. With `fallback=True`
         there is `nodes_on_cpu`, the nodes of each graph that the CPU runs instead of the device. `kernels`
-        has the `target` of galip-kernels, the instructions that it uses; None where it is not used, and `why`.
+        has the instructions that galip-kernels uses, `target`; None where it is not used, and `why`.
         """
         fallback = {name: list(runner.nodes_on_cpu) for name, runner in self._runners.items()}
         return {

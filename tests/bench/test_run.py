@@ -1,7 +1,9 @@
 """What a run measures and says, and that planted faults are found."""
 
 import dataclasses
+import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from galip_bench.latency_worker import WorkerResult
 from galip_bench.machine import Gpu
 from galip_bench.markdown_report import latency_summary, markdown_report
 from galip_bench.models import prepare_models
+from galip_bench.notes import notes as notes_of
 from galip_bench.tables import tables
 from galip_export import export_bundle
 from galip_runtime.errors import ProviderUnavailable, QualityGateFailed, UsageError
@@ -326,6 +329,24 @@ def test_what_is_measured_on_request_only(tiny_models):
     assert "released-fp32" not in default
     assert "bundle-openvino-fp32" in default
     assert "released-fp32" in {subject.name for subject in subjects.select(known, ["released-fp32"])}
+
+
+def test_a_bundle_without_the_kernels_beside_it(config, tiny_models):
+    if not importlib.util.find_spec("galip_kernels"):
+        missing = {each.name: each.unavailable for each in subjects.all_subjects(tiny_models)}
+        assert "not installed" in missing["nokernels-cpu-fp32"]
+        pytest.skip("galip-kernels is NOT TESTED here: it is not installed")
+    report = run(config(subjects=(MEASURED, "nokernels-cpu-fp32"), cold_starts=1))
+    used, unused = (report.subjects[name] for name in (MEASURED, "nokernels-cpu-fp32"))
+    assert used.info["kernels"]["target"]
+    assert unused.info["kernels"]["why"] == "GALIP_KERNELS=0 switches them off"
+    assert (used.parity.psnr_min or np.inf) > 60
+    assert "GALIP_KERNELS" not in os.environ
+    lines = notes_of(report)
+    assert any(
+        line.startswith(f"{MEASURED} computes its generation blocks with galip-kernels") for line in lines
+    )
+    assert not any(line.startswith("nokernels-cpu-fp32 computes") for line in lines)
 
 
 def test_a_bundle_without_rewrites_beside_it(config, tiny_checkpoint, tmp_path):

@@ -1,8 +1,10 @@
 """A stub bundle whose generator ends in generation blocks, as the exporter writes them.
 
-The first block grows 4 to 5 pixels and has no convolution in its shortcut; the second doubles them and has one.
+The first block grows 4 to 5 pixels and has no convolution in its shortcut; the second doubles them and
+has one.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from stub_bundle import OPSET, make_stub_bundle, relist
 
 FORMS = ("phases", "resized", "one kernel")
-"""of the doubling: four stored 2x2 kernels, a Resize before a 3x3 kernel, or 2x2 kernels computed from one 3x3"""
+"""of the doubling: four stored 2x2 kernels, a Resize before a 3x3 one, or four computed from a 3x3 one"""
 SIZE = 10
 _CHANNELS, _SIZES = (6, 6, 5), (4, 5, 10)
 _PADS = ([1, 1, 0, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 1])
@@ -58,7 +60,7 @@ class BlockGraph:
     def _head(self):
         """Features and the coefficients of all affines, from noise and sentence."""
         sizes = [_CHANNELS[0] * _SIZES[0] ** 2]
-        for before, after in zip(_CHANNELS, _CHANNELS[1:], strict=False):
+        for before, after in pairwise(_CHANNELS):
             sizes += [before] * 4 + [after] * 4
         width = sum(sizes)
         self.constants |= {

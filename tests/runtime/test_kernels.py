@@ -222,9 +222,9 @@ def test_kernels_that_disagree_are_not_used(tmp_path, monkeypatch, caplog, broke
     assert not list((tmp_path / "cache" / "kernels").iterdir())
 
 
+@needs_kernels
 def test_a_graph_without_blocks(tmp_path):
-    if TARGET:
-        assert_names(unused(make_stub_bundle(tmp_path / "bundle")), "do not know this graph")
+    assert_names(unused(make_stub_bundle(tmp_path / "bundle")), "do not know this graph")
 
 
 @needs_kernels
@@ -273,6 +273,14 @@ def test_a_library_with_another_interface(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         assert_names(unused(make_block_bundle(tmp_path / "bundle")), "interface 1", "calls 2", "same release")
     assert "interface 1" in caplog.text
+
+
+@needs_kernels
+def test_a_cpu_without_the_instructions(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(kernels, "_NO_TARGET", TARGET)
+    with caplog.at_level(logging.WARNING):
+        assert_names(unused(make_block_bundle(tmp_path / "bundle")), "none of the instructions")
+    assert not caplog.records
 
 
 def test_other_devices_do_without(tmp_path):

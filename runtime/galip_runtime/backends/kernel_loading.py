@@ -191,11 +191,13 @@ def _check_agreement(blocks: KernelBlocks, tensors: Sequence[Features], expected
     """Raise KernelsUnusable unless the picture of `tensors` is `expected`, and its pixels are its own."""
     features, *affines = tensors
     image, pixels = blocks.image(features, affines), blocks.pixels(features, affines)
-    difference = float(np.abs(image - expected).max() / expected.std()) if expected.size else 0.0
-    if image.shape != expected.shape or not difference <= _MAX_DIFFERENCE:
+    if image.shape != expected.shape:
+        raise KernelsUnusable(f"their picture has the shape {image.shape}, onnxruntime's {expected.shape}")
+    difference, deviation = float(np.abs(image - expected).max()), float(expected.std())
+    if not difference <= _MAX_DIFFERENCE * deviation:  # NaN is not, either
         raise KernelsUnusable(
-            f"their picture is another one than onnxruntime's: it is off by {difference:.1e} of its standard "
-            f"deviation, and {_MAX_DIFFERENCE} is allowed"
+            f"their picture is another one than onnxruntime's: a value differs by {difference:.1e}, and the "
+            f"picture's standard deviation is {deviation:.1e}"
         )
     if pixels is None or not np.array_equal(pixels, to_uint8(image)):
         raise KernelsUnusable("their pixels are not those of their picture")

@@ -22,6 +22,7 @@ __all__ = ["BlockWeights", "KernelBlocks", "KernelLibrary", "KernelsUnusable", "
 
 _ABI = 1
 _NOT_FINITE, _NO_MEMORY = 1, 2
+_NO_TARGET = "none"
 _ERROR_SIZE = 500
 
 Weights = npt.NDArray[np.float32]
@@ -93,10 +94,10 @@ def load_library() -> KernelLibrary:
             "galip-kernels of the same release"
         )
     _declare(functions)
-    target = functions.galip_kernels_target()
-    if not target:
+    target = functions.galip_kernels_target().decode()
+    if target == _NO_TARGET:
         raise KernelsUnusable("this CPU has none of the instructions that galip-kernels uses", expected=True)
-    return KernelLibrary(path, version, target.decode(), functions)
+    return KernelLibrary(path, version, target, functions)
 
 
 def _declare(functions: Any) -> None:

@@ -48,7 +48,8 @@ typedef struct galip_blocks galip_blocks;
 /* GALIP_KERNELS_ABI of the library. */
 GALIP_KERNELS_API int32_t galip_kernels_abi(void);
 
-/* The instructions that this process uses: "AVX-512", "AVX2", "NEON", ... The environment variable
+/* The instructions that this process uses: "AVX-512", "AVX2", "NEON", ...; "none" where the CPU has none of those
+ * that the library was built for, and nothing can be opened. The environment variable
  * GALIP_KERNELS_TARGET asks for one of them; one that the CPU lacks, or that the library was built without, is
  * ignored. It is read once. */
 GALIP_KERNELS_API const char *galip_kernels_target(void);
