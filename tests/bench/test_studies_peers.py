@@ -44,7 +44,7 @@ def measured(models, tmp_path_factory):
         models.plain_bundle,
     ]
     words += ["--out", out, "--rounds", 2, "--batch", 1, 3, "--threads", 1, "--python", out / "none"]
-    words += ["--peers", "plain-onnxruntime-fp32", "plain-openvino-fp32", "plain-mnn-fp32", "bundle-cpu-fp32"]
+    words += ["--peers", "plain-onnxruntime-fp32", "plain-openvino-fp32", "plain-mnn-fp32", "nokernels-cpu-fp32"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["peers", *map(str, words)])
         patch.setattr(galip_bench.models, "_check_plain", lambda plain, models: None)
@@ -74,7 +74,7 @@ def test_results_are_kept_apart_by_instructions(features, keys):
 @pytest.mark.slow
 def test_a_result(measured):
     assert list(measured["peers"]) == [
-        BASE, "plain-onnxruntime-fp32", "plain-openvino-fp32", "bundle-cpu-fp32",
+        BASE, "plain-onnxruntime-fp32", "plain-openvino-fp32", "nokernels-cpu-fp32",
     ]  # fmt: skip
     assert measured["pictures"] == 8
     for peer in measured["peers"].values():
@@ -128,10 +128,10 @@ def test_a_library_that_is_not_installed_is_named(models, tmp_path):
 @pytest.mark.parametrize(
     ("kernels", "peer", "reason"),
     [
-        ({"target": "AVX-512", "version": "1.0"}, "bundle-kernels-fp32", None),
-        ({"target": "AVX2", "version": "1.0"}, "bundle-kernels-avx2-fp32", None),
-        ({"target": "NEON", "version": "1.0"}, "bundle-kernels-avx2-fp32", "use NEON here, not AVX2"),
-        ({"target": None, "why": "not installed"}, "bundle-kernels-fp32", "not installed"),
+        ({"target": "AVX-512", "version": "1.0"}, "bundle-cpu-fp32", None),
+        ({"target": "AVX2", "version": "1.0"}, "bundle-cpu-avx2-fp32", None),
+        ({"target": "NEON", "version": "1.0"}, "bundle-cpu-avx2-fp32", "use NEON here, not AVX2"),
+        ({"target": None, "why": "not installed"}, "bundle-cpu-fp32", "not installed"),
     ],
 )
 def test_a_row_of_the_kernels_is_theirs(kernels, peer, reason, monkeypatch):
