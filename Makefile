@@ -131,6 +131,7 @@ fuzz: setup
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run -Werror $(wildcard $(KERNELS)/include/*.h $(foreach folder,src tests,$(KERNELS)/$(folder)/*.h $(KERNELS)/$(folder)/*.cc))
 	$(BIN)/mypy --strict runtime/galip_runtime
 	$(BIN)/mypy galip export/galip_export benchmarks/galip_bench benchmarks/studies recipes/icons
 

@@ -44,7 +44,8 @@ def measured(models, tmp_path_factory):
         models.plain_bundle,
     ]
     words += ["--out", out, "--rounds", 2, "--batch", 1, 3, "--threads", 1, "--python", out / "none"]
-    words += ["--peers", "plain-onnxruntime-fp32", "plain-openvino-fp32", "plain-mnn-fp32", "nokernels-cpu-fp32"]
+    words += ["--peers", "plain-onnxruntime-fp32", "plain-openvino-fp32"]
+    words += ["plain-mnn-fp32", "nokernels-cpu-fp32"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["peers", *map(str, words)])
         patch.setattr(galip_bench.models, "_check_plain", lambda plain, models: None)

@@ -71,10 +71,15 @@ struct Case {
 
 int grown(Random &random, int size) {
   switch (random.between(0, 4)) {
-    case 0: return size;
-    case 1: case 2: return 2 * size;
-    case 3: return size + 1;
-    default: return random.between(size, 3 * size);
+    case 0:
+      return size;
+    case 1:
+    case 2:
+      return 2 * size;
+    case 3:
+      return size + 1;
+    default:
+      return random.between(size, 3 * size);
   }
 }
 
@@ -180,9 +185,9 @@ double check(const Case &c, int threads) {
           "other threads, another picture");
   for (int n = 0; n < c.pictures; ++n) {
     const Pictures alone = pictures_of(c, other.get(), n);
-    require(!std::memcmp(alone.image.data(), all.image.data() + n * alone.image.size(),
-                         alone.image.size() * sizeof(float)),
-            "picture " + std::to_string(n) + " is another one alone");
+    require(
+        !std::memcmp(alone.image.data(), all.image.data() + n * alone.image.size(), alone.image.size() * sizeof(float)),
+        "picture " + std::to_string(n) + " is another one alone");
   }
   return check_against_reference(c, all);
 }

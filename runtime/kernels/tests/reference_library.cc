@@ -85,8 +85,8 @@ int32_t galip_blocks_run(galip_blocks *blocks, int64_t pictures, const float *fe
   int32_t status = GALIP_OK;
   for (int64_t n = 0; n < pictures; ++n) {
     const std::vector<float> result =
-        reference::image_of(blocks->blocks.data(), int(blocks->blocks.size()), blocks->image_weight,
-                            blocks->image_bias, features, affines, n);
+        reference::image_of(blocks->blocks.data(), int(blocks->blocks.size()), blocks->image_weight, blocks->image_bias,
+                            features, affines, n);
     for (size_t i = 0; i < result.size(); ++i) {
       if (!std::isfinite(result[i])) status = GALIP_NOT_FINITE;
       if (pixels && std::isfinite(result[i])) {
