@@ -104,7 +104,7 @@ def export_bundle(
     `out` appears whole at the end or not at all; with `overwrite` it replaces a bundle or an empty folder.
     `precisions` may be `all`: those that can be verified on this machine.
     `rewrites`: `exact`, the generator computes the same with less work; `none`, it is as in the checkpoint.
-    `int8_psnr`: dB that int8 keeps as the first percentile of the pictures' PSNR, from 20 to 80; None: 38.
+    `int8_psnr`: dB that int8 keeps as the first percentile of the pictures' PSNR, from 20 to 100; None: 38.
     `engines`: the TensorRT engines to build from the graphs in fp16, or in fp32 if fp16 is not exported.
     The same checkpoint gives the same graphs, byte for byte; in int8 on the same kind of machine.
     `progress(stage, done, total)` is called as each stage begins and goes on.

@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import onnx
+from galip_runtime.bundle.manifest import GRAPHS
 from galip_runtime.errors import QualityGateFailed
 
 from galip.model import Galip
@@ -73,7 +74,8 @@ class GraphWriter:
         if not names:
             raise QualityGateFailed(". ".join(dict.fromkeys(self._left_out.values())))
         needed = {"generator": names, "text_encoder": text_precisions(names)}
-        self.graphs = [entry for entry in self.graphs if entry.precision in needed[entry.graph]]
+        kept = [entry for entry in self.graphs if entry.precision in needed[entry.graph]]
+        self.graphs = sorted(kept, key=lambda entry: GRAPHS.index(entry.graph))
         self.chosen = {name: chosen for name, chosen in self.chosen.items() if name in names}
         files = {entry.file for entry in self.graphs}
         for path in self._folder.glob("*.onnx"):
