@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +25,14 @@ __all__ = [
     "Inputs",
     "Range",
     "Samples",
+    "count",
     "generator_samples",
     "held_out",
     "output",
     "ranges",
     "rows",
     "run",
+    "session",
     "text_samples",
 ]
 
@@ -73,28 +76,33 @@ def _tokens(model: Galip) -> npt.NDArray[np.int64]:
     return clip_tokenizer(text.merges, text.context_length).encode(CALIBRATION_PROMPTS)
 
 
-def rows(inputs: Inputs, chosen: slice | npt.NDArray[np.bool_]) -> Inputs:
+def rows(inputs: Inputs, chosen: slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Inputs:
     """Return some of the samples."""
     return {name: values[chosen] for name, values in inputs.items()}
 
 
 def held_out(inputs: Inputs) -> npt.NDArray[np.bool_]:
     """Return which samples measure errors and set no ranges: every twelfth."""
-    return np.asarray(np.arange(_count(inputs)) % _HELD_OUT == 0)
+    return np.asarray(np.arange(count(inputs)) % _HELD_OUT == 0)
 
 
-def run(graph: onnx.ModelProto, inputs: Inputs) -> Iterator[list[npt.NDArray[np.float32]]]:
-    """Yield all outputs, a batch at a time: onnxruntime on the CPU, which rounds where the graph does."""
+def session(graph: onnx.ModelProto) -> Any:
+    """Return onnxruntime's session for `graph` on the CPU, which rounds where the graph does."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cpus()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_quant_qdq", "1")  # the same on any CPU
-    session = onnxruntime.InferenceSession(
+    return onnxruntime.InferenceSession(
         graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    for batch in batches(_count(inputs), _BATCH):
-        yield session.run(None, rows(inputs, batch))
+
+
+def run(graph: onnx.ModelProto, inputs: Inputs) -> Iterator[list[npt.NDArray[np.float32]]]:
+    """Yield all outputs, a batch at a time."""
+    opened = session(graph)
+    for batch in batches(count(inputs), _BATCH):
+        yield opened.run(None, rows(inputs, batch))
 
 
 def output(graph: onnx.ModelProto, inputs: Inputs) -> npt.NDArray[np.float32]:
@@ -123,5 +131,6 @@ def ranges(graph: onnx.ModelProto, tensors: Sequence[str], inputs: Inputs) -> di
     }
 
 
-def _count(inputs: Inputs) -> int:
+def count(inputs: Inputs) -> int:
+    """Return the number of samples."""
     return len(next(iter(inputs.values())))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from galip_runtime.bundle.manifest import (
     read_manifest,
     verify_files,
 )
-from galip_runtime.errors import FileRefused, UsageError
+from galip_runtime.errors import FileRefused, QualityGateFailed, UsageError
 from galip_runtime.hardware import driver_cuda_version
 
 from galip.progress import Progress, no_progress
 from galip_export.staging import staged_bundle, write
 from galip_export.tensorrt_builder import Builder, BuildOptions, profiles
 
-__all__ = ["add_engines", "build_engines", "engine_builder", "engine_precision"]
+__all__ = ["add_engines", "build_engines", "check_engine_precision", "engine_builder", "engine_precision"]
 
 _LARGER = 1.3
 """bytes of an engine over the graph's: it has code, too"""
@@ -77,6 +77,13 @@ def engine_builder(options: BuildOptions, out: Path, precisions: Sequence[str]) 
             f"engines are built from graphs in fp16 or fp32, not in {', '.join(precisions)}: add fp16"
         )
     return builder
+
+
+def check_engine_precision(precisions: Sequence[str], left_out: Mapping[str, str]) -> None:
+    """Raise QualityGateFailed where the one of `precisions` that engines are built from is `left_out`."""
+    wanted = next(name for name in PRECISIONS if name in precisions)
+    if wanted in left_out:
+        raise QualityGateFailed(f"no engines can be built in {wanted}: {left_out[wanted]}")
 
 
 def build_engines(

@@ -11,10 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
-import onnx
 import torch
 from galip_runtime.backends.engines import EngineRecord
 from galip_runtime.backends.libraries import backend_versions, has_openvino, import_openvino
@@ -34,35 +32,22 @@ from galip.checkpoint import CheckpointInfo, load_galip, read_info
 from galip.clip import clip_tokenizer
 from galip.model import Galip
 from galip.progress import Progress, no_progress
-from galip_export.calibration import generator_samples, text_samples
 from galip_export.devices import choose_precisions
-from galip_export.engines import build_engines, engine_builder
+from galip_export.engines import build_engines, check_engine_precision, engine_builder
+from galip_export.graph_writer import GraphReport, GraphWriter
 from galip_export.parity import GraphParity, PictureParity, verify_bundle
-from galip_export.precisions import PRECISIONS, graph_file, text_precisions
+from galip_export.precisions import PRECISIONS, Precision, with_int8_psnr
 from galip_export.progress import Stage
 from galip_export.rewrites import check_rewrites
 from galip_export.staging import staged_bundle, write
 from galip_export.tensorrt_builder import BuildOptions
-from galip_export.trace import OPSET, dimensions, export_generator, export_text_encoder
+from galip_export.trace import dimensions, export_generator, export_text_encoder
 
 __all__ = ["ExportReport", "GraphReport", "export_bundle"]
 
 PARITY_NAME = "parity.json"
 _TOKENIZER_NAME = "merges.txt.gz"
 _SMALL_FILES = 16 * 2**20  # bytes: vocabulary, manifest, the graphs without their weights
-
-
-@dataclass(frozen=True)
-class GraphReport:
-    """One graph that was written."""
-
-    graph: str
-    precision: str
-    file: str
-    size: int
-    """bytes"""
-    nodes: int
-    opset: int
 
 
 @dataclass(frozen=True)
@@ -76,6 +61,10 @@ class ExportReport:
     pictures: tuple[PictureParity, ...]
     engines: tuple[EngineRecord, ...]
     seconds: float
+    calibrated: Mapping[str, Any]
+    """what calibration chose, by precision; plain JSON types, as in `parity.json`"""
+    left_out: Mapping[str, str]
+    """precisions that were asked for and that the model does not bear, with the reason"""
 
     def worst(self, graph: str, precision: str) -> GraphParity:
         """Return the case of `graph` in `precision` that is farthest from eager PyTorch, in its std."""
@@ -93,6 +82,8 @@ class ExportReport:
             ],
             "pictures": [asdict(pictures) for pictures in self.pictures],
             "engines": [asdict(record) for record in self.engines],
+            **self.calibrated,
+            "left_out": dict(self.left_out),
             "seconds": self.seconds,
         }
 
@@ -103,6 +94,7 @@ def export_bundle(
     *,
     precisions: Iterable[str] = ("fp32",),
     rewrites: str = "exact",
+    int8_psnr: float | None = None,
     engines: BuildOptions | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -112,18 +104,24 @@ def export_bundle(
     `out` appears whole at the end or not at all; with `overwrite` it replaces a bundle or an empty folder.
     `precisions` may be `all`: those that can be verified on this machine.
     `rewrites`: `exact`, the generator computes the same with less work; `none`, it is as in the checkpoint.
+    `int8_psnr`: dB that int8 keeps as the first percentile of the pictures' PSNR, from 20 to 100; None: 38.
     `engines`: the TensorRT engines to build from the graphs in fp16, or in fp32 if fp16 is not exported.
     The same checkpoint gives the same graphs, byte for byte; in int8 on the same kind of machine.
     `progress(stage, done, total)` is called as each stage begins and goes on.
 
-    Raises UsageError for an unknown precision or rewrites and an `out` that cannot be written, FileRefused
-    for a checkpoint that is broken or has no text tower, QualityGateFailed where a graph or its pictures are
-    farther from the model's than the precision allows or an engine is not in fp16, ProviderUnavailable where
-    nothing here computes in a precision or builds engines.
+    Not every model bears fp16, bf16 and int8. Where pictures in one of them are farther from the model's than
+    it allows, the bundle is written without it, and the report says so: `ExportReport.left_out`.
+
+    Raises UsageError for an unknown precision or rewrites, an `int8_psnr` that is out of range or without
+    int8, and an `out` that cannot be written, FileRefused for a checkpoint that is broken or has no text
+    tower, QualityGateFailed where nothing is left to write, where fp32 or w16a32 are too far from the model,
+    and where an engine is not in fp16 or the graph that it is built from is left out, ProviderUnavailable
+    where nothing here computes in a precision or builds engines.
     """
     started, report = time.perf_counter(), progress or no_progress
     names = choose_precisions(precisions)
     check_rewrites(rewrites)
+    gates = with_int8_psnr(int8_psnr, names)
     builder = engine_builder(engines, out, names) if engines else None
     info = read_info(checkpoint)
     stored = {PRECISIONS[name].stored for name in names}
@@ -136,25 +134,30 @@ def export_bundle(
         encoder = export_text_encoder(model)
         Stage(report, "exporting the generator")
         generator = export_generator(model, rewrites)
-        writer = _GraphWriter(folder, model, report)
-        for name in text_precisions(names):
-            writer.write("text_encoder", name, encoder)
-        for name in names:
-            Stage(report, f"writing {name}")
-            writer.write("generator", name, generator)
+        left_out: dict[str, str] = {}
+        writer = GraphWriter(folder, model, gates, left_out, report)
+        writer.write(names, encoder, generator)
         del encoder, generator  # as large as the model each
         source = Source(_printable(checkpoint.name), sha256_file(checkpoint))
         manifest = _write_manifest(folder, model, writer.graphs, source)
-        parity, pictures = verify_bundle(folder, model, names, report)
+        written = [name for name in names if name not in left_out]
+        parity, pictures = verify_bundle(folder, model, written, report, gates, left_out)
+        if len(kept := [name for name in names if name not in left_out]) < len(written):
+            writer.keep(kept)
+            manifest = _write_manifest(folder, model, writer.graphs, source)
         records: tuple[EngineRecord, ...] = ()
         if builder:
+            check_engine_precision(names, left_out)
             records, files = build_engines(folder, manifest, builder, report)
             manifest = replace(manifest, files={**manifest.files, **files})
         Stage(report, "finishing")
-        _write_parity(folder, manifest, parity, pictures, {"rewrites": rewrites}, writer.chosen)
+        options = {"rewrites": rewrites, "left_out": left_out}
+        _write_parity(folder, manifest, parity, pictures, gates, {**options, **writer.chosen})
     Stage(report, "done").advance()
     seconds = time.perf_counter() - started
-    return ExportReport(out, checkpoint, tuple(writer.graphs), parity, pictures, records, seconds)
+    return ExportReport(
+        out, checkpoint, tuple(writer.graphs), parity, pictures, records, seconds, writer.chosen, left_out
+    )
 
 
 def _fp32_size(info: CheckpointInfo) -> int:
@@ -164,43 +167,6 @@ def _fp32_size(info: CheckpointInfo) -> int:
         math.prod(shape) for name, shape in shapes.items() if name.startswith(("text.", "generator."))
     )
     return 4 * numbers + _SMALL_FILES
-
-
-class _GraphWriter:
-    """Writes fp32 graphs in other precisions, too."""
-
-    def __init__(self, folder: Path, model: Galip, progress: Progress) -> None:
-        self.graphs: list[GraphReport] = []
-        self.chosen: dict[str, dict[str, Any]] = {
-            name: {} for name, row in PRECISIONS.items() if row.calibrated
-        }
-        """what calibration chose, by precision and graph; plain JSON types"""
-        self._folder, self._model, self._progress = folder, model, progress
-
-    def write(self, graph: str, precision: str, proto: onnx.ModelProto) -> None:
-        """Write `proto`, the fp32 `graph`, in `precision`, unless another precision has written its file.
-
-        Raises QualityGateFailed where nothing of it can be in that precision.
-        """
-        path = self._folder / graph_file(graph, precision)
-        if not path.exists():
-            proto = self._convert(graph, precision, proto)
-            write(path, proto.SerializeToString(deterministic=True))
-        size, nodes = path.stat().st_size, len(proto.graph.node)
-        self.graphs.append(GraphReport(graph, precision, path.name, size, nodes, OPSET))
-
-    def _convert(self, graph: str, precision: str, proto: onnx.ModelProto) -> onnx.ModelProto:
-        row = PRECISIONS[precision]
-        if row.convert is None:
-            return proto
-        convert = resolve_name(row.convert)
-        if not row.calibrated:
-            converted: onnx.ModelProto = convert(proto)
-            return converted
-        samples = (text_samples if graph == "text_encoder" else generator_samples)(self._model)
-        converted, parts = convert(proto, samples, row.psnr_db, self._progress)
-        self.chosen[precision][graph] = [asdict(part) for part in parts]
-        return converted
 
 
 def _printable(name: str) -> str:
@@ -259,26 +225,21 @@ def _write_parity(
     manifest: Manifest,
     parity: tuple[GraphParity, ...],
     pictures: tuple[PictureParity, ...],
-    options: Mapping[str, str],
-    chosen: Mapping[str, Mapping[str, Any]],
+    gates: Mapping[str, Precision],
+    more: Mapping[str, Any],
 ) -> None:
-    """Write `parity.json`, and the manifest with it."""
+    """Write `parity.json`, and the manifest with it. `more`: what else it says; plain JSON types."""
     precisions = dict.fromkeys(case.precision for case in parity)
     content = {
-        **options,
+        **more,
         "reference": f"eager PyTorch {torch.__version__}, float32, CPU",
         "gates": {
-            name: {"relative": PRECISIONS[name].relative, "psnr_db": PRECISIONS[name].psnr_db}
-            for name in precisions
+            name: {"relative": gates[name].relative, "psnr_db": gates[name].psnr_db} for name in precisions
         },
         "psnr_of_cases": "dB, against the range of what eager PyTorch gives",
         "cases": [case.to_dict() for case in parity],
         "psnr_of_pictures": "dB, of pictures clamped to [-1, 1] and not rounded, against a range of 2",
         "pictures": [asdict(results) for results in pictures],
-        **{
-            name: graphs if PRECISIONS[name].text else graphs.get("generator", [])
-            for name, graphs in chosen.items()
-        },
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write(folder / PARITY_NAME, text.encode())

@@ -7,18 +7,25 @@ precision is a row there, a row here, and the function that converts a graph to 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from galip_runtime.errors import UsageError
 
 __all__ = [
+    "INT8_PSNR",
     "PRECISIONS",
     "Precision",
     "check_precisions",
     "describe_precisions",
     "graph_file",
     "text_precisions",
+    "with_int8_psnr",
 ]
+
+
+INT8_PSNR = 38.0
+"""dB: the gate of int8, and what its calibration aims at unless another goal is given"""
+_INT8_PSNR_RANGE = (20.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,8 @@ class Precision:
     convert: str | None = None
     """the function that converts a graph, as module:function; None: it is computed from the fp32 graph"""
     calibrated: bool = False
-    """whether `convert` runs the graph: `convert(graph, samples, psnr_db, progress)` returns the graph and
-    what it chose, as dataclasses for `parity.json`; otherwise `convert(graph)` returns the graph
+    """whether `convert` runs the graph: `convert(graph, samples, goal_db, progress)` returns the graph and
+    what it chose, a dataclass or several for `parity.json`; otherwise `convert(graph)` returns the graph
     """
     size: float = 1.0
     """bytes at most, as a share of fp32's"""
@@ -46,6 +53,10 @@ class Precision:
     """gate: the least PSNR of the pictures' first percentile and of each batch of sentences; 12 dB less for
     each odd batch of pictures, which may be a picture or two that are harder than most
     """
+    goal_db: float | None = None
+    """the PSNR that calibration aims at, where that is more than the gate; None: the gate's"""
+    may_fail: bool = False
+    """whether not every model bears it: where it fails its gate, the bundle is written without it"""
 
     @property
     def stored(self) -> str:
@@ -72,13 +83,15 @@ PRECISIONS = {
             calibrated=True,
             emulated=True,
             psnr_db=45,
+            may_fail=True,
         ),
-        Precision("bf16", psnr_db=45),  # OpenVINO computes the fp32 graph in bf16
+        Precision("bf16", psnr_db=45, may_fail=True),  # OpenVINO computes the fp32 graph in bf16
         Precision(
             "int8",  # convolutions and matrix products in 8-bit integers, scaled by calibration
             convert="galip_export.quantization:quantize",
             calibrated=True,
-            psnr_db=38,
+            psnr_db=INT8_PSNR,
+            may_fail=True,
         ),
     )
 }
@@ -94,6 +107,27 @@ def check_precisions(precisions: Iterable[str]) -> tuple[str, ...]:
         )
         raise UsageError(f"{problem}; there are: {', '.join(PRECISIONS)}, all")
     return tuple(dict.fromkeys(names))
+
+
+def with_int8_psnr(goal_db: float | None, precisions: Collection[str]) -> dict[str, Precision]:
+    """Return the table with int8 calibrated to a PSNR of `goal_db`; None: as it is.
+
+    A lower goal lowers int8's gate. A higher one does not raise it: what int8 leaves in float is computed in
+    bf16 on some CPUs, and no choice of layers is better than that.
+
+    Raises UsageError for a goal that is out of range, or where int8 is not among the `precisions`.
+    """
+    if goal_db is None:
+        return PRECISIONS
+    least, most = _INT8_PSNR_RANGE
+    if not least <= goal_db <= most:
+        raise UsageError(f"the PSNR of int8 is {goal_db:g} dB; it is between {least:g} and {most:g}")
+    if "int8" not in precisions:
+        raise UsageError(
+            "a PSNR of int8 (--int8-psnr) is given and int8 is not exported: add it to --precision"
+        )
+    row = replace(PRECISIONS["int8"], psnr_db=min(goal_db, INT8_PSNR), goal_db=goal_db)
+    return {**PRECISIONS, row.name: row}
 
 
 def describe_precisions() -> str:

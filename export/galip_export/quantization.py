@@ -1,44 +1,47 @@
 """int8: the generator's convolutions and matrix products in 8-bit integers, as far as the picture allows.
 
-Static quantization, written into the graph as QuantizeLinear and DequantizeLinear (QDQ): a weight w of
-output channel c is stored as round(w / s_c), s_c = max|w_c| / 127; an input x becomes round(x / s) + z with
-one s and z for the whole tensor, from the least and the greatest value that calibration sees. Outputs stay
-float, and so does everything but convolutions and MatMuls with a constant matrix: attention, the affine
-networks, the few Gemms from noise and sentence.
+Static quantization: ranges from calibration, a scale for each output channel of a weight (`qdq`). Everything
+but convolutions and MatMuls with a constant matrix stays float: attention, the affine networks, the few Gemms
+from noise and sentence.
 
-What costs the picture is the rounding of inputs whose range differs from sample to sample, most of all in the
-first blocks. Clipping ranges (percentile, entropy, least squares) makes the worst pictures worse than taking
-them whole.
+Calibration aims at the PSNR that is asked for. It first takes errors back where that costs no float: weights
+and activations are clipped where finer steps gain more than clipping loses (activations only if the worst
+picture agrees), and the mean error of each channel is taken off the convolution's bias. Then it measures what
+each group of layers costs alone, on the pictures that suffer most, and looks for the largest set of groups
+that reaches the goal on more of them (`sensitivity.choose`).
 
-`onnxruntime.quantization` computes the same scales and integers, but feeds a rounded tensor to every node
-that reads it, skip connections included: with all of the shipped model in int8, the worst of 24 pictures has
-34.5 dB instead of 35.0. It also takes 25 times as long, once for each group measured, and leaves the nodes
-out of order.
+`onnxruntime.quantization` has no bias correction, and compiles a graph for each set that is measured; nncf
+corrects biases and finds layers to give back to float, too, but judges by the tensors of a model that it
+compiles again for each layer. Here the graph is compiled once (`int8_trial`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
 from galip_runtime.errors import QualityGateFailed
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto
 
 from galip.progress import Progress, no_progress
-from galip_export.calibration import Range, Samples, held_out, output, ranges, rows
+from galip_export.activation_ranges import TensorRanges, tensor_ranges
+from galip_export.calibration import Inputs, Samples, count, output, rows
 from galip_export.comparison import first_percentile
+from galip_export.int8_trial import Trial
 from galip_export.progress import Stage
-from galip_export.sensitivity import Psnr, count_macs, measure, select
+from galip_export.qdq import Rounding, activation, quantized
+from galip_export.sensitivity import Point, Psnr, choose, count_macs, measure
 
-__all__ = ["Group", "group_nodes", "quantize"]
+__all__ = ["Group", "Int8Report", "group_nodes", "quantize"]
 
-_MARGIN_DB = 16.0
-"""required of calibration beyond the gate, which allows faint noise on white backgrounds. FID sees that: with
-a margin of 10 the shipped model's still changed by more than the half percent that int8 may change it
+_RANGE_PICTURES = 12
+_JUDGED_PICTURES = 40
+_BATCH = 4
+"""pictures at once, and how many of the judged ones every group is measured on alone: the hardest"""
+_MARGIN_DB = 1.5
+"""required of calibration beyond the goal: it sees fewer pictures than the gate, and computes what stays
+float in fp32, where OpenVINO has bf16 on some CPUs
 """
 
 
@@ -48,52 +51,70 @@ class Group:
 
     nodes: tuple[str, ...]
     psnr_db: float
-    """first percentile over the held-out pictures with this group alone in int8"""
+    """least PSNR of the hardest pictures with this group alone in int8"""
     multiply_adds: int
     """of a picture"""
     int8: bool
 
 
-def quantize(
-    graph: ModelProto, samples: Samples, least_db: float, progress: Progress = no_progress
-) -> tuple[ModelProto, tuple[Group, ...]]:
-    """Return `graph` in int8 as far as its pictures allow, and its groups. `graph` itself stays as it is.
+@dataclass(frozen=True)
+class Int8Report:
+    """What calibration measured and chose."""
 
-    All that reads one tensor is one group, and all matrix products are one. Some of the samples give the
-    ranges. On the others, the error of the picture is measured with each group alone in int8, and `select`
-    keeps the PSNR at `least_db` and a margin. Raises QualityGateFailed where nothing can be in int8.
+    goal_db: float
+    """first percentile of PSNR that was asked for"""
+    psnr_db: float
+    """first percentile over the judged pictures with what was chosen"""
+    share: float
+    """of the generator's multiply-adds that is in int8"""
+    clipped: bool
+    """whether activations are clipped to the range of least squared error"""
+    groups: tuple[Group, ...]
+    curve: tuple[Point, ...]
+    """share in int8 against PSNR, from the group with the least error for its multiply-adds to all groups"""
+
+
+def quantize(
+    graph: ModelProto, samples: Samples, goal_db: float, progress: Progress = no_progress
+) -> tuple[ModelProto, Int8Report]:
+    """Return `graph` in int8 as far as its pictures keep `goal_db`, and the report. `graph` stays as it is.
+
+    All that reads one tensor is one group, and all matrix products are one. Raises QualityGateFailed, which
+    says what int8 reaches, where no group can be in int8.
     """
     groups = group_nodes(graph)
-    stage = Stage(progress, "calibrating int8", len(groups))
-    held = held_out(samples.inputs)
-    tensors = sorted({node.input[0] for group in groups for node in group})
-    bounds = ranges(graph, tensors, rows(samples.inputs, ~held))
-    judged = rows(samples.inputs, held)
-    expected = output(graph, judged)
-
-    def psnr(numbers: Sequence[int]) -> Psnr:
-        nodes = [node for number in numbers for node in groups[number]]
-        return samples.psnr(expected, output(_quantized(graph, nodes, bounds), judged))
-
-    alone = measure(len(groups), psnr, stage)
+    calibration = _Calibration(graph, groups, samples, progress)
     macs = count_macs(graph)
     macs_of_group = [sum(macs[node.name] for node in group) for group in groups]
-    chosen = select(alone, macs_of_group, psnr, goal := least_db + _MARGIN_DB)
+    total = sum(macs.values())
+
+    def psnr(numbers: Sequence[int]) -> float:
+        share = sum(macs_of_group[number] for number in numbers) / total
+        return calibration.psnr(numbers, f"measuring {share:.1%} in int8")
+
+    chosen, curve = choose(calibration.alone, macs_of_group, total, psnr, goal_db + _MARGIN_DB)
     if not chosen:
-        raise QualityGateFailed(
-            f"no part of the generator can be in int8: each one alone leaves less than the {goal:g} dB of "
-            "PSNR that calibration requires. No bundle was written. Export it without int8"
-        )
-    report = tuple(
-        Group(
-            tuple(node.name for node in group),
-            first_percentile(alone[number]),
-            macs_of_group[number],
-            number in chosen,
-        )
-        for number, group in enumerate(groups)
+        raise QualityGateFailed(_what_it_reaches(curve, goal_db))
+    point = curve[len(chosen) - 1]
+    assert point.measured_db is not None
+    report = Int8Report(
+        goal_db,
+        point.measured_db,
+        point.share,
+        calibration.clipped,
+        tuple(
+            Group(
+                tuple(node.name for node in group),
+                first_percentile(np.nan_to_num(calibration.alone[number])),
+                macs_of_group[number],
+                number in chosen,
+            )
+            for number, group in enumerate(groups)
+        ),
+        curve,
     )
-    return _quantized(graph, [node for number in chosen for node in groups[number]], bounds), report
+    nodes = [node for number in chosen for node in groups[number]]
+    return quantized(graph, nodes, calibration.rounding), report
 
 
 def group_nodes(graph: ModelProto) -> list[list[NodeProto]]:
@@ -108,87 +129,90 @@ def group_nodes(graph: ModelProto) -> list[list[NodeProto]]:
     return list(groups.values())
 
 
-def _quantized(model: ModelProto, nodes: Sequence[NodeProto], bounds: dict[str, Range]) -> ModelProto:
-    """Return `model` with the inputs and weights of `nodes` between QuantizeLinear and DequantizeLinear."""
-    result = ModelProto()
-    result.CopyFrom(model)
-    quantizer = _Quantizer(result.graph, bounds)
-    chosen = {node.name for node in nodes}
-    for node in model.graph.node:
-        quantizer.add(node, node.name in chosen)
-    quantizer.finish()
-    return result
+class _Calibration:
+    """Finds how to round, and measures what rounding costs."""
+
+    rounding: Rounding
+    clipped: bool
+    alone: list[Psnr]
+    """of the hardest pictures, with each group alone in int8"""
+
+    def __init__(
+        self, graph: ModelProto, groups: Sequence[Sequence[NodeProto]], samples: Samples, progress: Progress
+    ) -> None:
+        self._samples, self._progress, self._all = samples, progress, tuple(range(len(groups)))
+        ranged, self._judged = _split(samples.inputs)
+        self._expected = output(graph, self._judged)
+        # OpenVINO 2026.4 refuses asymmetric inputs of products; theirs are nearly symmetric anyway
+        symmetric = {node.input[0]: node.op_type != "Conv" for group in groups for node in group}
+        stage = Stage(progress, "finding ranges for int8", count(ranged))
+        ranges = tensor_ranges(graph, list(symmetric), ranged, stage.advance)
+        self._trial = Trial(graph, groups, symmetric, batch=_BATCH)
+        self._measured: dict[tuple[int, ...], float] = {}
+        whole = self._choose_rounding(ranges, symmetric, ranged)
+        hardest = np.sort(np.argsort(whole)[:_BATCH])
+        few, expected = rows(self._judged, hardest), self._expected[hardest]
+        stage = Stage(progress, "measuring layers in int8", len(groups))
+
+        def psnr(numbers: Sequence[int]) -> Psnr:
+            return samples.psnr(expected, self._trial.images(few, numbers, self.rounding, lambda: None))
+
+        self.alone = measure(len(groups), psnr, stage)
+
+    def psnr(self, numbers: Sequence[int], stage: str) -> float:
+        """Return the first percentile over the judged pictures with the groups `numbers` in int8."""
+        key = tuple(sorted(numbers))
+        if key not in self._measured:
+            self._measured[key] = first_percentile(self._judge(key, self.rounding, stage))
+        return self._measured[key]
+
+    def _choose_rounding(
+        self, ranges: Mapping[str, TensorRanges], symmetric: Mapping[str, bool], ranged: Inputs
+    ) -> Psnr:
+        """Set the rounding, and return the PSNR of the judged pictures with all groups in int8."""
+        best: Psnr | None = None
+        for clipped in (True, False):
+            name = "clipped" if clipped else "whole"
+            activations = {
+                tensor: activation(*(found.least_squares if clipped else found.whole), symmetric[tensor])
+                for tensor, found in ranges.items()
+            }
+            stage = self._stage(f"correcting biases for {name} ranges", ranged)
+            errors = self._trial.mean_errors(ranged, activations, stage.advance)
+            rounding = Rounding(activations, {node: -error for node, error in errors.items()})
+            found_psnr = self._judge(self._all, rounding, f"measuring {name} ranges")
+            if best is None or found_psnr.min() > best.min():
+                best, self.rounding, self.clipped = found_psnr, rounding, clipped
+        assert best is not None
+        self._measured[self._all] = first_percentile(best)
+        return best
+
+    def _judge(self, numbers: Sequence[int], rounding: Rounding, stage: str) -> Psnr:
+        """Return the PSNR of the judged pictures with the groups `numbers` in int8."""
+        advance = self._stage(stage, self._judged).advance
+        images = self._trial.images(self._judged, numbers, rounding, advance)
+        return self._samples.psnr(self._expected, images)
+
+    def _stage(self, name: str, inputs: Inputs) -> Stage:
+        return Stage(self._progress, name, -(-count(inputs) // _BATCH))
 
 
-class _Quantizer:
-    """Rebuilds a graph, node by node."""
+def _split(inputs: Inputs) -> tuple[Inputs, Inputs]:
+    """Return the samples that give the ranges, and those that are judged: none in common, both spread out."""
+    spread = np.linspace(0, count(inputs), _RANGE_PICTURES + _JUDGED_PICTURES, endpoint=False).astype(int)
+    for_ranges = np.zeros(len(spread), bool)
+    for_ranges[np.linspace(0, len(spread), _RANGE_PICTURES, endpoint=False).astype(int)] = True
+    return rows(inputs, spread[for_ranges]), rows(inputs, spread[~for_ranges])
 
-    def __init__(self, graph: onnx.GraphProto, bounds: dict[str, Range]) -> None:
-        self._graph, self._bounds = graph, bounds
-        self._weights = {tensor.name: tensor for tensor in graph.initializer}
-        self._nodes: list[NodeProto] = []
-        self._dequantized: dict[str, str] = {}
 
-    def add(self, node: NodeProto, int8: bool) -> None:
-        """Append `node`; with `int8`, its first two inputs are quantized."""
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        if int8:
-            conv = node.op_type == "Conv"
-            # OpenVINO 2026.4 refuses asymmetric inputs of products; theirs are nearly symmetric anyway
-            copy.input[0] = self._activation(node.input[0], symmetric=not conv)
-            copy.input[1] = self._weight(node.input[1], axis=0 if conv else 1)
-        self._nodes.append(copy)
-
-    def finish(self) -> None:
-        """Put the nodes into the graph, and drop the weights that nothing reads any more."""
-        del self._graph.node[:]
-        self._graph.node.extend(self._nodes)
-        used = {name for node in self._nodes for name in node.input}
-        weights = [tensor for tensor in self._graph.initializer if tensor.name in used]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(weights)
-
-    def _activation(self, name: str, symmetric: bool) -> str:
-        """Return the name of the tensor `name` after quantization and back."""
-        key = f"{name}/{'int8' if symmetric else 'uint8'}"
-        if key not in self._dequantized:
-            low, high = self._bounds[name]
-            if symmetric:
-                scale, zero_point = max(-low, high, 1e-6) / 127, np.array(0, np.int8)
-            else:
-                scale = max(high - low, 1e-6) / 255
-                zero_point = np.array(round(-low / scale), np.uint8)
-            parameters = self._parameters(key, np.array(scale, np.float32), zero_point)
-            quantized = self._append("QuantizeLinear", [name, *parameters], key)
-            self._dequantized[key] = self._dequantize(quantized, parameters)
-        return self._dequantized[key]
-
-    def _weight(self, name: str, axis: int) -> str:
-        """Return the name of the weight `name`, stored as int8 with a scale for each channel of `axis`."""
-        if name not in self._dequantized:
-            weight = numpy_helper.to_array(self._weights[name])
-            others = tuple(index for index in range(weight.ndim) if index != axis)
-            scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True), 1e-8) / 127
-            stored = self._constant(f"{name}/int8", np.rint(weight / scale).astype(np.int8))
-            flat = scale.ravel().astype(np.float32)
-            parameters = self._parameters(stored, flat, np.zeros(len(flat), np.int8))
-            self._dequantized[name] = self._dequantize(stored, parameters, axis=axis)
-        return self._dequantized[name]
-
-    def _dequantize(self, name: str, parameters: list[str], **axis: int) -> str:
-        return self._append("DequantizeLinear", [name, *parameters], f"{name}/float", **axis)
-
-    def _append(self, operation: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        name = f"{output}/{operation}"
-        self._nodes.append(helper.make_node(operation, inputs, [output], name=name, **attributes))
-        return output
-
-    def _parameters(
-        self, name: str, scale: npt.NDArray[np.float32], zero_point: npt.NDArray[np.generic]
-    ) -> list[str]:
-        return [self._constant(f"{name}/scale", scale), self._constant(f"{name}/zero", zero_point)]
-
-    def _constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
-        self._graph.initializer.append(numpy_helper.from_array(value, name))
-        return name
+def _what_it_reaches(curve: Sequence[Point], goal_db: float) -> str:
+    measured = [
+        f"{point.measured_db:.1f} dB with {point.share:.1%}"
+        for point in curve
+        if point.measured_db is not None
+    ]
+    return (
+        f"int8 does not reach the {goal_db:g} dB of PSNR that are asked for, and {_MARGIN_DB:g} to spare: it "
+        f"has {', '.join(measured)} of the multiply-adds in int8. Export without it, or with less "
+        "(--int8-psnr)"
+    )

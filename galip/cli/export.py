@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from galip_export.precisions import describe_precisions
+from galip_export.precisions import INT8_PSNR, describe_precisions, with_int8_psnr
 from galip_export.rewrite_names import check_rewrites
 from galip_runtime import console
 from galip_runtime.errors import UsageError
@@ -52,6 +52,14 @@ def export(
             "in the checkpoint.",
         ),
     ] = "exact",
+    int8_psnr: Annotated[
+        float | None,
+        typer.Option(
+            help="PSNR in dB that int8 has to keep, as the first percentile over many pictures. More leaves "
+            f"more layers in float. Default: {INT8_PSNR:g}.",
+            show_default=False,
+        ),
+    ] = None,
     trt: Annotated[bool, typer.Option("--trt", help="Build TensorRT engines, too.")] = False,
     trt_batch: Annotated[
         str,
@@ -90,8 +98,9 @@ def export(
     --web writes a page with the bundle in it.
 
     Every export is compared with eager PyTorch on several prompts, seeds and batch sizes; each precision
-    other than fp32 also on 256 pictures. If the bundle is farther from the model than its precisions allow,
-    or engines that should be in fp16 are not, nothing is written (exit code 3).
+    other than fp32 also on 256 pictures. Where fp16, bf16 or int8 is farther from the model than it may be,
+    the bundle is written without it. Nothing is written (exit code 3) if no other precision was asked for, if
+    fp32 or w16a32 is too far, or if engines that should be in fp16 are not.
     """
     from galip_export.tensorrt_builder import build_options
 
@@ -107,7 +116,8 @@ def export(
         check_site(web, overwrite=overwrite)
     if out is None:
         is_checkpoint = model is not None and not is_bundle
-        if web is None or trt or precision is not None or rewrites != "exact" or is_checkpoint:
+        options_given = trt or precision is not None or int8_psnr is not None or rewrites != "exact"
+        if web is None or options_given or is_checkpoint:
             raise UsageError(
                 "name the folder to create for the bundle, --out; --web alone makes a page of a bundle that "
                 "there is"
@@ -115,7 +125,7 @@ def export(
         _write_page(model, web, overwrite, json)
         return
     if model is not None and is_bundle:
-        if not trt or precision is not None or rewrites != "exact":
+        if not trt or precision is not None or int8_psnr is not None or rewrites != "exact":
             raise UsageError(
                 f"{model} is a bundle. For a bundle --trt builds engines, in the precision that it has, and "
                 "--web without --out makes a page of it; for anything else give the checkpoint"
@@ -127,6 +137,7 @@ def export(
     checkpoint = default_checkpoint() if model is None else model
     standard = "fp32,fp16" if trt else "fp32" if web is None else "w16a32"
     precisions = _precisions(precision or standard)
+    with_int8_psnr(int8_psnr, precisions)
     _check_early(checkpoint, out, overwrite)
     if trt:
         from galip_export.engines import engine_builder
@@ -134,12 +145,13 @@ def export(
         engine_builder(options, out, precisions)
     from galip_export import export_bundle
 
-    with ProgressBar() as progress:
+    with ProgressBar(shows_time_left=True) as progress:
         report = export_bundle(
             checkpoint,
             out,
             precisions=precisions,
             rewrites=rewrites,
+            int8_psnr=int8_psnr,
             engines=options if trt else None,
             overwrite=overwrite,
             progress=progress,
@@ -228,6 +240,17 @@ def _report_lines(report: ExportReport) -> list[str]:
             f"  {row.precision} on {row.device}: PSNR of {row.pictures} pictures at least "
             f"{row.psnr_min:.1f} dB, first percentile {row.psnr_p1:.1f}, median {row.psnr_median:.1f}"
         )
+    if int8 := report.calibrated.get("int8"):
+        curve = ", ".join(
+            f"{point['share']:.1%} {point['measured_db']:.1f} dB"
+            for point in int8["curve"]
+            if point["measured_db"] is not None
+        )
+        lines.append(
+            f"  int8 is {int8['share']:.1%} of the multiply-adds, for {int8['goal_db']:g} dB and a margin; "
+            f"calibration measured: {curve}"
+        )
+    lines += [f"  without {name}: {reason}" for name, reason in report.left_out.items()]
     return [*lines, *map(_engine_line, report.engines)]
 
 

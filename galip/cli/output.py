@@ -56,15 +56,26 @@ class _Clock:
         self._thread.join()
 
 
+def _time_left(seconds: float, done: int, total: int) -> str:
+    """Return what is to be said of the time left, if `done` of `total` steps took `seconds`."""
+    left = seconds / done * (total - done) if done else 0.0
+    if left < 10:
+        return ""
+    return f", {left:.0f} s left" if left < 100 else f", {left / 60:.0f} min left"
+
+
 class ProgressBar:
     """`progress(stage, done, total)` on stderr: a bar on a terminal, elsewhere a line every few seconds.
 
     On a terminal, the seconds are shown of a stage with nothing else to count.
     """
 
-    def __init__(self, note: object = "") -> None:
-        """`note`: what stands behind each line, as `str` gives it then; a run's time left, for example."""
-        self._note = note
+    def __init__(self, note: object = "", *, shows_time_left: bool = False) -> None:
+        """`note`: what stands behind each line, as `str` gives it then; a run's time left, for example.
+
+        `shows_time_left`: a stage that counts says how long it will still take, where that is 10 s or more.
+        """
+        self._note, self._shows_time_left, self._began = note, shows_time_left, 0.0
         self._is_terminal = sys.stderr.isatty()
         self._stage, self._printed = "", 0.0
         self._clock: _Clock | None = None
@@ -72,6 +83,8 @@ class ProgressBar:
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Report that `done` of `total` steps of `stage` are done."""
         now = time.monotonic()
+        if done == 0:
+            self._began = now
         is_new, is_last = stage != self._stage, done >= total
         if not (is_new or is_last or now - self._printed > (0.1 if self._is_terminal else 5.0)):
             return
@@ -79,7 +92,8 @@ class ProgressBar:
         if self._is_terminal and is_new and self._stage:
             print(file=sys.stderr)
         bar = f" {_bar(done / total)}" if total > 1 and self._is_terminal else ""
-        self._print(stage, f"{bar} {done}/{total}" if total > 1 else "")
+        left = _time_left(now - self._began, done, total) if self._shows_time_left else ""
+        self._print(stage, f"{bar} {done}/{total}{left}" if total > 1 else "")
         self._stage, self._printed = stage, now
         if self._is_terminal and total == 1 and not is_last:
             self._clock = _Clock(lambda seconds: self._print(stage, f" {seconds} s"))

@@ -66,8 +66,8 @@ COMMANDS = {
     "bench": "--bundle --plain-bundle --model --subjects --batch --threads --launches --rounds --warmup "
     "--max-minutes --quick --cold-starts --pictures --fid --against --split --exclude --captions --inception "
     "--seed --worst --json --html --markdown --repeat --compare --tolerance",
-    "export": "MODEL --out --precision --rewrites --trt --trt-batch --trt-arch --trt-refit --trt-compatible "
-    "--web --overwrite --json",
+    "export": "MODEL --out --precision --rewrites --int8-psnr --trt --trt-batch --trt-arch --trt-refit "
+    "--trt-compatible --web --overwrite --json",
     "convert": "RELEASED --out --clip --allow-missing-text --json",
     "info": "PATH --verbose --json",
     "doctor": "--json",

@@ -77,6 +77,7 @@ MISTAKES = [
     (4, "page.pth", ["export", "page.pth", "--out", "b"]),
     (2, "fp17", ["export", "tiny.safetensors", "--precision", "fp17", "--out", "b"]),
     (2, "exat", ["export", "tiny.safetensors", "--rewrites", "exat", "--out", "b"]),
+    (2, "--precision", ["export", "tiny.safetensors", "--int8-psnr", "40", "--out", "b"]),
     (4, "nope", ["generate", "x", "--bundle", "nope", "--out", "x.png"]),
     (4, "nope", ["generate", "x", "--model", "nope", "--out", "x.png"]),
     (2, "fp61", ["generate", "x", "--model", "tiny.safetensors", "--precision", "fp61", "--out", "x.png"]),

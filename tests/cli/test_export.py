@@ -1,6 +1,7 @@
 """`galip export` and `galip convert`."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import galip_export.web
 import pytest
 import torch
 from galip_export.precisions import PRECISIONS
+from galip_runtime.backends.openvino_runner import openvino_computes_in
 from galip_runtime.errors import UsageError
 
 import galip.assets
@@ -158,3 +160,26 @@ def test_a_page_that_cannot_be(fail, bundle, tiny_checkpoint, tmp_path):
     assert "--out" in fail(2, "export", tiny_checkpoint, "--web", tmp_path / "site")
     assert "--out" in fail(2, "export", "--precision", "fp32", "--web", tmp_path / "site")
     assert "--overwrite" in fail(2, "export", bundle, "--web", tmp_path)
+
+
+@pytest.mark.skipif(not openvino_computes_in("int8"), reason="this CPU does not compute in int8")
+def test_int8_that_falls_short(run, fail, tiny_checkpoint, tmp_path):
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    asked = ["export", tiny_checkpoint, "--int8-psnr", "100"]
+    code, output, _ = run(*asked, "--precision", "fp32,int8", "--out", out)
+    assert code == 0
+    assert re.search(r"without int8: int8 does not reach the 100 dB.* dB with ", output)
+    assert sorted(path.name for path in out.glob("*.onnx")) == ["generator.onnx", "text_encoder.onnx"]
+    assert "int8 does not reach" in fail(3, *asked, "--precision", "int8", "--out", alone)
+    assert not alone.exists()
+
+
+@pytest.mark.skipif(not openvino_computes_in("int8"), reason="this CPU does not compute in int8")
+def test_the_curve_of_int8(run, tiny_checkpoint, tmp_path):
+    asked = ["export", tiny_checkpoint, "--int8-psnr", "22", "--precision", "int8", "--overwrite", "--out"]
+    code, output, _ = run(*asked, tmp_path / "out")
+    assert code == 0
+    assert re.search(r"int8 is [\d.]+% of the multiply-adds, for 22 dB.*: .*[\d.]+% [\d.]+ dB", output)
+    int8 = json.loads(run(*asked, tmp_path / "out", "--json")[1])["int8"]
+    assert int8["goal_db"] == 22
+    assert int8["share"] in [point["share"] for point in int8["curve"]]

@@ -46,3 +46,19 @@ def test_a_clock_where_there_is_nothing_to_count(monkeypatch):
         written = sys.stderr.getvalue()
         time.sleep(0.05)
         assert sys.stderr.getvalue() == written
+
+
+@pytest.mark.parametrize(
+    ("done", "expected"),
+    [(0, "measuring 0/40"), (10, "measuring 10/40, 60 s left"), (1, "measuring 1/40, 13 min left"),
+     (39, "measuring 39/40")],
+)  # fmt: skip
+def test_the_time_left(monkeypatch, done, expected):
+    clock = [100.0]
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(output.time, "monotonic", lambda: clock[0])
+    with ProgressBar(shows_time_left=True) as progress:
+        progress("measuring", 0, 40)
+        clock[0] += 20
+        progress("measuring", done, 40)
+    assert sys.stderr.getvalue().splitlines()[-1] == expected

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from galip_export import export_bundle
+from studies.random_weights import set_contrast
 from tiny import random_model, small_config
 
 from galip.checkpoint import save_galip
-from galip.model import Galip
+from galip.model import AffineMlp, Galip
 from galip.presets import preset
 
 
@@ -48,3 +49,24 @@ def tiny_checkpoint(tiny_model, tmp_path_factory) -> Path:
 def tiny_export(tiny_checkpoint, tmp_path_factory):
     """The report of an export of `tiny_checkpoint`."""
     return export_bundle(tiny_checkpoint, tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tame_model():
+    """A tiny one whose pictures have the contrast of trained ones, and that amplifies rounding no more."""
+    torch.manual_seed(0)
+    model = Galip(preset("tiny")).eval()
+    for network in model.generator.modules():
+        if isinstance(network, AffineMlp):
+            network[2].weight.data += (
+                0.2 * torch.randn_like(network[2].weight) / network[2].in_features ** 0.5
+            )
+    set_contrast(model)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tame_checkpoint(tame_model, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoints") / "tame.safetensors"
+    save_galip(path, tame_model)
+    return path
