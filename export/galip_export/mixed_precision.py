@@ -109,8 +109,7 @@ def convert_mixed(
     if not chosen:
         raise QualityGateFailed(
             f"no part of the {graph.graph.name} can be in fp16: each one alone leaves less than the {goal:g} "
-            "dB of PSNR that are required, or comes near fp16's largest number. No bundle was written. "
-            "Export it without fp16"
+            "dB of PSNR that are required, or comes near fp16's largest number. Export it without fp16"
         )
     report = []
     for number, name in enumerate(names):

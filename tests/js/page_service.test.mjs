@@ -300,6 +300,7 @@ describe("pages of the service in Chromium", { skip }, () => {
     await page.fill("#key", smallLocked.key);
     await page.click("#draw");
     await page.waitForFunction(() => document.querySelectorAll("#pictures img").length === 4);
+    await page.waitForFunction(() => document.querySelector("#model").textContent); // comes by itself
     assert.match(await page.textContent("#model"), /^galip-[0-9a-f]{12} · 8×8 pixels · cpu · fp32$/);
     expectStatus(401);
   });
