@@ -191,15 +191,16 @@ define measure-cpu
 	$(BIN)/galip bench $(if $(2),--model $(2)) --bundle demo/cpu_$(1) --plain-bundle demo/cpu_$(1)_plain \
 		--subjects $(CPU_SUBJECTS) --max-minutes 40 --json benchmarks/results/cpu_$(1)_latency.json --html demo/cpu_$(1).html
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.operators demo/cpu_$(1) --out benchmarks/results/cpu_$(1)_operators.json
+	PYTHONPATH=benchmarks $(BIN)/python -m studies.kernels demo/cpu_$(1) --out benchmarks/results/cpu_$(1)_kernels.json
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.options demo/cpu_$(1) --out benchmarks/results/cpu_$(1)_options.json
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.rewrites $(or $(2),galip/assets/default.safetensors) \
 		--out benchmarks/results/cpu_$(1)_rewrites.json
 endef
 
-bench-cpu: setup
+bench-cpu: setup .venv/.kernels
 	$(call measure-cpu,default)
 
-bench-full: setup demo/random.safetensors
+bench-full: setup .venv/.kernels demo/random.safetensors
 	$(call measure-cpu,full,demo/random.safetensors)
 
 demo/random.safetensors: | setup
@@ -232,7 +233,7 @@ define measure-peers
 		--plain-bundle demo/cpu_$(1)_plain --rounds $(2) --batch $(3) --out demo
 endef
 
-bench-peers: setup .venv-peers/.ready demo/cpu_default_plain/manifest.json demo/cpu_full_plain/manifest.json
+bench-peers: setup .venv/.kernels .venv-peers/.ready demo/cpu_default_plain/manifest.json demo/cpu_full_plain/manifest.json
 	rm -f demo/peers_*.json
 	$(call measure-peers,default,11,1 8)
 	$(call measure-peers,full,9,1,demo/random.safetensors)

@@ -17,7 +17,7 @@ from typing import Any
 from galip_bench.markdown_report import fid_summary, latency_summary
 from galip_bench.report import Report
 
-from studies import device_table, fuzz, gpu_options, operators, options, rewrites, sets, throughput
+from studies import device_table, fuzz, gpu_options, kernels, operators, options, rewrites, sets, throughput
 from studies.peers import table as peers
 from studies.serving import endurance as serve_endurance
 from studies.serving import throughput as serve_throughput
@@ -52,6 +52,7 @@ def _table(reports: Sequence[dict[str, Any]]) -> str:
         "training_throughput": throughput.table,
         "fuzz": fuzz.table,
         "gpu_options": gpu_options.table,
+        "kernels": kernels.table,
         "operators": operators.table,
         "options": options.table,
         "peers": peers.table,

@@ -25,6 +25,8 @@ QUOTED = {
         "cpu_default_latency.json",
         "cpu_full_operators.json",
         "cpu_default_operators.json",
+        "cpu_full_kernels.json",
+        "cpu_default_kernels.json",
         "cpu_full_rewrites.json cpu_default_rewrites.json",
         "cpu_full_options.json cpu_default_options.json",
     ],
