@@ -223,6 +223,29 @@ def test_kernels_that_disagree_are_not_used(tmp_path, monkeypatch, caplog, broke
 
 
 @needs_kernels
+def test_too_little_memory_for_the_check(tmp_path, monkeypatch):
+    def image(self, features, affines):
+        raise MemoryError("there is no memory for the pictures")
+
+    monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(KernelBlocks, "image", image)
+    assert_names(unused(make_block_bundle(tmp_path / "bundle")), "cannot be compared", "no memory")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("values", "others"),
+    [((1e30, -1e30), (2e30, -2e30)), ((1e30, -1e30), (np.inf, 0)), ((np.inf, 0), (np.inf, 0))],
+)
+def test_very_large_pictures_that_disagree(values, others):
+    """Their deviation overflows float32: compared with infinity, any difference would be small."""
+    expected, image = (np.resize(np.float32(pair), (1, 3, 4, 4)) for pair in (values, others))
+    blocks = types.SimpleNamespace(image=lambda *_: image, pixels=lambda *_: to_uint8(image))
+    with pytest.raises(KernelsUnusable, match="another one than onnxruntime's"):
+        kernel_loading._check_agreement(blocks, [image], expected)
+
+
+@needs_kernels
 def test_a_graph_without_blocks(tmp_path):
     assert_names(unused(make_stub_bundle(tmp_path / "bundle")), "do not know this graph")
 
@@ -264,6 +287,17 @@ def test_a_library_for_another_cpu(tmp_path, monkeypatch, caplog):
     pretend(monkeypatch, tmp_path / "library.so")
     with caplog.at_level(logging.WARNING):
         assert_names(unused(make_block_bundle(tmp_path / "bundle")), "cannot be loaded", "library.so")
+    assert "cannot be loaded" in caplog.text
+
+
+def test_a_library_that_lacks_functions(tmp_path, monkeypatch, caplog):
+    pretend(monkeypatch, tmp_path / "library.so")
+    library = types.SimpleNamespace(galip_kernels_abi=lambda: 1)
+    monkeypatch.setattr(kernels.ctypes, "CDLL", lambda path: library)
+    with caplog.at_level(logging.WARNING):
+        assert_names(
+            unused(make_block_bundle(tmp_path / "bundle")), "cannot be loaded", "galip_kernels_target"
+        )
     assert "cannot be loaded" in caplog.text
 
 

@@ -190,10 +190,15 @@ def _onnxruntimes_picture(
 def _check_agreement(blocks: KernelBlocks, tensors: Sequence[Features], expected: Features) -> None:
     """Raise KernelsUnusable unless the picture of `tensors` is `expected`, and its pixels are its own."""
     features, *affines = tensors
-    image, pixels = blocks.image(features, affines), blocks.pixels(features, affines)
+    try:
+        image, pixels = blocks.image(features, affines), blocks.pixels(features, affines)
+    except MemoryError as error:
+        raise KernelsUnusable(f"their picture cannot be compared: {error}") from error
     if image.shape != expected.shape:
         raise KernelsUnusable(f"their picture has the shape {image.shape}, onnxruntime's {expected.shape}")
-    difference, deviation = float(np.abs(image - expected).max()), float(expected.std())
+    exact = expected.astype(np.float64)  # in which neither the difference nor the deviation overflows
+    with np.errstate(invalid="ignore"):  # infinity - infinity
+        difference, deviation = float(np.abs(image - exact).max()), float(exact.std())
     if not difference <= _MAX_DIFFERENCE * deviation:  # NaN is not, either
         raise KernelsUnusable(
             f"their picture is another one than onnxruntime's: a value differs by {difference:.1e}, and the "

@@ -82,6 +82,8 @@ def load_library() -> KernelLibrary:
         functions = ctypes.CDLL(os.fspath(path))
         functions.galip_kernels_abi.restype = c_int32
         abi = functions.galip_kernels_abi()
+        if abi == _ABI:
+            _declare(functions)
     except ModuleNotFoundError as error:
         if error.name != "galip_kernels":
             raise KernelsUnusable(f"galip-kernels cannot be imported: {error}") from error
@@ -93,7 +95,6 @@ def load_library() -> KernelLibrary:
             f"galip-kernels {version} has interface {abi} and this galip-runtime calls {_ABI}: install the "
             "galip-kernels of the same release"
         )
-    _declare(functions)
     target = functions.galip_kernels_target().decode()
     if target == _NO_TARGET:
         raise KernelsUnusable("this CPU has none of the instructions that galip-kernels uses", expected=True)
