@@ -137,13 +137,13 @@ void Generator::read_affines(const float *const *affines, int64_t first, int64_t
 
 float *Generator::read_features(const float *features, int64_t first, int64_t pictures) {
   const GenerationBlock &block = blocks_[0];
-  const int channels = block.in_channels(), pixels = block.in().height * block.in().width;
+  const int64_t channels = block.in_channels(), pixels = int64_t{block.in().height} * block.in().width;
   for (int64_t picture = 0; picture < pictures; ++picture) {
     const float *from = features + (first + picture) * channels * pixels;
     float *to = maps_together_[0].data() + picture * block.in_floats();
-    for (int pixel = 0; pixel < pixels; ++pixel)
-      for (int channel = 0; channel < channels; ++channel)
-        to[pixel * padded(channels) + channel] = from[channel * pixels + pixel];
+    for (int64_t pixel = 0; pixel < pixels; ++pixel)
+      for (int64_t channel = 0; channel < channels; ++channel)
+        to[pixel * padded(block.in_channels()) + channel] = from[channel * pixels + pixel];
   }
   return maps_together_[0].data();
 }
