@@ -117,6 +117,9 @@ def _load(
             _log.warning("%s is passed over: %s", candidate, error)
             passed_over.append(str(error))
             continue
+        if candidate == "cpu" and devices[-1] == "openvino" and not runners["generator"].kernels["target"]:
+            devices.append("cpu")  # which is slower than OpenVINO without galip-kernels
+            continue
         for file in files.values():
             file.check_unchanged()
         remember()

@@ -16,6 +16,7 @@ from galip_runtime import ProviderUnavailable, QualityGateFailed, doctor
 from galip_runtime.arrays import to_uint8
 from galip_runtime.backends import kernel_loading, kernels
 from galip_runtime.backends.kernels import KernelBlocks, KernelsUnusable, load_library
+from galip_runtime.backends.openvino_runner import OpenvinoRunner
 from stub_bundle import make_stub_bundle
 
 try:
@@ -61,6 +62,24 @@ def unused(folder):
     assert not model.rounds_on_device
     assert len(model.generate(["red", "the"], [1, 2])) == 2
     return info["why"]
+
+
+@needs_kernels
+def test_auto_is_the_cpu_for_graphs_that_the_kernels_compute(tmp_path, monkeypatch):
+    pytest.importorskip("openvino", reason="with onnxruntime alone, auto is the CPU in any case")
+    blocks, others = make_block_bundle(tmp_path / "blocks"), make_stub_bundle(tmp_path / "others")
+
+    def device(folder):
+        return galip_runtime.load(folder, threads=1).info()["device"]
+
+    assert device(blocks) == "cpu"
+    assert device(others) == "openvino"  # which is faster than the CPU without them
+
+    def broken(*_, **__):
+        raise ProviderUnavailable("OpenVINO does not start")
+
+    monkeypatch.setattr(OpenvinoRunner, "_start", broken)
+    assert device(others) == "cpu"
 
 
 @needs_kernels
