@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from galip_runtime.bundle.sub_pixel import kernel_of_phases
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 __all__ = ["LARGEST", "store_weights_as_fp16"]
@@ -23,10 +24,8 @@ LARGEST = float(np.finfo(np.float16).max)
 _LEAST_STORED = 1024
 """numbers from which on storing a tensor in fp16 is worth a node"""
 _PHASE = re.compile(r"(?P<module>.+)\.phases\.[0-3]\.weight")
-_TAPS = np.array([[1, 0, 0], [0, 1, 1], [1, 1, 0], [0, 0, 1]])
-"""a phase's two taps, of the even and then of the odd pixels, as sums of the kernel's three"""
 
-_Weight = npt.NDArray[np.float32 | np.float64]
+_Weight = npt.NDArray[np.float32]
 
 
 def store_weights_as_fp16(model: ModelProto) -> ModelProto:
@@ -67,7 +66,7 @@ def _joined(weights: Mapping[str, _Weight]) -> tuple[dict[str, _Weight], list[No
     kernels: dict[str, _Weight] = {}
     nodes: list[NodeProto] = []
     for module, phases in _sub_pixel_convolutions(weights):
-        kernel = _kernel([weights[phase] for phase in phases])
+        kernel = kernel_of_phases([weights[phase] for phase in phases])
         if _is_stored(kernel):
             kernels[f"{module}.weight"] = kernel
             nodes += _phases(f"{module}.weight", phases)
@@ -85,18 +84,8 @@ def _sub_pixel_convolutions(names: Collection[str]) -> list[tuple[str, list[str]
     return [(module, found) for module, found in phases.items() if set(found) <= set(names)]
 
 
-def _kernel(phases: Sequence[_Weight]) -> _Weight:
-    """Return the kernel (Co, Ci, 3, 3) whose `rewrites.sub_pixel_kernels` are these, each (Co, Ci, 2, 2)."""
-    taps = np.block([list(phases[:2]), list(phases[2:])]).astype(np.float64)  # (Co, Ci, 4, 4)
-    inverse = np.linalg.pinv(_TAPS)  # (3, 4)
-    kernel = inverse @ taps @ inverse.T
-    rounding = 1e-6 * np.abs(taps).max()
-    assert np.allclose(_TAPS @ kernel @ _TAPS.T, taps, rtol=0, atol=rounding), "not the phases of one kernel"
-    return kernel
-
-
 def _phases(kernel: str, names: Sequence[str]) -> Iterator[NodeProto]:
-    """Yield nodes that compute the phases from `kernel`, as `rewrites.sub_pixel_kernels` does."""
+    """Yield nodes that compute the phases `names` from `kernel`, as `sub_pixel.phases_of_kernel` does."""
     rows = [f"{kernel}/even", f"{kernel}/odd"]
     yield from _halves(kernel, rows, axis=2)
     yield from _halves(rows[0], names[:2], axis=3)

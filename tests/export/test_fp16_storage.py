@@ -116,7 +116,7 @@ def test_phases_of_a_kernel_that_fp16_cannot_hold_stay(generator):
 
 def test_phases_of_no_kernel(generator):
     other = {PHASES[2]: weights(generator)[PHASES[2]] + 1}
-    with pytest.raises(AssertionError, match="not the phases"):
+    with pytest.raises(ValueError, match="do not come from one 3x3 kernel"):
         store_weights_as_fp16(with_weights(generator, **other))
 
 

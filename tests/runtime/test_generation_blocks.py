@@ -115,12 +115,12 @@ def test_a_kernel_and_its_phases(seed, exponent, outs, ins):
         np.testing.assert_allclose(phase, expected, atol=1e-6 * np.abs(kernel).max(), rtol=0)
     np.testing.assert_allclose(kernel_of_phases(phases), kernel, atol=1e-6 * np.abs(kernel).max(), rtol=0)
     phases[1] = phases[1] * np.float32(1.001)
-    with pytest.raises(ValueError, match="one by one"):
+    with pytest.raises(ValueError, match="one 3x3 kernel"):
         kernel_of_phases(phases)
 
 
 def test_numbers_that_are_not_finite_are_no_phases():
     phases = phases_of_kernel(np.ones((1, 1, 3, 3), np.float32))
     phases[2][0, 0, 0, 0] = np.nan
-    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="one by one"):
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="one 3x3 kernel"):
         kernel_of_phases(phases)

@@ -31,7 +31,7 @@ def phases_of_kernel(kernel: Weights) -> list[Weights]:
 def kernel_of_phases(phases: Sequence[Weights]) -> Weights:
     """Return the kernel (Co, Ci, 3, 3) of four phases (Co, Ci, 2, 2).
 
-    Raises ValueError where they are not those of one kernel, up to float32's rounding.
+    Raises ValueError where they do not come from one kernel, up to float32's rounding.
     """
     p00, p01, p10, p11 = (phase.astype(np.float64) for phase in phases)
     kernel = np.empty((*p00.shape[:2], 3, 3))
@@ -47,6 +47,7 @@ def kernel_of_phases(phases: Sequence[Weights]) -> Weights:
     for phase, again in zip(phases, phases_of_kernel(rounded), strict=True):
         if not np.abs(phase - again).max() <= _TOLERANCE * largest:
             raise ValueError(
-                "the four kernels of a doubling were rounded one by one: export the bundle again"
+                "the four kernels of a doubling do not come from one 3x3 kernel; older versions of galip "
+                "rounded each by itself: export the bundle again"
             )
     return rounded
