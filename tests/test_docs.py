@@ -24,7 +24,11 @@ from galip.metrics.registry import METRICS
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-FILES = [*ROOT.glob("*.md"), *PAGES, *(ROOT / folder / "README.md" for folder in ("benchmarks", "runtime"))]
+FILES = [
+    *ROOT.glob("*.md"),
+    *PAGES,
+    *(ROOT / folder / "README.md" for folder in ("benchmarks", "runtime", "runtime/kernels")),
+]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROJECTS = {name: ROOT / name for name in ("./runtime", "./runtime/kernels", ".")}
 LINK = re.compile(r"(?:\]\(|src=\")([^)\s\"]+)[)\"]")

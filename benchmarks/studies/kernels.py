@@ -1,9 +1,9 @@
-"""How close galip-kernels come to the machine's limit: `python -m studies.kernels BUNDLE --out RESULT.json`.
+"""How close galip-kernels comes to the machine's limit: `python -m studies.kernels BUNDLE --out RESULT.json`.
 
 Measures each generation block by itself, with the last convolution behind it, whose part is small. Counts the
-multiply-adds that are computed; Winograd's algorithm leaves out most of those of the graph, which are given
-beside them. The machine's best is a large matrix product of numpy's, before the blocks and after them: by
-turns, the threads that it leaves awake would disturb them. All is float32.
+multiply-adds that are computed; Winograd's algorithm leaves out most of those of the graph, which are shown
+beside them. The machine's best is a large matrix product in numpy, before all blocks and after them, not
+between them: its idle threads stay awake for a while and would slow the blocks down. All is float32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 from galip_bench.markdown import markdown_table
-from galip_runtime.backends.kernels import BlockWeights, KernelBlocks, KernelsUnusable, load_library
+from galip_runtime.backends.kernel_loading import block_weights
+from galip_runtime.backends.kernels import KernelBlocks, KernelsUnusable, load_library
 from galip_runtime.bundle.generation_blocks import GenerationBlock
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.errors import ProviderUnavailable, UsageError
@@ -39,7 +40,7 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
     """Return the content of the result file.
 
     numpy's product takes all CPUs, or `OMP_NUM_THREADS` of them: `threads` must be as many. Raises as
-    `GeneratorFile.of`, `ProviderUnavailable` without galip-kernels, and `UsageError` for a graph that they do
+    `GeneratorFile.of`, `ProviderUnavailable` without galip-kernels, and `UsageError` for a graph that it does
     not compute.
     """
     generator, count = GeneratorFile.of(bundle), threads or usable_cpus()
@@ -50,21 +51,13 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
     except KernelsUnusable as error:
         raise ProviderUnavailable(f"{error}: install galip-kernels") from error
     except ValueError as error:
-        raise UsageError(f"galip-kernels do not compute the graph of {bundle}: {error}") from error
+        raise UsageError(f"galip-kernels does not compute the graph of {bundle}: {error}") from error
     calls: dict[str, Callable[[], object]] = {}
     facts: dict[str, dict[str, Any]] = {}
     for number, block in enumerate(found.blocks):
-        name = f"blocks.{number}"
-        kernels = KernelBlocks(library, [_weights(onnx, block)], _to_rgb(block), count)
-        calls[name] = _run(kernels, block)
-        algorithms = [line.rpartition(" F(")[2] for line in kernels.algorithms]
-        facts[name] = {
-            "in_shape": block.in_shape,
-            "out_shape": block.out_shape,
-            "algorithms": [f"F({algorithm}" for algorithm in algorithms],
-            "multiply_adds": computed_products(block, [f"F({algorithm}" for algorithm in algorithms]),
-            "multiply_adds_of_the_graph": _direct_products(block),
-        }
+        kernels = KernelBlocks(library, [block_weights(onnx, block)], _to_rgb(block), count)
+        calls[f"blocks.{number}"] = _run(kernels, block)
+        facts[f"blocks.{number}"] = _facts(kernels, block)
     square = np.random.default_rng(0).standard_normal((_PEAK_SIDE, _PEAK_SIDE), np.float32)
     peak_call: dict[str, Callable[[], object]] = {_PEAK: lambda: square @ square}
     products = alternate(peak_call, rounds, _WARMUP)[_PEAK]
@@ -85,6 +78,18 @@ def measure(bundle: Path, rounds: int, threads: int | None = None) -> dict[str, 
     }
 
 
+def _facts(kernels: KernelBlocks, block: GenerationBlock) -> dict[str, Any]:
+    """Return what the result says of a block besides its time."""
+    algorithms = [line.split(" ", 1)[1] for line in kernels.algorithms]
+    return {
+        "in_shape": block.in_shape,
+        "out_shape": block.out_shape,
+        "algorithms": algorithms,
+        "multiply_adds": computed_products(block, algorithms),
+        "multiply_adds_of_the_graph": _direct_products(block),
+    }
+
+
 def computed_products(block: GenerationBlock, algorithms: Sequence[str]) -> int:
     """Return the multiply-adds of a picture: both convolutions, as `algorithms` say, and the shortcut.
 
@@ -95,7 +100,7 @@ def computed_products(block: GenerationBlock, algorithms: Sequence[str]) -> int:
     for into, algorithm in zip((channels, out_channels), algorithms, strict=True):
         match = _ALGORITHM.match(algorithm)
         if match is None:
-            raise ValueError(f"{algorithm!r} is no algorithm of a convolution")
+            raise ValueError(f"{algorithm!r} is not a Winograd algorithm, such as 'F(4x4,3x3)'")
         tile = int(match[1])
         side = tile + (1 if match[2] else 2)
         total += ceil(out_height / tile) * ceil(out_width / tile) * side**2 * into * out_channels
@@ -106,12 +111,6 @@ def _direct_products(block: GenerationBlock) -> int:
     (channels, _, _), (out_channels, height, width) = block.in_shape, block.out_shape
     taps = 9 * (channels + out_channels) + (channels if block.shortcut else 0)
     return height * width * out_channels * taps
-
-
-def _weights(onnx: OnnxFile, block: GenerationBlock) -> BlockWeights:
-    read = onnx.read_convolution
-    shortcut = read(block.shortcut) if block.shortcut else None
-    return BlockWeights(block.in_shape, block.out_shape, read(block.conv1), read(block.conv2), shortcut)
 
 
 def _to_rgb(block: GenerationBlock) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -47,7 +47,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
         lines.append(f"  problem: {runtime['problem']}")
     lines.append(f"OpenVINO: {report['openvino']['version'] or 'not installed'}")
     kernels = report["kernels"]
-    lines.append(f"galip-kernels: {kernels['why'] or '{version}, {target}'.format(**kernels)}")
+    used = f"{kernels['version']}, {kernels['target']}"
+    lines.append(f"galip-kernels: no: {kernels['why']}" if kernels["why"] else f"galip-kernels: {used}")
     for name, package in report["tensorrt"].items():
         lines.append(f"{name}: {package['version'] or 'no: ' + package['why']}")
     lines.append("Devices:")

@@ -9,7 +9,8 @@ from typing import Any
 
 from galip_runtime.backends.devices import computes_in
 from galip_runtime.backends.engines import PACKAGES, import_tensorrt
-from galip_runtime.backends.kernels import KernelsUnusable, load_library
+from galip_runtime.backends.kernel_loading import kernels_here
+from galip_runtime.backends.kernels import KernelsUnusable
 from galip_runtime.backends.libraries import import_onnxruntime, import_openvino
 from galip_runtime.backends.onnxruntime_gpu_runner import preload_libraries
 from galip_runtime.backends.probe import why_not
@@ -136,7 +137,7 @@ def _openvino() -> dict[str, Any]:
 def _kernels() -> dict[str, Any]:
     """Report galip-kernels: its version, and the instructions that it uses on this CPU."""
     try:
-        library = load_library()
+        library = kernels_here()
     except KernelsUnusable as error:
         return {"version": None, "target": None, "why": str(error)}
     return {"version": library.version, "target": library.target, "why": None}

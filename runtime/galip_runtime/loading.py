@@ -59,9 +59,9 @@ def load(
     """Load the bundle in the folder `path`; None for the shipped model's, which comes with the runtime.
 
     `device`: `auto`, or a device of the README's table. `auto` takes the first of cuda, openvino and cpu that
-    is installed, starts, and computes in the precision (cpu before openvino where galip-kernels computes in
-    it); any other is that device or an error. `cuda:1`,
-    `tensorrt:1` and `directml:1` are the second GPU.
+    is installed, starts, and computes in the precision; cpu comes before openvino where galip-kernels
+    computes in it. Any other is that device or an error. `cuda:1`, `tensorrt:1` and `directml:1` are the
+    second GPU.
     `precision`: `auto` (fp32 where the bundle has it, for tensorrt fp16) or one that the bundle has.
     `threads`: CPU threads of one run; None for as many CPUs as this process may use.
     `fallback`: on coreml and directml, let the CPU run the nodes that the device cannot; `Model.info` lists

@@ -339,7 +339,7 @@ def test_a_bundle_without_the_kernels_beside_it(config, tiny_models):
     report = run(config(subjects=(MEASURED, "nokernels-cpu-fp32"), cold_starts=1))
     used, unused = (report.subjects[name] for name in (MEASURED, "nokernels-cpu-fp32"))
     assert used.info["kernels"]["target"]
-    assert unused.info["kernels"]["why"] == "GALIP_KERNELS=0 switches them off"
+    assert unused.info["kernels"]["why"] == "GALIP_KERNELS=0 switches galip-kernels off"
     assert (used.parity.psnr_min or np.inf) > 60
     assert "GALIP_KERNELS" not in os.environ
     lines = notes_of(report)

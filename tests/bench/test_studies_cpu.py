@@ -82,7 +82,7 @@ def test_the_products_of_an_algorithm():
     # a doubling has 5 x 5 points for 4 x 4 outputs; 16 outputs are 2.67 tiles of 6, thus 3
     expected = (4 * 4) * (5 * 5) * 4 * 2 + (3 * 3) * (8 * 8) * 2 * 2 + 8 * 8 * 4 * 2
     assert kernels.computed_products(block, ["F(4x4,3x3) of a doubling", "F(6x6,3x3)"]) == expected
-    with pytest.raises(ValueError, match="no algorithm"):
+    with pytest.raises(ValueError, match="not a Winograd algorithm"):
         kernels.computed_products(block, ["direct", "F(6x6,3x3)"])
 
 

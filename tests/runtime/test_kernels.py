@@ -90,7 +90,7 @@ def test_the_pictures_are_those_of_onnxruntime(tmp_path, monkeypatch, form):
     assert model.info()["kernels"]["target"] == TARGET
     assert model.info()["kernels"]["why"] is None
     assert len(model.info()["kernels"]["algorithms"]) >= 4
-    assert plain.info()["kernels"]["why"] == "GALIP_KERNELS=0 switches them off"
+    assert plain.info()["kernels"]["why"] == "GALIP_KERNELS=0 switches galip-kernels off"
     assert model.rounds_on_device
     noise, sentence = inputs(5)
     image, expected = model.decode(noise, sentence), plain.decode(noise, sentence)
@@ -223,7 +223,7 @@ def test_a_check_that_agreed_is_not_repeated(tmp_path, monkeypatch):
 
 @needs_kernels
 @pytest.mark.parametrize(
-    ("broken", "why"), [("image", "another one than onnxruntime's"), ("pixels", "not those of their picture")]
+    ("broken", "why"), [("image", "is not onnxruntime's"), ("pixels", "not those of its picture")]
 )
 def test_kernels_that_disagree_are_not_used(tmp_path, monkeypatch, caplog, broken, why):
     monkeypatch.setenv("GALIP_CACHE", str(tmp_path / "cache"))
@@ -266,7 +266,7 @@ def test_very_large_pictures_that_disagree(values, others):
 
 @needs_kernels
 def test_a_graph_without_blocks(tmp_path):
-    assert_names(unused(make_stub_bundle(tmp_path / "bundle")), "do not know this graph")
+    assert_names(unused(make_stub_bundle(tmp_path / "bundle")), "does not compute such a graph")
 
 
 @needs_kernels
@@ -294,6 +294,14 @@ def test_they_are_not_installed(tmp_path, monkeypatch, caplog):
         "target": None,
         "why": "galip-kernels is not installed",
     }
+
+
+@needs_kernels
+def test_doctor_says_what_is_used(monkeypatch):
+    assert doctor.examine()["kernels"]["target"] == TARGET
+    monkeypatch.setenv("GALIP_KERNELS", "0")
+    off = {"version": None, "target": None, "why": "GALIP_KERNELS=0 switches galip-kernels off"}
+    assert doctor.examine()["kernels"] == off
 
 
 def pretend(monkeypatch, library):
@@ -324,7 +332,7 @@ def test_a_library_that_lacks_functions(tmp_path, monkeypatch, caplog):
 def test_a_library_with_another_interface(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(kernels, "_ABI", 2)
     with caplog.at_level(logging.WARNING):
-        assert_names(unused(make_block_bundle(tmp_path / "bundle")), "interface 1", "calls 2", "same release")
+        assert_names(unused(make_block_bundle(tmp_path / "bundle")), "interface 1", "needs 2", "same release")
     assert "interface 1" in caplog.text
 
 
@@ -341,7 +349,7 @@ def test_other_devices_do_without(tmp_path):
     model = galip_runtime.load(make_block_bundle(tmp_path / "bundle"), device="openvino", threads=1)
     assert model.info()["kernels"] == {
         "target": None,
-        "why": "they compute on device cpu only",
+        "why": "galip-kernels computes on device cpu only",
         "version": None,
         "algorithms": [],
     }

@@ -3,13 +3,14 @@
 Measures noise and sentence → image, each peer in a process of its own, by turns: PyTorch in the released
 code's order, PyTorch compiled and frozen, onnxruntime, OpenVINO, MNN and ncnn on the graph without rewrites,
 MNN and ncnn on galip's graph, and galip's own ways to run it. A speed means little where the picture is
-another one, so each peer's pictures are compared with those of eager PyTorch in fp32.
+a different one, so each peer's pictures are compared with those of eager PyTorch in fp32.
 
-MNN and ncnn are no dependencies of galip. `make bench-peers` installs them in an environment of their own:
+MNN and ncnn are not dependencies of galip. `make bench-peers` installs them in an environment of their own:
 
     python -m venv .venv-peers
     .venv-peers/bin/pip install MNN ncnn
     .venv-peers/bin/pip install --no-deps pnnx
 
-pnnx converts graphs for ncnn; it is a program that needs nothing of the PyTorch which it asks for.
+pnnx converts graphs for ncnn. It is a standalone program; PyTorch is among its dependencies, but it does not
+use it.
 """

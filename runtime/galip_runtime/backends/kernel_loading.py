@@ -28,12 +28,21 @@ from galip_runtime.backends.runner import GraphFile, Settings
 from galip_runtime.bundle.generation_blocks import GenerationBlock, GenerationBlocks
 from galip_runtime.bundle.hash_cache import HashCache
 from galip_runtime.bundle.manifest import TensorSpec, file_signature
+from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.cache import optional_cache
 
-__all__ = ["KERNEL_PRECISIONS", "LoadedBlocks", "kernels_compute", "kernels_off", "load_blocks"]
+__all__ = [
+    "KERNEL_PRECISIONS",
+    "LoadedBlocks",
+    "block_weights",
+    "kernels_compute",
+    "kernels_here",
+    "kernels_off",
+    "load_blocks",
+]
 
 KERNEL_PRECISIONS = ("fp32", "w16a32")
-"""that galip-kernels computes"""
+"""those in which galip-kernels computes"""
 _VARIABLE = "GALIP_KERNELS"
 _MAX_DIFFERENCE = 1e-4
 """of the picture's standard deviation"""
@@ -75,30 +84,34 @@ def kernels_off() -> Iterator[None]:
 def kernels_compute(precision: str) -> bool:
     """Return whether galip-kernels is installed, works on this CPU, and computes in `precision`."""
     try:
-        _check_precision(precision)
-        load_library()
+        _library_for(precision)
     except KernelsUnusable:
         return False
     return True
 
 
-def _check_precision(precision: str) -> None:
-    """Raise KernelsUnusable where galip-kernels is switched off, or computes in other precisions."""
+def kernels_here() -> KernelLibrary:
+    """Return the library of galip-kernels. Raises KernelsUnusable where it is switched off or cannot run."""
     if os.environ.get(_VARIABLE) == "0":
-        raise KernelsUnusable(f"{_VARIABLE}=0 switches them off", expected=True)
+        raise KernelsUnusable(f"{_VARIABLE}=0 switches galip-kernels off", expected=True)
+    return load_library()
+
+
+def _library_for(precision: str) -> KernelLibrary:
+    """Return the library. Raises as `kernels_here`, and for a precision that galip-kernels lacks."""
     if precision not in KERNEL_PRECISIONS:
         needed = " and ".join(KERNEL_PRECISIONS)
-        raise KernelsUnusable(f"they compute {needed}, not {precision}", expected=True)
+        raise KernelsUnusable(f"galip-kernels computes in {needed}, not in {precision}", expected=True)
+    return kernels_here()
 
 
 def load_blocks(file: GraphFile, settings: Settings) -> LoadedBlocks:
     """Load the blocks of a generator's graph, and check them unless that was done before.
 
     Raises KernelsUnusable where galip-kernels is not installed or switched off, where the graph is one that
-    it does not compute, and where its picture is another one than onnxruntime's.
+    it does not compute, and where its picture is not onnxruntime's.
     """
-    _check_precision(file.precision)
-    library = load_library()
+    library = _library_for(file.precision)
     found = _found(file)
     inputs = _inputs(found)
     blocks, to_rgb = _weights(file, found)
@@ -123,7 +136,9 @@ def _found(file: GraphFile) -> GenerationBlocks:
     try:
         found = file.onnx.generation_blocks(sizes)
     except ValueError as error:
-        raise KernelsUnusable(f"they do not know this graph: {error}", expected=True) from error
+        raise KernelsUnusable(
+            f"galip-kernels does not compute such a graph: {error}", expected=True
+        ) from error
     size, expected = found.blocks[-1].out_shape[1:], file.spec.outputs[0].shape[2:]
     if size != expected:
         raise KernelsUnusable(f"the graph's pictures have size {size}, not {expected}")
@@ -144,7 +159,7 @@ def _inputs(found: GenerationBlocks) -> tuple[TensorSpec, ...]:
 def _weights(file: GraphFile, found: GenerationBlocks) -> tuple[list[BlockWeights], ConvolutionWeights]:
     """Read the weights of the blocks, and those of the last convolution."""
     try:
-        blocks = [_weights_of(file, block) for block in found.blocks]
+        blocks = [block_weights(file.onnx, block) for block in found.blocks]
         return blocks, file.onnx.read_convolution(found.to_rgb)
     except ValueError as error:
         raise KernelsUnusable(str(error), expected=True) from error
@@ -152,8 +167,9 @@ def _weights(file: GraphFile, found: GenerationBlocks) -> tuple[list[BlockWeight
         raise KernelsUnusable(f"{file.path} cannot be read: {error}") from error
 
 
-def _weights_of(file: GraphFile, block: GenerationBlock) -> BlockWeights:
-    read = file.onnx.read_convolution
+def block_weights(onnx: OnnxFile, block: GenerationBlock) -> BlockWeights:
+    """Read the weights of a block. Raises as `OnnxFile.read_convolution`."""
+    read = onnx.read_convolution
     shortcut = read(block.shortcut) if block.shortcut else None
     return BlockWeights(block.in_shape, block.out_shape, read(block.conv1), read(block.conv2), shortcut)
 
@@ -193,16 +209,16 @@ def _check_agreement(blocks: KernelBlocks, tensors: Sequence[Features], expected
     try:
         image, pixels = blocks.image(features, affines), blocks.pixels(features, affines)
     except MemoryError as error:
-        raise KernelsUnusable(f"their picture cannot be compared: {error}") from error
+        raise KernelsUnusable(f"its picture cannot be compared: {error}") from error
     if image.shape != expected.shape:
-        raise KernelsUnusable(f"their picture has the shape {image.shape}, onnxruntime's {expected.shape}")
+        raise KernelsUnusable(f"its picture has the shape {image.shape}, onnxruntime's {expected.shape}")
     exact = expected.astype(np.float64)  # in which neither the difference nor the deviation overflows
     with np.errstate(invalid="ignore"):  # infinity - infinity
         difference, deviation = float(np.abs(image - exact).max()), float(exact.std())
     if not difference <= _MAX_DIFFERENCE * deviation:  # NaN is not, either
         raise KernelsUnusable(
-            f"their picture is another one than onnxruntime's: a value differs by {difference:.1e}, and the "
+            f"its picture is not onnxruntime's: a value differs by {difference:.1e}, and the "
             f"picture's standard deviation is {deviation:.1e}"
         )
     if pixels is None or not np.array_equal(pixels, to_uint8(image)):
-        raise KernelsUnusable("their pixels are not those of their picture")
+        raise KernelsUnusable("its 8-bit pixels are not those of its picture")

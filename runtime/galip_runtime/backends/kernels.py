@@ -92,7 +92,7 @@ def load_library() -> KernelLibrary:
         raise KernelsUnusable(f"galip-kernels cannot be loaded: {error}") from error
     if abi != _ABI:
         raise KernelsUnusable(
-            f"galip-kernels {version} has interface {abi} and this galip-runtime calls {_ABI}: install the "
+            f"galip-kernels {version} has interface {abi} and this galip-runtime needs {_ABI}: install the "
             "galip-kernels of the same release"
         )
     target = functions.galip_kernels_target().decode()
@@ -174,7 +174,7 @@ class KernelBlocks:
         """Return images, float32 (N, 3, H, W), not clamped; some values may not be finite.
 
         `features`: float32 (N, C, H, W) of the first block. `affines`: eight of each block, float32
-        (N, C, 1, 1). Their shapes are the caller's to check. Raises MemoryError.
+        (N, C, 1, 1). The caller checks their shapes. Raises MemoryError.
         """
         image = np.empty((len(features), 3, *self._size), np.float32)
         self._run(features, affines, image=_floats(image))

@@ -90,7 +90,7 @@ class Runner(ABC):
     """what runs the graph, best first"""
     nodes_on_cpu: Sequence[str] = ()
     """nodes that the CPU runs instead of the device, as "name (operator)"; only with `Settings.fallback`"""
-    kernels: Mapping[str, Any] = kernels_unused("they compute on device cpu only")
+    kernels: Mapping[str, Any] = kernels_unused("galip-kernels computes on device cpu only")
     """what galip-kernels computes, as `Model.info` shows it"""
 
     @classmethod

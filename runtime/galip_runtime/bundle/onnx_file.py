@@ -79,7 +79,7 @@ class OnnxFile:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Read a convolution's kernel (Co, Ci, 3, 3) or (Co, Ci, 1, 1) and bias (Co), both float32.
 
-        Raises ValueError where they cannot be told from the graph, and OSError where the file is gone.
+        Raises ValueError where the graph does not store them, and OSError where the file cannot be read.
         """
         return read_convolution(self.path, self._graph, convolution)
 

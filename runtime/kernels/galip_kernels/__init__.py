@@ -1,4 +1,4 @@
-"""The compiled library of galip-kernels: where it is, and which interface it has.
+"""Where the compiled library of galip-kernels is.
 
 galip-runtime loads it with ctypes; `galip_kernels.h`, beside the library, describes its functions for C.
 """
@@ -6,12 +6,9 @@ galip-runtime loads it with ctypes; `galip_kernels.h`, beside the library, descr
 import sys
 from pathlib import Path
 
-__all__ = ["ABI", "LIBRARY", "__version__"]
+__all__ = ["LIBRARY", "__version__"]
 
 __version__ = "0.1.0"
-
-ABI = 1
-"""`GALIP_KERNELS_ABI` of the library"""
 
 _NAMES = {"win32": "galip_kernels.dll", "darwin": "libgalip_kernels.dylib"}
 

@@ -21,7 +21,7 @@ namespace galip {
 namespace HWY_NAMESPACE {
 
 Arithmetic arithmetic_of(const char *name) {
-  return {name, kLanes, kRows, multiply, transform_input, transform_output, activate, image_row};
+  return {name, kLanes, multiply, transform_input, transform_output, activate, image_row};
 }
 
 }  // namespace HWY_NAMESPACE
@@ -33,7 +33,7 @@ HWY_AFTER_NAMESPACE();
 namespace galip {
 namespace {
 
-// Best first.
+// The arithmetic called `name`, or the best where it is NULL; NULL where this CPU lacks the instructions.
 const Arithmetic *find(const char *name) {
 #if HWY_TARGETS & HWY_AVX3
   static const Arithmetic avx512 = N_AVX3::arithmetic_of("AVX-512");

@@ -16,10 +16,10 @@ struct Affines {
   const float *gamma0, *beta0, *gamma1, *beta1;
 };
 
-// What becomes of the sums of a convolution; `kept` counts channels and pixels of one picture.
+// What follows a convolution: the affines and LeakyReLUs of df where `affines` is given, otherwise the sum with bias
+// and shortcut.
 struct Epilogue {
-  // df: affines with the bias in beta0; NULL: bias and shortcut are added
-  const Affines *affines = nullptr;  // of each picture
+  const Affines *affines = nullptr;  // of each picture, with the convolution's bias in beta0
   const float *bias = nullptr;       // padded(channels)
   const float *shortcut = nullptr;   // feature maps of the convolution's input size, a picture each
   Size shortcut_size = {0, 0};
@@ -27,6 +27,7 @@ struct Epilogue {
   bool leaky = false;                                               // at the very end
 };
 
+// Tiles that follow one another, counted through all pictures.
 struct Tiles {
   int64_t first;
   int count;
@@ -35,7 +36,6 @@ struct Tiles {
 struct Arithmetic {
   const char *name;
   int lanes;  // floats in a vector
-  int rows;   // rows of the left matrix that `multiply` takes at once
 
   // Right matrices (depth, columns) are packed in panels of two vectors of columns, depth by depth.
   size_t packed_size(int depth, int columns) const { return size_t(depth) * round_up(columns, lanes); }

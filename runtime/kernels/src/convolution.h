@@ -60,7 +60,7 @@ class Convolution {
   bool doubles_;
   TileAxis rows_, columns_;
   size_t weights_of_point_ = 0;  // floats
-  Floats weights_;               // of each point, as `Arithmetic::pack` lays them out
+  Floats weights_;               // of each point, packed as `Arithmetic::packed_index` says
 };
 
 // The source of each position of nearest upsampling from `in` to `out`.
