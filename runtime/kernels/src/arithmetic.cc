@@ -13,6 +13,7 @@
 
 #if HWY_TARGET != HWY_SCALAR  // which Highway always adds, and no CPU needs
 #include "multiply-inl.h"
+#include "transforms-inl.h"
 #include "winograd-inl.h"
 #include "image-inl.h"
 
