@@ -116,7 +116,8 @@ def pip_commands():
     for file in FILES:
         for line in file.read_text(encoding="utf-8").splitlines():
             for command in re.findall(r"pip install ([^`#]+)", line):
-                words = [word for word in shlex.split(command) if not word.startswith("-")]
+                without_settings = re.sub(r" -C \S+", "", command)
+                words = [word for word in shlex.split(without_settings) if not word.startswith("-")]
                 cases.append(pytest.param(words, id=f"{name_of(file)}: {command.strip()}"))
     return cases
 

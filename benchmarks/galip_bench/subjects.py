@@ -227,7 +227,7 @@ def _of_bundle(kind: str, bundle: Path, precisions: Sequence[str], threads: int 
 def _without_kernels(
     loader: Callable[[str, str], Callable[[], TextToImage]], precisions: Sequence[str]
 ) -> list[Subject]:
-    """Return the subjects on the CPU in which onnxruntime computes all, though galip-kernels is installed."""
+    """Return the subjects in which onnxruntime alone computes on the CPU, despite galip-kernels."""
     from galip_runtime.backends.kernel_loading import KERNEL_PRECISIONS, kernels_off
 
     def without(load_bundle: Callable[[], TextToImage]) -> TextToImage:
@@ -236,7 +236,7 @@ def _without_kernels(
 
     missing = ""
     if importlib.util.find_spec("galip_kernels") is None:
-        missing = "galip-kernels is not installed, so that the subject of the bundle is the same"
+        missing = "galip-kernels is not installed: bundle-cpu is the same without it"
     return [
         Subject(
             f"nokernels-cpu-{precision}",
