@@ -207,7 +207,7 @@ demo/random.safetensors: | setup
 	mkdir -p demo
 	PYTHONPATH=benchmarks $(BIN)/python -m studies.random_weights released $@
 
-# The generator alone, beside torch.compile, onnxruntime, OpenVINO, MNN and ncnn (12 minutes for both sizes, 20 GB of
+# The generator alone, beside torch.compile, onnxruntime, OpenVINO, MNN and ncnn (14 minutes for both sizes, 20 GB of
 # memory, as all are loaded at once); to be run on a machine with nothing else to do. Bundles are those of bench-cpu and
 # bench-full; where there are none, or the exporter is newer, they are exported first. The results' names end in the
 # CPU's instructions. A CPU with AMX gives a second result, with AMX masked.
@@ -235,8 +235,8 @@ endef
 
 bench-peers: setup .venv/.kernels .venv-peers/.ready demo/cpu_default_plain/manifest.json demo/cpu_full_plain/manifest.json
 	rm -f demo/peers_*.json
-	$(call measure-peers,default,11,1 8)
-	$(call measure-peers,full,9,1,demo/random.safetensors)
+	$(call measure-peers,default,7,1 8)
+	$(call measure-peers,full,5,1,demo/random.safetensors)
 	mv demo/peers_*.json benchmarks/results
 
 # FID of the shipped model and of what was exported from it, against the icons it was trained on (10 minutes).
