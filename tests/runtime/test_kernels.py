@@ -260,7 +260,7 @@ def test_very_large_pictures_that_disagree(values, others):
     """Their deviation overflows float32: compared with infinity, any difference would be small."""
     expected, image = (np.resize(np.float32(pair), (1, 3, 4, 4)) for pair in (values, others))
     blocks = types.SimpleNamespace(image=lambda *_: image, pixels=lambda *_: to_uint8(image))
-    with pytest.raises(KernelsUnusable, match="another one than onnxruntime's"):
+    with pytest.raises(KernelsUnusable, match="its picture is not onnxruntime's"):
         kernel_loading._check_agreement(blocks, [image], expected)
 
 
