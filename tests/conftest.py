@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from galip_runtime.signals import HANGUP, STOP
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells ignore Ctrl-C in background jobs and their children
@@ -49,6 +50,14 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GALIP_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def handlers_of_signals_stay():
+    """Fail a module that leaves other handlers of the signals that stop a process than it found."""
+    before = [signal.getsignal(number) for number in (*STOP, *HANGUP)]
+    yield
+    assert [signal.getsignal(number) for number in (*STOP, *HANGUP)] == before
 
 
 @pytest.fixture
