@@ -41,7 +41,7 @@ _BATCH = 4
 """pictures at once, and how many of the judged ones every group is measured on alone: the hardest"""
 _MARGIN_DB = 2.5
 """required of calibration beyond the goal: it sees fewer pictures than the gate, and computes what stays
-float in fp32. OpenVINO has bf16 for that on some CPUs, which took up to 1.9 dB of random weights' pictures
+float in fp32, where OpenVINO has bf16 on some CPUs, which loses some more
 """
 
 

@@ -18,6 +18,8 @@ from galip_runtime.errors import UsageError
 import galip.assets
 import galip.convert
 
+runs_int8 = pytest.mark.skipif(not openvino_computes_in("int8"), reason="this CPU does not compute in int8")
+
 
 def test_engines_of_a_bundle(run, fail, bundle, tmp_path, monkeypatch):
     calls = []
@@ -162,7 +164,7 @@ def test_a_page_that_cannot_be(fail, bundle, tiny_checkpoint, tmp_path):
     assert "--overwrite" in fail(2, "export", bundle, "--web", tmp_path)
 
 
-@pytest.mark.skipif(not openvino_computes_in("int8"), reason="this CPU does not compute in int8")
+@runs_int8
 def test_int8_that_falls_short(run, fail, tiny_checkpoint, tmp_path):
     out, alone = tmp_path / "out", tmp_path / "alone"
     asked = ["export", tiny_checkpoint, "--int8-psnr", "100"]
@@ -174,7 +176,7 @@ def test_int8_that_falls_short(run, fail, tiny_checkpoint, tmp_path):
     assert not alone.exists()
 
 
-@pytest.mark.skipif(not openvino_computes_in("int8"), reason="this CPU does not compute in int8")
+@runs_int8
 def test_the_curve_of_int8(run, tiny_checkpoint, tmp_path):
     asked = ["export", tiny_checkpoint, "--int8-psnr", "22", "--precision", "int8", "--overwrite", "--out"]
     code, output, _ = run(*asked, tmp_path / "out")

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from galip_export import export_bundle
+from galip_export.calibration import generator_samples
+from galip_export.trace import export_generator
 from studies.random_weights import set_contrast
 from tiny import random_model, small_config
 
@@ -70,3 +72,15 @@ def tame_checkpoint(tame_model, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("checkpoints") / "tame.safetensors"
     save_galip(path, tame_model)
     return path
+
+
+@pytest.fixture(scope="session")
+def tame_generator(tame_model):
+    """Its graph in fp32."""
+    return export_generator(tame_model)
+
+
+@pytest.fixture(scope="session")
+def tame_samples(tame_model):
+    """What calibration runs it with."""
+    return generator_samples(tame_model)

@@ -24,23 +24,13 @@ UNREACHABLE = 100.0
 
 
 @pytest.fixture(scope="module")
-def generator(tame_model):
-    return export_generator(tame_model)
+def few(tame_samples):
+    return calibration.rows(tame_samples.inputs, slice(0, 6))
 
 
 @pytest.fixture(scope="module")
-def samples(tame_model):
-    return calibration.generator_samples(tame_model)
-
-
-@pytest.fixture(scope="module")
-def few(samples):
-    return calibration.rows(samples.inputs, slice(0, 6))
-
-
-@pytest.fixture(scope="module")
-def groups(generator):
-    return quantization.group_nodes(generator)
+def groups(tame_generator):
+    return quantization.group_nodes(tame_generator)
 
 
 @pytest.fixture(scope="module")
@@ -49,24 +39,24 @@ def symmetric(groups):
 
 
 @pytest.fixture(scope="module")
-def activations(generator, few, symmetric):
-    ranges = tensor_ranges(generator, list(symmetric), few, lambda: None)
+def activations(tame_generator, few, symmetric):
+    ranges = tensor_ranges(tame_generator, list(symmetric), few, lambda: None)
     return {name: activation(*found.whole, symmetric[name]) for name, found in ranges.items()}
 
 
 @pytest.fixture(scope="module")
-def trial(generator, groups, symmetric):
-    return Trial(generator, groups, symmetric, batch=3)
+def trial(tame_generator, groups, symmetric):
+    return Trial(tame_generator, groups, symmetric, batch=3)
 
 
 @pytest.fixture(scope="module")
-def quantized_at(generator, samples):
+def quantized_at(tame_generator, tame_samples):
     """Quantizes the generator with a goal, once for each."""
     done = {}
 
     def quantize(goal):
         if goal not in done:
-            done[goal] = quantization.quantize(generator, samples, goal)
+            done[goal] = quantization.quantize(tame_generator, tame_samples, goal)
         return done[goal]
 
     return quantize
@@ -122,38 +112,38 @@ class Test_ranges:
         assert -5 < low < -3
         assert 3 < high < 9
 
-    def test_the_whole_range_is_that_of_all_values(self, generator, few, symmetric):
+    def test_the_whole_range_is_that_of_all_values(self, tame_generator, few, symmetric):
         name = next(iter(symmetric))
-        found = tensor_ranges(generator, [name], few, lambda: None)[name]
+        found = tensor_ranges(tame_generator, [name], few, lambda: None)[name]
         shown = onnx.ModelProto()
-        shown.CopyFrom(generator)
+        shown.CopyFrom(tame_generator)
         shown.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
         values = np.concatenate([outputs[1] for outputs in calibration.run(shown, few)])
         assert found.whole == pytest.approx((min(0, values.min()), max(0, values.max())), rel=1e-5)
 
 
 class Test_trial:
-    def test_with_nothing_in_int8_it_is_the_float_graph(self, trial, generator, few, activations):
+    def test_with_nothing_in_int8_it_is_the_float_graph(self, trial, tame_generator, few, activations):
         images = trial.images(few, (), Rounding(activations, {}), lambda: None)
-        expected = calibration.output(generator, few)
+        expected = calibration.output(tame_generator, few)
         assert np.abs(images - expected).max() < 1e-5 * expected.std()
 
-    def test_it_computes_what_the_written_graph_does(self, trial, generator, groups, few, activations):
+    def test_it_computes_what_the_written_graph_does(self, trial, tame_generator, groups, few, activations):
         errors = trial.mean_errors(few, activations, lambda: None)
         rounding = Rounding(activations, {name: -error for name, error in errors.items()})
         chosen = range(0, len(groups), 2)
         images = trial.images(few, chosen, rounding, lambda: None)
-        graph = quantized(generator, [node for number in chosen for node in groups[number]], rounding)
+        graph = quantized(tame_generator, [node for number in chosen for node in groups[number]], rounding)
         onnx.checker.check_model(graph, full_check=True)
         assert np.abs(calibration.output(graph, few) - images).max() < 1e-3 * images.std()
 
-    def test_the_correction_takes_the_mean_error_away(self, trial, generator, groups, few, activations):
+    def test_the_correction_takes_the_mean_error_away(self, trial, tame_generator, groups, few, activations):
         errors = trial.mean_errors(few, activations, lambda: None)
         convolution = groups[0][0]
 
         def error(corrections):
             rounding = Rounding(activations, corrections)
-            graphs = [generator, quantized(generator, [convolution], rounding)]
+            graphs = [tame_generator, quantized(tame_generator, [convolution], rounding)]
             outputs = []
             for graph in graphs:
                 shown = onnx.ModelProto()
@@ -227,10 +217,10 @@ class Test_choose:
 
 
 class Test_quantize:
-    def test_the_goal_is_kept_and_the_report_says_by_what(self, generator, samples, quantized_at):
+    def test_the_goal_is_kept_and_the_report_says_by_what(self, tame_generator, tame_samples, quantized_at):
         graph, report = quantized_at(40)
         onnx.checker.check_model(graph, full_check=True)
-        macs = count_macs(generator)
+        macs = count_macs(tame_generator)
         assert all(group.multiply_adds == sum(macs[name] for name in group.nodes) for group in report.groups)
         rounded = {node.name for node in graph.graph.node if any("/float" in name for name in node.input)}
         assert rounded == {name for group in report.groups for name in group.nodes if group.int8}
@@ -240,10 +230,10 @@ class Test_quantize:
         point = next(point for point in report.curve if point.share == report.share)
         assert report.psnr_db == point.measured_db >= 40
         images, expected = (
-            calibration.output(graph, samples.inputs),
-            calibration.output(generator, samples.inputs),
+            calibration.output(graph, tame_samples.inputs),
+            calibration.output(tame_generator, tame_samples.inputs),
         )
-        found = np.quantile(samples.psnr(expected, images), 0.01)
+        found = np.quantile(tame_samples.psnr(expected, images), 0.01)
         assert found == pytest.approx(report.psnr_db, abs=1.5)
 
     def test_more_decibels_leave_more_in_float(self, quantized_at):
@@ -252,25 +242,27 @@ class Test_quantize:
         assert high.psnr_db >= 50
         assert low.curve[-1].share == high.curve[-1].share
 
-    def test_what_cannot_be_reached_says_what_can(self, generator, samples):
+    def test_what_cannot_be_reached_says_what_can(self, tame_generator, tame_samples):
         with pytest.raises(QualityGateFailed, match=r"100 dB.*\d dB with [\d.]+%.*--int8-psnr"):
-            quantization.quantize(generator, samples, UNREACHABLE)
+            quantization.quantize(tame_generator, tame_samples, UNREACHABLE)
 
-    def test_the_same_again(self, generator, samples, quantized_at):
-        again, _ = quantization.quantize(generator, samples, 40)
+    def test_the_same_again(self, tame_generator, tame_samples, quantized_at):
+        again, _ = quantization.quantize(tame_generator, tame_samples, 40)
         first = quantized_at(40)[0]
         assert again.SerializeToString(deterministic=True) == first.SerializeToString(deterministic=True)
 
-    def test_the_float_graph_stays(self, generator, samples, quantized_at, tame_model):
+    def test_the_float_graph_stays(self, tame_generator, tame_samples, quantized_at, tame_model):
         quantized_at(40)
         fresh = export_generator(tame_model)
-        assert generator.SerializeToString(deterministic=True) == fresh.SerializeToString(deterministic=True)
+        assert tame_generator.SerializeToString(deterministic=True) == fresh.SerializeToString(
+            deterministic=True
+        )
 
-    def test_a_bias_is_the_layer_s_and_the_correction(self, generator, quantized_at):
+    def test_a_bias_is_the_layer_s_and_the_correction(self, tame_generator, quantized_at):
         graph, report = quantized_at(40)
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
-        plain = {tensor.name: numpy_helper.to_array(tensor) for tensor in generator.graph.initializer}
-        convolutions = {node.name: node for node in generator.graph.node if node.op_type == "Conv"}
+        plain = {tensor.name: numpy_helper.to_array(tensor) for tensor in tame_generator.graph.initializer}
+        convolutions = {node.name: node for node in tame_generator.graph.node if node.op_type == "Conv"}
         found = [
             name for group in report.groups if group.int8 for name in group.nodes if name in convolutions
         ]
@@ -281,8 +273,8 @@ class Test_quantize:
             change = np.abs(stored[f"{name}/bias"] - before)
             assert 0 < change.max() < 0.1
 
-    def test_convolutions_of_one_tensor_go_together(self, generator, groups):
-        convolutions = [node.name for node in generator.graph.node if node.op_type == "Conv"]
+    def test_convolutions_of_one_tensor_go_together(self, tame_generator, groups):
+        convolutions = [node.name for node in tame_generator.graph.node if node.op_type == "Conv"]
         grouped = [node.name for group in groups for node in group]
         assert len(grouped) == len(set(grouped)) > len(convolutions)
         assert set(convolutions) < set(grouped)
@@ -291,8 +283,8 @@ class Test_quantize:
             if group[0].op_type == "Conv":
                 assert len({node.input[0] for node in group}) == 1
 
-    def test_pictures_for_ranges_are_not_those_that_are_judged(self, samples):
-        ranged, judged = quantization._split(samples.inputs)
+    def test_pictures_for_ranges_are_not_those_that_are_judged(self, tame_samples):
+        ranged, judged = quantization._split(tame_samples.inputs)
         one, other = ({row.tobytes() for row in part["noise"]} for part in (ranged, judged))
         assert not one & other
         assert (len(one), len(other)) == (12, 40)

@@ -8,10 +8,9 @@ import sys
 import galip_runtime
 import numpy as np
 import pytest
-from galip_export import calibration, devices, export_bundle, graph_writer, parity, precisions
+from galip_export import devices, export_bundle, graph_writer, parity, precisions
 from galip_export.comparison import first_percentile, picture_psnr
 from galip_export.prompts import CALIBRATION_PROMPTS, GATE_PROMPTS
-from galip_export.trace import export_generator
 from galip_runtime import FileRefused, ProviderUnavailable, QualityGateFailed, UsageError
 from galip_runtime.backends import openvino_runner
 from galip_runtime.backends.openvino_runner import openvino_computes_in, openvino_core, openvino_settings
@@ -32,16 +31,6 @@ def checkpoint(tame_checkpoint):
 @pytest.fixture(scope="module")
 def exported(checkpoint, tmp_path_factory):
     return export_bundle(checkpoint, tmp_path_factory.mktemp("bundles") / "all", precisions=ALL)
-
-
-@pytest.fixture(scope="module")
-def generator(tame_model):
-    return export_generator(tame_model)
-
-
-@pytest.fixture(scope="module")
-def samples(tame_model):
-    return calibration.generator_samples(tame_model)
 
 
 def weights(proto):
@@ -165,9 +154,9 @@ def test_prompts_of_calibration_and_gate_have_nothing_in_common():
             assert any(word in prompt for prompt in part)
 
 
-def test_noise_of_calibration_and_gate_has_nothing_in_common(samples):
-    gate = parity.noise(range(parity.PICTURES), samples.inputs["noise"].shape[1])
-    assert not {row.tobytes() for row in gate} & {row.tobytes() for row in samples.inputs["noise"]}
+def test_noise_of_calibration_and_gate_has_nothing_in_common(tame_samples):
+    gate = parity.noise(range(parity.PICTURES), tame_samples.inputs["noise"].shape[1])
+    assert not {row.tobytes() for row in gate} & {row.tobytes() for row in tame_samples.inputs["noise"]}
 
 
 def test_a_graph_that_is_altered_is_refused(exported, tmp_path):

@@ -127,10 +127,8 @@ class _Search:
         """Return what `node`, a convolution of `size` by `size` taps, has for constants, and its input."""
         attributes, half = node.attributes, size // 2
         expected = [half] * 4 if pads is None else pads
-        plain = all(value == 1 for name in ("strides", "dilations") for value in attributes.get(name, [1, 1]))
-        is_plain = (
-            plain and attributes.get("group", 1) == 1 and attributes.get("auto_pad", "NOTSET") == "NOTSET"
-        )
+        ones = [attributes.get("group", 1), *attributes.get("strides", []), *attributes.get("dilations", [])]
+        is_plain = all(value == 1 for value in ones) and attributes.get("auto_pad", "NOTSET") == "NOTSET"
         if len(node.inputs) != 3 or not is_plain or list(attributes.get("pads", [0] * 4)) != list(expected):
             raise ValueError(f"the convolution of {node.outputs[0]!r:.80} is not one of a generation block")
         features, weight, bias = node.inputs
