@@ -226,8 +226,8 @@ class Test_what_cannot_be:
 
     def test_a_checkpoint_in_neither(self, tiny_checkpoint, tmp_path):
         """Known before anything is exported."""
-        with pytest.raises(UsageError, match=r"int8.*fp16"):
-            export_bundle(tiny_checkpoint, tmp_path / "out", precisions=["int8"], engines=TWO)
+        with pytest.raises(UsageError, match=r"w16a32.*fp16"):
+            export_bundle(tiny_checkpoint, tmp_path / "out", precisions=["w16a32"], engines=TWO)
 
     def test_within_the_bundle(self, half):
         with pytest.raises(UsageError, match=re.escape(str(half / "engines"))):

@@ -4,14 +4,14 @@ import pytest
 from fuzz.harness import TARGETS, run
 
 TRIALS = {
-    "mutated_bundles": 100,
-    "forged_bundles": 80,
-    "checkpoints": 80,
-    "datasets": 80,
-    "captions": 10,
+    "mutated_bundles": 40,
+    "forged_bundles": 30,
+    "checkpoints": 40,
+    "datasets": 40,
+    "captions": 5,
     "killed_exports": 1,
-    "killed_trainings": 4,
-    "threads": 4,
+    "killed_trainings": 2,
+    "threads": 2,
 }
 
 
