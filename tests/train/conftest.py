@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from train.perceptual_fixtures import write_teacher
 
 from galip.train.states import newest_state
-from train.perceptual_fixtures import write_teacher
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def convolved(x, weight, bias):
 
 
 def maps_of(picture):
-    """The maps of one picture (3, H, W), each (h, w, C), in NumPy and float64, as LPIPS's authors compute them."""
+    """The maps of one picture (3, H, W), each (h, w, C), as LPIPS computes them, in NumPy and float64."""
     tensors = {name: tensor.double().numpy() for name, tensor in teacher_tensors().items()}
     x, maps = (picture.double().numpy().transpose(1, 2, 0) - SHIFT) / SCALE, []
     for block, convolutions in ((1, 2), (2, 2), (3, 3)):

@@ -63,9 +63,9 @@ def test_the_heads_learn_and_are_no_part_of_the_model(config, saved):
     one = saved(run.out)["heads"]
     train(run, resume=True, echo=quiet)
     two = saved(run.out)["heads"]
-    assert {name for name in one if torch.equal(one[name], two[name])} == {
-        f"heads.{index}.mixing" for index in range(3)
-    }
+    learned = {name for name in one if not torch.equal(one[name], two[name])}
+    assert {name for name in one if not name.endswith(("mixing", "_u", "_v"))} <= learned
+    assert not {name for name in learned if name.endswith("mixing")}
     plain = train(config("plain"), echo=quiet)
     with safe_open(path, "pt") as file, safe_open(plain, "pt") as other:
         assert file.keys() == other.keys()
@@ -107,7 +107,7 @@ def test_heads_can_be_neither_added_nor_removed(config, saved):
         train(dataclasses.replace(config(steps=3, **BOTH)), resume=True, echo=quiet)
     other = config("other", **BOTH)
     train(other, echo=quiet)
-    with expect_error(UsageError, "projected_weight", "with "):
+    with expect_error(UsageError, "projected_weight", "with"):
         train(config("other", steps=3), resume=True, echo=quiet)
     assert saved(other.out)["step"] == 2
     train(config("other", steps=3, **{**BOTH, "projected_weight": 2.0}), resume=True, echo=quiet)
