@@ -154,7 +154,7 @@ class GanConfig:
         "GAN.",
     )
     perceptual_size: int = _option(
-        64, "Side in pixels of the square that the teacher sees, cut out at random; smaller is faster."
+        32, "Side in pixels of the square that the teacher sees, cut out at random; smaller is faster."
     )
     sample_prompts: tuple[str, ...] = _option(
         (), "Prompts of the sample grids; captions of the data if none."

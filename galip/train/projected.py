@@ -18,6 +18,7 @@ from galip import losses
 __all__ = ["ProjectedHeads", "create_heads", "projected_adversarial", "projected_objective"]
 
 _CHANNELS = 64
+_LEAST_RMS = 1e-6
 _SMALLEST_SIDE = 8
 """A head halves its map down to this side and judges every place there."""
 
@@ -37,7 +38,11 @@ class ProjectedHead(nn.Module):
         self.sentence = nn.Linear(embed_dim, _CHANNELS, bias=False)
 
     def features(self, feature: Tensor) -> Tensor:
-        """Map (N, width, S, S) → features (N, P, C)."""
+        """Map (N, width, S, S) → features (N, P, C). A picture's map counts by its pattern, not its size:
+        VGG's are of very different ones, and spectral norms would pass that on to the logits.
+        """
+        rms = feature.float().square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        feature = feature / (rms + _LEAST_RMS)
         x = F.conv2d(feature, self.get_buffer("mixing"))  # (N, C, S, S)
         for conv in (*self.convs, self.last):
             x = F.leaky_relu(conv(x), 0.2)
