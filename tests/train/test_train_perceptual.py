@@ -64,7 +64,8 @@ def test_the_heads_learn_and_are_no_part_of_the_model(config, saved):
     train(run, resume=True, echo=quiet)
     two = saved(run.out)["heads"]
     learned = {name for name in one if not torch.equal(one[name], two[name])}
-    assert {name for name in one if not name.endswith(("mixing", "_u", "_v"))} <= learned
+    others = ("mixing", "_u", "_v", "real.bias")  # inside the hinges the bias's gradients cancel out
+    assert {name for name in one if not name.endswith(others)} <= learned
     assert not {name for name in learned if name.endswith("mixing")}
     plain = train(config("plain"), echo=quiet)
     with safe_open(path, "pt") as file, safe_open(plain, "pt") as other:
