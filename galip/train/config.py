@@ -72,7 +72,9 @@ def _check(
 
 @dataclass(frozen=True)
 class GanConfig:
-    """A run of `galip train`. Departures from GALIP are off by default: pose, paired losses, range."""
+    """A run of `galip train`. Departures from GALIP are off by default: pose, paired losses, range penalty,
+    perceptual teacher.
+    """
 
     data: str = _required("Folder of captioned pictures, in any layout of --layout.")
     clip: str = _required(

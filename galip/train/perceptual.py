@@ -48,7 +48,7 @@ class PerceptualFeatures(nn.Module):
 
         The maps are (N, C_1, H, W), (N, C_2, H/2, W/2) and (N, C_3, H/4, W/4).
         """
-        x = (pictures - self.mean) / self.deviation
+        x = (pictures - self.get_buffer("mean")) / self.get_buffer("deviation")
         maps: list[Tensor] = []
         for block in _BLOCKS:
             x = F.max_pool2d(x, 2) if maps else x

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import ParametrizationList
 
 from galip import losses
 
@@ -67,12 +69,15 @@ class ProjectedHeads(nn.Module):
 
     def features(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps, shallow to deep → features, each (N, P, C)."""
-        return [head.features(feature) for head, feature in zip(self.heads, maps, strict=True)]
+        return [head.features(feature) for head, feature in zip(self._heads(), maps, strict=True)]
 
     def logits(self, features: list[Tensor], sentence: Tensor) -> list[Tensor]:
         """Features, each (N, P, C), sentence (N, D) → logits, each (N, P)."""
         sentence = F.normalize(sentence, dim=1)
-        return [head.logits(x, sentence) for head, x in zip(self.heads, features, strict=True)]
+        return [head.logits(x, sentence) for head, x in zip(self._heads(), features, strict=True)]
+
+    def _heads(self) -> list[ProjectedHead]:
+        return cast(list[ProjectedHead], [*self.heads])
 
     def forward(self, maps: Sequence[Tensor], sentence: Tensor) -> list[Tensor]:
         """Maps, shallow to deep, and sentence (N, D) → logits, each (N, P)."""
@@ -82,10 +87,9 @@ class ProjectedHeads(nn.Module):
     def update_norms(self) -> None:
         """Follow the weights' largest singular values by a step of the power method. Once a training step."""
         for module in self.modules():
-            if nn.utils.parametrize.is_parametrized(module):
-                module.parametrizations.train()
-                module.weight  # noqa: B018 - computed, and with it the singular vectors
-                module.parametrizations.eval()
+            if isinstance(module, ParametrizationList):
+                module.train()()  # computes the weight, and with it the singular vectors
+                module.eval()
 
 
 def create_heads(widths: list[int], side: int, embed_dim: int, seed: int) -> ProjectedHeads:
