@@ -13,6 +13,7 @@ from safetensors import safe_open
 from galip.early_checks import check_training
 from galip.train.config import GanConfig
 from galip.train.gan import train
+from galip.train.labels import label_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -55,6 +56,7 @@ def test_each_phase_logs_its_losses(config, logged):
     warm, *paired, alone = ({*line} & names for line in logged(run.out))
     assert (warm, paired, alone) == ({"perceptual"}, [names, names], names - {"perceptual"})
     assert all(math.isfinite(value) for line in logged(run.out) for value in line.values())
+    assert all(label_of(name).group for name in names)
 
 
 def test_the_heads_learn_and_are_no_part_of_the_model(config, saved):
