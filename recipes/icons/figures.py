@@ -13,8 +13,19 @@ from galip_bench.markdown import markdown_table
 from galip.assets import default_checkpoint
 from galip.metrics import EvaluationConfig, evaluate
 from icons import CARD
+from icons.colours import ASKED, COLOURED_THINGS
+from icons.spectrum import PERIODS
+from icons.variety import PAIRS
 
-__all__ = ["RIVALS", "evaluation_table", "judge", "rivals_table"]
+__all__ = [
+    "RIVALS",
+    "colours_table",
+    "evaluation_table",
+    "judge",
+    "rivals_table",
+    "spectrum_table",
+    "variety_table",
+]
 
 RIVALS = {
     "own-losses": "GALIP's own losses alone",
@@ -108,3 +119,49 @@ def rivals_table(reports: Mapping[str, Any]) -> str:
         spent = [f"{training['steps']:,}", f"{training['seconds'] / 60:.0f}"] if training else ["", ""]
         rows.append([name, *spent, *(f"{figures[key]:.{_ROWS[key][1]}f}" for key in keys)])
     return markdown_table(rows[0], rows[1:], right_align=False)
+
+
+def colours_table(colours: Mapping[str, Any]) -> str:
+    """Return `colours` of `card/measures.json` as a Markdown table: colours asked for, and those found."""
+    found = {asked: colours["found"][asked] for asked in ASKED}
+    names = list(dict.fromkeys([*ASKED, *(name for counts in found.values() for name in counts)]))
+    rows = []
+    for asked, counts in found.items():
+        shares = (f"{counts.get(name, 0) / sum(counts.values()):.0%}" for name in names)
+        rows.append([asked, *shares, f"{colours['real']['shares'].get(asked, 0):.0%}"])
+    return markdown_table(["asked for", *names, "real icons named so that the script gets right"], rows)
+
+
+def things_coloured_table(colours: Mapping[str, Any]) -> str:
+    """Return the share of the right colour by thing as a Markdown table."""
+    shares = colours["shares"]["thing"]
+    return markdown_table(
+        ["", *COLOURED_THINGS, "all"],
+        [["right colour", *(f"{shares[thing]:.0%}" for thing in COLOURED_THINGS), f"{colours['share']:.0%}"]],
+    )
+
+
+def variety_table(variety: Mapping[str, Any]) -> str:
+    """Return `variety` of `card/measures.json` as a Markdown table, a row per kind of pair."""
+    rows = [
+        [name, f"{variety['pairs'][kind]}", f"{variety['lpips'][kind]:.3f}"] for kind, name in PAIRS.items()
+    ]
+    return markdown_table(["", "pairs", "LPIPS"], rows)
+
+
+def spectrum_table(spectrum: Mapping[str, Any]) -> str:
+    """Return `spectrum` of `card/measures.json` as a Markdown table, a row for power, one each for peaks."""
+    octaves = list(spectrum["octaves"])
+    power = markdown_table(
+        ["periods, pixels", *(f"{shortest} to {2 * int(shortest)}" for shortest in octaves)],
+        [["made by real", *(f"{spectrum['octaves'][shortest]:.2f}" for shortest in octaves)]],
+    )
+    periods = [str(period) for period in PERIODS]
+    peaks = markdown_table(
+        ["peaks at a period of", *periods],
+        [
+            [name, *(f"{ratios[period]:.2f}" for period in periods)]
+            for name, ratios in spectrum["peaks"].items()
+        ],
+    )
+    return f"{power}\n\n{peaks}"
