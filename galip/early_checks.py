@@ -30,7 +30,7 @@ from galip.data.layouts.shards import check_readers, is_streamed, shards_of_spli
 from galip.data.sources import find_split, readable, recognise
 from galip.data.texts import read_captions
 from galip.differences import describe_differences
-from galip.headers import is_weights, weights_in
+from galip.headers import is_weights, read_header, weights_in
 from galip.metrics.config import check_metrics
 from galip.presets import preset
 from galip.torch_build import check_cuda
@@ -146,6 +146,8 @@ def check_training(config: GanConfig, resume: bool) -> None:
     check_clip(config.clip, shape.clip)
     if config.init:
         check_initial(checkpoint_path(config.init), shape)
+    if config.perceptual:
+        read_header(Path(config.perceptual))
     data = Path(config.data)
     layout = recognise(data, config.layout)
     split = find_split(data, "train", layout)

@@ -14,9 +14,11 @@ from torch import Tensor
 __all__ = [
     "AUGMENT_DIMS",
     "POSE_DIMS",
+    "cut_out",
     "diff_augment",
     "pose",
     "pose_from_noise",
+    "random_corner",
     "random_offset",
     "shift",
     "to_float",
@@ -113,3 +115,17 @@ def random_offset(most: int, generator: torch.Generator) -> tuple[int, int]:
     """Sample pixels right and down, each from -most to most."""
     right, down = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
     return right, down
+
+
+def random_corner(size: int, window: int, generator: torch.Generator) -> tuple[int, int]:
+    """Sample the first row and column of a square of `window` pixels in pictures of `size`; 0 if it covers
+    them.
+    """
+    top, left = torch.randint(0, max(size - window, 0) + 1, (2,), generator=generator).tolist()
+    return top, left
+
+
+def cut_out(pictures: Tensor, corner: tuple[int, int], window: int) -> Tensor:
+    """Cut the square of `window` pixels at `corner` out of pictures (N, 3, S, S); all of them if smaller."""
+    top, left = corner
+    return pictures[:, :, top : top + window, left : left + window]

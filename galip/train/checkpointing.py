@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from galip_runtime.errors import UsageError
 from torch import Tensor
 
 from galip.checkpoint import save_galip
@@ -29,6 +30,7 @@ def state_of(trainer: Trainer, step: int) -> dict[str, Any]:
         "step": step,
         "generator": _trainable(trainer.model.generator),
         "discriminator": trainer.model.discriminator.state_dict(),
+        "heads": trainer.heads.state_dict() if trainer.heads else {},
         "ema": trainer.ema.values,
         "optimizer_g": trainer.optimizer_g.state_dict(),
         "optimizer_d": trainer.optimizer_d.state_dict(),
@@ -42,13 +44,24 @@ def state_of(trainer: Trainer, step: int) -> dict[str, Any]:
 
 
 def load_state(trainer: Trainer, state: dict[str, Any]) -> int:
-    """Restore `trainer` from a saved state; returns the number of steps done."""
+    """Restore `trainer` from a saved state; returns the number of steps done.
+
+    Raises `UsageError` if the state has projected heads and the trainer has none, or the other way round.
+    """
+    heads = state.get("heads", {})
+    if bool(heads) != bool(trainer.heads):
+        begun = "with" if heads else "without"
+        raise UsageError(
+            f"the run began {begun} projected heads; projected_weight can be changed, but not from or to 0"
+        )
     names = _trainable(trainer.model.generator).keys()
     if names != state["generator"].keys():
         raise KeyError(f"generator has {sorted(names ^ state['generator'].keys())[:3]} or not")
     device = trainer.fabric.device
     trainer.model.generator.load_state_dict(state["generator"], strict=False)
     trainer.model.discriminator.load_state_dict(state["discriminator"])
+    if trainer.heads:
+        trainer.heads.load_state_dict(heads)
     trainer.ema.values = {name: value.to(device) for name, value in state["ema"].items()}
     trainer.optimizer_g.load_state_dict(state["optimizer_g"])
     trainer.optimizer_d.load_state_dict(state["optimizer_d"])

@@ -18,6 +18,9 @@ __all__ = ["ContrastiveConfig", "GanConfig"]
 DIFF_AUGMENT = ("color", "translation", "cutout")
 """Names that `diff_augment` may have; `galip.train.augment` applies them."""
 
+LEAST_PERCEPTUAL_SIZE = 16
+"""Pixels, so that the third block's map still has 4."""
+
 
 def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
@@ -43,6 +46,7 @@ _MAX = {
     "keep": 100_000,
     "evaluate_count": 10_000_000,
     "clip_shift": 1024,
+    "perceptual_size": 1024,
     "seed": 2**63,
 }
 
@@ -136,6 +140,22 @@ class GanConfig:
         "losses teach the generator to use it.",
     )
     clip_shift: int = _option(0, "Shift pictures by up to so many pixels before the frozen CLIP tower.")
+    perceptual: str = _option(
+        "",
+        "Perceptual teacher: file of VGG-16's first blocks and LPIPS's weights, as icons.perceptual_weights "
+        "writes it.",
+    )
+    perceptual_weight: float = _option(
+        0.0, "Weight of LPIPS beside the L1 distance: in the warm-up, and while the paired losses fade."
+    )
+    projected_weight: float = _option(
+        0.0,
+        "Weight of an additional adversarial loss, by heads on the perceptual teacher's maps as in Projected "
+        "GAN.",
+    )
+    perceptual_size: int = _option(
+        64, "Side in pixels of the square that the teacher sees, cut out at random; smaller is faster."
+    )
     sample_prompts: tuple[str, ...] = _option(
         (), "Prompts of the sample grids; captions of the data if none."
     )
@@ -179,6 +199,8 @@ class GanConfig:
                 "paired_pixel_weight",
                 "paired_feature_weight",
                 "range_weight",
+                "perceptual_weight",
+                "projected_weight",
                 "clip_shift",
                 "seed",
                 "caption_dropout",
@@ -196,6 +218,22 @@ class GanConfig:
         for name in self.diff_augment:
             if name not in DIFF_AUGMENT:
                 raise UsageError(f"diff_augment has {name!r}; choose of {', '.join(DIFF_AUGMENT)}")
+        _check_perceptual(self)
+
+
+def _check_perceptual(config: GanConfig) -> None:
+    """Raise `UsageError` unless the teacher is given exactly where a weight wants it, and sees enough."""
+    is_used = bool(config.perceptual_weight or config.projected_weight)
+    if is_used and not config.perceptual:
+        raise UsageError("perceptual_weight and projected_weight need a teacher; give its file: --perceptual")
+    if config.perceptual and not is_used:
+        raise UsageError(
+            "perceptual is given but not used; set perceptual_weight or projected_weight above 0"
+        )
+    if config.perceptual_size < LEAST_PERCEPTUAL_SIZE:
+        raise UsageError(
+            f"perceptual_size is {config.perceptual_size}; it must be at least {LEAST_PERCEPTUAL_SIZE}"
+        )
 
 
 def _as_in_gan(name: str) -> Any:

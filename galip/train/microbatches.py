@@ -19,6 +19,7 @@ from galip.train.augment import (
     diff_augment,
     pose,
     pose_from_noise,
+    random_corner,
     random_offset,
     shift,
     to_float,
@@ -34,6 +35,7 @@ class Microbatch:
     """What one process works on at once."""
 
     offset: tuple[int, int]  # pixels
+    corner: tuple[int, int]  # pixels, where the square that the perceptual teacher sees begins
     real: Tensor  # (N, 3, H, W)
     noise: Tensor  # (N, Z)
     sentence: Tensor  # (N, D)
@@ -60,6 +62,7 @@ def load_microbatches(
     noise = torch.randn(config.batch_size, model.config.generator.noise_dim, generator=rng)
     augment = torch.rand(config.batch_size, AUGMENT_DIMS, generator=rng)
     offset = random_offset(config.clip_shift, rng)
+    corner = random_corner(model.config.generator.image_size, config.perceptual_size, rng)
     noise, augment = noise[batch.rows].to(device), augment[batch.rows].to(device)
     real = to_float(batch.pictures.to(device, non_blocking=True))  # (N, 3, H, W)
     if config.pose:
@@ -69,4 +72,4 @@ def load_microbatches(
     whole = gather_batch(fabric, sentence)  # (N·world, D)
     mismatched = whole.roll(-1, dims=0)[fabric.global_rank :: fabric.world_size]  # (N, D)
     columns = [column.chunk(config.accumulate) for column in (real, noise, sentence, mismatched, augment)]
-    return [Microbatch(offset, *row) for row in zip(*columns, strict=True)]
+    return [Microbatch(offset, corner, *row) for row in zip(*columns, strict=True)]

@@ -1,7 +1,8 @@
 """One step of GALIP's training: an update of the discriminator and one of the generator.
 
 A step generates the fakes once and runs CLIP once on them and once on the real pictures; both updates use
-those features. What departs from GALIP (off by default): the paired warm-up, the range penalty, augmentation.
+those features. What departs from GALIP (off by default): the paired warm-up, the range penalty, augmentation,
+the perceptual teacher.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 from galip import losses
 from galip.data.loader import TrainingLoader
 from galip.model import Galip
+from galip.train.augment import cut_out
 from galip.train.collapse import CollapseDetector
 from galip.train.config import GanConfig
 from galip.train.ema import EMA
@@ -25,6 +28,8 @@ from galip.train.fabric import MIN_LOSS_SCALE
 from galip.train.fast_layers import choose_memory_format, fuse_upsampling, split_assessor
 from galip.train.microbatches import Microbatch, load_microbatches
 from galip.train.objectives import DiscriminatorObjective, generator_objective, pixel_distance
+from galip.train.perceptual import PerceptualFeatures, load_perceptual, perceptual_distance
+from galip.train.projected import ProjectedHeads, create_heads, projected_adversarial
 
 __all__ = ["Trainer"]
 
@@ -34,12 +39,14 @@ WARMUP_BETAS = (0.9, 0.99)
 
 @dataclass
 class _Features:
-    """A microbatch's generated pictures and CLIP's features of both kinds."""
+    """A microbatch's generated pictures, CLIP's features of both kinds, and the perceptual teacher's maps."""
 
     fake: Tensor  # (N, 3, H, W)
     real_maps: list[Tensor]  # each (N, C, G, G)
     fake_maps: list[Tensor]  # each (N, C, G, G)
     embedding: Tensor  # (N, D), of the generated pictures
+    real_vgg: list[Tensor]  # shallow to deep; empty if nothing compares them
+    fake_vgg: list[Tensor]
 
 
 class Trainer:
@@ -59,16 +66,33 @@ class Trainer:
         self.generator, self.optimizer_g = fabric.setup(
             generator, torch.optim.Adam(_trainable(model.generator), lr=config.lr_g, betas=betas, fused=True)
         )
-        objective = DiscriminatorObjective(model.discriminator, config.penalty_weight, config.penalty_power)
+        self.perceptual = self._load_perceptual()
+        self.heads = self._create_heads()
+        objective = DiscriminatorObjective(
+            model.discriminator, config.penalty_weight, config.penalty_power, self.heads
+        )
         self.discriminator_objective, self.optimizer_d = fabric.setup(
-            objective,
-            torch.optim.Adam(_trainable(model.discriminator), lr=config.lr_d, betas=betas, fused=True),
+            objective, torch.optim.Adam(_trainable(objective), lr=config.lr_d, betas=betas, fused=True)
         )
         self.scaler = getattr(fabric.strategy.precision, "scaler", None)
         self.ema = EMA(model.generator, config.ema_decay)
         self.collapse = CollapseDetector()
         self.best: dict[str, float] = {}
         self.validated_step = 0  # the last step after which `Validation` measured
+
+    def _load_perceptual(self) -> PerceptualFeatures | None:
+        if not self.config.perceptual:
+            return None
+        features = load_perceptual(Path(self.config.perceptual))
+        return features.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _create_heads(self) -> ProjectedHeads | None:
+        if self.perceptual is None or not self.config.projected_weight:
+            return None
+        side = min(self.config.perceptual_size, self.model.config.generator.image_size)
+        embed_dim = self.model.config.clip.embed_dim
+        heads = create_heads(self.perceptual.widths, side, embed_dim, self.config.seed)
+        return heads.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Update the discriminator and the generator; returns the scalars to log."""
@@ -102,9 +126,15 @@ class Trainer:
         for part in microbatches:
             with self._accumulating(self.generator, part is not microbatches[-1]):
                 fake = self.generator(part.noise, part.sentence)  # (N, 3, H, W)
-                pixel = pixel_distance(fake, part.real)
-                self.fabric.backward(self.config.paired_pixel_weight * pixel / len(microbatches))
-            means.add({"pixel": pixel})
+                scalars = {"pixel": pixel_distance(fake, part.real)}
+                loss = self.config.paired_pixel_weight * scalars["pixel"]
+                if self.config.perceptual_weight:
+                    scalars["perceptual"] = self._perceptual_distance(
+                        self._perceive(part, fake), self._perceive(part, part.real)
+                    )
+                    loss = loss + self.config.perceptual_weight * scalars["perceptual"]
+                self.fabric.backward(loss / len(microbatches))
+            means.add(scalars)
         self.optimizer_g.step()
         self.collapse.add_spread(fake)
         return means.values
@@ -116,10 +146,14 @@ class Trainer:
         again for the generator's update, which is what saves the memory.
         """
         once = len(microbatches) == 1
+        is_paired, compares = step < self.config.paired_steps, self._compares(step)
+        if self.heads is not None:
+            self.heads.update_norms()
         means = _Means(len(microbatches))
         self.optimizer_d.zero_grad()
         for part in microbatches:
-            features = self._extract_features(part, with_grad=once)
+            vgg = self.heads is not None or (once and compares)
+            features = self._extract_features(part, with_grad=once, vgg=vgg)
             with self._accumulating(self.discriminator_objective, part is not microbatches[-1]):
                 means.add(self._backward_discriminator(part, features, len(microbatches)))
         self.optimizer_d.step()
@@ -127,32 +161,72 @@ class Trainer:
         for part in microbatches:
             with self._accumulating(self.generator, part is not microbatches[-1]):
                 if not once:
-                    is_paired = step < self.config.paired_steps
-                    features = self._extract_features(part, with_grad=True, real=is_paired)
+                    vgg = self.heads is not None or compares
+                    features = self._extract_features(part, with_grad=True, real=is_paired, vgg=vgg)
                 means.add(self._backward_generator(step, part, features, len(microbatches)))
         self.optimizer_g.step()
         self.collapse.add_hinge(means.values["d_real"] + means.values["d_fake"])
         self.collapse.add_spread(features.fake)
         return means.values
 
-    def _extract_features(self, part: Microbatch, with_grad: bool, real: bool = True) -> _Features:
+    def _extract_features(
+        self, part: Microbatch, with_grad: bool, real: bool = True, vgg: bool = False
+    ) -> _Features:
         """Generate the pictures and extract CLIP's features of them and, if `real`, of the real ones,
-        augmented alike.
+        augmented alike. `vgg`: the perceptual teacher's maps of the same pictures, too.
         """
         policy = self.config.diff_augment
         with torch.set_grad_enabled(with_grad):
             fake = self.generator(part.noise, part.sentence)
             with self.fabric.autocast():
+                real_maps, real_vgg = [], list[Tensor]()
                 with torch.no_grad():
-                    real_maps = self.model.collect_maps(part.augmented(part.real, policy)) if real else []
-                fake_maps, embedding = self.collect(part.augmented(fake, policy))
-        return _Features(fake, real_maps, fake_maps, embedding)
+                    if real:
+                        seen = part.augmented(part.real, policy)
+                        real_maps = self.model.collect_maps(seen)
+                        real_vgg = self._perceive(part, seen) if vgg else []
+                seen = part.augmented(fake, policy)
+                fake_maps, embedding = self.collect(seen)
+                fake_vgg = self._perceive(part, seen) if vgg else []
+        return _Features(fake, real_maps, fake_maps, embedding, real_vgg, fake_vgg)
+
+    def _compares(self, step: int) -> bool:
+        """Return whether LPIPS is among the losses of an adversarial step."""
+        return step < self.config.paired_steps and self.config.perceptual_weight > 0
+
+    def _perceive(self, part: Microbatch, pictures: Tensor) -> list[Tensor]:
+        """Return the perceptual teacher's maps of the part's square of pictures (N, 3, H, W)."""
+        assert self.perceptual is not None, "the config has weights only with a teacher"
+        with self.fabric.autocast():
+            maps: list[Tensor] = self.perceptual(cut_out(pictures, part.corner, self.config.perceptual_size))
+        return maps
+
+    def _perceptual_distance(self, fake_vgg: list[Tensor], real_vgg: list[Tensor]) -> Tensor:
+        """Return LPIPS between the pictures with these maps. Scalar."""
+        assert self.perceptual is not None, "maps are the teacher's"
+        return perceptual_distance(self.perceptual.linear_weights, fake_vgg, real_vgg)
+
+    def _projected_adversarial(self, part: Microbatch, features: _Features) -> Tensor | None:
+        """Return what the heads say against the generated pictures (scalar); None without heads."""
+        if self.heads is None:
+            return None
+        self.heads.requires_grad_(False)
+        with self.fabric.autocast():
+            loss = projected_adversarial(self.heads, features.fake_vgg, part.sentence)
+        self.heads.requires_grad_(True)
+        return loss
 
     def _backward_discriminator(self, part: Microbatch, features: _Features, parts: int) -> dict[str, Tensor]:
         """Compute the discriminator's gradients: L_D of equation 1."""
         scale = MIN_LOSS_SCALE if self.scaler else 1.0
         terms = self.discriminator_objective(
-            features.real_maps, features.fake_maps, part.sentence, part.mismatched, scale
+            features.real_maps,
+            features.fake_maps,
+            part.sentence,
+            part.mismatched,
+            scale,
+            features.real_vgg,
+            features.fake_vgg,
         )
         self.fabric.backward(DiscriminatorObjective.total(terms) / parts)
         return dict(terms)
@@ -176,6 +250,12 @@ class Trainer:
             real=part.real,
             fake_maps=features.fake_maps,
             real_maps=features.real_maps,
+            perceptual=(
+                self._perceptual_distance(features.fake_vgg, features.real_vgg)
+                if self._compares(step)
+                else None
+            ),
+            projected=self._projected_adversarial(part, features),
         )
         self.fabric.backward(loss / parts)
         return scalars

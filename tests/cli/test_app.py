@@ -81,7 +81,7 @@ COMMANDS = {
     "--steps --batch-size --accumulate --lr-g --lr-d --beta1 --beta2 "
     "--similarity-weight --penalty-weight --penalty-power --ema-decay --warmup-steps --warmup-lr "
     "--paired-steps --paired-pixel-weight --paired-feature-weight --range-weight --pose --no-pose "
-    "--clip-shift --sample-prompts --evaluate-every --evaluate-against --evaluate-split "
+    "--clip-shift --perceptual --perceptual-weight --projected-weight --perceptual-size --sample-prompts --evaluate-every --evaluate-against --evaluate-split "
     "--evaluate-count --device --precision --compile --no-compile --seed --log-every "
     "--save-every --keep --preset --config --resume --json",
     "": "--version --debug",

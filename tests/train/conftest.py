@@ -7,6 +7,13 @@ import pytest
 import torch
 
 from galip.train.states import newest_state
+from train.perceptual_fixtures import write_teacher
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory):
+    """A perceptual teacher of 4, 6 and 8 channels with random weights."""
+    return write_teacher(tmp_path_factory.mktemp("tiny_teacher") / "teacher.safetensors")
 
 
 @pytest.fixture

