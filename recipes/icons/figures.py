@@ -14,7 +14,8 @@ from galip.assets import default_checkpoint
 from galip.metrics import EvaluationConfig, evaluate
 from icons import CARD
 from icons.colours import ASKED, COLOURED_THINGS
-from icons.spectrum import PERIODS
+from icons.measure import measure
+from icons.spectrum import PERIODS, plot_spectra
 from icons.variety import PAIRS
 
 __all__ = [
@@ -54,16 +55,20 @@ _ROWS = {
 """Figures of a report in the card's order, with their names there and decimals."""
 
 
-def judge(data: Path, runs: Path, seen: tuple[str, ...], unseen: tuple[str, ...]) -> None:
+def judge(data: Path, runs: Path, seen: tuple[str, ...], unseen: tuple[str, ...], perceptual: Path) -> None:
     """Evaluate the shipped checkpoint on trained and on unseen things, and the rivals in `runs`.
 
-    `seen` and `unseen` are the exclusions from `data`. Writes `card/evaluation.json` and `card/rivals.json`.
+    `seen` and `unseen` are the exclusions from `data`, `perceptual` the weights of LPIPS. Writes
+    `evaluation.json`, `measures.json`, `spectrum.png` and `rivals.json` in `card`.
     """
     checkpoint = default_checkpoint()
     on_seen = EvaluationConfig(str(checkpoint), str(data), CARD_METRICS, count=10_000, exclude=seen)
     on_unseen = replace(on_seen, split="test", exclude=unseen, count=FEWER)
     reports = {"seen": _report(on_seen), "unseen": _report(on_unseen)}
     _store(reports, CARD / "evaluation.json")
+    measures = measure(checkpoint, data, perceptual)
+    _store(measures, CARD / "measures.json")
+    plot_spectra(measures["spectrum"], CARD / "spectrum.png")
     rival = replace(
         on_seen, metrics=RIVAL_METRICS, count=FEWER, reference_count=FEWER, clip=str(checkpoint), size=64
     )

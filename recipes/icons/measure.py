@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from galip_runtime import console
 from galip_runtime.errors import GalipError
 from galip_runtime.files import check_writable, sha256_file, write_atomically
 from galip_runtime.text_to_image import TextToImage
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from galip.assets import STYLES, checkpoint_path
 from galip.data.shards import Sample, read_samples
 from galip.eager import load_eager
+from galip.train.augment import to_float
+from galip.train.perceptual import load_perceptual, perceptual_distance
 from icons.colours import colour_in_name, measure_colours
 from icons.commonness import commonest_things
 from icons.model_card import SEED
@@ -31,7 +35,6 @@ from icons.variety import Distance, measure_variety
 __all__ = ["measure"]
 
 COLOUR_SEEDS = range(4)
-LPIPS_BATCH = 8
 
 Pictures = NDArray[np.uint8]
 
@@ -39,7 +42,7 @@ Pictures = NDArray[np.uint8]
 def measure(checkpoint: Path, data: Path, perceptual: Path) -> dict[str, Any]:
     """Measure `checkpoint` beside the train split of the icons in `data`; fit for JSON.
 
-    `perceptual`: weights of LPIPS, as `galip.train.perceptual` loads them. Pictures are of the card's 40
+    `perceptual`: weights of LPIPS, as `icons.perceptual_weights` makes them. Pictures are of the card's 40
     things in all styles. Raises `FileRefused` and `UsageError` for files that cannot be used.
     """
     distance = lpips(perceptual)
@@ -79,22 +82,15 @@ def _resized(picture: Pictures, side: int) -> Pictures:
 
 
 def lpips(weights: Path) -> Distance:
-    """Return LPIPS by the network in `weights`, for pictures uint8 (N, S, S, 3)."""
-    import torch
-    from galip.train.perceptual import PerceptualFeatures, perceptual_distance
+    """Return LPIPS by the network in the file `weights`."""
+    features = load_perceptual(weights)
 
-    features = PerceptualFeatures(weights).eval()
+    def maps(picture: Pictures) -> list[Tensor]:
+        return features(to_float(torch.from_numpy(picture.copy())).permute(2, 0, 1)[None])
 
-    def tensor(pictures: Pictures) -> torch.Tensor:
-        return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-    def distance(first: Pictures, second: Pictures) -> NDArray[np.float64]:
-        results = []
+    def distance(first: Pictures, second: Pictures) -> float:
         with torch.inference_mode():
-            for start in range(0, len(first), LPIPS_BATCH):
-                batch = slice(start, start + LPIPS_BATCH)
-                results.append(perceptual_distance(features, tensor(first[batch]), tensor(second[batch])))
-        return torch.cat(results).double().numpy()
+            return float(perceptual_distance(features.linear_weights, maps(first), maps(second)))
 
     return distance
 

@@ -40,8 +40,8 @@ PAIRS = {
 
 Picture = NDArray[np.uint8]
 Pair = tuple[Picture, Picture]
-Distance = Callable[[Picture, Picture], NDArray[np.float64]]
-"""LPIPS of pictures uint8 (N, S, S, 3) with others of that shape → (N,)."""
+Distance = Callable[[Picture, Picture], float]
+"""LPIPS of two pictures uint8 (S, S, 3)."""
 
 
 def centred(picture: Picture) -> Picture:
@@ -52,9 +52,9 @@ def centred(picture: Picture) -> Picture:
     thing = ndimage.binary_opening(foreground(picture), np.ones((3, 3)))
     if not thing.any():
         thing = np.ones_like(thing)
-    (top, bottom), (left, right) = (np.flatnonzero(thing.any(axis=axis))[[0, -1]] for axis in (1, 0))
-    box = (int(left), int(top), int(right) + 1, int(bottom) + 1)
-    return _placed(picture, box, LONGEST / max(box[2] - box[0], box[3] - box[1]), SIDE)
+    (rows, columns), *_ = ndimage.find_objects(thing.astype(np.uint8))
+    box = (columns.start, rows.start, columns.stop, rows.stop)
+    return _placed(picture, box, LONGEST / max(columns.stop - columns.start, rows.stop - rows.start), SIDE)
 
 
 def register(moving: Picture, fixed: Picture) -> Picture:
@@ -70,7 +70,7 @@ def register(moving: Picture, fixed: Picture) -> Picture:
         scaled = _placed(moving, (0, 0, moving.shape[1], moving.shape[0]), scale, len(moving))
         ink = _ink(scaled)
         products = (np.fft.rfft2(ink, axes=(0, 1)) * target).sum(axis=2)
-        correlation = np.fft.irfft2(products, s=ink.shape[:2]) / max(np.linalg.norm(ink), 1e-9)
+        correlation = np.fft.irfft2(products, s=ink.shape[:2]) / max(float(np.linalg.norm(ink)), 1e-9)
         # correlation at [d] is that of `scaled` moved back by d
         window = np.roll(correlation, (MOST_SHIFT, MOST_SHIFT), axis=(0, 1))[: shape[0], : shape[1]]
         y, x = np.unravel_index(window.argmax(), shape)
@@ -135,8 +135,9 @@ def measure_variety(
     }
     result: dict[str, Any] = {"lpips": {}, "pairs": {}}
     for kind in PAIRS:
-        distances = _distances(islice(pairs[kind], count), distance, aligned=kind != "seeds_unaligned")
-        result["lpips"][kind] = float(distances.mean())
+        align = kind != "seeds_unaligned"
+        distances = [distance(*(_aligned(*pair) if align else pair)) for pair in islice(pairs[kind], count)]
+        result["lpips"][kind] = float(np.mean(distances))
         result["pairs"][kind] = len(distances)
     means = result["lpips"]
     floor = means["real_pose"]
@@ -181,9 +182,6 @@ def _pose_pairs(pictures: Sequence[Picture]) -> Iterator[Pair]:
         yield picture, posed(picture, random.uniform(0.8, 1), int(down), int(right))
 
 
-def _distances(pairs: Iterator[Pair], distance: Distance, aligned: bool) -> NDArray[np.float64]:
-    if aligned:
-        centres = ((centred(first), centred(second)) for first, second in pairs)
-        pairs = ((first, register(second, first)) for first, second in centres)
-    firsts, seconds = (np.stack(side) for side in zip(*pairs, strict=True))
-    return distance(firsts, seconds)
+def _aligned(first: Picture, second: Picture) -> Pair:
+    target = centred(first)
+    return target, register(centred(second), target)
