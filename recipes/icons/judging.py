@@ -308,22 +308,28 @@ def _run(options: argparse.Namespace) -> None:
         return
     things = [thing.prompt for thing in commonest_things(options.data)]
     if options.command == "naming":
-        path = checkpoint_path(options.model)
-        facts = {"model": sha256_file(path)}
-        naming_pages(load_eager(path), things, options.out, options.key, order=options.order, facts=facts)
+        model, digest = _loaded(options.model)
+        facts: dict[str, Any] = {"model": digest}
+        naming_pages(model, things, options.out, options.key, order=options.order, facts=facts)
         return
-    paths = {"old": checkpoint_path(options.old), "new": checkpoint_path(options.new)}
+    (old, old_digest), (new, new_digest) = _loaded(options.old), _loaded(options.new)
     pair_pages(
-        load_eager(paths["old"]),
-        load_eager(paths["new"]),
+        old,
+        new,
         things,
         options.out,
         options.key,
         styles_per_thing=options.styles_per_thing,
         with_prompts=options.with_prompts,
         order=options.order,
-        facts={"models": {name: sha256_file(path) for name, path in paths.items()}},
+        facts={"models": {"old": old_digest, "new": new_digest}},
     )
+
+
+def _loaded(source: str) -> tuple[TextToImage, str]:
+    """Return the model of a checkpoint, or `default`, and the checkpoint's sha256."""
+    path = checkpoint_path(source)
+    return load_eager(path), sha256_file(path)
 
 
 def _summary(judge: Mapping[str, Any]) -> str:

@@ -229,3 +229,4 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as exit_:
         judging.main(["pairs", "default", "default", *places])
     assert exit_.value.code == UsageError.exit_code
+    assert "already" in capsys.readouterr().err

@@ -1,10 +1,13 @@
 """Colour, variety and sharpness, measured on drawn pictures whose answer is known."""
 
+import io
 import itertools
+import json
 
 import numpy as np
 import pytest
-from galip_runtime.errors import UsageError
+from galip_runtime.errors import FileRefused, UsageError
+from icons import measure as measuring
 from icons.colours import (
     ASKED,
     BOUNDS,
@@ -17,12 +20,14 @@ from icons.colours import (
     oklch,
 )
 from icons.figures import colours_table, spectrum_table, variety_table
+from icons.measure import lpips
 from icons.spectrum import compare_spectra, octaves, peaks, plot_spectra, power_spectrum
 from icons.variety import PAIRS, centred, measure_variety, posed, register
 from PIL import Image, ImageDraw, ImageFilter
+from train.perceptual_fixtures import write_teacher
 
 from galip.assets import STYLES
-from galip.data.shards import Sample
+from galip.data.shards import Sample, write_shards
 
 SEEDS = (0, 1)
 
@@ -124,7 +129,7 @@ def test_the_share_of_the_colours_asked_for():
         _, colour, thing = prompt.split(",")[0].split()
         paint = {"blue": "#2196f3", "red": "#f44336", "green": "#4caf50", "yellow": "#fdd835"}
         asked = colour if thing in ("car", "house") else "red"
-        return drawn(("rectangle", (30 + seed, 30, 90, 90), paint[asked]))
+        return drawn(("rectangle", (10 + seed, 10, 40, 40), paint[asked]), side=48)
 
     icons = [
         Sample("1", house(), "a blue house", {"thing": "blue house"}),
@@ -263,3 +268,74 @@ def test_a_periodic_pattern_peaks_at_its_period(noise, period, kind):
 def test_spectra_need_squares_of_whole_periods(shape):
     with pytest.raises(UsageError, match="squares of"):
         power_spectrum(np.zeros(shape, np.uint8))
+
+
+def test_lpips_is_nothing_for_equal_pictures_and_grows(tmp_path):
+    distance = lpips(write_teacher(tmp_path / "teacher.safetensors"))
+    picture = house()
+    other = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(1)))
+    assert distance(picture, picture) == 0
+    assert 0 < distance(picture, other) < distance(picture, 255 - picture)
+
+
+class Known:
+    """Stands in for `commonest_things`, which needs CLIP's words."""
+
+    def __init__(self, thing):
+        self.thing, self.prompt = thing, f"a {thing}"
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Runs the command on a painter and two things in all styles; returns the results' file."""
+    painter = Painter(lambda prompt, seed: house(COLOURS[len(prompt) % 5] if seed else COLOURS[0]))
+    monkeypatch.setattr(measuring, "load_eager", lambda path: painter)
+    monkeypatch.setattr(measuring, "COLOUR_SEEDS", (0,))
+    monkeypatch.setattr(measuring, "commonest_things", lambda data: [Known("house"), Known("dog")])
+
+    def samples():
+        metas = {
+            "house": "travel-places",
+            "dog": "animals-nature",
+            "red heart": "smileys-emotion",
+            "king": "x",
+        }
+        for (thing, group), style in itertools.product(metas.items(), STYLES):
+            png = io.BytesIO()
+            Image.fromarray(house("#f44336", "#f44336")).resize((64, 64)).save(png, "PNG")
+            meta = {"thing": thing, "style": style, "group": group, "skin_tone": ""}
+            yield f"{thing} {style}", png.getvalue(), f"a {thing}, {style}", meta
+
+    write_shards(tmp_path, "train", samples())
+    weights = write_teacher(tmp_path / "teacher.safetensors")
+
+    def run(*options):
+        arguments = ["--data", str(tmp_path), "--perceptual", str(weights), "--out", str(tmp_path / "m.json")]
+        measuring.main([*arguments, *options])
+        return tmp_path / "m.json"
+
+    return run
+
+
+def test_the_command_measures_everything(command, tmp_path):
+    results = json.loads(command("--plot", str(tmp_path / "spectrum.png")).read_text())
+    assert list(results) == ["model", "colours", "variety", "spectrum"]
+    assert len(results["model"]) == 64
+    assert results["colours"]["real"] == {"pictures": 7, "share": 1.0, "shares": {"red": 1.0}}
+    assert results["variety"]["pairs"] == dict.fromkeys(PAIRS, 2)
+    assert results["spectrum"]["pictures"] == {"made": 14, "real": 14}
+    assert (tmp_path / "spectrum.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--perceptual", "none.safetensors"), FileRefused),
+        (("--plot", "none/plot.png"), UsageError),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_use(command, capsys, options, error):
+    with pytest.raises(SystemExit) as exit_:
+        command(*options)
+    assert exit_.value.code == error.exit_code
+    assert "none" in capsys.readouterr().err
