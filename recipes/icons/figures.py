@@ -25,6 +25,7 @@ __all__ = [
     "judge",
     "rivals_table",
     "spectrum_table",
+    "things_coloured_table",
     "variety_table",
 ]
 
@@ -127,18 +128,21 @@ def rivals_table(reports: Mapping[str, Any]) -> str:
 
 
 def colours_table(colours: Mapping[str, Any]) -> str:
-    """Return `colours` of `card/measures.json` as a Markdown table: colours asked for, and those found."""
+    """Return `colours` of `card/measures.json` as a Markdown table: colours asked for, and those found.
+
+    The last column is the share of the real icons named with the colour in which it is found.
+    """
     found = {asked: colours["found"][asked] for asked in ASKED}
     names = list(dict.fromkeys([*ASKED, *(name for counts in found.values() for name in counts)]))
     rows = []
     for asked, counts in found.items():
         shares = (f"{counts.get(name, 0) / sum(counts.values()):.0%}" for name in names)
         rows.append([asked, *shares, f"{colours['real']['shares'].get(asked, 0):.0%}"])
-    return markdown_table(["asked for", *names, "real icons named so that the script gets right"], rows)
+    return markdown_table(["asked for", *names, "real ones recognised"], rows)
 
 
 def things_coloured_table(colours: Mapping[str, Any]) -> str:
-    """Return the share of the right colour by thing as a Markdown table."""
+    """Return `colours` of `card/measures.json` as a Markdown table: the share that is right, by thing."""
     shares = colours["shares"]["thing"]
     return markdown_table(
         ["", *COLOURED_THINGS, "all"],

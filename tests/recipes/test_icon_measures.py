@@ -19,7 +19,7 @@ from icons.colours import (
     measure_colours,
     oklch,
 )
-from icons.figures import colours_table, spectrum_table, variety_table
+from icons.figures import colours_table, spectrum_table, things_coloured_table, variety_table
 from icons.measure import lpips
 from icons.spectrum import compare_spectra, octaves, peaks, plot_spectra, power_spectrum
 from icons.variety import PAIRS, centred, measure_variety, posed, register
@@ -148,7 +148,11 @@ def test_the_share_of_the_colours_asked_for():
     assert result["real"] == {
         "pictures": 3, "share": pytest.approx(2 / 3), "shares": {"red": 1.0, "blue": 0.5},
     }  # fmt: skip
-    assert "| blue |" in colours_table(result)
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in colours_table(result).splitlines()]
+    assert rows[0] == ["asked for", *ASKED, "real ones recognised"]
+    assert rows[2] == ["blue", "40%", "60%", "0%", "0%", "50%"]
+    rows = [row.split("|")[2:-1] for row in things_coloured_table(result).splitlines()]
+    assert [cell.strip() for cell in rows[2]] == ["100%", "100%", "25%", "25%", "25%", "55%"]
 
 
 def test_aligning_undoes_scale_and_shift():
