@@ -65,7 +65,7 @@ class Painter:
         ("#ff0000", "red"), ("#dd2e44", "red"), ("#ffa500", "orange"), ("#f4900c", "orange"),
         ("#ffcc4d", "yellow"), ("#ffff00", "yellow"), ("#77b255", "green"), ("#00ff00", "green"),
         ("#0000ff", "blue"), ("#55acee", "blue"), ("#bbddf5", "blue"), ("#aa8ed6", "purple"),
-        ("#ff69b4", "pink"), ("#ffc0cb", "pink"), ("#8b4513", "brown"),
+        ("#ff69b4", "pink"), ("#ffc0cb", "pink"), ("#8b4513", "brown"), ("#c1694f", "brown"), ("#ff5722", "orange"),
         ("#ffffff", ""), ("#808080", ""), ("#000000", ""),
     ],
 )  # fmt: skip
