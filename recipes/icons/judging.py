@@ -33,6 +33,7 @@ from PIL import Image, ImageDraw, ImageFont
 from galip.assets import STYLES, checkpoint_path
 from galip.data.texts import read_json
 from galip.eager import load_eager
+from icons.colours import ASKED, COLOURED_THINGS
 from icons.commonness import commonest_things
 from icons.model_card import SEED
 from icons.naming import ENOUGH_STYLES, named_things
@@ -278,6 +279,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pairs.add_argument("--with-prompts", action="store_true", help="show what was asked for")
     naming = commands.add_parser("naming", help="make pages of a model's pictures to be named")
     naming.add_argument("model")
+    naming.add_argument(
+        "--coloured", action="store_true", help="the things in colours of `icons.colours`, not the card's"
+    )
     for command in (pairs, naming):
         command.add_argument("--data", type=Path, required=True, help="folder of the icon pictures")
         command.add_argument("--out", type=Path, required=True, help="folder for the judges")
@@ -308,6 +312,8 @@ def _run(options: argparse.Namespace) -> None:
         return
     things = [thing.prompt for thing in commonest_things(options.data)]
     if options.command == "naming":
+        if options.coloured:
+            things = [f"a {colour} {thing}" for thing in COLOURED_THINGS for colour in ASKED]
         model, digest = _loaded(options.model)
         facts: dict[str, Any] = {"model": digest}
         naming_pages(model, things, options.out, options.key, order=options.order, facts=facts)

@@ -33,6 +33,7 @@ SYNONYMS = {
     "a school": ("school building",),
     "a national park": ("park",),
     "an automobile": ("car",),
+    "a car": ("automobile",),
     "fire": ("flame", "flames"),
     "an office building": ("building", "office", "skyscraper", "tower block"),
     "a sun": ("sun with rays",),
@@ -47,7 +48,10 @@ SYNONYMS = {
     "a thinking face": ("thinking", "pondering face"),
     "a love letter": ("letter", "envelope with a heart", "envelope with heart", "letter with a heart"),
 }
-"""Further names of the card's things, by prompt, without colours, articles, "face", "head" and "icon"."""
+"""Further names of the card's things, by prompt, without colours, articles, "face", "head" and "icon".
+
+They are also those of the thing in another colour.
+"""
 
 _ARTICLES = {"a", "an", "the"}
 _IGNORED = {"face", "head", "icon", "emoji", "black", "white", "grey", "gray"} | {name for name, *_ in BOUNDS}
@@ -55,14 +59,17 @@ _IGNORED = {"face", "head", "icon", "emoji", "black", "white", "grey", "gray"} |
 
 def is_named(prompt: str, answer: str) -> bool:
     """Return whether a judge's answer names the thing of a prompt without style."""
-    accepted = {_essence(name) for name in (prompt, *SYNONYMS.get(prompt, ()))}
-    return _essence(answer) in accepted
+    thing = _essence(prompt)
+    return _essence(answer) in {thing, *_ACCEPTED.get(thing, ())}
 
 
 def _essence(name: str) -> tuple[str, ...]:
     """Return the words that matter, or all if none does ("orange")."""
     words = [word for word in re.findall(r"[a-z]+", name.lower()) if word not in _ARTICLES]
     return tuple(word for word in words if word not in _IGNORED) or tuple(words)
+
+
+_ACCEPTED = {_essence(prompt): {_essence(name) for name in names} for prompt, names in SYNONYMS.items()}
 
 
 def named_things(judged: Mapping[str, Mapping[str, Sequence[str]]], judge: int) -> list[str]:

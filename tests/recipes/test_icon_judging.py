@@ -194,6 +194,9 @@ def test_names_are_scored_by_key_and_list(paths, tmp_path):
         ("a dog", "hot dog", False),
         ("a thinking face", "face", False),
         ("an orange", "orange", True),
+        ("a yellow car", "automobile", True),
+        ("a blue T-shirt", "red shirt", True),
+        ("a green flower", "blossom", True),
     ],
 )
 def test_what_names_a_thing(prompt, answer, right):
@@ -201,7 +204,7 @@ def test_what_names_a_thing(prompt, answer, right):
 
 
 def test_synonyms_are_of_the_card_s_things():
-    assert set(SYNONYMS) <= set(json.loads((CARD / "commonest.json").read_text()))
+    assert set(SYNONYMS) - {"a car"} <= set(json.loads((CARD / "commonest.json").read_text()))
 
 
 def test_the_card_says_what_the_judges_named():
@@ -209,6 +212,17 @@ def test_the_card_says_what_the_judges_named():
     card = " ".join((CARD.parent / "MODEL_CARD.md").read_text().split())
     first, second = (len(named_things(judged, judge)) for judge in (0, 1))
     assert f"One names {first} of the 40 things right in at least three styles, the other {second}" in card
+
+
+def test_coloured_things_can_be_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(judging, "load_eager", lambda path: Plain(90))
+    monkeypatch.setattr(judging, "commonest_things", lambda data: [])
+    key = tmp_path / "key.json"
+    places = ["--data", "data", "--out", str(tmp_path / "pages"), "--key", str(key)]
+    judging.main(["naming", "default", "--coloured", *places])
+    asked = json.loads(key.read_text())["asked"]
+    assert len(asked) == 20
+    assert {"a blue car", "a yellow T-shirt"} < set(asked)
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

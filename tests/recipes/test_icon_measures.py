@@ -62,10 +62,10 @@ class Painter:
 @pytest.mark.parametrize(
     ("code", "name"),
     [
-        ("#ff0000", "red"), ("#dd2e44", "red"), ("#ffa500", "orange"), ("#f4900c", "orange"),
+        ("#ff0000", "red"), ("#dd2e44", "red"), ("#ffa500", "orange"), ("#ff5722", "orange"),
         ("#ffcc4d", "yellow"), ("#ffff00", "yellow"), ("#77b255", "green"), ("#00ff00", "green"),
         ("#0000ff", "blue"), ("#55acee", "blue"), ("#bbddf5", "blue"), ("#aa8ed6", "purple"),
-        ("#ff69b4", "pink"), ("#ffc0cb", "pink"), ("#8b4513", "brown"), ("#c1694f", "brown"), ("#ff5722", "orange"),
+        ("#ff69b4", "pink"), ("#ffc0cb", "pink"), ("#8b4513", "brown"), ("#c1694f", "brown"),
         ("#ffffff", ""), ("#808080", ""), ("#000000", ""),
     ],
 )  # fmt: skip
