@@ -13,8 +13,21 @@ from galip_bench.markdown import markdown_table
 from galip.assets import default_checkpoint
 from galip.metrics import EvaluationConfig, evaluate
 from icons import CARD
+from icons.colours import ASKED, COLOURED_THINGS
+from icons.measure import measure
+from icons.spectrum import PERIODS, plot_spectra
+from icons.variety import PAIRS
 
-__all__ = ["RIVALS", "evaluation_table", "judge", "rivals_table"]
+__all__ = [
+    "RIVALS",
+    "colours_table",
+    "evaluation_table",
+    "judge",
+    "rivals_table",
+    "spectrum_table",
+    "things_coloured_table",
+    "variety_table",
+]
 
 RIVALS = {
     "own-losses": "GALIP's own losses alone",
@@ -43,16 +56,20 @@ _ROWS = {
 """Figures of a report in the card's order, with their names there and decimals."""
 
 
-def judge(data: Path, runs: Path, seen: tuple[str, ...], unseen: tuple[str, ...]) -> None:
+def judge(data: Path, runs: Path, seen: tuple[str, ...], unseen: tuple[str, ...], perceptual: Path) -> None:
     """Evaluate the shipped checkpoint on trained and on unseen things, and the rivals in `runs`.
 
-    `seen` and `unseen` are the exclusions from `data`. Writes `card/evaluation.json` and `card/rivals.json`.
+    `seen` and `unseen` are the exclusions from `data`, `perceptual` the weights of LPIPS. Writes
+    `evaluation.json`, `measures.json`, `spectrum.png` and `rivals.json` in `card`.
     """
     checkpoint = default_checkpoint()
     on_seen = EvaluationConfig(str(checkpoint), str(data), CARD_METRICS, count=10_000, exclude=seen)
     on_unseen = replace(on_seen, split="test", exclude=unseen, count=FEWER)
     reports = {"seen": _report(on_seen), "unseen": _report(on_unseen)}
     _store(reports, CARD / "evaluation.json")
+    measures = measure(checkpoint, data, perceptual)
+    _store(measures, CARD / "measures.json")
+    plot_spectra(measures["spectrum"], CARD / "spectrum.png")
     rival = replace(
         on_seen, metrics=RIVAL_METRICS, count=FEWER, reference_count=FEWER, clip=str(checkpoint), size=64
     )
@@ -108,3 +125,52 @@ def rivals_table(reports: Mapping[str, Any]) -> str:
         spent = [f"{training['steps']:,}", f"{training['seconds'] / 60:.0f}"] if training else ["", ""]
         rows.append([name, *spent, *(f"{figures[key]:.{_ROWS[key][1]}f}" for key in keys)])
     return markdown_table(rows[0], rows[1:], right_align=False)
+
+
+def colours_table(colours: Mapping[str, Any]) -> str:
+    """Return `colours` of `card/measures.json` as a Markdown table: colours asked for, and those found.
+
+    The last column is the share of the real icons named with the colour in which it is found.
+    """
+    found = {asked: colours["found"][asked] for asked in ASKED}
+    names = list(dict.fromkeys([*ASKED, *(name for counts in found.values() for name in counts)]))
+    rows = []
+    for asked, counts in found.items():
+        shares = (f"{counts.get(name, 0) / sum(counts.values()):.0%}" for name in names)
+        rows.append([asked, *shares, f"{colours['real']['shares'].get(asked, 0):.0%}"])
+    return markdown_table(["asked for", *names, "real ones recognised"], rows)
+
+
+def things_coloured_table(colours: Mapping[str, Any]) -> str:
+    """Return `colours` of `card/measures.json` as a Markdown table: the share that is right, by thing."""
+    shares = colours["shares"]["thing"]
+    return markdown_table(
+        ["", *COLOURED_THINGS, "all"],
+        [["right colour", *(f"{shares[thing]:.0%}" for thing in COLOURED_THINGS), f"{colours['share']:.0%}"]],
+    )
+
+
+def variety_table(variety: Mapping[str, Any]) -> str:
+    """Return `variety` of `card/measures.json` as a Markdown table, a row per kind of pair."""
+    rows = [
+        [name, f"{variety['pairs'][kind]}", f"{variety['lpips'][kind]:.3f}"] for kind, name in PAIRS.items()
+    ]
+    return markdown_table(["", "pairs", "LPIPS"], rows)
+
+
+def spectrum_table(spectrum: Mapping[str, Any]) -> str:
+    """Return `spectrum` of `card/measures.json` as a Markdown table, a row for power, one each for peaks."""
+    octaves = list(spectrum["octaves"])
+    power = markdown_table(
+        ["periods, pixels", *(f"{shortest} to {2 * int(shortest)}" for shortest in octaves)],
+        [["made by real", *(f"{spectrum['octaves'][shortest]:.2f}" for shortest in octaves)]],
+    )
+    periods = [str(period) for period in PERIODS]
+    peaks = markdown_table(
+        ["peaks at a period of", *periods],
+        [
+            [name, *(f"{ratios[period]:.2f}" for period in periods)]
+            for name, ratios in spectrum["peaks"].items()
+        ],
+    )
+    return f"{power}\n\n{peaks}"

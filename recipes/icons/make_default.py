@@ -26,6 +26,7 @@ from icons import CARD
 from icons.build import build_icons
 from icons.figures import RIVALS, judge
 from icons.model_card import copy_logs, save_card, save_rivals
+from icons.perceptual_weights import convert, find_or_fetch
 
 PEOPLE_AND_FLAGS = (
     "skin_tone",
@@ -105,7 +106,16 @@ def main() -> None:
     elif options.stage == "rivals":
         train_rivals(data, runs)
     else:
-        judge(data, runs, seen=(*PEOPLE_AND_FLAGS, COMMONEST), unseen=PEOPLE_AND_FLAGS)
+        seen = (*PEOPLE_AND_FLAGS, COMMONEST)
+        judge(data, runs, seen=seen, unseen=PEOPLE_AND_FLAGS, perceptual=perceptual_weights(runs))
+
+
+def perceptual_weights(runs: Path) -> Path:
+    """Return the weights of LPIPS, fetched to `runs` unless they are there."""
+    weights = runs / "vgg16_lpips.safetensors"
+    if not weights.exists():
+        convert(find_or_fetch(cache=runs), weights)
+    return weights
 
 
 def train_towers(data: Path, runs: Path) -> None:
