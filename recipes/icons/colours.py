@@ -1,0 +1,194 @@
+"""Recolouring drawings: from the one hue that fills most of an SVG to a named colour, with its shading kept.
+
+Colours are compared and moved in OKLCh, the polar form of OKLab (Björn Ottosson, "A perceptual color space for
+image processing", 2020): lightness L in 0 … 1, chroma C from 0 (grey) to about 0.32, hue h in degrees.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ImageColor
+
+__all__ = [
+    "COLOURS",
+    "Family",
+    "dominant",
+    "drawn",
+    "hex_of_lch",
+    "lab_of_lch",
+    "lch_of_rgb",
+    "nearest",
+    "recoloured",
+    "rgb_of_lch",
+]
+
+Array = npt.NDArray[np.float64]
+
+COLOURS = {
+    "red": (0.58, 0.22, 26),
+    "orange": (0.75, 0.17, 60),
+    "yellow": (0.88, 0.17, 96),
+    "green": (0.62, 0.18, 144),
+    "blue": (0.56, 0.19, 259),
+    "purple": (0.52, 0.20, 304),
+    "pink": (0.79, 0.13, 355),
+    "brown": (0.47, 0.085, 52),
+    "black": (0.28, 0.0, 0),
+    "white": (0.92, 0.0, 0),
+    "grey": (0.65, 0.0, 0),
+}
+"""The colours that drawings get, as OKLCh: what people call so at once."""
+
+HUE_RANGE = 40.0
+"""Degrees on both sides of the dominant hue that belong to its family."""
+GREY = 0.045
+"""Chroma below which a colour is grey, outline or white, and stays as it is."""
+HUE_KEPT = 0.3
+"""Share of the differences in hue within the family that are kept."""
+MOST_CHROMA = 1.25
+"""Of a shade, as a multiple of the colour's own."""
+WHITE = 0.985
+"""Lightness from which a pixel counts as the white around the drawing."""
+BINS = 72
+"""Of the histogram of hues that finds the dominant one."""
+SHADING = {"black": 0.45, "white": 0.35, "grey": 0.8}
+"""Share of the differences in lightness that is kept; elsewhere all of it."""
+
+# OKLab's two matrices: linear sRGB → cone responses, their cube roots → L, a, b.
+_TO_CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+_TO_LAB = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
+_FROM_CONES, _FROM_LAB = np.linalg.inv(_TO_CONES), np.linalg.inv(_TO_LAB)
+
+
+def lch_of_rgb(rgb: Array) -> Array:
+    """Return OKLCh (…, 3) of sRGB (…, 3) in 0 … 1."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    lightness, a, b = np.moveaxis(np.cbrt(linear @ _TO_CONES.T) @ _TO_LAB.T, -1, 0)
+    return np.stack([lightness, np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360], axis=-1)
+
+
+def rgb_of_lch(lch: Array) -> Array:
+    """Return sRGB (3,) in 0 … 1 of OKLCh (3,), with as much of its chroma as sRGB has."""
+    lightness, chroma, hue = lch
+    shares = np.linspace(1, 0, 101)[:, None]
+    radians = np.radians(hue)
+    lab = np.hstack([np.full_like(shares, lightness), chroma * shares * [np.cos(radians), np.sin(radians)]])
+    linear = (lab @ _FROM_LAB.T) ** 3 @ _FROM_CONES.T  # (101, 3)
+    inside = np.all((linear > -1e-4) & (linear < 1 + 1e-4), axis=1)
+    linear = linear[inside.argmax()].clip(0, 1)  # the first that sRGB has
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def hex_of_lch(lch: Array) -> str:
+    """Return the colour as #rrggbb."""
+    return "#{:02x}{:02x}{:02x}".format(*(round(255 * value) for value in rgb_of_lch(lch)))
+
+
+def lab_of_lch(lch: Array) -> Array:
+    """Return OKLab (…, 3), whose distances are those that people see."""
+    radians = np.radians(lch[..., 2])
+    return np.stack([lch[..., 0], lch[..., 1] * np.cos(radians), lch[..., 1] * np.sin(radians)], axis=-1)
+
+
+def nearest(lch: Array) -> str:
+    """Return the name of the colour of `COLOURS` that is nearest."""
+    distances = np.linalg.norm(lab_of_lch(np.array(list(COLOURS.values()))) - lab_of_lch(lch), axis=1)
+    return list(COLOURS)[int(distances.argmin())]
+
+
+def _turn(hue: Array, origin: float) -> Array:
+    """Return the angle from `origin` to `hue`, -180 … 180 degrees."""
+    return (hue - origin + 180) % 360 - 180
+
+
+@dataclass(frozen=True)
+class Family:
+    """The shades of the hue that fills most of a drawing."""
+
+    lightness: float
+    chroma: float
+    hue: float
+    """OKLCh, the medians over the area."""
+    share: float
+    """Of the drawing's area."""
+
+    @property
+    def lch(self) -> Array:
+        """The three as an array (3,)."""
+        return np.array([self.lightness, self.chroma, self.hue])
+
+    def holds(self, lch: Array) -> Array:
+        """Return which of the colours (…, 3) are of this family."""
+        return (lch[..., 1] > GREY) & (np.abs(_turn(lch[..., 2], self.hue)) <= HUE_RANGE)
+
+    def moved(self, lch: Array, colour: str) -> Array:
+        """Return shades (…, 3) of this family as the same shades of `colour`."""
+        lightness, chroma, hue = COLOURS[colour]
+        lightness = lightness + SHADING.get(colour, 1.0) * (lch[..., 0] - self.lightness)
+        chroma = chroma * np.minimum(lch[..., 1] / self.chroma, MOST_CHROMA)
+        hue = hue + HUE_KEPT * _turn(lch[..., 2], self.hue)
+        return np.stack([np.clip(lightness, 0, 1), chroma, hue], axis=-1)
+
+
+def drawn(picture: npt.NDArray[np.uint8]) -> Array:
+    """Return OKLCh (N, 3) of what isn't white in a picture (H, W, 3) of a drawing on white."""
+    lch = lch_of_rgb(picture.reshape(-1, 3) / 255)
+    return lch[lch[:, 0] < WHITE]
+
+
+def dominant(lch: Array) -> Family | None:
+    """Return the family that fills most of the area `lch` (N, 3); None if there are greys alone."""
+    coloured = lch[lch[:, 1] > GREY]
+    if not len(coloured):
+        return None
+    areas = np.histogram(coloured[:, 2], bins=BINS, range=(0, 360))[0]
+    near = sum(np.roll(areas, shift) for shift in range(-4, 5))
+    hue = (int(np.argmax(near)) + 0.5) * 360 / BINS
+    family = coloured[np.abs(_turn(coloured[:, 2], hue)) <= HUE_RANGE]
+    lightness, chroma = np.median(family[:, 0]), np.median(family[:, 1])
+    hue = (hue + np.median(_turn(family[:, 2], hue))) % 360
+    return Family(float(lightness), float(chroma), float(hue), len(family) / len(lch))
+
+
+_FILL = re.compile(r'(?<=fill="|roke="|olor=")(#\w+|(?!none|url|current)[a-z]+|rgba\([^)]*\))(?=")')
+# Shadows and highlights of 3D drawings: a filter that paints red, green and blue, 0 … 1
+_PAINT = re.compile(r'(?<=values=")0 0 0 0 ([\d.]+) 0 0 0 0 ([\d.]+) 0 0 0 0 ([\d.]+)(?= 0 0 0 )')
+
+
+def recoloured(svg: str, family: Family, colour: str) -> str:
+    """Return the SVG with the family's shades as shades of `colour` (of `COLOURS`). Other colours stay."""
+
+    def shade(rgb: Array) -> Array | None:
+        lch = lch_of_rgb(rgb)
+        return rgb_of_lch(family.moved(lch, colour)) if family.holds(lch) else None
+
+    def fill(match: re.Match[str]) -> str:
+        text = match[0]
+        *rgb, alpha = text[5:-1].split(",") if text.startswith("rgba") else (*ImageColor.getrgb(text)[:3], "")
+        new = shade(np.array(rgb, float) / 255)
+        if new is None:
+            return text
+        red, green, blue = (round(255 * value) for value in new)
+        return f"rgba({red}, {green}, {blue},{alpha})" if alpha else f"#{red:02x}{green:02x}{blue:02x}"
+
+    def paint(match: re.Match[str]) -> str:
+        new = shade(np.array(match.groups(), float))
+        return match[0] if new is None else "0 0 0 0 {:.6f} 0 0 0 0 {:.6f} 0 0 0 0 {:.6f}".format(*new)
+
+    return _PAINT.sub(paint, _FILL.sub(fill, svg))
