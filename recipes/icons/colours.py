@@ -1,7 +1,7 @@
-"""Recolouring drawings: from the one hue that fills most of an SVG to a named colour, with its shading kept.
+"""Recolouring drawings: from the one hue that fills most of an SVG to a named colour, shading included.
 
-Colours are compared and moved in OKLCh, the polar form of OKLab (Björn Ottosson, "A perceptual color space for
-image processing", 2020): lightness L in 0 … 1, chroma C from 0 (grey) to about 0.32, hue h in degrees.
+Colours are compared and moved in OKLCh, the polar form of OKLab (Björn Ottosson, "A perceptual color space
+for image processing", 2020): lightness L in 0 … 1, chroma C from 0 (grey) to about 0.32, hue h in degrees.
 """
 
 from __future__ import annotations

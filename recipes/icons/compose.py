@@ -18,7 +18,10 @@ PLACES: dict[int, tuple[tuple[float, float, float], ...]] = {
 
 
 def arranged(svgs: Sequence[str], scale: float = 1.0) -> str:
-    """Return one square SVG with one to three drawings: two side by side, three in a triangle, one `scale` small."""
+    """Return one square SVG with drawings in it: two side by side, three in a triangle, or one.
+
+    `scale`: the side of a single drawing, as a fraction of the square's.
+    """
     if len(svgs) == 1:
         places: Sequence[tuple[float, float, float]] = (
             (SIDE * (1 - scale) / 2, SIDE * (1 - scale) / 2, SIDE * scale),

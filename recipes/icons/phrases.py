@@ -16,8 +16,8 @@ from icons.colours import COLOURS
 from icons.words import entries, pairs
 
 __all__ = [
-    "colours_for",
     "colourless",
+    "colours_for",
     "counted",
     "has_preposition",
     "is_countable",
@@ -39,42 +39,42 @@ NOUNS = pairs("""
     notebook with decorative cover = notebook; umbrella with rain drops = umbrella; closed umbrella = umbrella
     house with garden = house; glowing star = star; left speech bubble = speech bubble
     speech balloon = speech bubble; white flower = flower; blossom = flower; hot pepper = chili pepper
+    speaker low volume = loudspeaker; speaker medium volume = loudspeaker; speaker high volume = loudspeaker
 """)
 """Plainer nouns than the names of the emoji table have."""
 
 RECOLOURED = entries("""
     yarn, thread, balloon, ribbon, reminder ribbon, wrapped gift, kite, teddy bear, yo-yo, boxing glove,
-    running shirt, puzzle piece, water pistol, diving mask, curling stone, flying disc, video game, skateboard,
-    martial arts uniform, crayon, party popper,
-    butterfly, feather, bird, tropical fish, fish, beetle, dragon, dragon face,
-    rose, tulip, white flower, blossom, hibiscus, lotus, rosette, bouquet, candy, lollipop, beverage box, jar,
-    teapot, cup with straw, cupcake,
-    notebook, green book, orange book, blue book, closed book, open book, label, notebook with decorative cover,
-    bookmark, flat shoe, clutch bag, hiking boot, bikini, coat, gem stone, handbag, sunglasses,
-    military helmet, socks, dress, backpack, jeans, gloves, t-shirt, shopping bags, lipstick, purse, crown,
-    woman's boot, running shoe, shorts, ballet shoes, scarf, sari, glasses, high-heeled shoe, woman's hat,
-    top hat, billed cap, necktie, kimono, woman's sandal, woman's clothes, one-piece swimsuit, briefs,
-    folding hand fan, man's shoe, thong sandal, graduation cap, rescue worker's helmet,
-    electric plug, battery, keyboard, laptop, printer, window, door, shopping cart, mirror, bed, bucket, basket,
-    chair, soap, safety pin, razor, sponge, broom, toothbrush, television, candle, camera, camera with flash,
-    video camera, movie camera, videocassette, locked, unlocked, key, inbox tray, package, pill, radio, drum,
-    long drum, violin, guitar, musical keyboard, file cabinet, card file box, telephone, telephone receiver,
-    mobile phone, telescope, bell, postal horn, hammer, bomb, gear, ladder, shield, magnet, hook, fountain pen,
-    pencil, pen, envelope, scissors, paperclip, pushpin, round pushpin, couch and lamp, speaker low volume,
-    toolbox, fire extinguisher, card index, credit card, paintbrush, trumpet, saxophone, accordion, banjo,
-    yellow heart, green heart, purple heart, orange heart, brown heart, blue heart, red heart, pink heart,
-    light blue heart, heart with arrow, sparkling heart, beating heart, broken heart, growing heart,
-    heart with ribbon, two hearts, kiss mark, speech balloon, left speech bubble, robot, alien monster, alien,
-    luggage, house, hut, houses, house with garden, castle, factory, church, tent, circus tent, stadium,
-    school, hotel, office building, bank, department store,
-    umbrella, umbrella with rain drops, closed umbrella, umbrella on ground, star, glowing star, ringed planet,
-    watch, alarm clock, mantelpiece clock, timer clock, helicopter, rocket, airplane, small airplane, seat,
-    flying saucer, parachute, sport utility vehicle, railway car, motorcycle, oil drum, light rail, fuel pump,
-    tram car, racing car, automobile, oncoming automobile, mountain railway, train, delivery truck,
-    high-speed train, manual wheelchair, bullet train, bus, oncoming bus, minibus, trolleybus, pickup truck,
-    articulated lorry, metro, tram, tractor, bicycle, roller skate, wheel, kick scooter, motor scooter,
-    auto rickshaw, monorail, locomotive, anchor, ferry, passenger ship, canoe, ship, motor boat, speedboat,
-    sailboat, ring buoy, rock, window, playground slide, ferris wheel
+    running shirt, puzzle piece, water pistol, diving mask, curling stone, flying disc, video game,
+    skateboard, martial arts uniform, crayon, party popper, butterfly, feather, bird, tropical fish, fish,
+    dragon, dragon face, rose, tulip, blossom, hibiscus, lotus, rosette, bouquet, candy, lollipop,
+    beverage box, jar, teapot, cup with straw, cupcake, notebook, green book, orange book, blue book,
+    closed book, open book, label, notebook with decorative cover, bookmark, flat shoe, clutch bag,
+    hiking boot, bikini, coat, gem stone, handbag, sunglasses, military helmet, socks, dress, backpack,
+    jeans, gloves, t-shirt, shopping bags, lipstick, purse, crown, woman's boot, running shoe, shorts,
+    ballet shoes, scarf, sari, glasses, high-heeled shoe, woman's hat, top hat, billed cap, necktie, kimono,
+    woman's sandal, woman's clothes, one-piece swimsuit, briefs, folding hand fan, man's shoe, thong sandal,
+    graduation cap, rescue worker's helmet, electric plug, battery, keyboard, laptop, printer, window, door,
+    shopping cart, mirror, bed, bucket, basket, chair, soap, safety pin, razor, sponge, broom, toothbrush,
+    television, candle, camera, camera with flash, video camera, movie camera, videocassette, locked,
+    unlocked, key, inbox tray, package, pill, radio, drum, long drum, violin, guitar, musical keyboard,
+    file cabinet, card file box, telephone, telephone receiver, telescope, bell, postal horn, hammer, bomb,
+    gear, ladder, shield, magnet, hook, fountain pen, pencil, pen, envelope, scissors, paperclip, pushpin,
+    round pushpin, couch and lamp, speaker low volume, toolbox, fire extinguisher, card index, credit card,
+    paintbrush, trumpet, saxophone, accordion, banjo, yellow heart, green heart, purple heart, orange heart,
+    brown heart, blue heart, red heart, pink heart, light blue heart, heart with arrow, sparkling heart,
+    beating heart, broken heart, growing heart, heart with ribbon, kiss mark, speech balloon,
+    left speech bubble, robot, alien monster, alien, luggage, house, hut, houses, house with garden, castle,
+    factory, church, tent, circus tent, stadium, school, hotel, office building, bank, department store,
+    umbrella, umbrella with rain drops, closed umbrella, umbrella on ground, star, glowing star,
+    ringed planet, watch, alarm clock, mantelpiece clock, timer clock, helicopter, rocket, airplane,
+    small airplane, seat, flying saucer, parachute, sport utility vehicle, railway car, motorcycle,
+    oil drum, light rail, fuel pump, tram car, racing car, automobile, oncoming automobile,
+    mountain railway, train, delivery truck, high-speed train, manual wheelchair, bullet train, bus,
+    oncoming bus, minibus, trolleybus, pickup truck, articulated lorry, metro, tram, tractor, bicycle,
+    roller skate, wheel, kick scooter, motor scooter, auto rickshaw, monorail, locomotive, anchor, ferry,
+    passenger ship, canoe, ship, motor boat, speedboat, sailboat, ring buoy, rock, playground slide,
+    ferris wheel
 """)
 """Things that come in any colour in the world, or whose colour nobody takes for what they are."""
 

@@ -99,7 +99,10 @@ def _start_worker() -> None:
 
 
 def render_all(svgs: Sequence[tuple[str, str, str]], size: int, *, processes: int = 2) -> Iterator[bytes]:
-    """Yield the PNGs of (key, svg, background) in order. Raises GalipError naming the key of an icon that fails."""
+    """Yield the PNGs of (key, svg, background) in order.
+
+    Raises GalipError naming the key of an icon that fails.
+    """
     chunks = [svgs[start : start + CHUNK] for start in range(0, len(svgs), CHUNK)]
     if processes < 2 or len(chunks) < 2:
         for chunk in chunks:

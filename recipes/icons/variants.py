@@ -56,7 +56,7 @@ LOOK = 48
 """Pixels of the pictures by which drawings are measured."""
 LEAST_SHARE = 0.45
 """Of the area that the dominant hue must have for a drawing to be recoloured."""
-LEAST_CONTRAST = 0.12
+LEAST_CONTRAST = 0.16
 """Distance in OKLab from which a colour stands out from a background."""
 LOST = 0.12
 """Largest share of a drawing's area that may not stand out from the background."""
@@ -122,7 +122,13 @@ class _Drawing:
 
     @property
     def phrase(self) -> str:
+        """The noun with its article."""
         return with_article(self.noun)
+
+    @property
+    def is_plain_noun(self) -> bool:
+        """Whether the noun takes a number or an adjective without doubt to what it belongs."""
+        return is_countable(self.noun) and not has_preposition(self.noun)
 
     def others(self, say: Callable[[str], str]) -> list[str]:
         """Return the phrase with the thing's full name, if that is another, such as "automobile"."""
@@ -285,7 +291,7 @@ def _propose_colours(drawings: Sequence[_Drawing]) -> Iterator[_Proposal]:
 def _propose_pairs(drawings: Sequence[_Drawing]) -> Iterator[_Proposal]:
     together: dict[tuple[str, str], list[_Drawing]] = defaultdict(list)
     for drawing in drawings:
-        if is_countable(drawing.noun) and not has_preposition(drawing.noun):
+        if drawing.is_plain_noun:
             together[drawing.plan.split, drawing.plan.meta["style"]].append(drawing)
 
     def make(key: str, first: _Drawing) -> Plan:
@@ -324,7 +330,7 @@ def _propose_counts(drawings: Sequence[_Drawing]) -> Iterator[_Proposal]:
         )
 
     for drawing in drawings:
-        if is_countable(drawing.noun) and not has_preposition(drawing.noun):
+        if drawing.is_plain_noun:
             for number in ("two", "three"):
                 yield _proposal(make, f"{drawing.plan.key}--{number}", drawing)
 
@@ -358,7 +364,7 @@ def _propose_sizes(drawings: Sequence[_Drawing]) -> Iterator[_Proposal]:
         return _variant("size", key, drawing, svg, phrase, others, size=size)
 
     for drawing in drawings:
-        if is_countable(drawing.noun):
+        if drawing.is_plain_noun:
             for size in ("small", "large"):
                 yield _proposal(make, f"{drawing.plan.key}--{size}", drawing)
 
