@@ -65,9 +65,11 @@ COMMON = 2_000
 SMALL = (0.38, 0.42, 0.46, 0.5)
 """Sides of small drawings, as fractions of the plain ones'."""
 
-BACKGROUNDS = {name: np.array(COLOURS[name]) for name in COLOURS if name not in ("white", "brown")} | {
-    f"light {name}": np.array([0.91, 0.06, COLOURS[name][2]])
-    for name in ("green", "blue", "purple", "pink", "yellow", "orange")
+_SOFT = {"green": 0.07, "blue": 0.06, "purple": 0.07, "pink": 0.07, "orange": 0.07}
+BACKGROUNDS = {
+    **{name: np.array(lch) for name, lch in COLOURS.items() if name not in ("white", "brown")},
+    **{f"light {name}": np.array([0.87, chroma, COLOURS[name][2]]) for name, chroma in _SOFT.items()},
+    "light yellow": np.array([0.96, 0.08, 102]),
 }
 """OKLCh of the backgrounds."""
 
@@ -81,7 +83,7 @@ LETTERED = frozenset(("stop sign", "bus stop", "station", "police car", "ambulan
 class Variants:
     """How many variants a build has, of the things that training uses."""
 
-    rank: int = 22_000
+    rank: int = 22_500
     """Largest rank of a thing that has variants: about 600 things of the train split."""
     colour: float = 0.5
     """Recoloured drawings, as a multiple of the plain pictures of these things; so are the next four."""
