@@ -133,16 +133,16 @@ class Family:
         """The three as an array (3,)."""
         return np.array([self.lightness, self.chroma, self.hue])
 
-    def holds(self, lch: Array) -> Array:
+    def holds(self, lch: Array) -> npt.NDArray[np.bool_]:
         """Return which of the colours (…, 3) are of this family."""
         return (lch[..., 1] > GREY) & (np.abs(_turn(lch[..., 2], self.hue)) <= HUE_RANGE)
 
     def moved(self, lch: Array, colour: str) -> Array:
         """Return shades (…, 3) of this family as the same shades of `colour`."""
-        lightness, chroma, hue = COLOURS[colour]
-        lightness = lightness + SHADING.get(colour, 1.0) * (lch[..., 0] - self.lightness)
-        chroma = chroma * np.minimum(lch[..., 1] / self.chroma, MOST_CHROMA)
-        hue = hue + HUE_KEPT * _turn(lch[..., 2], self.hue)
+        target = COLOURS[colour]
+        lightness = target[0] + SHADING.get(colour, 1.0) * (lch[..., 0] - self.lightness)
+        chroma = target[1] * np.minimum(lch[..., 1] / self.chroma, MOST_CHROMA)
+        hue = target[2] + HUE_KEPT * _turn(lch[..., 2], self.hue)
         return np.stack([np.clip(lightness, 0, 1), chroma, hue], axis=-1)
 
 
