@@ -186,11 +186,11 @@ def _measured(
         noun, family = noun_of(plan.meta), dominant(lch)
         colours: tuple[str, ...] = ()
         if family is not None and family.share >= LEAST_SHARE:
-            own = nearest(family.lch)
+            own, bases = nearest(family.lch), {colourless(noun), colourless(plan.meta["thing"])}
             colours = tuple(
                 colour
                 for colour in colours_for(plan.meta["thing"])
-                if colour != own and f"{colour} {colourless(plan.meta['thing'])}" not in names
+                if colour != own and names.isdisjoint(f"{colour} {base}" for base in bases)
             )
         yield _Drawing(plan, lch, noun, family, colours)
         if done % 100 == 0 or done == len(common):
@@ -235,7 +235,7 @@ def _backgrounds(drawings: Sequence[_Drawing]) -> list[str]:
         distances = [
             np.linalg.norm(lab_of_lch(drawing.lch) - lab_of_lch(colour), axis=1) for drawing in drawings
         ]
-        if all(np.mean(distance < LEAST_CONTRAST) <= LOST for distance in distances):
+        if all(np.sum(distance < LEAST_CONTRAST) <= LOST * len(distance) for distance in distances):
             found.append(name)
     return found
 
@@ -339,7 +339,8 @@ def _propose_counts(drawings: Sequence[_Drawing]) -> Iterator[_Proposal]:
 
 def _propose_backgrounds(drawings: Sequence[_Drawing]) -> Iterator[_Proposal]:
     def make(key: str, drawing: _Drawing) -> Plan:
-        drawing = _maybe_mirrored(_maybe_in_colour(drawing, key, 0.25), key)
+        changed = _maybe_in_colour(drawing, key, 0.25)
+        drawing = _maybe_mirrored(changed if _backgrounds([changed]) else drawing, key)
         background = _maybe_background([drawing], key, 1)
         return _variant(
             "background",

@@ -277,7 +277,8 @@ def test_variants_have_captions_and_the_meta_of_their_source(build, varied):
         assert sample.caption.endswith(f", {meta['style']}")
         assert meta["style"] not in meta["captions"][-1]
         assert len(set(meta["captions"])) == len(meta["captions"])
-        assert (meta["variant"] != "colour") or meta["colour"]
+        if meta["variant"] in ("colour", "background", "size", "count"):
+            assert meta[meta["variant"]]
         for caption in meta["captions"]:
             assert meta.get("colour", "") in caption
             if "background" in meta:
