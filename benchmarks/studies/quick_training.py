@@ -52,7 +52,7 @@ def export_unseen(shards: Path, style: str, folder: Path) -> int:
         rank = meta.get("rank")
         if meta.get("style") != style or meta.get("group") not in GROUPS:
             continue
-        if isinstance(rank, int | float) and rank <= SEEN_RANK:
+        if meta.get("variant") or (isinstance(rank, int | float) and rank <= SEEN_RANK):
             continue
         picture = folder / f"{count:05}.png"
         source[index].picture.save(picture)

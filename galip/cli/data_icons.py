@@ -29,6 +29,13 @@ def icons(
     exclude_group: Annotated[
         list[str] | None, typer.Option(help="Leave out a group, such as flags.", show_default=False)
     ] = None,
+    variants: Annotated[
+        bool,
+        typer.Option(
+            "--variants",
+            help="Also recoloured, paired, counted and smaller drawings of the commonest things.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Build a data set of about 19,000 captioned icons in seven styles.
@@ -37,6 +44,7 @@ def icons(
     """
     _add_recipes_to_path()
     from icons.build import build_icons
+    from icons.variants import Variants
 
     with ProgressBar() as progress:
         summary = build_icons(
@@ -45,6 +53,7 @@ def icons(
             source=source,
             skin_tones=skin_tones,
             exclude_groups=exclude_group or (),
+            variants=Variants() if variants else None,
             progress=progress,
         )
     lines = [

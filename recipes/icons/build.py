@@ -1,7 +1,6 @@
 """Building the icon data set: about 19,000 captioned pictures in seven styles, as WebDataset shards."""
 
 import contextlib
-import hashlib
 import json
 import os
 from collections import Counter
@@ -18,12 +17,11 @@ from galip.data.shard_folder import DATASET_FILE, PARTIAL_FILE, check_sums, chec
 from galip.data.shards import write_shards
 from galip.data.texts import read_json
 from galip.progress import Progress, no_progress
-from icons.captions import captions_of
-from icons.commonness import Commonness
-from icons.extra import BROKEN_ICONS
-from icons.names import Names, Thing, split_of
+from icons.names import Names
+from icons.plan import Plan, by_hash, plan_icons
 from icons.render import MARGIN, load_renderer, render_all
-from icons.sources import EMOJIBASE, ICON_SETS, Package, find_or_fetch, icons_of
+from icons.sources import EMOJIBASE, ICON_SETS, Package, find_or_fetch
+from icons.variants import Variants, plan_variants
 
 __all__ = ["IconsSummary", "build_icons"]
 
@@ -47,17 +45,6 @@ class IconsSummary:
     """False if the folder already held exactly this build."""
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A picture to render."""
-
-    key: str
-    split: str
-    svg: str
-    captions: list[str]
-    meta: dict[str, Any]
-
-
 def build_icons(
     out: Path,
     *,
@@ -68,13 +55,15 @@ def build_icons(
     progress: Progress = no_progress,
     icon_sets: Sequence[Package] = ICON_SETS,
     emojibase: Package = EMOJIBASE,
+    variants: Variants | None = None,
     processes: int = 2,
 ) -> IconsSummary:
     """Build shards of `size`-pixel pictures in `out` from packages in `source`, or fetched with npm.
 
     Fetched archives stay in `out/packages`. Shards are written to a staging folder and moved in at the end,
     `dataset.json` last: an interrupted build is never mistaken for a complete one, and the next build starts
-    over. A folder that already holds exactly this build is left alone.
+    over. A folder that already holds exactly this build is left alone. `variants`: also pictures with other
+    colours, backgrounds, counts, sizes and neighbours, which have "variant" in their meta.
 
     Raises UsageError (bad arguments, npm missing, unwritable or foreign `out`, another build running),
     FileRefused (an archive other than the recorded one), ProviderUnavailable (no renderer installed).
@@ -92,14 +81,18 @@ def build_icons(
         "exclude_groups": sorted(exclude_groups),
         "packages": {package.spec: package.sha512 for package in packages},
     }
+    if variants is not None:
+        recipe["variants"] = variants.record()
     _refuse_foreign(out)
     with _locked_staging(out) as staging:
         if (summary := _already_built(out, recipe)) is not None:
             return summary
         load_renderer()  # fails before anything is fetched if it is not installed
         *archives, emoji_archive = _archives(packages, out / "packages", source, progress)
-        planned, matched = _plan(icon_sets, archives, Names(emoji_archive), progress)
+        planned, matched = plan_icons(icon_sets, archives, Names(emoji_archive), progress)
         planned = _chosen(planned, skin_tones, exclude_groups)
+        if variants is not None:
+            planned = by_hash([*planned, *plan_variants(planned, variants, processes, progress)])
         summary = _summary(planned, matched, size)
         licences = {package.spec: package.licence for package in icon_sets}
         record = {"recipe": recipe, "summary": asdict(summary), "licences": licences}
@@ -112,7 +105,7 @@ def build_icons(
     return summary
 
 
-def _chosen(planned: Sequence[_Plan], skin_tones: bool, exclude_groups: Sequence[str]) -> list[_Plan]:
+def _chosen(planned: Sequence[Plan], skin_tones: bool, exclude_groups: Sequence[str]) -> list[Plan]:
     groups = sorted({plan.meta["group"] for plan in planned})
     if unknown := sorted(set(exclude_groups) - set(groups)):
         raise UsageError(f"no group {unknown[0]!r} to exclude; groups are {', '.join(groups)}.")
@@ -190,56 +183,7 @@ def _archives(
         yield path
 
 
-def _plan(
-    icon_sets: Sequence[Package], archives: Sequence[Path], names: Names, progress: Progress
-) -> tuple[list[_Plan], dict[str, float]]:
-    """Return every picture to render, with sets and things mixed, and each set's share of known names."""
-    from galip.clip import clip_tokenizer  # imports torch, which rendering workers don't need
-
-    planned: list[_Plan] = []
-    matched: dict[str, float] = {}
-    commonness = Commonness(clip_tokenizer(48_894, 77).merges)
-    for done, (package, archive) in enumerate(zip(icon_sets, archives, strict=True), 1):
-        matches: Counter[bool] = Counter()
-        for icon in icons_of(archive):
-            thing = names.thing(icon, package.short)
-            key = f"{package.short}--{icon.name}"
-            if key in BROKEN_ICONS:
-                continue
-            matches[thing.matched] += 1
-            captions = captions_of(thing, package.style, key)
-            meta = _meta(thing, commonness, package, icon.name, captions)
-            planned.append(_Plan(key, split_of(thing.base), icon.svg, captions, meta))
-        progress("read icons", done, len(icon_sets))
-        matched[package.short] = round(matches[True] / max(1, matches.total()), 4)
-    planned.sort(key=lambda plan: hashlib.sha256(plan.key.encode()).digest())
-    return planned, matched
-
-
-def _meta(
-    thing: Thing, commonness: Commonness, package: Package, icon_name: str, captions: list[str]
-) -> dict[str, Any]:
-    rank, ranked_by = commonness.rank(thing)
-    return {
-        "thing": thing.name,
-        "base": thing.base,
-        "style": package.style,
-        "skin_tone": thing.skin_tone,
-        "group": thing.group,
-        "subgroup": thing.subgroup,
-        "order": thing.order,
-        "rank": rank,
-        "ranked_by": ranked_by,
-        "tags": list(thing.tags),
-        "aliases": list(thing.aliases),
-        "captions": captions,
-        "source": package.spec,
-        "icon": icon_name,
-        "licence": package.licence,
-    }
-
-
-def _summary(planned: Sequence[_Plan], matched: dict[str, float], size: int) -> IconsSummary:
+def _summary(planned: Sequence[Plan], matched: dict[str, float], size: int) -> IconsSummary:
     return IconsSummary(
         pictures=len(planned),
         things=len({plan.meta["thing"] for plan in planned}),
@@ -252,15 +196,17 @@ def _summary(planned: Sequence[_Plan], matched: dict[str, float], size: int) -> 
 
 
 def _write(
-    planned: Sequence[_Plan], folder: Path, size: int, processes: int, progress: Progress
+    planned: Sequence[Plan], folder: Path, size: int, processes: int, progress: Progress
 ) -> list[Path]:
     """Render and write all splits. Return the shards in order."""
     done = 0
     shards: list[Path] = []
 
-    def rendered(plans: Sequence[_Plan]) -> Iterator[tuple[str, bytes, str, dict[str, Any]]]:
+    def rendered(plans: Sequence[Plan]) -> Iterator[tuple[str, bytes, str, dict[str, Any]]]:
         nonlocal done
-        pictures = render_all([(plan.key, plan.svg) for plan in plans], size, processes=processes)
+        pictures = render_all(
+            [(plan.key, plan.svg, plan.background) for plan in plans], size, processes=processes
+        )
         for plan, png in zip(plans, pictures, strict=True):
             yield plan.key, png, plan.captions[0], plan.meta
             done += 1

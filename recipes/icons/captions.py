@@ -4,11 +4,12 @@ import hashlib
 import re
 
 from icons.names import Thing, fuse
+from icons.words import entries
 
-__all__ = ["captions_of", "with_article"]
+__all__ = ["PREPOSITION", "captions_of", "with_article"]
 
 _NOUN_GROUPS = {"animals-nature", "food-drink", "travel-places", "activities", "objects"}
-_PREPOSITION = re.compile(
+PREPOSITION = re.compile(
     r"\b(?:with|without|of|in|on|at|for|over|under|and|from|behind|showing|holding|blowing|facing|pointing|"
     r"wearing|having|feeding|screaming|savoring|exhaling|vomiting)\b|,"
 )
@@ -19,13 +20,8 @@ _PLURAL_START = re.compile(r"^(people|men|women|two|three|letters|palms|hands|in
 _PERSON_START = re.compile(r"^(person|man|woman) (?!with\b)")
 
 
-def _list(text: str) -> frozenset[str]:
-    """Return the entries of a comma-separated list over several lines."""
-    return frozenset(entry.strip() for entry in text.split(",") if entry.strip())
-
-
 # Nouns (and a few other parts of speech among the names) that take no article: as the head of a name, …
-_MASS_HEADS = _list("""
+_MASS_HEADS = entries("""
     art, bacon, badminton, baseball, basketball, bowling, bread, broccoli, butter, calling, camping,
     champagne, cheese, chess, cloudy, confetti, construction, cooking, coral, curry, custard, dango,
     dna, falafel, fire, fog, fondue, food, garlic, ginger, golf, grass, hockey, ice, lacrosse,
@@ -35,7 +31,7 @@ _MASS_HEADS = _list("""
     wedding, wood, yarn, zzz
 """)
 # … or as a whole name.
-_MASS_NAMES = _list("""
+_MASS_NAMES = entries("""
     baggage claim, biohazard, breast-feeding, canned food, children crossing, copyright, corn, currency
     exchange, customs, dashing away, divide, dizzy, foggy, ginger root, green salad, head shaking
     horizontally, head shaking vertically, horse racing, hot springs, hundred points, infinity,
@@ -78,7 +74,7 @@ def with_article(name: str) -> str:
         or name.lower() in _MASS_NAMES
     ):
         return name
-    head = _PREPOSITION.split(name)[0].strip() or name
+    head = PREPOSITION.split(name)[0].strip() or name
     word = re.split(r"[ -]", head)[-1].lower()
     if word in _MASS_HEADS or (word.endswith("s") and not _SINGULAR_S.search(word)):
         return name

@@ -1,6 +1,6 @@
 """Whether a picture has the colour that was asked for: that of its largest coloured region, by script.
 
-Colours are named in OKLCh (Ottosson 2020), whose hue is even to the eye. The script is itself validated on
+Colours are named in OKLCh (`icons.oklch`). The script is itself validated on
 real icons whose name says their colour ("a blue book").
 """
 
@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from galip.assets import STYLES
 from galip.data.shards import Sample
+from icons.oklch import lch_of_rgb
 
 __all__ = [
     "ASKED",
@@ -28,7 +29,6 @@ __all__ = [
     "foreground",
     "largest_colour",
     "measure_colours",
-    "oklch",
 ]
 
 ASKED = ("blue", "red", "green", "yellow")
@@ -57,36 +57,12 @@ _COLOURS = tuple(dict.fromkeys(name for name, *_ in BOUNDS))
 _NAMED = re.compile(rf"\b({'|'.join(_COLOURS)}) \w")
 _EIGHT_NEIGHBOURS = np.ones((3, 3), int)
 
-# sRGB, linear, to the cones' responses, and their cube roots to L, a and b
-_TO_LMS = np.array(
-    [
-        [0.4122214708, 0.5363325363, 0.0514459929],
-        [0.2119034982, 0.6806995451, 0.1073969566],
-        [0.0883024619, 0.2817188376, 0.6299787005],
-    ]
-)
-_TO_LAB = np.array(
-    [
-        [0.2104542553, 0.7936177850, -0.0040720468],
-        [1.9779984951, -2.4285922050, 0.4505937099],
-        [0.0259040371, 0.7827717662, -0.8086757660],
-    ]
-)
-
 Picture = NDArray[np.uint8]
-
-
-def oklch(picture: Picture) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return lightness in [0, 1], chroma (up to about 0.32) and hue in [0, 360) of uint8 sRGB (…, 3)."""
-    rgb = picture / 255
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    lightness, a, b = np.moveaxis(np.cbrt(linear @ _TO_LMS.T) @ _TO_LAB.T, -1, 0)
-    return lightness, np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360
 
 
 def colour_names(picture: Picture) -> NDArray[np.str_]:
     """Return the name in `BOUNDS` of each pixel of a picture uint8 (H, W, 3); "" without one."""
-    lightness, chroma, hue = oklch(picture)
+    lightness, chroma, hue = np.moveaxis(lch_of_rgb(picture / 255), -1, 0)
     names = np.full(lightness.shape, "", dtype="<U6")
     for name, first_hue, last_hue, darkest, lightest in BOUNDS:
         in_hue = (hue - first_hue) % 360 < last_hue - first_hue
@@ -101,7 +77,7 @@ def foreground(picture: Picture) -> NDArray[np.bool_]:
 
     The background is what is nearly white and connected to the border: white inside a thing is the thing's.
     """
-    lightness, chroma, _ = oklch(picture)
+    lightness, chroma, _ = np.moveaxis(lch_of_rgb(picture / 255), -1, 0)
     white = (lightness >= WHITE_LIGHTNESS) & (chroma < LEAST_CHROMA)
     border = np.ones_like(white)
     border[1:-1, 1:-1] = False

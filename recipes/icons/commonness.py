@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from galip.data.conditions import excluded
 from galip.data.shards import read_metas
 from icons.names import Thing
 
@@ -68,7 +69,8 @@ def commonest_things(
     """Return the commonest things of the train split, by this rule.
 
     1. A thing counts if it exists in at least `min_styles` styles, its group is in `quotas` (no people,
-       symbols or flags) and its name has one or two words. Pictures with a skin tone are left out.
+       symbols or flags) and its name has one or two words. Pictures with a skin tone and
+       variants are left out.
     2. Things are taken by `Commonness`, in each group up to its quota. A thing that shares a word other than
        a colour with one already taken is skipped (one cat, one book). Of equal rank, the shorter name comes
        first, then emojibase's order.
@@ -78,7 +80,9 @@ def commonest_things(
     styles: dict[str, set[str]] = {}
     metas: dict[str, dict[str, Any]] = {}
     for meta in read_metas(folder, "train"):
-        if not meta["skin_tone"] and meta["group"] in quotas and meta["order"] is not None:
+        if excluded(meta, ("skin_tone", "variant")):
+            continue
+        if meta["group"] in quotas and meta["order"] is not None:
             styles.setdefault(meta["thing"], set()).add(meta["style"])
             metas.setdefault(meta["thing"], meta)
     ranked = sorted(

@@ -3,6 +3,8 @@
 Things that the emoji table lacks (a folded document, a hard disk) keep the name given here.
 """
 
+from icons.words import pairs
+
 __all__ = ["BROKEN_ICONS", "EXTRA_NAMES"]
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -14,13 +16,7 @@ BROKEN_ICONS = frozenset(
 """Icons that leave their view box, lack their colours, or are white on nothing."""
 
 
-def _table(text: str) -> dict[str, str]:
-    """Parse lines of `icon name = name to use`, several per line separated by `;`, to a dict."""
-    pairs = (pair.partition("=") for line in text.splitlines() for pair in line.split(";") if pair.strip())
-    return {icon.strip(): name.strip() for icon, _, name in pairs}
-
-
-EVERY_SET = _table("""
+EVERY_SET = pairs("""
     digit-zero = digit 0; digit-one = digit 1; digit-two = digit 2; digit-three = digit 3
     digit-four = digit 4; digit-five = digit 5; digit-six = digit 6; digit-seven = digit 7
     digit-eight = digit 8; digit-nine = digit 9; pound-symbol = hash sign; asterisk = asterisk
@@ -43,7 +39,7 @@ EVERY_SET = _table("""
     shibuya-109-department-store = Shibuya 109 department store
 """)
 
-FXEMOJI = _table("""
+FXEMOJI = pairs("""
     cat = cat face; catside = cat; dog = dog face; dogside = dog; bunny = rabbit face; bunnyside = rabbit
     dragonhead = dragon face; dragonside = dragon; leopardside = leopard; mouse = mouse face
     mouseside = mouse; pig = pig face; pigside = pig; pigsnout = pig nose; tiger = tiger face

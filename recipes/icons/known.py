@@ -26,7 +26,7 @@ def known(data: Path) -> dict[str, Any]:
     things = {
         meta["captions"][0].removesuffix(f", {meta['style']}"): (meta["rank"], meta["order"])
         for meta in read_metas(data, "train")
-        if not excluded(meta, (*PEOPLE_AND_FLAGS, COMMONEST))
+        if not excluded(meta, (*PEOPLE_AND_FLAGS, COMMONEST, "variant"))
     }
     return {
         "source": sha256_file(default_checkpoint()),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from galip.assets import STYLES
+from galip.data.conditions import excluded
 from galip.data.shards import read_metas
 from icons.commonness import commonest_things
 
@@ -85,7 +86,7 @@ def held_out(data: Path, count: int) -> list[str]:
     """Return `count` things of the test split, which training never saw, as prompts without style."""
     prompts: dict[str, str] = {}
     for meta in read_metas(data, "test"):
-        if not meta["skin_tone"] and meta["group"] in (
+        if not excluded(meta, ("skin_tone", "variant")) and meta["group"] in (
             "animals-nature",
             "food-drink",
             "travel-places",

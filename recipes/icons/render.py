@@ -1,4 +1,4 @@
-"""Rendering SVG to square RGB PNG on white, in processes: resvg holds the GIL, so threads don't help."""
+"""Rendering SVG to square RGB PNG, in processes: resvg holds the GIL, so threads don't help."""
 
 import io
 import multiprocessing
@@ -16,7 +16,7 @@ from galip_runtime.errors import GalipError, ProviderUnavailable
 from galip_runtime.install import install_extra
 from PIL import Image
 
-__all__ = ["MARGIN", "load_renderer", "render_all", "render_svg"]
+__all__ = ["MARGIN", "load_renderer", "nested", "render_all", "render_svg", "view_box"]
 
 MARGIN = 0.03
 """White border on each side, as a fraction of the picture: shapes at the view box keep their edge."""
@@ -35,27 +35,36 @@ def load_renderer() -> ModuleType:
     return cast(ModuleType, resvg_py)
 
 
-def render_svg(svg: str, size: int) -> bytes:
-    """Render an `<svg … viewBox="l t w h">` to an RGB PNG (size, size), centred on white with a small margin.
-
-    Raises GalipError if the SVG cannot be rendered, and as `load_renderer`.
-    """
+def view_box(svg: str) -> tuple[float, float, float, float]:
+    """Return left, top, width and height of an SVG's view box. Raises GalipError if it has none."""
     box = re.search(r'viewBox="(\S+) (\S+) (\S+) (\S+)"', svg)
     if box is None:
         raise GalipError("the SVG has no viewBox with four numbers")
-    _, _, width, height = (float(number) for number in box.groups())
-    # A nested <svg> clips to the icon's own view box.
+    left, top, width, height = (float(number) for number in box.groups())
+    return left, top, width, height
+
+
+def nested(svg: str, left: float, top: float, width: float, height: float) -> str:
+    """Return the SVG as a part of another, clipped to its own view box."""
+    return svg.replace("<svg ", f'<svg x="{left}" y="{top}" width="{width}" height="{height}" ', 1)
+
+
+def render_svg(svg: str, size: int, background: str = "white") -> bytes:
+    """Render an `<svg … viewBox="l t w h">` to an RGB PNG (size, size), centred, with a small margin.
+
+    `background` is a CSS colour. Raises GalipError if the SVG cannot be rendered, and as `load_renderer`.
+    """
+    _, _, width, height = view_box(svg)
     side = max(width, height)
     edge = side * MARGIN / (1 - 2 * MARGIN)
-    left, top = edge + (side - width) / 2, edge + (side - height) / 2
-    inner = svg.replace("<svg ", f'<svg x="{left}" y="{top}" width="{width}" height="{height}" ', 1)
+    inner = nested(svg, edge + (side - width) / 2, edge + (side - height) / 2, width, height)
     outer = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}"'
         f' viewBox="0 0 {side + 2 * edge} {side + 2 * edge}">{inner}</svg>'
     )
     try:
         png = load_renderer().svg_to_bytes(
-            svg_string=outer, width=size, height=size, background="white", skip_system_fonts=True
+            svg_string=outer, width=size, height=size, background=background, skip_system_fonts=True
         )
     except ValueError as error:
         raise GalipError(f"cannot render the SVG: {error}") from error
@@ -66,11 +75,11 @@ def render_svg(svg: str, size: int) -> bytes:
     return out.getvalue()
 
 
-def _render_chunk(chunk: Sequence[tuple[str, str]], size: int) -> list[bytes]:
+def _render_chunk(chunk: Sequence[tuple[str, str, str]], size: int) -> list[bytes]:
     pictures = []
-    for key, svg in chunk:
+    for key, svg, background in chunk:
         try:
-            pictures.append(render_svg(svg, size))
+            pictures.append(render_svg(svg, size, background))
         except GalipError as error:
             raise GalipError(f"icon {key}: {error}") from error
     return pictures
@@ -89,8 +98,11 @@ def _start_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def render_all(svgs: Sequence[tuple[str, str]], size: int, *, processes: int = 2) -> Iterator[bytes]:
-    """Yield the PNGs of (key, svg) pairs in order. Raises GalipError naming the key of an icon that fails."""
+def render_all(svgs: Sequence[tuple[str, str, str]], size: int, *, processes: int = 2) -> Iterator[bytes]:
+    """Yield the PNGs of (key, svg, background) in order.
+
+    Raises GalipError naming the key of an icon that fails.
+    """
     chunks = [svgs[start : start + CHUNK] for start in range(0, len(svgs), CHUNK)]
     if processes < 2 or len(chunks) < 2:
         for chunk in chunks:

@@ -18,6 +18,8 @@ from typing import Any
 from galip_runtime.errors import FileRefused, GalipError, UsageError
 from galip_runtime.files import remove_leftovers, staging_folder
 
+from icons.compose import mirrored
+
 __all__ = ["EMOJIBASE", "ICON_SETS", "Icon", "Package", "find_or_fetch", "icons_of", "read_member"]
 
 
@@ -213,7 +215,7 @@ def icons_of(archive: Path) -> Iterator[Icon]:
         if set(target) == {"parent"}:
             names.setdefault(target["parent"], []).append(alias)
         elif target.keys() == {"parent", "hFlip"} and target["parent"] in data["icons"]:
-            yield _icon(alias, data["icons"][target["parent"]], size, hexcodes, {}, mirrored=target["hFlip"])
+            yield _icon(alias, data["icons"][target["parent"]], size, hexcodes, {}, mirror=target["hFlip"])
     for name, icon in data["icons"].items():
         if not icon.get("hidden"):
             yield _icon(name, icon, size, hexcodes, names)
@@ -226,15 +228,14 @@ def _icon(
     hexcodes: dict[str, list[str]],
     names: dict[str, list[str]],
     *,
-    mirrored: bool = False,
+    mirror: bool = False,
 ) -> Icon:
     left, top = icon.get("left", 0), icon.get("top", 0)
     width, height = icon.get("width", size[0]), icon.get("height", size[1])
-    body = icon["body"]
-    if mirrored:
-        body = f'<g transform="translate({2 * left + width} 0) scale(-1 1)">{body}</g>'
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-        f' viewBox="{left} {top} {width} {height}">{body}</svg>'
+        f' viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>'
     )
+    if mirror:
+        svg = mirrored(svg)
     return Icon(name, svg, tuple(hexcodes.get(name, ())), tuple(names.get(name, ())))

@@ -72,7 +72,7 @@ COMMANDS = {
     "info": "PATH --verbose --json",
     "doctor": "--json",
     "data check": "PATH --layout --split --sheet --decode --no-decode --json",
-    "data icons": "--out --size --from --skin-tones --no-skin-tones --exclude-group --json",
+    "data icons": "--out --size --from --skin-tones --no-skin-tones --exclude-group --variants --json",
     "train-clip": "--data --out --model --layout --crop --max-broken --steps --batch-size --lr "
     "--weight-decay --patch-dropout --whiten --no-whiten --exclude --device --precision --seed --log-every "
     "--save-every --config --resume --json",

@@ -322,7 +322,7 @@ ENDLESS = """
 from icons.render import render_all
 if __name__ == "__main__":
     svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><rect width="9" height="9"/></svg>'
-    for png in render_all([("k", svg)] * 200_000, 64):
+    for png in render_all([("k", svg, "white")] * 200_000, 64):
         print("drawn", flush=True)
 """
 
