@@ -1,6 +1,6 @@
 """How well a text tower knows words that no caption has: synonyms, and the names of held-out things.
 
-PYTHONPATH=recipes python -m icons.words --data data/icons128 --clip default --clip runs/clip/clip.safetensors
+PYTHONPATH=recipes python -m icons.word_measures --data DATA --clip default --clip CLIP
 
 Sentence vectors are compared by their cosine, as they are: the generator reads them after whitening.
 """
