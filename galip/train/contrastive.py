@@ -99,10 +99,10 @@ class ContrastiveTrainer:
         self.text = TextTower(self.clip)
         for module in (self.clip, self.image, self.text):
             module.to(self.device)
+        self.teacher = self._load_teacher()
         self.data = self._load("train", config.crop)
         self.val = self._load("val") if "val" in list_splits(Path(config.data), config.layout) else None
         self.batches = BatchSampler(len(self.data), config.batch_size, config.seed)
-        self.teacher = self._load_teacher()
         self.trained = nn.ModuleDict({"clip": self.clip})
         if self.teacher is not None:
             self.trained["teacher"] = self.teacher

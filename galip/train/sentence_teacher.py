@@ -27,9 +27,6 @@ from galip.tensors import read_header, read_safetensors
 
 __all__ = ["SentenceTeacher", "read_teacher", "write_teacher"]
 
-TEMPERATURE = 0.05
-"""Similarities are divided by it before the softmax."""
-
 
 def write_teacher(path: Path, texts: Sequence[str], vectors: NDArray[np.floating]) -> None:
     """Write a teacher file: `texts`, UTF-8 bytes uint8 of one text a line; `vectors` float16 (M, T).
