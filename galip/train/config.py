@@ -268,6 +268,14 @@ class ContrastiveConfig:
         "At the end whiten the sentence vectors, so that a generator can tell apart what towers trained on "
         "few pictures hardly do.",
     )
+    teacher: str = _option(
+        "",
+        "File of texts and of a sentence encoder's vectors for them, which the text tower learns beside the "
+        "captions, so that it knows words that no caption has.",
+    )
+    teacher_weight: float = _option(
+        3.0, "Weight of the distance from the teacher's vectors; each step has as many texts as pictures."
+    )
     exclude: tuple[str, ...] = _option((), _EXCLUDE)
     device: str = _option("auto", "auto (CUDA where there is one), cpu or cuda.")
     precision: str = _option("auto", "auto (bf16 where the hardware multiplies it), bf16 or fp32.")
@@ -279,7 +287,7 @@ class ContrastiveConfig:
         _check(
             self,
             ("steps", "lr", "log_every", "save_every"),
-            ("weight_decay", "patch_dropout", "seed", "max_broken"),
+            ("weight_decay", "patch_dropout", "teacher_weight", "seed", "max_broken"),
         )
         if self.crop not in ("exact", "random"):
             raise UsageError(f"crop is {self.crop!r}; choose exact or random")

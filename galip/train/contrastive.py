@@ -24,6 +24,7 @@ from galip.train.config import ContrastiveConfig
 from galip.train.fabric import describe_device, make_fabric
 from galip.train.in_memory import InMemoryPictures
 from galip.train.run import Run
+from galip.train.sentence_teacher import SentenceTeacher
 from galip.train.whitening import MAX_LOGIT_SCALE, refit_image_head, whiten_sentences
 
 __all__ = ["ContrastiveTrainer", "retrieval", "train_clip"]
@@ -46,6 +47,8 @@ def train_clip(
         for line in (f"data: {trainer.data.describe()}", *trainer.data.source.left_out.lines()):
             run.echo(line)
         run.echo(f"training {parameters:.2f} M parameters of the towers")
+        if trainer.teacher is not None:
+            run.echo(f"teacher: {len(trainer.teacher):,} texts of {config.teacher}")
         run.echo(f"device: {describe_device(trainer.fabric)}")
         start = run.restore(trainer.restore)
         run.loop(
@@ -96,11 +99,15 @@ class ContrastiveTrainer:
         self.text = TextTower(self.clip)
         for module in (self.clip, self.image, self.text):
             module.to(self.device)
+        self.teacher = self._load_teacher()
         self.data = self._load("train", config.crop)
         self.val = self._load("val") if "val" in list_splits(Path(config.data), config.layout) else None
         self.batches = BatchSampler(len(self.data), config.batch_size, config.seed)
+        self.trained = nn.ModuleDict({"clip": self.clip})
+        if self.teacher is not None:
+            self.trained["teacher"] = self.teacher
         self.optimizer = torch.optim.AdamW(
-            _groups(self.clip, config.weight_decay), lr=config.lr, betas=(0.9, 0.98), eps=1e-6
+            _groups(self.trained, config.weight_decay), lr=config.lr, betas=(0.9, 0.98), eps=1e-6
         )
         self.contrastive = import_open_clip().ClipLoss()
 
@@ -116,6 +123,15 @@ class ContrastiveTrainer:
             crop=crop,
             max_broken=config.max_broken,
         )
+
+    def _load_teacher(self) -> SentenceTeacher | None:
+        """Read the teacher's file, if there is one."""
+        if not self.config.teacher:
+            return None
+        text = self.clip_config.text
+        tokenizer = clip_tokenizer(text.merges, text.context_length)
+        teacher = SentenceTeacher(Path(self.config.teacher), tokenizer, self.clip_config.embed_dim)
+        return teacher.to(self.device)
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Update both towers; returns the scalars to log."""
@@ -137,13 +153,25 @@ class ContrastiveTrainer:
             F.normalize(sentence.float(), dim=1),
             clip.logit_scale.exp(),
         )
+        scalars = {"loss": loss}
+        if self.teacher is not None:
+            scalars["teacher"] = self._teacher_loss(self.teacher, step)
+            loss = loss + config.teacher_weight * scalars["teacher"]
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.trained.parameters(), 1.0)
         self.optimizer.step()
         with torch.no_grad():
             clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        return {"loss": loss, "logit_scale": clip.logit_scale.exp()}
+        return {**scalars, "logit_scale": clip.logit_scale.exp()}
+
+    def _teacher_loss(self, teacher: SentenceTeacher, step: int) -> Tensor:
+        """Return the distance of the text tower from the teacher, on other texts in every step."""
+        config = self.config
+        tokens, vectors = teacher.sample(config.batch_size, generator_for(config.seed, "teacher", step))
+        with self.fabric.autocast():
+            sentences = self.text(tokens.to(self.device))  # (N, D)
+        return teacher.loss(sentences, vectors)
 
     def learning_rates(self) -> dict[str, float]:
         """Return the learning rate of the last step."""
@@ -167,14 +195,21 @@ class ContrastiveTrainer:
         return {
             "step": step,
             "clip": self.clip.state_dict(),
+            "teacher": {} if self.teacher is None else self.teacher.state_dict(),
+            "texts": self._texts(),
             "optimizer": self.optimizer.state_dict(),
             "pictures": len(self.data),
         }
 
+    def _texts(self) -> int:
+        """Return how many texts the teacher has; 0 without one."""
+        return 0 if self.teacher is None else len(self.teacher)
+
     def restore(self, state: dict[str, Any]) -> int:
         """Restore a saved state; returns the number of steps done.
 
-        Raises `UsageError` if it was saved with another number of pictures: the steps' batches would differ.
+        Raises `UsageError` if it was saved with another number of pictures, or of a teacher's texts: the
+        steps' batches would differ.
         """
         before = state.get("pictures", len(self.data))  # older states lack it
         if before != len(self.data):
@@ -182,14 +217,22 @@ class ContrastiveTrainer:
                 f"the run began with {before} pictures, and now {self.config.data} has {len(self.data)}; go "
                 "on with the same data, or begin a new run"
             )
+        before, now = state.get("texts", 0), self._texts()
+        if before != now:
+            raise UsageError(
+                f"the run began with {before} texts of a teacher, and now there are {now}; go on with the "
+                "same --teacher, or begin a new run"
+            )
         self.clip.load_state_dict(state["clip"])
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state["teacher"])
         self.optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])
 
 
-def _groups(clip: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    matrices = [p for p in clip.parameters() if p.ndim >= 2]
-    rest = [p for p in clip.parameters() if p.ndim < 2]
+def _groups(trained: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    matrices = [p for p in trained.parameters() if p.ndim >= 2]
+    rest = [p for p in trained.parameters() if p.ndim < 2]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 

@@ -59,6 +59,10 @@ class Commonness:
         name = min(names, key=self._rank_of)
         return self._rank_of(name), name
 
+    def word_rank(self, word: str) -> int | None:
+        """Return the rank in the vocabulary of a word in lower case; None if it is rare."""
+        return self._ranks.get(word)
+
     def _rank_of(self, name: str) -> int:
         return max((self._ranks.get(word, self._rare) for word in _words(name)), default=self._rare)
 

