@@ -109,7 +109,13 @@ def is_countable(noun: str) -> bool:
 
 def has_preposition(noun: str) -> bool:
     """Return whether a noun has more after its head: "glass of milk"."""
-    return PREPOSITION.search(noun) is not None
+    return _preposition(noun) is not None
+
+
+def _preposition(noun: str) -> re.Match[str] | None:
+    """Return the first preposition after a noun's head: none in "on! arrow" and in "left-facing fist"."""
+    found = PREPOSITION.finditer(noun)
+    return next((match for match in found if match[0] == "," or noun[: match.start()].endswith(" ")), None)
 
 
 def load_inflect() -> ModuleType:
@@ -130,7 +136,7 @@ def _engine() -> Any:
 
 def counted(noun: str, number: int) -> str:
     """Return "two cars", "three glasses of milk" for a countable noun. Raises as `load_inflect`."""
-    preposition = PREPOSITION.search(noun)
+    preposition = _preposition(noun)
     end = preposition.start() if preposition else len(noun)
     head, rest = noun[:end].rstrip(), noun[end:]
     *words, last = re.split(r"(?<=[ -])", head)

@@ -200,6 +200,8 @@ def test_small_and_mirrored():
         ("t-shirt", "two t-shirts"),
         ("blue Christmas tree", "two blue Christmas trees"),
         ("bus stop", "two bus stops"),
+        ("on! arrow", "two on! arrows"),
+        ("left-facing fist", "two left-facing fists"),
     ],
 )
 def test_plurals(noun, plural):

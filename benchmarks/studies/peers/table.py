@@ -32,10 +32,16 @@ def _table(result: Mapping[str, Any]) -> str:
         markdown_table([*columns, "largest error, % of std", "least PSNR, dB"], rows),
     ]
     if unavailable := result["unavailable"]:
-        reasons = [f"{peer} does not run: {reason}" for peer, reason in unavailable.items()]
+        reasons = [f"{peer} does not run: {_brief(reason)}" for peer, reason in unavailable.items()]
         parts.append(markdown_list(reasons))
     parts.append(markdown_text(_source(result)))
     return "\n\n".join(parts)
+
+
+def _brief(reason: str) -> str:
+    """Return an error's text without its class and without what to do about it."""
+    message = reason.partition("Error: ")[2] or reason
+    return message.partition("; ")[0]
 
 
 def _cells(found: Mapping[str, Any], base: Mapping[str, Sequence[float]]) -> list[str]:
