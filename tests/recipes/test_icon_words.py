@@ -237,13 +237,13 @@ def test_captions_are_at_most_so_many(monkeypatch):
 
 def test_nouns_stand_alone_in_styles_and_composed(monkeypatch):
     monkeypatch.setattr(teacher_texts, "COMPOSED", 2)
-    texts = noun_texts(["sofa", "box", "lion"])
-    assert texts == noun_texts(["sofa", "box", "lion"])
+    texts = noun_texts(["knife", "fire", "lion"])
+    assert texts == noun_texts(["knife", "fire", "lion"])
     named = set(texts.values())
-    assert {"a sofa", "a box", "a lion"} <= named
-    assert any("sofas on a" in phrase for phrase in named)
-    assert not any("boxs" in phrase or "lions" in phrase for phrase in named)
-    assert sum("box" in phrase for phrase in named) == 3
+    assert {"a knife", "fire", "a lion"} <= named
+    assert any("knives on a" in phrase for phrase in named)
+    assert not any("fires" in phrase or "lions" in phrase for phrase in named)
+    assert sum("fire" in phrase for phrase in named) == 3
     assert all(text == phrase or any(style in text for style in STYLES) for text, phrase in texts.items())
     assert not any("style" in phrase for phrase in named)
 
