@@ -33,7 +33,7 @@ def icons(
         bool,
         typer.Option(
             "--variants",
-            help="Also recoloured, paired, counted and smaller drawings of the commonest things.",
+            help="Also the commonest things in other colours, numbers and sizes, in pairs and on colours.",
         ),
     ] = False,
     json: Json = False,

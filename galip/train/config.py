@@ -225,12 +225,13 @@ class GanConfig:
 
 def _check_perceptual(config: GanConfig) -> None:
     """Raise `UsageError` unless the teacher is given exactly where a weight wants it, and sees enough."""
-    is_used = bool(config.perceptual_weight or config.projected_weight)
-    if is_used and not config.perceptual:
+    if (config.perceptual_weight or config.projected_weight) and not config.perceptual:
         raise UsageError("perceptual_weight and projected_weight need a teacher; give its file: --perceptual")
-    if config.perceptual and not is_used:
+    is_paired = bool(config.warmup_steps or config.paired_steps)
+    if config.perceptual and not (config.projected_weight or (config.perceptual_weight and is_paired)):
         raise UsageError(
-            "perceptual is given but not used; set perceptual_weight or projected_weight above 0"
+            "perceptual is given but not used; set projected_weight above 0, or perceptual_weight and, as it "
+            "counts beside the pixel loss alone, warmup_steps or paired_steps"
         )
     if config.perceptual_size < LEAST_PERCEPTUAL_SIZE:
         raise UsageError(

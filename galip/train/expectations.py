@@ -31,7 +31,8 @@ def expectations(config: GanConfig) -> list[str]:
     if paired > warm:
         lines.append(f"to step {paired}: GALIP's losses too, the paired ones fade out; edges become sharper")
     if steps > max(warm, paired):
-        lines.append(f"to step {steps}: GALIP's losses alone")
+        others = " and the projected heads'" if config.projected_weight else " alone"
+        lines.append(f"to step {steps}: GALIP's losses{others}")
     return lines
 
 

@@ -91,7 +91,7 @@ def load_perceptual(path: Path) -> PerceptualFeatures:
     if shapes != _expected_shapes(shapes):
         raise FileRefused(
             f"{path} does not hold the first three blocks of VGG-16 and LPIPS's weights; make the file with "
-            "`python -m icons.perceptual_weights` in the folder recipes of galip's repository"
+            "`python -m icons.perceptual_weights --out FILE` in the folder recipes of galip's repository"
         )
     check_dtypes(tensors, str(path))
     tensors = as_weights(tensors)

@@ -33,7 +33,7 @@ def write_teacher(path: Path, texts: Sequence[str], vectors: NDArray[np.floating
 
     Raises `UsageError` if the numbers differ or a text has more than one line.
     """
-    if len(texts) != len(vectors) or any(len(text.splitlines()) != 1 for text in texts):
+    if len(texts) != len(vectors) or any(text.splitlines() != [text] for text in texts):
         raise UsageError(f"{len(texts)} texts of a line each and {len(vectors)} vectors don't fit together")
     lines = np.frombuffer("\n".join(texts).encode(), np.uint8)
     with staged_file(path) as temporary:

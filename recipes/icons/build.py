@@ -18,6 +18,7 @@ from galip.data.shards import write_shards
 from galip.data.texts import read_json
 from galip.progress import Progress, no_progress
 from icons.names import Names
+from icons.phrases import load_inflect
 from icons.plan import Plan, by_hash, plan_icons
 from icons.render import MARGIN, load_renderer, render_all
 from icons.sources import EMOJIBASE, ICON_SETS, Package, find_or_fetch
@@ -87,7 +88,9 @@ def build_icons(
     with _locked_staging(out) as staging:
         if (summary := _already_built(out, recipe)) is not None:
             return summary
-        load_renderer()  # fails before anything is fetched if it is not installed
+        load_renderer()  # these fail before anything is fetched if they are not installed
+        if variants:
+            load_inflect()
         *archives, emoji_archive = _archives(packages, out / "packages", source, progress)
         planned, matched = plan_icons(icon_sets, archives, Names(emoji_archive), progress)
         planned = _chosen(planned, skin_tones, exclude_groups)

@@ -31,8 +31,9 @@ from galip.metrics.features import extract_features
 from galip.metrics.inception import Inception
 from galip.metrics.pictures import GeneratedPictures, Pictures, captions_of, check_finite
 from galip.metrics.subject import open_model
-from icons.make_default import COMMONEST, PEOPLE_AND_FLAGS
+from icons.commands import exit_on_error
 from icons.pypi import find_or_fetch
+from icons.selection import JUDGED_SEEN
 from icons.sentence_encoder import WHEEL, SentenceEncoder
 from icons.teacher_texts import without_style
 
@@ -175,6 +176,7 @@ def _units(vectors: Array) -> Array:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+@exit_on_error("icons.independent_judge")
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -189,7 +191,7 @@ def main() -> None:
         options.models,
         options.data,
         encoder,
-        exclude=options.exclude or (*PEOPLE_AND_FLAGS, COMMONEST),
+        exclude=options.exclude or JUDGED_SEEN,
         count=options.count,
         echo=console.message,
     )

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from galip_runtime import console
-from galip_runtime.errors import FileRefused, GalipError, UsageError
+from galip_runtime.errors import FileRefused, UsageError
 from galip_runtime.files import sha256_file, write_atomically
 from galip_runtime.image import save_picture
 from galip_runtime.text_to_image import TextToImage
@@ -34,6 +34,7 @@ from galip.assets import STYLES, checkpoint_path
 from galip.data.texts import read_json
 from galip.eager import load_eager
 from icons.colours import ASKED, COLOURED_THINGS
+from icons.commands import exit_on_error
 from icons.commonness import commonest_things
 from icons.model_card import SEED
 from icons.naming import ENOUGH_STYLES, named_things
@@ -268,6 +269,7 @@ def _encoded(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
 
 
+@exit_on_error("icons.judging")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `pairs`, `naming` or `score`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -294,12 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scores.add_argument(
         "--out", type=Path, required=True, help="the JSON file for the result (of naming: the answers)"
     )
-    options = parser.parse_args(arguments)
-    try:
-        _run(options)
-    except GalipError as error:
-        console.failure("icons.judging", error)
-        raise SystemExit(error.exit_code) from None
+    _run(parser.parse_args(arguments))
 
 
 def _run(options: argparse.Namespace) -> None:

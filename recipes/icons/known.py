@@ -13,7 +13,8 @@ from galip_runtime.files import sha256_file, write_atomically
 from galip.assets import STYLES, default_checkpoint
 from galip.data.conditions import excluded
 from galip.data.shards import read_metas
-from icons.make_default import COMMONEST, PEOPLE_AND_FLAGS
+from icons.commands import exit_on_error
+from icons.selection import JUDGED_SEEN
 
 __all__ = ["known"]
 
@@ -26,7 +27,7 @@ def known(data: Path) -> dict[str, Any]:
     things = {
         meta["captions"][0].removesuffix(f", {meta['style']}"): (meta["rank"], meta["order"])
         for meta in read_metas(data, "train")
-        if not excluded(meta, (*PEOPLE_AND_FLAGS, COMMONEST, "variant"))
+        if not excluded(meta, JUDGED_SEEN)
     }
     return {
         "source": sha256_file(default_checkpoint()),
@@ -35,6 +36,7 @@ def known(data: Path) -> dict[str, Any]:
     }
 
 
+@exit_on_error("icons.known")
 def main() -> None:
     """Write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

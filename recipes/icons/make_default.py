@@ -3,7 +3,7 @@
 Builds the icon pictures, trains CLIP's towers, trains GALIP at 64 pixels and grown to 128, stores the result
 as fp16 in galip/assets, makes the pictures of the model card, trains two rivals on equal budgets and
 evaluates all of them. A step is skipped if its result exists; an interrupted run is resumed. The numbers
-below are the recipe; MODEL_CARD.md has its results.
+below are the recipe. MODEL_CARD.md has the results of the shipped model, and what it was made without.
 """
 
 from __future__ import annotations
@@ -25,23 +25,13 @@ from galip.train.gan import train
 from galip.train.options import resolve
 from icons import CARD
 from icons.build import build_icons
+from icons.commands import exit_on_error
 from icons.figures import RIVALS, judge
 from icons.model_card import copy_logs, save_card, save_rivals
 from icons.perceptual_weights import ARCHIVE, convert
 from icons.pypi import find_or_fetch
+from icons.selection import COMMONEST, JUDGED_SEEN, JUDGED_UNSEEN, PEOPLE_AND_FLAGS, TOWERS_LEAVE_OUT
 from icons.teacher_texts import make_teacher
-
-PEOPLE_AND_FLAGS = (
-    "skin_tone",
-    "group=people-body",
-    "group=flags",
-    "group=symbols",
-    "group=component",
-    "group=other",
-)
-TOWERS_LEAVE_OUT = ("skin_tone", "group=flags", "group=component")
-COMMONEST = "rank>5771"
-"""Leaves the 200 commonest things by `icons.commonness`: about as many as this training has time for."""
 
 SAMPLE_PROMPTS = (
     "a red apple, 3D style",
@@ -100,6 +90,7 @@ def _gan_options(data: str, clip: str, out: str) -> dict[str, Any]:
     return {"data": data, "clip": clip, "out": out, "exclude": exclude, "sample_prompts": SAMPLE_PROMPTS}
 
 
+@exit_on_error("icons.make_default")
 def main() -> None:
     """Run a stage of the recipe: `towers` and `judge` in one process, the others under torchrun."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -116,8 +107,7 @@ def main() -> None:
     elif options.stage == "rivals":
         train_rivals(data, runs)
     else:
-        seen = (*PEOPLE_AND_FLAGS, COMMONEST)
-        judge(data, runs, seen=seen, unseen=PEOPLE_AND_FLAGS, perceptual=perceptual_weights(runs))
+        judge(data, runs, seen=JUDGED_SEEN, unseen=JUDGED_UNSEEN, perceptual=perceptual_weights(runs))
 
 
 def perceptual_weights(runs: Path) -> Path:

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from galip_runtime import console
-from galip_runtime.errors import GalipError
 from galip_runtime.files import check_writable, sha256_file, write_atomically
 from galip_runtime.text_to_image import TextToImage
 from numpy.typing import NDArray
@@ -22,13 +20,16 @@ from PIL import Image
 from torch import Tensor
 
 from galip.assets import STYLES, checkpoint_path
+from galip.data.conditions import excluded
 from galip.data.shards import Sample, read_samples
 from galip.eager import load_eager
 from galip.train.augment import to_float
 from galip.train.perceptual import load_perceptual, perceptual_distance
 from icons.colours import colour_in_name, measure_colours
+from icons.commands import exit_on_error
 from icons.commonness import commonest_things
 from icons.model_card import SEED
+from icons.selection import TOWERS_LEAVE_OUT, VARIANTS
 from icons.spectrum import compare_spectra, plot_spectra
 from icons.variety import Distance, measure_variety
 
@@ -60,9 +61,9 @@ def measure(checkpoint: Path, data: Path, perceptual: Path) -> dict[str, Any]:
 
 
 def _is_used(icon: Sample, things: dict[str, str]) -> bool:
-    """Return whether a sample is one of the things, or another, no person or flag, named with a colour."""
+    """Return whether a drawing is of one of the `things`, or of another whose name has a colour."""
     meta = icon.meta
-    if meta["skin_tone"] or meta["group"] in ("people-body", "flags", "component"):
+    if excluded(meta, (*TOWERS_LEAVE_OUT, "group=people-body", VARIANTS)):
         return False
     return meta["thing"] in things or bool(colour_in_name(meta["thing"]))
 
@@ -95,6 +96,7 @@ def lpips(weights: Path) -> Distance:
     return distance
 
 
+@exit_on_error("icons.measure")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure a model and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -104,16 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file for the results")
     parser.add_argument("--plot", type=Path, help="a PNG for the spectra")
     options = parser.parse_args(arguments)
-    try:
-        for target in filter(None, (options.out, options.plot)):
-            check_writable(target)
-        results = measure(checkpoint_path(options.model), options.data, options.perceptual)
-        write_atomically(options.out, (json.dumps(results, indent=1) + "\n").encode())
-        if options.plot:
-            plot_spectra(results["spectrum"], options.plot)
-    except GalipError as error:
-        console.failure("icons.measure", error)
-        raise SystemExit(error.exit_code) from None
+    for target in filter(None, (options.out, options.plot)):
+        check_writable(target)
+    results = measure(checkpoint_path(options.model), options.data, options.perceptual)
+    write_atomically(options.out, (json.dumps(results, indent=1) + "\n").encode())
+    if options.plot:
+        plot_spectra(results["spectrum"], options.plot)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from icons.commands import exit_on_error
 from icons.pypi import PypiFile, find_or_fetch
 
 __all__ = ["ARCHIVE", "convert"]
@@ -96,6 +97,7 @@ def _tensor(array: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.array(array, np.float32, order="C"))
 
 
+@exit_on_error("icons.perceptual_weights")
 def main() -> None:
     """Fetch the archive and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

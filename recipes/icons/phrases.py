@@ -79,18 +79,26 @@ RECOLOURED = entries("""
 """)
 """Things that come in any colour in the world, or whose colour nobody takes for what they are."""
 
-RIPENED = entries(
-    "red apple, green apple, pear, bell pepper, hot pepper, grapes, maple leaf, mango, tomato, melon"
-)
-"""Things that come in some colours, those of `RIPE`."""
-RIPE = ("red", "orange", "yellow", "green", "purple", "brown")
+RIPENED = {
+    "red apple": ("green", "yellow"),
+    "green apple": ("red", "yellow"),
+    "pear": ("red", "green", "yellow", "brown"),
+    "bell pepper": ("red", "orange", "yellow", "green"),
+    "hot pepper": ("red", "orange", "yellow", "green"),
+    "grapes": ("red", "green", "purple"),
+    "maple leaf": ("red", "orange", "yellow", "green", "brown"),
+    "mango": ("red", "orange", "yellow", "green"),
+    "tomato": ("red", "orange", "yellow", "green"),
+    "melon": ("orange", "yellow", "green"),
+}
+"""Things that come in some colours."""
 
 _COLOUR_WORD = re.compile(rf"^(?:light |dark )?(?:{'|'.join([*COLOURS, 'gray'])}) (?=\w)")
 
 
 def colours_for(thing: str) -> Sequence[str]:
     """Return the colours that drawings of a thing may get: all, some or none of `COLOURS`."""
-    return tuple(COLOURS) if thing in RECOLOURED else RIPE if thing in RIPENED else ()
+    return tuple(COLOURS) if thing in RECOLOURED else RIPENED.get(thing, ())
 
 
 def colourless(name: str) -> str:
@@ -125,7 +133,7 @@ def load_inflect() -> ModuleType:
         import inflect
     except ImportError as error:
         raise ProviderUnavailable(
-            f"variants need inflect, which is not installed: {install_extra('train', 'galip')}"
+            f"plurals need inflect, which is not installed: {install_extra('train', 'galip')}"
         ) from error
     return cast(ModuleType, inflect)
 
@@ -146,7 +154,8 @@ def plural(noun: str) -> str:
     end = preposition.start() if preposition else len(noun)
     head, rest = noun[:end].rstrip(), noun[end:]
     *words, last = re.split(r"(?<=[ -])", head)
-    return f"{''.join(words)}{_engine().plural_noun(last)}{' ' if rest else ''}{rest}"
+    last = f"{last}s" if last.isupper() or last == "yo" else _engine().plural_noun(last)  # SUVs, yo-yos
+    return f"{''.join(words)}{last}{' ' if rest else ''}{rest}"
 
 
 def variant_captions(phrase: str, style: str, others: Sequence[str] = (), ending: str = "") -> list[str]:

@@ -25,6 +25,7 @@ from galip.data.shards import read_metas
 from galip.progress import Progress, no_progress
 from galip.train.sentence_teacher import write_teacher
 from icons.captions import with_article
+from icons.commands import exit_on_error
 from icons.commonness import COLOURS, Commonness
 from icons.nouns import WORDNET, drawable_nouns
 from icons.phrases import is_countable, plural
@@ -121,6 +122,7 @@ def make_teacher(
     return len(texts)
 
 
+@exit_on_error("icons.teacher_texts")
 def main() -> None:
     """Write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

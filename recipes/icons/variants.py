@@ -28,7 +28,6 @@ from icons.phrases import (
     counted,
     has_preposition,
     is_countable,
-    load_inflect,
     noun_of,
     variant_captions,
 )
@@ -72,7 +71,7 @@ LETTERED = frozenset(("stop sign", "bus stop", "station", "police car", "ambulan
 
 @dataclass(frozen=True)
 class Variants:
-    """How many variants a build has, of the things that training uses."""
+    """How many variants a build has, of the commonest things."""
 
     rank: int = 22_500
     """Largest rank of a thing that has variants: about 600 things of the train split."""
@@ -147,7 +146,6 @@ def plan_variants(
     A variant is in the split of its thing; a pair is of two things of one split. Raises as `load_inflect` and
     `render_all`.
     """
-    load_inflect()
     common = [
         plan
         for plan in planned
@@ -350,17 +348,16 @@ def _propose_backgrounds(drawings: Sequence[_Drawing]) -> Iterator[_Proposal]:
 
 def _propose_sizes(drawings: Sequence[_Drawing]) -> Iterator[_Proposal]:
     def make(key: str, drawing: _Drawing) -> Plan:
-        size = key.rpartition("--")[2]
         drawing = _maybe_mirrored(_maybe_in_colour(drawing, key, 0.25), key)
-        scale = _pick(SMALL, f"{key} scale") if size == "small" else 1.0
-        others = drawing.others(lambda name: with_article(f"{size} {name}"))
-        svg, phrase = arranged([drawing.plan.svg], scale), with_article(f"{size} {drawing.noun}")
-        return _variant("size", key, drawing, svg, phrase, others, size=size)
+        svg = arranged([drawing.plan.svg], _pick(SMALL, f"{key} scale"))
+        others = drawing.others(lambda name: with_article(f"small {name}"))
+        return _variant(
+            "size", key, drawing, svg, with_article(f"small {drawing.noun}"), others, size="small"
+        )
 
     for drawing in drawings:
         if drawing.is_plain_noun:
-            for size in ("small", "large"):
-                yield _proposal(make, f"{drawing.plan.key}--{size}", drawing)
+            yield _proposal(make, f"{drawing.plan.key}--small", drawing)
 
 
 _PROPOSE: dict[str, Callable[[Sequence[_Drawing]], Iterator[_Proposal]]] = {

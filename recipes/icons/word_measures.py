@@ -24,8 +24,9 @@ from galip.data.shards import read_metas
 from galip.presets import preset
 from galip.towers import load_towers
 from icons.captions import with_article
-from icons.make_default import PEOPLE_AND_FLAGS
+from icons.commands import exit_on_error
 from icons.pypi import find_or_fetch
+from icons.selection import JUDGED_UNSEEN
 from icons.sentence_encoder import WHEEL, SentenceEncoder
 
 __all__ = ["SYNONYMS", "held_out_similarity", "style_accuracy", "synonym_accuracy", "tower_encoder"]
@@ -145,10 +146,11 @@ def _units(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def things_of(metas: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the names of things that are no people, flags or symbols, the commonest first."""
-    ranks = {meta["thing"]: meta["rank"] for meta in metas if not excluded(meta, PEOPLE_AND_FLAGS)}
+    ranks = {meta["thing"]: meta["rank"] for meta in metas if not excluded(meta, JUDGED_UNSEEN)}
     return sorted(ranks, key=lambda name: (ranks[name], name))
 
 
+@exit_on_error("icons.word_measures")
 def main() -> None:
     """Print the figures of each tower as JSON, and the encoder's own as `MiniLM`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

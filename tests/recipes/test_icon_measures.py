@@ -305,10 +305,11 @@ def command(tmp_path, monkeypatch):
             "king": "x",
         }
         for (thing, group), style in itertools.product(metas.items(), STYLES):
-            png = io.BytesIO()
-            Image.fromarray(house("#f44336", "#f44336")).resize((64, 64)).save(png, "PNG")
-            meta = {"thing": thing, "style": style, "group": group, "skin_tone": ""}
-            yield f"{thing} {style}", png.getvalue(), f"a {thing}, {style}", meta
+            for code, variant in (("#f44336", {}), ("#3f51b5", {"variant": "colour"})):  # which is left out
+                png = io.BytesIO()
+                Image.fromarray(house(code, code)).resize((64, 64)).save(png, "PNG")
+                meta = {"thing": thing, "style": style, "group": group, "skin_tone": "", **variant}
+                yield f"{thing} {style} {code[1:]}", png.getvalue(), f"a {thing}, {style}", meta
 
     write_shards(tmp_path, "train", samples())
     weights = write_teacher(tmp_path / "teacher.safetensors")

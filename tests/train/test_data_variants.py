@@ -202,6 +202,8 @@ def test_small_and_mirrored():
         ("bus stop", "two bus stops"),
         ("on! arrow", "two on! arrows"),
         ("left-facing fist", "two left-facing fists"),
+        ("SUV", "two SUVs"),
+        ("yo-yo", "two yo-yos"),
     ],
 )
 def test_plurals(noun, plural):
@@ -228,7 +230,8 @@ def test_names_without_their_colour(name, base):
 
 
 def test_nouns_and_lists_are_well_written():
-    assert not RECOLOURED & RIPENED
+    assert not RECOLOURED & RIPENED.keys()
+    assert all(set(colours) < set(COLOURS) for colours in RIPENED.values())
     for name in (*RECOLOURED, *RIPENED, *NOUNS, *NOUNS.values()):
         assert name == " ".join(name.split())
 

@@ -75,13 +75,16 @@ def test_the_heads_learn_and_are_no_part_of_the_model(config, saved):
 
 
 def test_what_is_off_changes_nothing(config, saved, same_state):
-    """LPIPS without paired losses, and the discriminator's step beside the heads'."""
-    plain, never, heads = config("plain"), config("never", perceptual_weight=9.0), config("heads", **BOTH)
-    for run in (plain, never):
-        train(run, echo=quiet)
+    """LPIPS without paired losses, which alone would be a mistake, and the discriminator's step."""
+    with expect_error(UsageError, "perceptual_weight", "warmup_steps"):
+        config("never", perceptual_weight=9.0)
+    heads_alone = {"projected_weight": 0.5, "perceptual_size": 16}
+    plain, heads, alone = config("plain"), config("heads", **BOTH), config("alone", **heads_alone)
+    train(plain, echo=quiet)
     train(dataclasses.replace(heads, steps=1), echo=quiet)
     assert saved(plain.out)["heads"] == {}
-    same_state(*({**saved(run.out), "meter": None} for run in (plain, never)))
+    train(dataclasses.replace(alone, steps=1), echo=quiet)
+    same_state(*({**saved(run.out), "meter": None} for run in (heads, alone)))
     train(dataclasses.replace(plain, steps=1, out=f"{plain.out}1"), echo=quiet)
     one = saved(f"{plain.out}1")
     same_state(one["discriminator"], saved(heads.out)["discriminator"])

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from galip.checkpoint import load_clip
 from galip.clip import TextTower, clip_tokenizer
 from galip.data.batches import encode_captions
+from galip.early_checks import check_contrastive
 from galip.train.config import ContrastiveConfig
 from galip.train.contrastive import train_clip
 from galip.train.sentence_teacher import SentenceTeacher, read_teacher, write_teacher
@@ -62,7 +63,7 @@ def test_a_file_keeps_texts_and_directions(teacher):
 
 
 def test_texts_that_a_file_cannot_hold(tmp_path):
-    for texts, rows in ((["a", "b"], 1), (["a\nb"], 1), ([""], 1)):
+    for texts, rows in ((["a", "b"], 1), (["a\nb"], 1), (["a\n"], 1), ([""], 1)):
         with pytest.raises(UsageError):
             write_teacher(tmp_path / "x", texts, np.ones((rows, 2), np.float32))
     assert not (tmp_path / "x").exists()
@@ -158,8 +159,9 @@ def test_files_that_are_no_teacher(tmp_path, tensors, message):
 
 def test_no_file_at_all(config, tmp_path):
     run = config("run", teacher=str(tmp_path / "none.safetensors"))
-    with pytest.raises(FileRefused, match="none"):
-        train_clip(run, echo=quiet)
+    for refuse in (lambda: train_clip(run, echo=quiet), lambda: check_contrastive(run, resume=False)):
+        with pytest.raises(FileRefused, match="none"):
+            refuse()
     (tmp_path / "text.safetensors").write_text("no tensors")
     with pytest.raises(FileRefused, match="text"):
         train_clip(config("run", teacher=str(tmp_path / "text.safetensors")), echo=quiet)

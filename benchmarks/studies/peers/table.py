@@ -32,7 +32,7 @@ def _table(result: Mapping[str, Any]) -> str:
         markdown_table([*columns, "largest error, % of std", "least PSNR, dB"], rows),
     ]
     if unavailable := result["unavailable"]:
-        reasons = [f"{peer} does not run: {_brief(reason)}" for peer, reason in unavailable.items()]
+        reasons = [f"{peer} was not measured: {_brief(reason)}" for peer, reason in unavailable.items()]
         parts.append(markdown_list(reasons))
     parts.append(markdown_text(_source(result)))
     return "\n\n".join(parts)
