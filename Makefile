@@ -1,4 +1,4 @@
-# make setup | demo | web | test | test-js | test-cpp | test-neon | fuzz | lint | docs | wheels
+# make setup | demo | web | test | test-js | test-cpp | test-neon | test-long | fuzz | lint | docs | wheels
 # make default-model | default-bundle | readme
 # make bench | bench-cpu | bench-full | bench-peers | bench-fid | bench-training | bench-quick | bench-serve
 # make test-gpu | bench-gpu, on a machine with an NVIDIA GPU
@@ -11,7 +11,7 @@ JS := runtime/js
 NODE := $(shell node -p 'parseInt(process.versions.node) < 20 ? "" : process.execPath' 2>/dev/null)
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
-.PHONY: setup demo web web-page test test-js test-cpp test-neon cpp-packages kernel-packages neon-packages
+.PHONY: setup demo web web-page test test-js test-cpp test-neon test-long cpp-packages kernel-packages neon-packages
 .PHONY: fuzz lint docs wheels
 .PHONY: default-model default-bundle readme clean
 .PHONY: bench bench-cpu bench-full bench-peers bench-fid bench-training bench-quick bench-serve test-gpu bench-gpu
@@ -54,6 +54,10 @@ test: setup .venv/.kernels $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' '
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder \
 		--ignore tests/cpp
 	$(MAKE) test-js test-cpp
+
+# The few tests that `make test` has no time for: several minutes.
+test-long: setup .venv/.kernels
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long --ignore tests/cpp
 
 # The JavaScript runtime: its build, its types and its tests, also in Chromium where there is one.
 CHROMIUM ?= $(firstword $(wildcard /usr/bin/chromium /usr/bin/chromium-browser /usr/bin/google-chrome))

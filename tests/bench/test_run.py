@@ -349,6 +349,7 @@ def test_a_bundle_without_the_kernels_beside_it(config, tiny_models):
     assert not any(line.startswith("nokernels-cpu-fp32 computes") for line in lines)
 
 
+@pytest.mark.long
 def test_a_bundle_without_rewrites_beside_it(config, tiny_checkpoint, tmp_path):
     plain = tmp_path / "plain"
     export_bundle(tiny_checkpoint, plain, rewrites="none")

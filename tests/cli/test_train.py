@@ -67,7 +67,7 @@ def test_options_are_the_config_s_fields(run, fail, monkeypatch, tmp_path, comma
     plain = config_class(**{field.name: f"a {field.name}" for field in required})
     assert configs.pop() == (plain, False)
 
-    others = {int: 7, float: 0.25, tuple: ("color", "cutout"), str: "fp32"}
+    others = {int: 24, float: 0.25, tuple: ("color", "cutout"), str: "fp32"}
     texts = {"device": "cpu", "crop": "random", "stream": "no"}
     values = {
         field.name: not field.default

@@ -11,7 +11,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_gpu_tests_pass_on_a_stand_in():
     call = [
         sys.executable,

@@ -71,7 +71,7 @@ def test_every_metric_is_that_of_one_machine(config, cluster, captioned):
     assert any("7.png" in warning for warning in report.warnings)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_bundle_and_a_folder_of_pictures(
     config, cluster, captioned, tiny_checkpoint, tmp_path, monkeypatch
 ):
@@ -88,7 +88,7 @@ def test_a_bundle_and_a_folder_of_pictures(
         assert report.subject == expected.subject
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_node_that_is_killed_in_the_middle(config, tmp_path):
     captions = tmp_path / "captions.txt"
     captions.write_text("".join(f"box number {index}\n" for index in range(200)))
