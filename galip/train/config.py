@@ -230,8 +230,8 @@ def _check_perceptual(config: GanConfig) -> None:
     is_paired = bool(config.warmup_steps or config.paired_steps)
     if config.perceptual and not (config.projected_weight or (config.perceptual_weight and is_paired)):
         raise UsageError(
-            "perceptual is given but not used; set projected_weight above 0, or perceptual_weight and, as it "
-            "counts beside the pixel loss alone, warmup_steps or paired_steps"
+            "perceptual is given but not used; set projected_weight above 0, or perceptual_weight together "
+            "with warmup_steps or paired_steps, since it counts only while the pixel loss does"
         )
     if config.perceptual_size < LEAST_PERCEPTUAL_SIZE:
         raise UsageError(
