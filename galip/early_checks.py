@@ -193,6 +193,8 @@ def check_contrastive(config: ContrastiveConfig, resume: bool) -> None:
     preset(config.model)
     check_run(Path(config.out), resume)
     check_cuda(config.device, TRAIN_ON_CPU)
+    if config.init:
+        check_clip(config.init)
     if config.teacher:
         read_header(Path(config.teacher))
     find_split(Path(config.data), "train", recognise(Path(config.data), config.layout))

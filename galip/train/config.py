@@ -252,6 +252,14 @@ class ContrastiveConfig:
     data: str = _required("Folder of captioned pictures, in any layout of --layout.")
     out: str = _required("Folder of the run; clip.safetensors is written there.")
     model: str = _option("default", "Whose CLIP towers to train: default, released or tiny.")
+    init: str = _option(
+        "", "Towers to begin with: default (the shipped model's), or what galip train takes as --clip."
+    )
+    lock_image: bool = _option(
+        False,
+        "Keep the image tower of --init as it is, except its head when whitening; a GALIP that was trained "
+        "with it can then go on with the new text tower.",
+    )
     layout: str = _as_in_gan("layout")
     crop: str = _as_in_gan("crop")
     max_broken: float = _as_in_gan("max_broken")
@@ -275,7 +283,7 @@ class ContrastiveConfig:
         "captions, so that it knows words that no caption has.",
     )
     teacher_weight: float = _option(
-        3.0, "Weight of the distance from the teacher's vectors; each step has as many texts as pictures."
+        1.0, "Weight of finding the teacher's vector; each step has as many texts as pictures."
     )
     exclude: tuple[str, ...] = _option((), _EXCLUDE)
     device: str = _option("auto", "auto (CUDA where there is one), cpu or cuda.")
@@ -292,6 +300,8 @@ class ContrastiveConfig:
         )
         if self.crop not in ("exact", "random"):
             raise UsageError(f"crop is {self.crop!r}; choose exact or random")
+        if self.lock_image and not self.init:
+            raise UsageError("lock_image keeps the image tower of init; give its file: --init")
         if self.precision == "fp16":
             raise UsageError("precision is 'fp16'; CLIP's towers train in bf16 or fp32 (or auto)")
         if self.patch_dropout >= 1:

@@ -18,6 +18,7 @@ from galip.clip import ImageTower, TextTower, build_clip, clip_tokenizer, import
 from galip.data.sampler import BatchSampler, generator_for
 from galip.data.sources import list_splits
 from galip.presets import preset
+from galip.towers import load_towers
 from galip.train.augment import POSE_DIMS, pose, to_float
 from galip.train.commands import after_train_clip
 from galip.train.config import ContrastiveConfig
@@ -43,7 +44,7 @@ def train_clip(
     with Run(
         Path(config.out), config, trainer.fabric, resume=resume, log_every=config.log_every, echo=echo
     ) as run:
-        parameters = sum(p.numel() for p in trainer.clip.parameters()) / 1e6
+        parameters = sum(p.numel() for p in trainer.clip.parameters() if p.requires_grad) / 1e6
         for line in (f"data: {trainer.data.describe()}", *trainer.data.source.left_out.lines()):
             run.echo(line)
         run.echo(f"training {parameters:.2f} M parameters of the towers")
@@ -97,6 +98,9 @@ class ContrastiveTrainer:
         self.clip = build_clip(self.clip_config)
         self.image = ImageTower(self.clip.visual, self.clip_config, "clip")
         self.text = TextTower(self.clip)
+        if config.init:
+            self._begin_with(config.init)
+        self.image.requires_grad_(not config.lock_image)
         for module in (self.clip, self.image, self.text):
             module.to(self.device)
         self.teacher = self._load_teacher()
@@ -124,6 +128,17 @@ class ContrastiveTrainer:
             max_broken=config.max_broken,
         )
 
+    def _begin_with(self, source: str) -> None:
+        """Load both towers of `source`. Raises as `load_towers`, and `UsageError` for another pixel range."""
+        towers = load_towers(source, self.clip_config)
+        if towers.image.pixel_range != self.image.pixel_range:
+            raise UsageError(
+                f"{source} has an image tower of the {towers.image.pixel_range} pixel range, which a file of "
+                "CLIP can't keep; give the CLIP that it was made from"
+            )
+        self.text.load_state_dict(towers.text.state_dict())
+        self.image.load_state_dict(towers.image.state_dict())
+
     def _load_teacher(self) -> SentenceTeacher | None:
         """Read the teacher's file, if there is one."""
         if not self.config.teacher:
@@ -144,9 +159,11 @@ class ContrastiveTrainer:
         views = self.data.views(indices, generator_for(config.seed, "crop", step))
         pictures = pose(to_float(views.to(self.device)), uniform)  # (N, 3, S, S)
         tokens = self.data.tokens(indices, rng).to(self.device)  # (N, L)
-        dropped = config.patch_dropout if step < config.steps * 3 / 4 else 0.0
+        drops = step < config.steps * 3 / 4 and not config.lock_image
+        dropped = config.patch_dropout if drops else 0.0
         with self.fabric.autocast():
-            image_embedding = _embed_pictures(self.image, pictures, dropped, rng)  # (N, D)
+            with torch.set_grad_enabled(not config.lock_image):
+                image_embedding = _embed_pictures(self.image, pictures, dropped, rng)  # (N, D)
             sentence = self.text(tokens)  # (N, D)
         loss = self.contrastive(
             F.normalize(image_embedding.float(), dim=1),
@@ -231,8 +248,9 @@ class ContrastiveTrainer:
 
 
 def _groups(trained: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    matrices = [p for p in trained.parameters() if p.ndim >= 2]
-    rest = [p for p in trained.parameters() if p.ndim < 2]
+    parameters = [p for p in trained.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim >= 2]
+    rest = [p for p in parameters if p.ndim < 2]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 

@@ -35,7 +35,7 @@ _LABELS = {
     "perceptual": Label("generator", "perceptual distance"),
     "loss": Label("towers", "contrastive loss"),
     "logit_scale": Label("towers", "logit scale"),
-    "teacher": Label("towers", "distance from the teacher"),
+    "teacher": Label("towers", "teacher's loss"),
     "fid": Label("evaluation", "FID"),
     "clip_score": Label("evaluation", "CLIP score"),
     "pictures_per_second": Label("speed", "pictures/s"),

@@ -27,6 +27,9 @@ from galip.tensors import read_header, read_safetensors
 
 __all__ = ["SentenceTeacher", "read_teacher", "write_teacher"]
 
+TEMPERATURE = 0.05
+"""Of the cosines, as in SimCSE."""
+
 
 def write_teacher(path: Path, texts: Sequence[str], vectors: NDArray[np.floating]) -> None:
     """Write a teacher file: `texts`, UTF-8 bytes uint8 of one text a line; `vectors` float16 (M, T).
@@ -91,5 +94,8 @@ class SentenceTeacher(nn.Module):
         return tokens, self.vectors[rows.to(self.vectors.device)]
 
     def loss(self, sentences: Tensor, vectors: Tensor) -> Tensor:
-        """Return how far `sentences` (N, D) point from the teacher's `vectors` (N, T): 0 for not at all."""
-        return 1 - F.cosine_similarity(self.map(sentences.float()), vectors, dim=1).mean()
+        """Return how badly each of `sentences` (N, D) finds its own among the teacher's `vectors` (N, T):
+        InfoNCE, the cross entropy of their cosines; log N for chance.
+        """
+        cosines = F.normalize(self.map(sentences.float()), dim=1) @ vectors.T  # (N, N)
+        return F.cross_entropy(cosines / TEMPERATURE, torch.arange(len(vectors), device=vectors.device))

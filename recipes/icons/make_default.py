@@ -53,7 +53,6 @@ def clip_config(data: str, out: str, teacher: str) -> ContrastiveConfig:
         steps=1_200,
         whiten=True,
         teacher=teacher,
-        teacher_weight=3.0,
         exclude=TOWERS_LEAVE_OUT,
     )
 

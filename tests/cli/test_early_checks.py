@@ -61,6 +61,7 @@ MISTAKES = [
     (2, "'coc'", ["train-clip", "--data", "photos", "--out", "run", "--layout", "coc"]),
     (2, "empty", ["train-clip", "--data", "empty", "--out", "run"]),
     (2, "huge", ["train-clip", "--data", "photos", "--out", "run", "--model", "huge"]),
+    (4, "nope.pt", ["train-clip", "--data", "photos", "--out", "run", "--init", "nope.pt"]),
     (4, "nope", ["evaluate", "nope", "--against", "photos"]),
     (4, "page.pth", ["evaluate", "page.pth", "--against", "photos"]),
     (2, "nope", ["evaluate", "photos", "--against", "nope"]),

@@ -16,10 +16,11 @@ from runtime.error_checks import expect_error
 from safetensors.torch import load_file
 from train.layout_fixtures import WRITERS
 
-from galip.checkpoint import load_clip, read_info
+from galip.checkpoint import load_clip, read_info, save_galip
 from galip.clip import ImageTower, TextTower, build_clip, clip_tokenizer
 from galip.data.layouts import LAYOUTS
 from galip.data.shards import read_samples
+from galip.model import Galip
 from galip.presets import preset
 from galip.train import contrastive
 from galip.train.config import ContrastiveConfig
@@ -66,6 +67,38 @@ def test_interrupted_and_resumed_equals_one_go(config, same_state, saved, logged
     same_state(saved(whole.out), saved(parts.out))
     same_state(*(dict(sorted(load_file(f"{run.out}/clip.safetensors").items())) for run in (whole, parts)))
     assert [line["step"] for line in logged(parts.out)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_begun_with_other_towers_and_the_image_tower_locked(config):
+    first = train_clip(config("first"), echo=quiet)
+    head = ("visual.proj", "visual.ln_post.bias")
+    for name, options in (("locked", {}), ("whitened", {"whiten": True})):
+        path = train_clip(config(name, steps=2, init=str(first), lock_image=True, **options), echo=quiet)
+        before, after = load_file(first), load_file(path)
+        kept = {name for name in before if torch.equal(before[name], after[name])}
+        image = {name for name in before if name.startswith("visual.")}
+        assert image - kept == (set(head) if options else set())
+        assert "token_embedding.weight" not in kept
+    both = load_file(
+        train_clip(config("both", steps=1, lr=1e-9, weight_decay=0.0, init=str(first)), echo=quiet)
+    )
+    for name, tensor in load_file(first).items():
+        if name != "logit_scale":
+            torch.testing.assert_close(both[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_towers_that_it_cannot_begin_with(config, tmp_path):
+    with expect_error(UsageError, "default", "preset"):
+        train_clip(config(init="default"), echo=quiet)
+    tiny = preset("tiny")
+    model = Galip(
+        dataclasses.replace(
+            tiny, discriminator=dataclasses.replace(tiny.discriminator, pixel_range="released")
+        )
+    )
+    save_galip(tmp_path / "released.safetensors", model, dtype=torch.float32)
+    with expect_error(UsageError, "released pixel range", "CLIP"):
+        train_clip(config(init=str(tmp_path / "released.safetensors")), echo=quiet)
 
 
 def test_what_it_writes(config, logged, tiny_data):

@@ -432,6 +432,7 @@ def test_options_out_of_range(changes, message):
         ({"patch_dropout": 1.0}, "patch_dropout is 1"),
         ({"lr": -1.0}, "lr is -1"),
         ({"teacher_weight": -1.0}, "teacher_weight is -1"),
+        ({"lock_image": True}, "lock_image.*--init"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"precision": "fp16"}, "precision is 'fp16'"),
         ({"crop": "left"}, "crop is 'left'"),

@@ -18,7 +18,7 @@ from galip.data.batches import encode_captions
 from galip.early_checks import check_contrastive
 from galip.train.config import ContrastiveConfig
 from galip.train.contrastive import train_clip
-from galip.train.sentence_teacher import SentenceTeacher, read_teacher, write_teacher
+from galip.train.sentence_teacher import TEMPERATURE, SentenceTeacher, read_teacher, write_teacher
 from galip.train.stop_signals import TrainingStopped
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,14 +102,17 @@ def test_texts_that_mean_the_same_come_near_each_other(config):
     assert gap["taught"] > gap["alone"] + 0.3
 
 
-def test_the_loss_is_the_angle_after_the_map(teacher):
+def test_the_loss_is_the_cross_entropy_of_cosines_after_the_map(teacher):
     taught = SentenceTeacher(teacher, clip_tokenizer(64, 16), 4)
     with torch.no_grad():
         taught.map.weight.copy_(torch.eye(5, 4))
         taught.map.bias.zero_()
-    sentence = torch.tensor([[2.0, 0, 0, 0], [0, 0, 1, 0]])
     vectors = torch.eye(5)[[0, 1]]
-    assert taught.loss(sentence, vectors).item() == pytest.approx(0.5)
+    apart = torch.tensor([[2.0, 0, 0, 0], [0, 3, 0, 0]])
+    swapped, alike = apart.flip(0), torch.ones(2, 4)
+    assert taught.loss(alike, vectors).item() == pytest.approx(math.log(2))
+    assert taught.loss(apart, vectors).item() == pytest.approx(0, abs=1e-6)
+    assert taught.loss(swapped, vectors).item() == pytest.approx(1 / TEMPERATURE)
 
 
 def test_every_text_is_sampled_with_its_vector(teacher):
