@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -101,6 +102,9 @@ class ContrastiveTrainer:
         if config.init:
             self._begin_with(config.init)
         self.image.requires_grad_(not config.lock_image)
+        self.kept = (
+            copy.deepcopy(self.text).requires_grad_(False).to(self.device) if config.keep_weight else None
+        )
         for module in (self.clip, self.image, self.text):
             module.to(self.device)
         self.teacher = self._load_teacher()
@@ -171,6 +175,9 @@ class ContrastiveTrainer:
             clip.logit_scale.exp(),
         )
         scalars = {"loss": loss}
+        if self.kept is not None:
+            scalars["kept"] = F.mse_loss(sentence.float(), self.kept(tokens))
+            loss = loss + config.keep_weight * scalars["kept"]
         if self.teacher is not None:
             scalars["teacher"] = self._teacher_loss(self.teacher, step)
             loss = loss + config.teacher_weight * scalars["teacher"]

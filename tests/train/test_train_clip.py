@@ -87,6 +87,22 @@ def test_begun_with_other_towers_and_the_image_tower_locked(config):
             torch.testing.assert_close(both[name], tensor, rtol=0, atol=1e-6)
 
 
+def test_sentence_vectors_of_captions_are_kept(config, logged, tiny_data):
+    first = train_clip(config("first"), echo=quiet)
+    moved = {}
+    for weight in (0.0, 1e4):
+        run = config(
+            f"kept {weight}", steps=20, lr=1e-3, init=str(first), lock_image=True, keep_weight=weight
+        )
+        pair = [TextTower(load_clip(path)[0]) for path in (first, train_clip(run, echo=quiet))]
+        pictures = InMemoryPictures(tiny_data, "train", 32, clip_tokenizer(64, 16))
+        tokens = pictures.tokens(torch.arange(len(pictures)), None)
+        with torch.no_grad():
+            moved[weight] = (pair[0](tokens) - pair[1](tokens)).square().mean().item()
+    assert 0 < moved[1e4] < moved[0.0] / 10
+    assert logged(run.out)[0]["kept"] == 0
+
+
 def test_towers_that_it_cannot_begin_with(config, tmp_path):
     with expect_error(UsageError, "default", "preset"):
         train_clip(config(init="default"), echo=quiet)
