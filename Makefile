@@ -154,12 +154,16 @@ wheels: setup $(if $(NODE),web-page)
 # thread each, a core each: layers this small gain little from a second thread.
 PROCESSES ?= 2
 MAKE_DEFAULT := -m icons.make_default
+DEFAULT_TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES)
+default-stage = $(2) $(MAKE_DEFAULT) $(1) --data data/icons128 --runs runs/default
 default-model: export PYTHONPATH := recipes
 default-model: setup
-	$(BIN)/python $(MAKE_DEFAULT) towers --data data/icons128 --runs runs/default
-	for stage in galip rivals; do OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) \
-		$(MAKE_DEFAULT) $$stage --data data/icons128 --runs runs/default || exit; done
-	$(BIN)/python $(MAKE_DEFAULT) judge --data data/icons128 --runs runs/default
+	$(call default-stage,towers,$(BIN)/python)
+	$(call default-stage,galip,$(DEFAULT_TORCHRUN))
+	$(call default-stage,words,$(BIN)/python)
+	$(call default-stage,common,$(DEFAULT_TORCHRUN))
+	$(call default-stage,rivals,$(DEFAULT_TORCHRUN))
+	$(call default-stage,judge,$(BIN)/python)
 	$(MAKE) default-bundle
 
 # Its bundle, which the runtime's wheel carries: after a change of the model or of what the exporter makes of it.

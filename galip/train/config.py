@@ -257,13 +257,8 @@ class ContrastiveConfig:
     )
     lock_image: bool = _option(
         False,
-        "Keep the image tower of --init as it is, except its head when whitening; a GALIP that was trained "
+        "Keep the image tower of --init as it is, except its head when whitening: a GALIP that was trained "
         "with it can then go on with the new text tower.",
-    )
-    keep_weight: float = _option(
-        0.0,
-        "Weight of the mean square by which the captions' sentence vectors leave those of --init, so that a "
-        "GALIP trained with these draws what it drew, while the text tower learns more words.",
     )
     layout: str = _as_in_gan("layout")
     crop: str = _as_in_gan("crop")
@@ -280,7 +275,7 @@ class ContrastiveConfig:
     whiten: bool = _option(
         False,
         "At the end whiten the sentence vectors, so that a generator can tell apart what towers trained on "
-        "few pictures hardly do.",
+        "few pictures hardly do; with --init also turn them back as near as possible to those of --init.",
     )
     teacher: str = _option(
         "",
@@ -301,16 +296,12 @@ class ContrastiveConfig:
         _check(
             self,
             ("steps", "lr", "log_every", "save_every"),
-            ("weight_decay", "patch_dropout", "keep_weight", "teacher_weight", "seed", "max_broken"),
+            ("weight_decay", "patch_dropout", "teacher_weight", "seed", "max_broken"),
         )
         if self.crop not in ("exact", "random"):
             raise UsageError(f"crop is {self.crop!r}; choose exact or random")
         if self.lock_image and not self.init:
             raise UsageError("lock_image keeps the image tower of init; give its file: --init")
-        if self.keep_weight and not self.init:
-            raise UsageError("keep_weight keeps the sentence vectors of init; give its file: --init")
-        if self.keep_weight and self.whiten:
-            raise UsageError("whiten changes the sentence vectors that keep_weight keeps; choose one of them")
         if self.precision == "fp16":
             raise UsageError("precision is 'fp16'; CLIP's towers train in bf16 or fp32 (or auto)")
         if self.patch_dropout >= 1:

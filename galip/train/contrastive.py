@@ -27,7 +27,7 @@ from galip.train.fabric import describe_device, make_fabric
 from galip.train.in_memory import InMemoryPictures
 from galip.train.run import Run
 from galip.train.sentence_teacher import SentenceTeacher
-from galip.train.whitening import MAX_LOGIT_SCALE, refit_image_head, whiten_sentences
+from galip.train.whitening import MAX_LOGIT_SCALE, refit_image_head, turn_sentences, whiten_sentences
 
 __all__ = ["ContrastiveTrainer", "retrieval", "train_clip"]
 
@@ -101,12 +101,11 @@ class ContrastiveTrainer:
         self.text = TextTower(self.clip)
         if config.init:
             self._begin_with(config.init)
+        self.initial_text = copy.deepcopy(self.text) if config.init and config.whiten else None
         self.image.requires_grad_(not config.lock_image)
-        self.kept = (
-            copy.deepcopy(self.text).requires_grad_(False).to(self.device) if config.keep_weight else None
-        )
-        for module in (self.clip, self.image, self.text):
-            module.to(self.device)
+        for module in (self.clip, self.image, self.text, self.initial_text):
+            if module is not None:
+                module.to(self.device)
         self.teacher = self._load_teacher()
         self.data = self._load("train", config.crop)
         self.val = self._load("val") if "val" in list_splits(Path(config.data), config.layout) else None
@@ -175,9 +174,6 @@ class ContrastiveTrainer:
             clip.logit_scale.exp(),
         )
         scalars = {"loss": loss}
-        if self.kept is not None:
-            scalars["kept"] = F.mse_loss(sentence.float(), self.kept(tokens))
-            loss = loss + config.keep_weight * scalars["kept"]
         if self.teacher is not None:
             scalars["teacher"] = self._teacher_loss(self.teacher, step)
             loss = loss + config.teacher_weight * scalars["teacher"]
@@ -202,8 +198,12 @@ class ContrastiveTrainer:
         return {"towers": float(self.optimizer.param_groups[0]["lr"])}
 
     def whiten(self) -> None:
-        """Whiten the text tower's sentence vectors and fit the image tower's head to them."""
+        """Whiten the text tower's sentence vectors, turn them towards those it began with, and fit the image
+        tower's head to them.
+        """
         whiten_sentences(self.text, self.data, self.config.seed)
+        if self.initial_text is not None:
+            turn_sentences(self.text, self.initial_text, self.data, self.config.seed)
         refit_image_head(
             self.image, self.text, self.clip.logit_scale, self.data, self.config.seed, self.contrastive
         )

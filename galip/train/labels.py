@@ -35,7 +35,6 @@ _LABELS = {
     "perceptual": Label("generator", "perceptual distance"),
     "loss": Label("towers", "contrastive loss"),
     "logit_scale": Label("towers", "logit scale"),
-    "kept": Label("towers", "mean square from the sentence vectors to keep"),
     "teacher": Label("towers", "teacher's loss"),
     "fid": Label("evaluation", "FID"),
     "clip_score": Label("evaluation", "CLIP score"),

@@ -6,6 +6,9 @@ first and hardly along narrow ones, so a bear and an American football come out 
 map of the sentence vector, so it goes into the text tower's own weights and loses nothing. The head of the
 image tower is then trained again to match.
 
+Training and whitening leave the vectors turned anyhow. Turning them back as near as possible to those that
+a generator was trained with (orthogonal Procrustes) lets it go on with what it can draw.
+
 Shapes: N captions or pictures, C token width, D embedding width.
 """
 
@@ -23,7 +26,7 @@ from galip.data.sampler import generator_for
 from galip.train.augment import POSE_DIMS, pose, to_float
 from galip.train.in_memory import InMemoryPictures
 
-__all__ = ["MAX_LOGIT_SCALE", "refit_image_head", "whiten_sentences"]
+__all__ = ["MAX_LOGIT_SCALE", "refit_image_head", "turn_sentences", "whiten_sentences"]
 
 MAX_LOGIT_SCALE = math.log(100)
 """CLIP's bound on the logarithm of the factor that similarities are multiplied by."""
@@ -56,6 +59,18 @@ def whiten_sentences(text: TextTower, data: InMemoryPictures, seed: int) -> None
     # the bias that projects to the mean; it exists, as the mean is a combination of the projection's rows
     text.ln_final.bias -= (mean.double() @ torch.linalg.pinv(projection)).float()
     text.text_projection.copy_(projection @ whitening.double())
+
+
+@torch.no_grad()
+def turn_sentences(text: TextTower, towards: TextTower, data: InMemoryPictures, seed: int) -> None:
+    """Change `text` so that its sentence vectors of `data` are turned as near as possible to those of
+    `towards`. Their lengths and the angles between them stay.
+    """
+    products = torch.zeros_like(text.text_projection.T @ text.text_projection)  # (D, D)
+    for sample in range(SAMPLES):
+        products += _sentences(text, data, seed, sample).T @ _sentences(towards, data, seed, sample)
+    left, _, right = torch.linalg.svd(products)
+    text.text_projection.copy_(text.text_projection @ (left @ right))
 
 
 def refit_image_head(

@@ -73,7 +73,7 @@ COMMANDS = {
     "doctor": "--json",
     "data check": "PATH --layout --split --sheet --decode --no-decode --json",
     "data icons": "--out --size --from --skin-tones --no-skin-tones --exclude-group --variants --json",
-    "train-clip": "--data --out --model --init --lock-image --no-lock-image --keep-weight --layout --crop "
+    "train-clip": "--data --out --model --init --lock-image --no-lock-image --layout --crop "
     "--max-broken --steps --batch-size --lr --weight-decay --patch-dropout --whiten --no-whiten --teacher "
     "--teacher-weight --exclude --device --precision --seed --log-every --save-every --config --resume "
     "--json",

@@ -433,8 +433,6 @@ def test_options_out_of_range(changes, message):
         ({"lr": -1.0}, "lr is -1"),
         ({"teacher_weight": -1.0}, "teacher_weight is -1"),
         ({"lock_image": True}, "lock_image.*--init"),
-        ({"keep_weight": 1.0}, "keep_weight.*--init"),
-        ({"keep_weight": 1.0, "init": "default", "whiten": True}, "whiten.*keep_weight"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"precision": "fp16"}, "precision is 'fp16'"),
         ({"crop": "left"}, "crop is 'left'"),

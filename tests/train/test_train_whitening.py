@@ -1,9 +1,12 @@
 """`galip train-clip --whiten`: the same sentence vectors up to an affine map, and a head that fits them."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from train.sentences import all_sentences
 
 from galip.clip import ImageTower, TextTower, build_clip, clip_tokenizer, import_open_clip
 from galip.presets import preset
@@ -11,7 +14,7 @@ from galip.train import whitening
 from galip.train.config import ContrastiveConfig
 from galip.train.contrastive import train_clip
 from galip.train.in_memory import InMemoryPictures
-from galip.train.whitening import SHRINKAGE, refit_image_head, whiten_sentences
+from galip.train.whitening import SHRINKAGE, refit_image_head, turn_sentences, whiten_sentences
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,17 +31,12 @@ def towers():
     return TextTower(clip), ImageTower(clip.visual, preset("tiny").clip, "clip"), clip.logit_scale
 
 
-@torch.no_grad()
-def sentences(text, data):
-    return torch.cat([whitening._sentences(text, data, 3, sample) for sample in range(whitening.SAMPLES)])
-
-
 def test_sentences_are_whitened_by_an_affine_map(towers, data):
     text, _, _ = towers
-    before = sentences(text, data)
+    before = all_sentences(text, data, seed=3)
     variance, directions = torch.linalg.eigh(torch.cov(before.T))
     whiten_sentences(text, data, seed=3)
-    after = sentences(text, data)
+    after = all_sentences(text, data, seed=3)
     assert after.mean(dim=0).abs().max() < 1e-3
     widths = (variance.clamp_min(0) + SHRINKAGE * variance.mean()).rsqrt()
     expected = (before - before.mean(dim=0)) @ (directions * widths) @ directions.T
@@ -49,6 +47,22 @@ def test_sentences_are_whitened_by_an_affine_map(towers, data):
     assert wide.sum() >= 3
     assert spread[wide].min() > 0.9
     assert was[wide].min() < 0.5
+
+
+def test_sentences_are_turned_towards_those_before(towers, data):
+    text, _, _ = towers
+    before, begun = all_sentences(text, data, seed=3), copy.deepcopy(text)
+    rotation, _ = torch.linalg.qr(torch.randn(before.shape[1], before.shape[1]))
+    with torch.no_grad():
+        text.text_projection.copy_(text.text_projection @ rotation)
+    turn_sentences(text, begun, data, seed=3)
+    torch.testing.assert_close(all_sentences(text, data, seed=3), before, atol=1e-4, rtol=1e-3)
+    whiten_sentences(text, data, seed=3)
+    whitened = all_sentences(text, data, seed=3)
+    turn_sentences(text, begun, data, seed=3)
+    turned = all_sentences(text, data, seed=3)
+    torch.testing.assert_close(turned @ turned.T, whitened @ whitened.T, atol=1e-3, rtol=1e-3)
+    assert (turned * before).sum() > (whitened * before).sum()
 
 
 def test_the_head_is_fitted_and_nothing_else_changes(towers, data, monkeypatch):
