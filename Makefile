@@ -55,7 +55,7 @@ test: setup .venv/.kernels $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' '
 		--ignore tests/cpp
 	$(MAKE) test-js test-cpp
 
-# The few tests that `make test` has no time for: several minutes.
+# The tests marked `long`, which `make test` has no time for: several minutes.
 test-long: setup .venv/.kernels
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long --ignore tests/cpp
 
