@@ -399,6 +399,7 @@ def test_the_real_network():
     a, b = inception(noise), inception(flat)
     assert a.shape == (16, 2048)
     assert (a >= 0).all()  # behind a ReLU and a mean
+    a, b = a[:, :256], b[:, :256]  # a distance of all features takes ten seconds
     halves = frechet_distance(Statistics.of(a[:8]), Statistics.of(a[8:]))
     apart = frechet_distance(Statistics.of(a), Statistics.of(b))
     assert halves < 0.3 * apart
