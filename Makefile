@@ -12,7 +12,7 @@ NODE := $(shell node -p 'parseInt(process.versions.node) < 20 ? "" : process.exe
 PROMPTS := "a rose, twemoji style" "a car, flat style" "a star, noto style" "a Christmas tree, 3D style"
 
 .PHONY: setup demo web web-page test test-js test-cpp test-neon test-long cpp-packages kernel-packages neon-packages
-.PHONY: fuzz lint docs wheels
+.PHONY: fuzz lint lint-runtime lint-galip docs wheels
 .PHONY: default-model default-bundle readme clean
 .PHONY: bench bench-cpu bench-full bench-peers bench-fid bench-training bench-quick bench-serve test-gpu bench-gpu
 .DELETE_ON_ERROR:
@@ -53,9 +53,9 @@ web: .venv/.demo web-page
 test: setup .venv/.kernels $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-provider/.ready)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder \
 		--ignore tests/cpp
-	$(MAKE) test-js test-cpp
+	$(MAKE) -j 2 test-js test-cpp
 
-# The few tests that `make test` has no time for: several minutes.
+# The tests marked `long`, which `make test` has no time for: several minutes.
 test-long: setup .venv/.kernels
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long --ignore tests/cpp
 
@@ -136,7 +136,12 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/clang-format --dry-run -Werror $(wildcard $(KERNELS)/include/*.h $(foreach folder,src tests,$(KERNELS)/$(folder)/*.h $(KERNELS)/$(folder)/*.cc))
-	$(BIN)/mypy --strict runtime/galip_runtime
+	$(MAKE) -j 2 lint-runtime lint-galip
+
+lint-runtime: setup
+	$(BIN)/mypy --strict --cache-dir .mypy_cache/runtime runtime/galip_runtime
+
+lint-galip: setup
 	$(BIN)/mypy galip export/galip_export benchmarks/galip_bench benchmarks/studies recipes/icons
 
 # The documentation as a site in site/. Warnings are errors, and so are links to pages or anchors that are not there.

@@ -142,6 +142,19 @@ def tiny_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def traced_graphs(tmp_path_factory):
+    """The graphs of small models, each traced once; `export_bundle` takes them from here, too."""
+    from traced_graphs import TracedGraphs
+
+    folder = tmp_path_factory.getbasetemp()
+    graphs = TracedGraphs((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "traced")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("galip_export.export.export_text_encoder", graphs.text_encoder)
+        patch.setattr("galip_export.export.export_generator", graphs.generator)
+        yield graphs
+
+
+@pytest.fixture(scope="session")
 def golden():
     """The arrays of reference.npz and `captions`."""
     arrays = dict(np.load(GOLDEN / "reference.npz"))

@@ -9,7 +9,7 @@ import galip_runtime
 import numpy as np
 import onnx
 import pytest
-from galip_export import PRECISIONS, export_generator, export_text_encoder
+from galip_export import PRECISIONS
 from galip_export.comparison import picture_psnr
 from galip_export.fp16_storage import store_weights_as_fp16
 from galip_export.prompts import GATE_PROMPTS
@@ -139,14 +139,17 @@ def test_the_bundle_s_pictures_are_the_checkpoint_s(model):
 
 
 @pytest.mark.slow
-def test_the_bundle_is_what_the_exporter_makes_now(checkpoint):
+def test_the_bundle_is_what_the_exporter_makes_now(checkpoint, traced_graphs):
     """With the versions that made it, the graphs are equal to the byte, the exporter's own version aside."""
     manifest = read_manifest(default_bundle())
     made = {name: manifest.versions[name] for name in ("torch", "onnx", "onnxscript", "onnxsim", "numpy")}
     here = {name: importlib.metadata.version(name) for name in made}
     if made != here:
         pytest.skip(f"other versions made the bundle: {made}, not {here}")
-    graphs = {"text_encoder": export_text_encoder(checkpoint), "generator": export_generator(checkpoint)}
+    graphs = {
+        "text_encoder": traced_graphs.text_encoder(checkpoint),
+        "generator": traced_graphs.generator(checkpoint),
+    }
     for name, graph in graphs.items():
         shipped = onnx.load(default_bundle() / manifest.graphs[name]["w16a32"].file)
         current = store_weights_as_fp16(graph)

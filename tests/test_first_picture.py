@@ -75,6 +75,7 @@ def test_the_readme_s_first_two_commands(environment):
     check_picture(environment.folder / "car.png")
 
 
+@pytest.mark.long
 def test_the_wheel_and_what_the_errors_say(environment):
     """Without extras each error has the command that installs what is missing."""
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", environment.folder]

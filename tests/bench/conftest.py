@@ -11,6 +11,11 @@ from galip_bench.models import Models
 MEASURED = "bundle-cpu-fp32"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def trace_once(traced_graphs):
+    """Exports take the graphs of a model that was traced before."""
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint, tmp_path_factory):
     from galip_export import export_bundle

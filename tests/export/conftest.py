@@ -6,13 +6,17 @@ import pytest
 import torch
 from galip_export import export_bundle
 from galip_export.calibration import generator_samples
-from galip_export.trace import export_generator
 from studies.random_weights import set_contrast
 from tiny import random_model, small_config
 
 from galip.checkpoint import save_galip
 from galip.model import AffineMlp, Galip
 from galip.presets import preset
+
+
+@pytest.fixture(autouse=True, scope="session")
+def trace_once(traced_graphs):
+    """Exports take the graphs of a model that was traced before."""
 
 
 @pytest.fixture(autouse=True)
@@ -75,9 +79,9 @@ def tame_checkpoint(tame_model, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tame_generator(tame_model):
+def tame_generator(tame_model, traced_graphs):
     """Its graph in fp32."""
-    return export_generator(tame_model)
+    return traced_graphs.generator(tame_model)
 
 
 @pytest.fixture(scope="session")

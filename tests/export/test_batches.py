@@ -13,10 +13,16 @@ def test_of_a_tiny_model(tiny_export, device, threads):
     check_batches(tiny_export.bundle, device, threads)
 
 
+@pytest.fixture(scope="module")
+def plain(tiny_checkpoint, tmp_path_factory):
+    return export_bundle(
+        tiny_checkpoint, tmp_path_factory.mktemp("bundles") / "plain", rewrites="none"
+    ).bundle
+
+
 @pytest.mark.parametrize("device", ["cpu", "openvino"])
-def test_without_rewrites(tiny_checkpoint, tmp_path, device):
-    export_bundle(tiny_checkpoint, tmp_path / "plain", rewrites="none")
-    check_batches(tmp_path / "plain", device)
+def test_without_rewrites(plain, device):
+    check_batches(plain, device)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -7,7 +7,6 @@ import pytest
 import torch
 from galip_export.fp16_storage import store_weights_as_fp16
 from galip_export.rewrites import sub_pixel_kernels
-from galip_export.trace import export_generator
 from galip_runtime.bundle.onnx_file import OnnxFile
 from galip_runtime.bundle.onnx_memory import memory_limit
 from onnx import TensorProto, helper, numpy_helper
@@ -17,8 +16,8 @@ PHASES = [f"blocks.1.doubling.phases.{number}.weight" for number in range(4)]
 
 
 @pytest.fixture(scope="module")
-def generator(tiny_model):
-    return export_generator(tiny_model)
+def generator(tiny_model, traced_graphs):
+    return traced_graphs.generator(tiny_model)
 
 
 def weights(proto):

@@ -44,11 +44,10 @@ def test_the_released_model_s_pictures(golden, exported):
 @pytest.mark.parametrize(
     ("model", "precision", "archs"),
     [
-        ("exported", "fp16", ("8.9",)),  # an engine of the released size takes half a minute
-        ("exported_shipped", "fp32", ("8.9",)),
-        ("exported_shipped", "fp16", ("8.6", "8.9")),
+        pytest.param("exported_shipped", "fp16", ("8.9",), id="shipped-fp16"),
+        pytest.param("exported_shipped", "fp32", ("8.6", "8.9"), id="shipped-fp32", marks=pytest.mark.long),
+        pytest.param("exported", "fp16", ("8.9",), id="released-fp16", marks=pytest.mark.long),
     ],
-    ids=["released-fp16", "shipped-fp32", "shipped-fp16"],
 )
 def test_engines(model, precision, archs, request, tmp_path):
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")

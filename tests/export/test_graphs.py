@@ -102,8 +102,8 @@ def test_no_shapes_are_computed_that_are_known(protos):
 
 
 @pytest.mark.parametrize("rewrites", REWRITES)
-def test_gamma_and_beta_stay_one_number_a_channel(tiny_model, rewrites):
-    graph = export_generator(tiny_model, rewrites).graph
+def test_gamma_and_beta_stay_one_number_a_channel(tiny_model, traced_graphs, rewrites):
+    graph = traced_graphs.generator(tiny_model, rewrites).graph
     shapes = {name: shape for name, _, shape in declared(graph.value_info)}
     affine = [
         node
@@ -115,8 +115,8 @@ def test_gamma_and_beta_stay_one_number_a_channel(tiny_model, rewrites):
     assert len(affine) == 2 * 2 * 2 * (config.fusion_blocks + len(config.sizes))  # Mul and Add, 2 a DFBlock
 
 
-def test_nothing_is_rewritten_unless_wanted(tiny_model, protos):
-    plain, exact = operators(export_generator(tiny_model, "none")), operators(protos["generator"])
+def test_nothing_is_rewritten_unless_wanted(tiny_model, traced_graphs, protos):
+    plain, exact = operators(traced_graphs.generator(tiny_model, "none")), operators(protos["generator"])
     assert "DepthToSpace" not in plain
     assert exact["DepthToSpace"] == 1  # 8 to 16
     assert exact["Gemm"] < plain["Gemm"] // 4

@@ -11,7 +11,6 @@ from galip_export.activation_ranges import least_squares_range, tensor_ranges
 from galip_export.int8_trial import Trial
 from galip_export.qdq import Rounding, activation, quantized, stored_weight
 from galip_export.sensitivity import choose, count_macs
-from galip_export.trace import export_generator
 from galip_runtime import QualityGateFailed, UsageError
 from galip_runtime.backends.openvino_runner import openvino_computes_in
 from galip_runtime.bundle.manifest import read_manifest
@@ -251,9 +250,9 @@ class Test_quantize:
         first = quantized_at(40)[0]
         assert again.SerializeToString(deterministic=True) == first.SerializeToString(deterministic=True)
 
-    def test_the_float_graph_stays(self, tame_generator, tame_samples, quantized_at, tame_model):
+    def test_the_float_graph_stays(self, tame_generator, quantized_at, tame_model, traced_graphs):
         quantized_at(40)
-        fresh = export_generator(tame_model)
+        fresh = traced_graphs.generator(tame_model)
         assert tame_generator.SerializeToString(deterministic=True) == fresh.SerializeToString(
             deterministic=True
         )

@@ -13,7 +13,6 @@ from galip_export.emulation import emulated
 from galip_export.fp16_storage import LARGEST
 from galip_export.mixed_precision import convert_mixed, float_tensors, group_parts, to_fp16
 from galip_export.sensitivity import select
-from galip_export.trace import export_generator, export_text_encoder
 from galip_runtime import QualityGateFailed
 from galip_runtime.bundle.manifest import CONDITION, read_manifest
 from onnx import TensorProto, helper, numpy_helper
@@ -29,13 +28,13 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def generator(model):
-    return export_generator(model)
+def generator(model, traced_graphs):
+    return traced_graphs.generator(model)
 
 
 @pytest.fixture(scope="module")
-def encoder(model):
-    return export_text_encoder(model)
+def encoder(model, traced_graphs):
+    return traced_graphs.text_encoder(model)
 
 
 def graph_of(nodes, weights=(), inputs=("x",), output="y"):

@@ -217,6 +217,7 @@ def test_the_converted_file_by_itself_takes_noise_and_sentence(exported, name):
     assert psnr(whole, model.decode(noise, sentence)) > precisions.PRECISIONS[name].psnr_db
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["w16a32", *INT8])
 def test_without_rewrites(checkpoint, tmp_path, name):
     report = export_bundle(checkpoint, tmp_path / "plain", precisions=name, rewrites="none")

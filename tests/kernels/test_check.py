@@ -48,7 +48,7 @@ def test_random_blocks_with_sanitizers():
         CMAKE_CXX_FLAGS_RELEASE="-O1",
         CMAKE_CXX_COMPILER="g++",
     )
-    result = run(program, 8)
+    result = run(program, 4)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr
     assert " 0 cases" not in result.stdout
 

@@ -40,7 +40,7 @@ def libraries(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def exported(tiny_checkpoint, tmp_path_factory):
+def exported(tiny_checkpoint, traced_graphs, tmp_path_factory):
     return export_bundle(
         tiny_checkpoint, tmp_path_factory.mktemp("bundle") / "b", precisions=PRECISIONS
     ).bundle

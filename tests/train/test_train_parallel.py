@@ -1,43 +1,30 @@
 """Two processes on one step do what one does, whatever the option; so do the parts of a batch."""
 
 import dataclasses
-import multiprocessing
-import os
-import socket
 from pathlib import Path
 
 import pytest
 import torch
+from train.processes import CONTEXT, free_port, join
 
 from galip.metrics import inception as inceptions
 from galip.train.config import GanConfig
 from galip.train.gan import train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 def _train(rank, port, config, resume, inception):
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-        "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
-    }  # fmt: skip
-    torch.set_num_threads(1)
+    join(rank, port)
     inceptions.find_weights = lambda path=None: inception
     train(config, resume=resume, echo=lambda line: None)
 
 
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def in_two_processes(config, resume=False, inception=None):
     """As `torchrun --nproc-per-node 2`."""
-    context, port = multiprocessing.get_context("spawn"), _free_port()
+    port = free_port()
     processes = [
-        context.Process(target=_train, args=(rank, port, config, resume, inception)) for rank in range(2)
+        CONTEXT.Process(target=_train, args=(rank, port, config, resume, inception)) for rank in range(2)
     ]
     for process in processes:
         process.start()
@@ -86,7 +73,17 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.parametrize(
+    "options",
+    [
+        # the other tests here have two processes with GALIP's losses; the last options have a warm-up, too
+        pytest.param(OPTIONS["GALIP's losses"], marks=pytest.mark.long),
+        OPTIONS["augmented"],
+        pytest.param(OPTIONS["warm-up and paired"], marks=pytest.mark.long),
+        OPTIONS["perceptual"],
+    ],
+    ids=OPTIONS.keys(),
+)
 def test_two_processes_equal_one(config, saved, options):
     one, two = config("one", **options), config("two", **options)
     train(one, echo=lambda line: None)

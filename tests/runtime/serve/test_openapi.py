@@ -125,7 +125,7 @@ def test_schemathesis_finds_no_answer_that_is_not_described(model):
 def check_operation(operation, mode):
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
-        max_examples=30,
+        max_examples=15,
         deadline=None,
         database=None,
         derandomize=True,
