@@ -125,8 +125,10 @@ def _describe(trainer: Trainer) -> list[str]:
         sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6
         for network in (trainer.model.generator, trainer.model.discriminator)
     ]
+    teacher = trainer.config.perceptual
     return [
         f"training {sizes[0]:.2f} M parameters of the generator and {sizes[1]:.2f} M of the discriminator",
+        *([f"perceptual teacher: {teacher}"] if teacher else []),
         f"device: {describe_device(trainer.fabric)}",
     ]
 

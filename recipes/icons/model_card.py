@@ -27,6 +27,8 @@ HERO = (
     ("a red apple", "a cat", "an automobile", "a house", "a red heart", "a thinking face", "a pizza", "fire"),
     STYLES,
 )
+LOGS = {"galip-64": "64", "galip": "128", "common": "common"}
+"""Runs of GALIP, and how their logs and curves are called in the card."""
 
 Pictures = NDArray[np.uint8]
 
@@ -62,11 +64,12 @@ def save_card(checkpoint: Path, data: Path, folder: Path) -> None:
 
 
 def copy_logs(runs: Path, folder: Path) -> None:
-    """Copy both sizes' training logs from `runs` to `folder` and plot their curves."""
-    for size, name in ((64, "galip-64"), (128, "galip")):
+    """Copy the logs of GALIP's trainings from `runs` to `folder` and plot their curves."""
+    for name in LOGS:
         log = runs / name / "log.jsonl"
-        shutil.copyfile(log, folder / f"log_{size}.jsonl")
-        plot_curves(log, folder / f"curves_{size}.png")
+        if log.exists():
+            shutil.copyfile(log, folder / f"log_{LOGS[name]}.jsonl")
+            plot_curves(log, folder / f"curves_{LOGS[name]}.png")
 
 
 def save_rivals(runs: Path, names: Sequence[str], file: Path) -> None:
@@ -148,17 +151,21 @@ def plot_curves(log: Path, out: Path) -> None:
     from matplotlib import pyplot
 
     gan: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()]
+    warmup = [line for line in gan if "d_real" not in line]
+    adversarial = [line for line in gan if "d_real" in line]
     panels = [
-        ("pixel warm-up", [line for line in gan if "d_real" not in line], ["pixel"]),
-        ("discriminator's hinge terms", gan, ["d_real", "d_mis", "d_fake"]),
-        ("generator", gan, ["g_adv", "clip_sim"]),
-        ("paired losses, fading out", [line for line in gan if "d_real" in line], ["pixel", "feature"]),
+        ("warm-up", warmup, ["pixel", "perceptual"]),
+        ("discriminator's hinge terms", adversarial, ["d_real", "d_mis", "d_fake"]),
+        ("projected heads' hinge terms", adversarial, ["p_real", "p_mis", "p_fake"]),
+        ("generator", adversarial, ["g_adv", "clip_sim", "g_proj"]),
+        ("paired losses, fading out", adversarial, ["pixel", "feature", "perceptual"]),
     ]
+    panels = [panel for panel in panels if any(name in line for line in panel[1] for name in panel[2])]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(16, 3.4), layout="constrained")
     for axis, (title, lines, names) in zip(axes, panels, strict=True):
         for name in names:
-            points = [(line["step"], line[name]) for line in lines if name in line]
-            axis.plot(*zip(*points, strict=True), label=name, linewidth=1)
+            if points := [(line["step"], line[name]) for line in lines if name in line]:
+                axis.plot(*zip(*points, strict=True), label=name, linewidth=1)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
         axis.legend(fontsize=8, frameon=False)
