@@ -15,6 +15,7 @@ from galip.metrics import EvaluationConfig, evaluate
 from icons import CARD
 from icons.colours import ASKED, COLOURED_THINGS
 from icons.measure import measure
+from icons.selection import JUDGED_COMMONEST, JUDGED_SEEN, JUDGED_UNSEEN
 from icons.spectrum import PERIODS, plot_spectra
 from icons.variety import PAIRS
 
@@ -23,6 +24,7 @@ __all__ = [
     "colours_table",
     "evaluation_table",
     "judge",
+    "judge_rivals",
     "rivals_table",
     "spectrum_table",
     "things_coloured_table",
@@ -38,8 +40,19 @@ RIVALS = {
 CARD_METRICS = ("fid", "fid_real", "kid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
 """What the card has rows for, in `_ROWS`."""
 RIVAL_METRICS = ("fid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
+MANY = 2_000
+"""Pictures of seen things, and real ones that they are compared with."""
+COMMONEST_PICTURES = 1_287
+"""Of the commonest things: as many as there are real ones."""
 FEWER = 500
 """Pictures of unseen things, pictures by each rival, and real pictures that rivals are compared with."""
+CHOICES = {
+    "seen": "things it was trained on",
+    "commonest": "the 200 commonest of them",
+    "former": "these by the former model",
+    "unseen": "things of the test split",
+}
+"""What is judged, and its name in the card. The former model's is made by hand when the model is replaced."""
 
 _ROWS = {
     "fid": ("FID, all of both", 1),
@@ -56,28 +69,42 @@ _ROWS = {
 """Figures of a report in the card's order, with their names there and decimals."""
 
 
-def judge(data: Path, runs: Path, seen: tuple[str, ...], unseen: tuple[str, ...], perceptual: Path) -> None:
-    """Evaluate the shipped checkpoint on trained and on unseen things, and the rivals in `runs`.
+def judge(data: Path, perceptual: Path) -> None:
+    """Evaluate the shipped checkpoint on things it was trained on, the commonest of them, and unseen ones.
 
-    `seen` and `unseen` are the exclusions from `data`, `perceptual` the weights of LPIPS. Writes
-    `evaluation.json`, `measures.json`, `spectrum.png` and `rivals.json` in `card`.
+    `perceptual` is the file of LPIPS's weights. Writes `evaluation.json`, `measures.json` and `spectrum.png`
+    in `card`.
     """
     checkpoint = default_checkpoint()
-    on_seen = EvaluationConfig(str(checkpoint), str(data), CARD_METRICS, count=10_000, exclude=seen)
-    on_unseen = replace(on_seen, split="test", exclude=unseen, count=FEWER)
-    reports = {"seen": _report(on_seen), "unseen": _report(on_unseen)}
+    seen = EvaluationConfig(
+        str(checkpoint), str(data), CARD_METRICS, count=MANY, reference_count=MANY, exclude=JUDGED_SEEN
+    )
+    commonest = replace(seen, exclude=JUDGED_COMMONEST, count=COMMONEST_PICTURES, reference_count=None)
+    unseen = replace(seen, split="test", exclude=JUDGED_UNSEEN, count=FEWER, reference_count=None)
+    reports = {"seen": _report(seen), "commonest": _report(commonest), "unseen": _report(unseen)}
     _store(reports, CARD / "evaluation.json")
     measures = measure(checkpoint, data, perceptual)
     _store(measures, CARD / "measures.json")
     plot_spectra(measures["spectrum"], CARD / "spectrum.png")
-    rival = replace(
-        on_seen, metrics=RIVAL_METRICS, count=FEWER, reference_count=FEWER, clip=str(checkpoint), size=64
-    )
-    rivals = {}
+
+
+def judge_rivals(data: Path, runs: Path) -> None:
+    """Evaluate the rivals in `runs` on the commonest things; writes `rivals.json` in `card`."""
+    checkpoint = str(default_checkpoint())
+    reports = {}
     for name in RIVALS:
-        subject = runs / name / "model.safetensors"
-        rivals[name] = _report(replace(rival, subject=str(subject))) | {"training": _training(runs / name)}
-    _store(rivals, CARD / "rivals.json")
+        config = EvaluationConfig(
+            str(runs / name / "model.safetensors"),
+            str(data),
+            RIVAL_METRICS,
+            count=FEWER,
+            reference_count=FEWER,
+            exclude=JUDGED_COMMONEST,
+            clip=checkpoint,
+            size=64,
+        )
+        reports[name] = _report(config) | {"training": _training(runs / name)}
+    _store(reports, CARD / "rivals.json")
 
 
 def _report(config: EvaluationConfig) -> dict[str, Any]:
@@ -105,9 +132,10 @@ def _store(reports: Mapping[str, Any], file: Path) -> None:
 
 
 def evaluation_table(reports: Mapping[str, Any]) -> str:
-    """Return `card/evaluation.json` as a Markdown table, with a column for seen and one for unseen things."""
-    columns = [reports["seen"], reports["unseen"]]
-    rows = [["", "things it was trained on", "things of the test split"]]
+    """Return `card/evaluation.json` as a Markdown table, with a column for each choice of things."""
+    choices = [choice for choice in CHOICES if choice in reports]
+    columns = [reports[choice] for choice in choices]
+    rows = [["", *(CHOICES[choice] for choice in choices)]]
     rows.append(["pictures made", *(f"{report['subject']['pictures']:,}" for report in columns)])
     rows.append(["real pictures", *(f"{report['reference']['pictures']:,}" for report in columns)])
     for key, (name, decimals) in _ROWS.items():

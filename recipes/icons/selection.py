@@ -3,6 +3,7 @@
 __all__ = [
     "COMMON",
     "COMMONEST",
+    "JUDGED_COMMONEST",
     "JUDGED_SEEN",
     "JUDGED_UNSEEN",
     "PEOPLE_AND_FLAGS",
@@ -28,5 +29,7 @@ VARIANTS = "variant"
 
 JUDGED_SEEN = (*PEOPLE_AND_FLAGS, COMMON, VARIANTS)
 """Leaves the drawings of things that the shipped model was trained on."""
+JUDGED_COMMONEST = (*PEOPLE_AND_FLAGS, COMMONEST, VARIANTS)
+"""Leaves those of the commonest things."""
 JUDGED_UNSEEN = (*PEOPLE_AND_FLAGS, VARIANTS)
 """Leaves, of the splits val and test, drawings of things that it was not."""
