@@ -155,11 +155,12 @@ wheels: setup $(if $(NODE),web-page)
 	@$(BIN)/python -m build --wheel --outdir dist $(KERNELS) || \
 		echo "There is no wheel of galip-kernels: it needs a C++ compiler, CMake and Highway's headers (libhwy-dev)"
 
-# The shipped model, from nothing: pictures, CLIP's towers, GALIP, model card and its figures. Processes of one
-# thread each, a core each: layers this small gain little from a second thread.
+# The shipped model, from scratch: pictures, towers, GALIP, more words, more things, rivals, the model card and its figures.
+# Stages under torchrun have a process of one thread for each core: layers this small gain little from a second thread.
 PROCESSES ?= 2
 MAKE_DEFAULT := -m icons.make_default
 DEFAULT_TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES)
+# $(1): the stage, $(2): what runs it
 default-stage = $(2) $(MAKE_DEFAULT) $(1) --data data/icons128 --runs runs/default
 default-model: export PYTHONPATH := recipes
 default-model: setup

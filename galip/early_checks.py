@@ -190,11 +190,11 @@ def check_contrastive(config: ContrastiveConfig, resume: bool) -> None:
 
     Raises `FileRefused`, `UsageError` and `ProviderUnavailable`.
     """
-    preset(config.model)
+    shape = preset(config.model)
     check_run(Path(config.out), resume)
     check_cuda(config.device, TRAIN_ON_CPU)
     if config.init:
-        check_clip(config.init)
+        check_clip(config.init, shape.clip)
     if config.teacher:
         read_header(Path(config.teacher))
     find_split(Path(config.data), "train", recognise(Path(config.data), config.layout))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from galip.assets import checkpoint_path
 from galip.checkpoint import is_galip_checkpoint, load_clip, load_galip, load_weights, read_info
 from galip.clip import ImageTower, TextTower, build_clip
@@ -21,6 +23,8 @@ class Towers:
     text: TextTower
     image: ImageTower
     config: ClipConfig
+    logit_scale: Tensor | None = None
+    """Logarithm of the factor that similarities are multiplied by, (); a GALIP has none."""
 
 
 def load_towers(source: str, required: ClipConfig | None = None) -> Towers:
@@ -38,7 +42,7 @@ def load_towers(source: str, required: ClipConfig | None = None) -> Towers:
         clip = build_clip(config)
         weights = clip_state_dict(source)
         load_weights(clip, {"logit_scale": clip.logit_scale.detach(), **weights}, source)
-        return Towers(TextTower(clip), ImageTower(clip.visual, config, "clip"), config)
+        return Towers(TextTower(clip), ImageTower(clip.visual, config, "clip"), config, clip.logit_scale)
     info = read_info(path)
     config = info.config.clip if isinstance(info.config, GalipConfig) else info.config
     if required is not None:
@@ -47,4 +51,4 @@ def load_towers(source: str, required: ClipConfig | None = None) -> Towers:
         model = load_galip(path, needs=("text", "image"))
         return Towers(model.text, model.image, config)
     clip, _ = load_clip(path)
-    return Towers(TextTower(clip), ImageTower(clip.visual, config, "clip"), config)
+    return Towers(TextTower(clip), ImageTower(clip.visual, config, "clip"), config, clip.logit_scale)

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from galip.assets import checkpoint_path
+from galip.checkpoint_info import is_galip_checkpoint, read_info
 from galip.train.config import ContrastiveConfig, GanConfig
 
 __all__ = ["after_train", "after_train_clip", "changed_options", "resume_command"]
@@ -88,12 +90,19 @@ def after_train_clip(config: ContrastiveConfig, clip: Path) -> list[str]:
     others = {name: getattr(config, name) for name in ("layout", "crop", "max_broken", "exclude")}
     for name, value in others.items():
         words += [] if value == getattr(ContrastiveConfig, name) else _option(name, value)
+    if config.lock_image and config.whiten and _is_galip(config.init):
+        words += ["--init", config.init]  # its generator can go on with these towers
     return _aligned(
         {
             "train GALIP with them": shlex.join([*words, "--out", f"{out}-galip"]),
             "train them longer": resume_command("train-clip", out, 2 * config.steps),
         }
     )
+
+
+def _is_galip(source: str) -> bool:
+    path = checkpoint_path(source)
+    return is_galip_checkpoint(path) and read_info(path).kind == "galip"
 
 
 def _aligned(commands: Mapping[str, str]) -> list[str]:

@@ -270,7 +270,7 @@ class ContrastiveConfig:
     )
     weight_decay: float = _option(0.1, "Weight decay, of matrices only.")
     patch_dropout: float = _option(
-        0.5, "Share of patches dropped during the first three quarters of the steps."
+        0.5, "Share of patches dropped during the first three quarters of the steps; none with --lock-image."
     )
     whiten: bool = _option(
         False,
@@ -283,7 +283,7 @@ class ContrastiveConfig:
         "captions, so that it knows words that no caption has.",
     )
     teacher_weight: float = _option(
-        1.0, "Weight of finding the teacher's vector; each step has as many texts as pictures."
+        1.0, "Weight of the teacher's loss; each step has as many texts as pictures."
     )
     exclude: tuple[str, ...] = _option((), _EXCLUDE)
     device: str = _option("auto", "auto (CUDA where there is one), cpu or cuda.")

@@ -63,7 +63,8 @@ def train_clip(
             trainer.learning_rates,
         )
     if config.whiten:
-        run.echo("whitening sentence vectors, training the image tower's head again")
+        turning = " and turning them back to those of --init" if config.init else ""
+        run.echo(f"whitening sentence vectors{turning}, training the image tower's head again")
         trainer.whiten()
     accuracy = trainer.held_out()
     run.echo(_in_words(accuracy))
@@ -137,10 +138,12 @@ class ContrastiveTrainer:
         if towers.image.pixel_range != self.image.pixel_range:
             raise UsageError(
                 f"{source} has an image tower of the {towers.image.pixel_range} pixel range, which a file of "
-                "CLIP can't keep; give the CLIP that it was made from"
+                "CLIP can't record; give the CLIP that it was made from"
             )
         self.text.load_state_dict(towers.text.state_dict())
         self.image.load_state_dict(towers.image.state_dict())
+        if towers.logit_scale is not None:
+            self.clip.logit_scale.data.copy_(towers.logit_scale)
 
     def _load_teacher(self) -> SentenceTeacher | None:
         """Read the teacher's file, if there is one."""
@@ -186,7 +189,7 @@ class ContrastiveTrainer:
         return {**scalars, "logit_scale": clip.logit_scale.exp()}
 
     def _teacher_loss(self, teacher: SentenceTeacher, step: int) -> Tensor:
-        """Return the distance of the text tower from the teacher, on other texts in every step."""
+        """Return the teacher's loss, on other texts in every step."""
         config = self.config
         tokens, vectors = teacher.sample(config.batch_size, generator_for(config.seed, "teacher", step))
         with self.fabric.autocast():
@@ -221,6 +224,8 @@ class ContrastiveTrainer:
             "clip": self.clip.state_dict(),
             "teacher": {} if self.teacher is None else self.teacher.state_dict(),
             "texts": self._texts(),
+            "initial_text": {} if self.initial_text is None else self.initial_text.state_dict(),
+            "lock_image": self.config.lock_image,
             "optimizer": self.optimizer.state_dict(),
             "pictures": len(self.data),
         }
@@ -232,8 +237,8 @@ class ContrastiveTrainer:
     def restore(self, state: dict[str, Any]) -> int:
         """Restore a saved state; returns the number of steps done.
 
-        Raises `UsageError` if it was saved with another number of pictures, or of a teacher's texts: the
-        steps' batches would differ.
+        Raises `UsageError` if it was saved with another number of pictures or of a teacher's texts, since the
+        steps' batches would differ, and if the image tower was locked and is not now, or the reverse.
         """
         before = state.get("pictures", len(self.data))  # older states lack it
         if before != len(self.data):
@@ -247,7 +252,11 @@ class ContrastiveTrainer:
                 f"the run began with {before} texts of a teacher, and now there are {now}; go on with the "
                 "same --teacher, or begin a new run"
             )
+        if state.get("lock_image", False) != self.config.lock_image:
+            raise UsageError("--lock-image can't be changed in a run; resume without it, or begin a new run")
         self.clip.load_state_dict(state["clip"])
+        if self.initial_text is not None:
+            self.initial_text.load_state_dict(state["initial_text"])
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -95,7 +95,8 @@ class SentenceTeacher(nn.Module):
 
     def loss(self, sentences: Tensor, vectors: Tensor) -> Tensor:
         """Return how badly each of `sentences` (N, D) finds its own among the teacher's `vectors` (N, T):
-        InfoNCE, the cross entropy of their cosines; log N for chance.
+        InfoNCE, the cross entropy of their cosines; log N for chance. Even at best it is above 0 where texts
+        share a vector or mean nearly the same.
         """
         cosines = F.normalize(self.map(sentences.float()), dim=1) @ vectors.T  # (N, N)
         return F.cross_entropy(cosines / TEMPERATURE, torch.arange(len(vectors), device=vectors.device))

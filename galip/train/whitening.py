@@ -6,8 +6,9 @@ first and hardly along narrow ones, so a bear and an American football come out 
 map of the sentence vector, so it goes into the text tower's own weights and loses nothing. The head of the
 image tower is then trained again to match.
 
-Training and whitening leave the vectors turned anyhow. Turning them back as near as possible to those that
-a generator was trained with (orthogonal Procrustes) lets it go on with what it can draw.
+Training and whitening rotate the vectors arbitrarily. Turning them back as near as possible to those that a
+generator was trained with (orthogonal Procrustes), if these were whitened, too, lets it go on with what it
+can draw.
 
 Shapes: N captions or pictures, C token width, D embedding width.
 """
@@ -34,6 +35,9 @@ MAX_LOGIT_SCALE = math.log(100)
 SHRINKAGE = 0.01
 """Added to each direction's variance, as a share of their mean, so that the narrowest ones, which hold little
 more than wording, are not amplified."""
+
+UNTURNED = 1e-10
+"""Weight of the identity in the choice of a rotation, so that directions without captions stay."""
 
 SAMPLES = 4
 """Captions and poses sampled for each picture, for the statistics and the head."""
@@ -66,11 +70,14 @@ def turn_sentences(text: TextTower, towards: TextTower, data: InMemoryPictures, 
     """Change `text` so that its sentence vectors of `data` are turned as near as possible to those of
     `towards`. Their lengths and the angles between them stay.
     """
-    products = torch.zeros_like(text.text_projection.T @ text.text_projection)  # (D, D)
-    for sample in range(SAMPLES):
-        products += _sentences(text, data, seed, sample).T @ _sentences(towards, data, seed, sample)
+    pairs = [
+        [_sentences(tower, data, seed, sample).double() for sample in range(SAMPLES)]
+        for tower in (text, towards)
+    ]
+    products = torch.cat(pairs[0]).T @ torch.cat(pairs[1])  # (D, D)
+    products += UNTURNED * products.norm() * torch.eye(len(products)).to(products)
     left, _, right = torch.linalg.svd(products)
-    text.text_projection.copy_(text.text_projection @ (left @ right))
+    text.text_projection.copy_(text.text_projection.double() @ left @ right)
 
 
 def refit_image_head(

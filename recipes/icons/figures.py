@@ -34,7 +34,7 @@ __all__ = [
 RIVALS = {
     "own-losses": "GALIP's own losses alone",
     "paired": "paired warm-up, annealed away",
-    "galip-64": "the same, with all its time: the shipped model before it grew",
+    "galip-64": "the same, with all its time: the shipped model's first stage",
 }
 """Runs compared at 64 pixels, and their names in the card."""
 CARD_METRICS = ("fid", "fid_real", "kid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
@@ -52,7 +52,7 @@ CHOICES = {
     "former": "these by the former model",
     "unseen": "things of the test split",
 }
-"""What is judged, and its name in the card. The former model's is made by hand when the model is replaced."""
+"""What is judged, and its name in the card. `former`: what was `commonest` before the model was replaced."""
 
 _ROWS = {
     "fid": ("FID, all of both", 1),
@@ -82,10 +82,16 @@ def judge(data: Path, perceptual: Path) -> None:
     commonest = replace(seen, exclude=JUDGED_COMMONEST, count=COMMONEST_PICTURES, reference_count=None)
     unseen = replace(seen, split="test", exclude=JUDGED_UNSEEN, count=FEWER, reference_count=None)
     reports = {"seen": _report(seen), "commonest": _report(commonest), "unseen": _report(unseen)}
-    _store(reports, CARD / "evaluation.json")
+    _store(_former() | reports, CARD / "evaluation.json")
     measures = measure(checkpoint, data, perceptual)
     _store(measures, CARD / "measures.json")
     plot_spectra(measures["spectrum"], CARD / "spectrum.png")
+
+
+def _former() -> dict[str, Any]:
+    """Return what `evaluation.json` has of the former model, so that it stays there."""
+    reports = json.loads((CARD / "evaluation.json").read_text())
+    return {"former": reports["former"]} if "former" in reports else {}
 
 
 def judge_rivals(data: Path, runs: Path) -> None:

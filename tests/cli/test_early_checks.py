@@ -37,6 +37,7 @@ print(json.dumps(results))
 
 TRAIN = ["train", "--out", "run", "--model", "tiny"]
 TRAIN_SHARDS = [*TRAIN, "--data", "shards", "--clip", "tiny.safetensors"]
+TRAIN_CLIP = ["train-clip", "--out", "run", "--model", "tiny"]
 BENCH = ["bench", "--model", "tiny.safetensors", "--bundle", "bundle"]
 MISTAKES = [
     (4, "nope.pth", ["convert", "nope.pth", "--clip", "clip.pt", "--out", "o.safetensors"]),
@@ -62,6 +63,7 @@ MISTAKES = [
     (2, "empty", ["train-clip", "--data", "empty", "--out", "run"]),
     (2, "huge", ["train-clip", "--data", "photos", "--out", "run", "--model", "huge"]),
     (4, "nope.pt", ["train-clip", "--data", "photos", "--out", "run", "--init", "nope.pt"]),
+    (2, "other towers", [*TRAIN_CLIP, "--data", "photos", "--init", "default"]),
     (4, "nope", ["evaluate", "nope", "--against", "photos"]),
     (4, "page.pth", ["evaluate", "page.pth", "--against", "photos"]),
     (2, "nope", ["evaluate", "photos", "--against", "nope"]),

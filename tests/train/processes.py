@@ -3,15 +3,17 @@
 import multiprocessing
 import os
 import socket
+import sys
+from collections.abc import Mapping
 
 import torch
 
 __all__ = ["CONTEXT", "free_port", "join"]
 
-_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()  # everywhere except on Windows
-CONTEXT = multiprocessing.get_context("forkserver" if _FORKSERVER else "spawn")
-"""starts processes that have nothing of this one; where it can, from one that has imported PyTorch before"""
-if _FORKSERVER:
+CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+"""Starts processes that inherit nothing from this one. On Linux they are forked from one that has imported
+PyTorch already."""
+if sys.platform == "linux":
     CONTEXT.set_forkserver_preload(["galip.train.gan", "galip.metrics"])
 
 
@@ -21,9 +23,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def join(rank: int, port: int) -> None:
-    """Make this process the one of `rank` of two, with one thread."""
+def join(rank: int, port: int, environment: Mapping[str, str]) -> None:
+    """Make this process the one of `rank` of two, with one thread and the test's `environment`."""
+    os.environ.clear()
     os.environ |= {
+        **environment,
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
         "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "test",

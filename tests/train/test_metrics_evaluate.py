@@ -362,8 +362,7 @@ def test_mistakes(config, tmp_path, monkeypatch):
 
 
 def _evaluate(rank, port, config, queue, cache):
-    os.environ["GALIP_CACHE"] = cache
-    join(rank, port)
+    join(rank, port, os.environ | {"GALIP_CACHE": cache})
     from galip.train.fabric import make_fabric
 
     fabric = make_fabric("cpu", "fp32")

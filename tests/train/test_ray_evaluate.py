@@ -122,7 +122,7 @@ def test_other_files_on_a_machine_are_refused(config, cluster, monkeypatch):
         evaluate(config(ray=cluster.address, cache=False))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_too_many_broken_pictures_fail_as_on_one_machine(config, cluster, captioned):
     for index in range(20):
         (captioned / f"{index}.png").write_bytes(b"broken")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from train.layout_fixtures import WRITERS
 from train.sentences import all_sentences
 
-from galip.checkpoint import load_clip, read_info, save_galip
+from galip.checkpoint import load_clip, load_galip, read_info, save_galip
 from galip.clip import ImageTower, TextTower, build_clip, clip_tokenizer
 from galip.data.layouts import LAYOUTS
 from galip.data.shards import read_samples
@@ -70,22 +70,37 @@ def test_interrupted_and_resumed_equals_one_go(config, same_state, saved, logged
     assert [line["step"] for line in logged(parts.out)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_begun_with_other_towers_and_the_image_tower_locked(config):
+def test_begun_with_other_towers(config):
+    first = train_clip(config("first", lr=1e-2), echo=quiet)
+    second = train_clip(config("second", steps=1, lr=1e-9, weight_decay=0.0, init=str(first)), echo=quiet)
+    before, after = load_file(first), load_file(second)
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_a_locked_image_tower_keeps_all_except_its_head(config, tiny_checkpoint, whiten):
+    path = train_clip(config(steps=2, init=str(tiny_checkpoint), lock_image=True, whiten=whiten), echo=quiet)
+    model, after = load_galip(tiny_checkpoint, needs=("text", "image")), load_file(path)
+    image = model.image.state_dict()
+    changed = {name for name, tensor in image.items() if not torch.equal(tensor, after[f"visual.{name}"])}
+    assert changed == ({"proj", "ln_post.bias"} if whiten else set())
+    assert not torch.equal(model.text.token_embedding.weight, after["token_embedding.weight"])
+
+
+def test_what_a_resumed_run_keeps_of_the_towers_it_began_with(config, same_state, saved):
     first = train_clip(config("first"), echo=quiet)
-    head = ("visual.proj", "visual.ln_post.bias")
-    for name, options in (("locked", {}), ("whitened", {"whiten": True})):
-        path = train_clip(config(name, steps=2, init=str(first), lock_image=True, **options), echo=quiet)
-        before, after = load_file(first), load_file(path)
-        kept = {name for name in before if torch.equal(before[name], after[name])}
-        image = {name for name in before if name.startswith("visual.")}
-        assert image - kept == (set(head) if options else set())
-        assert "token_embedding.weight" not in kept
-    both = load_file(
-        train_clip(config("both", steps=1, lr=1e-9, weight_decay=0.0, init=str(first)), echo=quiet)
-    )
-    for name, tensor in load_file(first).items():
-        if name != "logit_scale":
-            torch.testing.assert_close(both[name], tensor, rtol=0, atol=1e-6)
+    options = {"init": str(first), "lock_image": True, "whiten": True}
+    whole, parts = config("whole", **options), config("parts", **options)
+    train_clip(whole, echo=quiet)
+    with pytest.raises(TrainingStopped):
+        train_clip(parts, echo=interrupt_at(3))
+    with expect_error(UsageError, "--lock-image"):
+        train_clip(dataclasses.replace(parts, lock_image=False), resume=True, echo=quiet)
+    train_clip(config("first", steps=8, lr=1e-2), resume=True, echo=quiet)  # its file is another now
+    train_clip(parts, resume=True, echo=quiet)
+    same_state(saved(whole.out), saved(parts.out))
+    same_state(*(dict(sorted(load_file(f"{run.out}/clip.safetensors").items())) for run in (whole, parts)))
 
 
 def test_whitened_sentence_vectors_are_turned_to_those_it_began_with(config, tiny_data):

@@ -1,6 +1,7 @@
 """Two processes on one step do what one does, whatever the option; so do the parts of a batch."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -14,18 +15,16 @@ from galip.train.gan import train
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
-def _train(rank, port, config, resume, inception):
-    join(rank, port)
+def _train(rank, port, environment, config, resume, inception):
+    join(rank, port, environment)
     inceptions.find_weights = lambda path=None: inception
     train(config, resume=resume, echo=lambda line: None)
 
 
 def in_two_processes(config, resume=False, inception=None):
     """As `torchrun --nproc-per-node 2`."""
-    port = free_port()
-    processes = [
-        CONTEXT.Process(target=_train, args=(rank, port, config, resume, inception)) for rank in range(2)
-    ]
+    shared = (free_port(), dict(os.environ), config, resume, inception)
+    processes = [CONTEXT.Process(target=_train, args=(rank, *shared)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -69,20 +68,20 @@ OPTIONS = {
         "perceptual_weight": 1.0,
         "projected_weight": 0.5,
         "perceptual_size": 16,
+        "pose": True,
+        "range_weight": 1.0,
     },
 }
+LONG = {"GALIP's losses", "warm-up and paired"}
+"""Other tests here have two processes with GALIP's losses, and the last options have a warm-up, too."""
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        # the other tests here have two processes with GALIP's losses; the last options have a warm-up, too
-        pytest.param(OPTIONS["GALIP's losses"], marks=pytest.mark.long),
-        OPTIONS["augmented"],
-        pytest.param(OPTIONS["warm-up and paired"], marks=pytest.mark.long),
-        OPTIONS["perceptual"],
+        pytest.param(options, id=name, marks=[pytest.mark.long] if name in LONG else [])
+        for name, options in OPTIONS.items()
     ],
-    ids=OPTIONS.keys(),
 )
 def test_two_processes_equal_one(config, saved, options):
     one, two = config("one", **options), config("two", **options)

@@ -91,6 +91,19 @@ def test_what_to_do_with_a_model():
     assert "--layout" not in against["evaluate", False]
 
 
+def test_a_generator_can_go_on_with_words_that_its_towers_learned(tiny_checkpoint, tiny_clip):
+    for init, options, goes_on in (
+        (tiny_checkpoint, {"lock_image": True, "whiten": True}, True),
+        (tiny_checkpoint, {"lock_image": True}, False),
+        (tiny_checkpoint, {"whiten": True}, False),
+        (tiny_clip, {"lock_image": True, "whiten": True}, False),
+    ):
+        config = ContrastiveConfig(data="d", out="o", init=str(init), **options)
+        words = parsed(after_train_clip(config, Path("c")))["train", False]
+        assert words[:2] == ["--data", "d"]
+        assert (words[-4:-2] == ["--init", str(init)]) == goes_on
+
+
 def test_commands_are_ones_that_galip_takes(run_help):
     """Every option in them is one of its command."""
     gan, towers = GanConfig(data="d", clip="c", out="o"), ContrastiveConfig(data="d", out="o")
