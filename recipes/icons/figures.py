@@ -15,7 +15,7 @@ from galip.metrics import EvaluationConfig, evaluate
 from icons import CARD
 from icons.colours import ASKED, COLOURED_THINGS
 from icons.measure import measure
-from icons.selection import JUDGED_COMMONEST, JUDGED_SEEN, JUDGED_UNSEEN
+from icons.selection import JUDGED_SEEN, JUDGED_UNSEEN
 from icons.spectrum import PERIODS, plot_spectra
 from icons.variety import PAIRS
 
@@ -40,19 +40,16 @@ RIVALS = {
 CARD_METRICS = ("fid", "fid_real", "kid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
 """What the card has rows for, in `_ROWS`."""
 RIVAL_METRICS = ("fid", "precision_recall", "clip_score", "retrieval", "seed_psnr")
-MANY = 2_000
-"""Pictures of seen things, and real ones that they are compared with."""
-COMMONEST_PICTURES = 1_287
-"""Of the commonest things: as many as there are real ones."""
+MANY = 1_287
+"""Pictures of seen things: as many as there are real ones."""
 FEWER = 500
 """Pictures of unseen things, pictures by each rival, and real pictures that rivals are compared with."""
 CHOICES = {
     "seen": "things it was trained on",
-    "commonest": "the 200 commonest of them",
     "former": "these by the former model",
     "unseen": "things of the test split",
 }
-"""What is judged, and its name in the card. `former`: what was `commonest` before the model was replaced."""
+"""What is judged, and its name in the card. `former`: what was `seen` before the model was replaced."""
 
 _ROWS = {
     "fid": ("FID, all of both", 1),
@@ -70,18 +67,15 @@ _ROWS = {
 
 
 def judge(data: Path, perceptual: Path) -> None:
-    """Evaluate the shipped checkpoint on things it was trained on, the commonest of them, and unseen ones.
+    """Evaluate the shipped checkpoint on things that it was trained on and on unseen ones.
 
     `perceptual` is the file of LPIPS's weights. Writes `evaluation.json`, `measures.json` and `spectrum.png`
     in `card`.
     """
     checkpoint = default_checkpoint()
-    seen = EvaluationConfig(
-        str(checkpoint), str(data), CARD_METRICS, count=MANY, reference_count=MANY, exclude=JUDGED_SEEN
-    )
-    commonest = replace(seen, exclude=JUDGED_COMMONEST, count=COMMONEST_PICTURES, reference_count=None)
-    unseen = replace(seen, split="test", exclude=JUDGED_UNSEEN, count=FEWER, reference_count=None)
-    reports = {"seen": _report(seen), "commonest": _report(commonest), "unseen": _report(unseen)}
+    seen = EvaluationConfig(str(checkpoint), str(data), CARD_METRICS, count=MANY, exclude=JUDGED_SEEN)
+    unseen = replace(seen, split="test", exclude=JUDGED_UNSEEN, count=FEWER)
+    reports = {"seen": _report(seen), "unseen": _report(unseen)}
     _store(_former() | reports, CARD / "evaluation.json")
     measures = measure(checkpoint, data, perceptual)
     _store(measures, CARD / "measures.json")
@@ -95,7 +89,7 @@ def _former() -> dict[str, Any]:
 
 
 def judge_rivals(data: Path, runs: Path) -> None:
-    """Evaluate the rivals in `runs` on the commonest things; writes `rivals.json` in `card`."""
+    """Evaluate the rivals in `runs` on things that they were trained on; writes `rivals.json` in `card`."""
     checkpoint = str(default_checkpoint())
     reports = {}
     for name in RIVALS:
@@ -105,7 +99,7 @@ def judge_rivals(data: Path, runs: Path) -> None:
             RIVAL_METRICS,
             count=FEWER,
             reference_count=FEWER,
-            exclude=JUDGED_COMMONEST,
+            exclude=JUDGED_SEEN,
             clip=checkpoint,
             size=64,
         )

@@ -1,11 +1,10 @@
 """Make the shipped model from scratch: `make default-model`.
 
-Builds the icon pictures, trains CLIP's towers, trains GALIP on the 200 commonest things at 64 pixels and
-grown to 128, teaches the text tower more words, goes on with 600 things, their variants and a perceptual
-teacher, stores the result as fp16 in galip/assets, makes the pictures of the model card, trains two rivals
-on equal budgets and evaluates all of them. A step is skipped if its result exists; an interrupted run is
-resumed. The numbers below are the recipe. MODEL_CARD.md has the results of the shipped model, and how it
-differs.
+Builds the icon pictures, trains CLIP's towers, trains GALIP at 64 pixels, grown to 128, and sharpened there
+by a perceptual teacher, stores the result as fp16 in galip/assets, makes the pictures of the model card,
+trains two rivals on equal budgets and evaluates all of them. A step is skipped if its result exists; an
+interrupted run is resumed. The numbers below are the recipe. MODEL_CARD.md has the results of the shipped
+model, and how it differs.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from galip_runtime import console
 
 from galip.assets import default_checkpoint
 from galip.checkpoint import PARTS, load_galip, read_info, save_galip
-from galip.cli.output import ProgressBar
 from galip.train.config import ContrastiveConfig, GanConfig
 from galip.train.contrastive import train_clip
 from galip.train.gan import train
@@ -33,14 +31,11 @@ from icons.model_card import copy_logs, save_card, save_rivals
 from icons.perceptual_weights import ARCHIVE, convert
 from icons.pypi import find_or_fetch_from_pypi
 from icons.selection import (
-    COMMON,
     COMMONEST,
     PEOPLE_AND_FLAGS,
     TOWERS_LEAVE_OUT,
     VARIANTS,
 )
-from icons.teacher_texts import make_teacher
-from icons.variants import Variants
 
 SAMPLE_PROMPTS = (
     "a red apple, 3D style",
@@ -75,29 +70,22 @@ def grown_config(data: str, clip: str, out: str, smaller: str) -> GanConfig:
     return resolve(GanConfig, {**_gan_options(data, clip, out), **schedule, "init": smaller}, "icons")
 
 
-def words_config(data: str, model: str, out: str, teacher: str) -> ContrastiveConfig:
-    """Return the config that teaches the text tower of `model` the words in the file `teacher`, and captions
-    of variants. The sentence vectors are whitened again and turned back, so that the generator can go on.
-    """
-    return ContrastiveConfig(
-        data=data,
-        out=out,
-        steps=500,
-        batch_size=128,
-        init=model,
-        lock_image=True,
-        teacher=teacher,
-        whiten=True,
-        exclude=TOWERS_LEAVE_OUT,
-    )
-
-
-def common_config(data: str, clip: str, out: str, model: str, perceptual: str) -> GanConfig:
-    """Return how `model` goes on: three times as many things, variants of them, and a perceptual teacher."""
-    schedule = {"steps": 4_300, "warmup_steps": 3_500, "paired_steps": 4_150, "warmup_lr": 5e-4}
-    teacher = {"perceptual": perceptual, "perceptual_weight": 10.0, "projected_weight": 0.5}
-    options = {**_gan_options(data, clip, out), "exclude": (*PEOPLE_AND_FLAGS, COMMON)}
-    return resolve(GanConfig, {**options, **schedule, **teacher, "init": model}, "icons")
+def sharp_config(data: str, model: str, out: str, perceptual: str) -> GanConfig:
+    """Return how `model` goes on with a perceptual teacher, the file `perceptual`."""
+    options = {
+        **_gan_options(data, model, out),
+        "init": model,
+        "steps": 2_150,
+        "warmup_steps": 1_650,
+        "paired_steps": 2_100,
+        "warmup_lr": 4e-4,
+        "lr_g": 1.5e-4,
+        "perceptual": perceptual,
+        "perceptual_weight": 20.0,
+        "perceptual_size": 48,
+        "projected_weight": 0.5,
+    }
+    return resolve(GanConfig, options, "icons")
 
 
 def rival_config(data: str, clip: str, out: str, paired: bool) -> GanConfig:
@@ -120,22 +108,21 @@ def _gan_options(data: str, clip: str, out: str) -> dict[str, Any]:
 
 @exit_on_error("icons.make_default")
 def main() -> None:
-    """Run a stage of the recipe: `towers`, `words` and `judge` in one process, the others under torchrun."""
+    """Run a stage of the recipe: `towers` and `judge` in one process, the others under torchrun."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=("towers", "galip", "words", "common", "rivals", "judge"))
+    parser.add_argument("stage", choices=("towers", "galip", "sharp", "rivals", "judge"))
     parser.add_argument("--data", type=Path, required=True, help="folder of the icon pictures, 128 pixels")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the training runs")
     options = parser.parse_args()
     data, runs = options.data, options.runs
     if options.stage == "towers":
-        build_icons(data, size=128, variants=Variants())
+        build_icons(data, size=128)
+        perceptual_weights(runs)  # fetched here, in one process
         train_towers(data, runs)
     elif options.stage == "galip":
         train_gan(data, runs)
-    elif options.stage == "words":
-        teach_words(data, runs)
-    elif options.stage == "common":
-        go_on(data, runs)
+    elif options.stage == "sharp":
+        sharpen(data, runs)
     elif options.stage == "rivals":
         train_rivals(data, runs)
     else:
@@ -165,23 +152,10 @@ def train_gan(data: Path, runs: Path) -> None:
     train(grown_config(str(data), clip, str(runs / "galip"), str(smaller)), resume=True, echo=_echo)
 
 
-def teach_words(data: Path, runs: Path) -> None:
-    """Teach the text tower words in `runs`/words, by `runs`/teacher.safetensors; skip what exists."""
-    words, teacher = runs / "words" / "clip.safetensors", runs / "teacher.safetensors"
-    perceptual_weights(runs)  # fetched here, in one process
-    if not teacher.exists():
-        make_teacher(data, teacher, exclude=TOWERS_LEAVE_OUT, progress=ProgressBar())
-    if not words.exists():
-        model = runs / "galip" / "model.safetensors"
-        config = words_config(str(data), str(model), str(words.parent), str(teacher))
-        train_clip(config, resume=True, echo=_echo)
-
-
-def go_on(data: Path, runs: Path) -> None:
-    """Go on with more things in `runs`/common, then write the shipped file and the card."""
-    clip, model = runs / "words" / "clip.safetensors", runs / "galip" / "model.safetensors"
-    perceptual = str(perceptual_weights(runs))
-    config = common_config(str(data), str(clip), str(runs / "common"), str(model), perceptual)
+def sharpen(data: Path, runs: Path) -> None:
+    """Go on with a perceptual teacher in `runs`/sharp, then write the shipped file and the card."""
+    model, perceptual = str(runs / "galip" / "model.safetensors"), str(perceptual_weights(runs))
+    config = sharp_config(str(data), model, str(runs / "sharp"), perceptual)
     checkpoint = train(config, resume=True, echo=_echo)
     if os.environ.get("RANK", "0") == "0":
         publish(checkpoint)

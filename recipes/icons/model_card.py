@@ -27,7 +27,7 @@ HERO = (
     ("a red apple", "a cat", "an automobile", "a house", "a red heart", "a thinking face", "a pizza", "fire"),
     STYLES,
 )
-LOGS = {"galip-64": "64", "galip": "128", "common": "common"}
+LOGS = {"galip-64": "64", "galip": "128", "sharp": "sharp"}
 """Runs of GALIP, and what their logs and curves are called in the card."""
 
 Pictures = NDArray[np.uint8]

@@ -1,9 +1,7 @@
 """Which pictures of the icons count for what: conditions of `--exclude`."""
 
 __all__ = [
-    "COMMON",
     "COMMONEST",
-    "JUDGED_COMMONEST",
     "JUDGED_SEEN",
     "JUDGED_UNSEEN",
     "PEOPLE_AND_FLAGS",
@@ -21,15 +19,11 @@ PEOPLE_AND_FLAGS = (
 )
 TOWERS_LEAVE_OUT = ("skin_tone", "group=flags", "group=component")
 COMMONEST = "rank>5771"
-"""Leaves the 200 commonest things by `icons.commonness`, for the training from scratch."""
-COMMON = "rank>22500"
-"""Leaves the 600 commonest, for the training after that. `icons.variants` changes these."""
+"""Leaves the 200 commonest things by `icons.commonness`: about as many as this training has time for."""
 VARIANTS = "variant"
 """Drawings that `icons.variants` changed. Nothing is judged by them."""
 
-JUDGED_SEEN = (*PEOPLE_AND_FLAGS, COMMON, VARIANTS)
+JUDGED_SEEN = (*PEOPLE_AND_FLAGS, COMMONEST, VARIANTS)
 """Leaves the drawings of things that the shipped model was trained on."""
-JUDGED_COMMONEST = (*PEOPLE_AND_FLAGS, COMMONEST, VARIANTS)
-"""Leaves those of the commonest things."""
 JUDGED_UNSEEN = (*PEOPLE_AND_FLAGS, VARIANTS)
 """Leaves, of the splits val and test, drawings of things that it was not."""
