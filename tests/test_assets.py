@@ -15,7 +15,15 @@ from galip_export.fp16_storage import store_weights_as_fp16
 from galip_export.prompts import GATE_PROMPTS
 from galip_runtime.bundle.manifest import MANIFEST_NAME, read_manifest, sha256_file, verify_files
 from icons import CARD
-from icons.figures import RIVALS, evaluation_table, rivals_table
+from icons.figures import (
+    RIVALS,
+    colours_table,
+    evaluation_table,
+    rivals_table,
+    spectrum_table,
+    things_coloured_table,
+    variety_table,
+)
 from icons.sources import ICON_SETS
 
 import galip.assets
@@ -62,6 +70,8 @@ def test_the_card_tells_the_licences_and_has_its_pictures():
         "interpolation",
         "curves_64",
         "curves_128",
+        "curves_sharp",
+        "spectrum",
         "rivals",
     ):
         assert f"card/{name}.png" in card
@@ -73,8 +83,14 @@ def test_the_card_s_figures_are_the_measured_ones():
     card = (CARD.parent / "MODEL_CARD.md").read_text()
     evaluation = json.loads((CARD / "evaluation.json").read_text())
     rivals = json.loads((CARD / "rivals.json").read_text())
+    measures = json.loads((CARD / "measures.json").read_text())
+    assert measures["model"] == sha256_file(default_checkpoint())
     assert evaluation_table(evaluation) in card
     assert rivals_table(rivals) in card
+    assert colours_table(measures["colours"]) in card
+    assert things_coloured_table(measures["colours"]) in card
+    assert variety_table(measures["variety"]) in card
+    assert spectrum_table(measures["spectrum"]) in card
     assert list(rivals) == list(RIVALS)
     seen = evaluation["seen"]["figures"]
     assert seen["retrieval"] >= 0.7 * seen["retrieval_real"]
@@ -86,7 +102,7 @@ def test_the_card_s_figures_are_the_measured_ones():
 
 def test_the_training_s_log_and_commit_are_kept():
     note = read_info(default_checkpoint()).note
-    steps = [json.loads(line)["step"] for line in (CARD / "log_128.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (CARD / "log_sharp.jsonl").read_text().splitlines()]
     every = note["train"]["log_every"]
     assert steps == list(range(every, note["step"] + 1, every))
     assert re.search(r"commit `[0-9a-f]{40}`", (CARD.parent / "MODEL_CARD.md").read_text())
@@ -98,6 +114,15 @@ def test_every_picture_of_the_card_s_table_was_judged():
     assert list(judged) == common
     styles = {package.style.removesuffix(" style") for package in ICON_SETS}
     assert all(set(named) == styles for named in judged.values())
+
+
+def test_judges_preferred_this_model_to_the_one_before():
+    preferred = json.loads((CARD / "preferred.json").read_text())
+    assert len(preferred["answers"]) == 40
+    for index, judge in enumerate(preferred["judges"]):
+        chosen = [answers[index] for answers in preferred["answers"].values()]
+        assert chosen.count("new") == judge["new"]
+        assert judge["share_new"] == judge["new"] / 40 >= 0.9
 
 
 def test_pictures_follow_thing_style_and_seed(model):

@@ -75,9 +75,9 @@ def sharp_config(data: str, model: str, out: str, perceptual: str) -> GanConfig:
     options = {
         **_gan_options(data, model, out),
         "init": model,
-        "steps": 2_150,
+        "steps": 2_000,
         "warmup_steps": 1_650,
-        "paired_steps": 2_100,
+        "paired_steps": 1_970,
         "warmup_lr": 4e-4,
         "lr_g": 1.5e-4,
         "perceptual": perceptual,
