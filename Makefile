@@ -53,7 +53,7 @@ web: .venv/.demo web-page
 test: setup .venv/.kernels $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),.venv-provider/.ready)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder \
 		--ignore tests/cpp
-	$(MAKE) -j 2 test-js test-cpp
+	$(MAKE) test-js test-cpp
 
 # The tests marked `long`, which `make test` has no time for: several minutes.
 test-long: setup .venv/.kernels
