@@ -102,7 +102,7 @@ class ContrastiveTrainer:
         self.text = TextTower(self.clip)
         if config.init:
             self._begin_with(config.init)
-        self.initial_text = copy.deepcopy(self.text) if config.init and config.whiten else None
+        self.initial_text = copy.deepcopy(self.text) if config.init else None
         self.image.requires_grad_(not config.lock_image)
         for module in (self.clip, self.image, self.text, self.initial_text):
             if module is not None:

